@@ -1,0 +1,179 @@
+"""FeatureSpec: what a feature vector means, as canonical JSON with a fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from brainfeat.errors import CacheFormatError, SpecMismatchError
+
+Scaling = Literal["weights", "unit"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+
+_JSON_LIMIT = 64_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """Everything that changes a feature vector, and nothing else.
+
+    Library versions and hardware are provenance, not identity, and are not here. What makes an
+    augmented view is stored beside the spec in a cache, because view 0 does not depend on it.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the convolutional base, such as ``"vgg16"``.
+    layer : str
+        Name of the layer whose output is pooled.
+    n_features : int
+        Length of one feature vector.
+    weights_sha256 : str
+        SHA-256 (64 hexadecimal digits) over the weight tensors of the base.
+    pooling : str
+        How the map of the layer becomes a vector: ``"average"``, over all places, in float32.
+    input_size : int
+        Height and width in pixels of what the base sees.
+    resize : str
+        How an image is brought to that size: Pillow's antialiased bilinear filter on 8-bit values.
+    fit : str
+        What happens to the aspect ratio: ``"stretch"`` gives it up.
+    colour : str
+        ``"rgb"``: grey is repeated three times, transparency is dropped.
+    orientation : str
+        ``"exif"``: an image is turned as its EXIF tag says.
+    scaling : {"weights", "unit"}
+        Whether the base is fed what its weights were trained with, or values from 0 to 1.
+    precision : {"float32", "bfloat16", "float16"}
+        What the convolutions compute in.
+    dtype : str
+        What a feature is stored as.
+
+    Examples
+    --------
+    >>> spec = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=512,
+    ...                    weights_sha256="0" * 64)
+    >>> FeatureSpec.from_json(spec.to_json()) == spec
+    True
+    >>> len(spec.fingerprint)
+    64
+    """
+
+    backbone: str
+    layer: str
+    n_features: int
+    weights_sha256: str
+    pooling: str = "average"
+    input_size: int = 224
+    resize: str = "pillow-bilinear-8bit"
+    fit: str = "stretch"
+    colour: str = "rgb"
+    orientation: str = "exif"
+    scaling: Scaling = "weights"
+    precision: Precision = "float32"
+    dtype: str = "float32"
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: sorted keys, no spaces, ASCII."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a spec from JSON.
+
+        Raises
+        ------
+        CacheFormatError
+            The text is no JSON object, or its keys or types are not those of a spec.
+        """
+        stored = parse_json(text)
+        if not isinstance(stored, dict):
+            raise CacheFormatError("the spec is not a JSON object")
+        wanted = {field.name: int if field.type is int else str for field in fields(cls)}
+        if set(stored) != set(wanted):
+            odd = ", ".join(sorted(set(stored) ^ set(wanted)))
+            raise CacheFormatError(
+                f"the spec has missing or unknown fields ({odd}): "
+                "it was written by another version of brainfeat"
+            )
+        for name, kind in wanted.items():
+            if type(stored[name]) is not kind:
+                raise CacheFormatError(
+                    f"the spec's {name} is {stored[name]!r}, expected {kind.__name__}"
+                )
+        return cls(**stored)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
+
+    def require(self, other: Self, *, here: str, there: str) -> None:
+        """Refuse a spec that differs from this one.
+
+        Parameters
+        ----------
+        other : FeatureSpec
+            The spec that was offered.
+        here, there : str
+            What each spec belongs to, for the message.
+
+        Raises
+        ------
+        SpecMismatchError
+            The specs differ; the message names each field that does.
+        """
+        mine, theirs = asdict(self), asdict(other)
+        differing = [
+            f"{name}: {_brief(mine[name])} and {_brief(theirs[name])}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+        if differing:
+            raise SpecMismatchError(
+                f"{here} and {there} have features of different specs ({'; '.join(differing)}); "
+                "extract again with the same options"
+            )
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is the same for equal values: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON strictly.
+
+    Raises
+    ------
+    CacheFormatError
+        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deep.
+    """
+    if len(text) > _JSON_LIMIT:
+        raise CacheFormatError(f"a JSON text of {len(text):,} characters is too long")
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CacheFormatError):
+            raise
+        raise CacheFormatError(f"not valid JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise CacheFormatError("a JSON object repeats a key")
+    return result
+
+
+def _refuse_constant(name: str) -> Any:
+    raise CacheFormatError(f"JSON must not hold {name}")

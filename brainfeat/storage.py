@@ -1,0 +1,526 @@
+"""The one owner of h5py: flat HDF5 files written whole, verified, renamed, and guarded when read.
+
+A file starts with a user block of 512 bytes that holds the SHA-256 of all the bytes after it, so
+that one changed bit anywhere is noticed before HDF5 parses anything.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.errors import BrainfeatError
+from brainfeat.spec import canonical_json
+
+Verify = Literal["full", "off"]
+Attribute = str | int | float
+
+_BLOCK = 512
+_MAGIC = b"brainfeat sha256:"
+_READ_BYTES = 8 << 20
+_ATTRIBUTE_LIMIT = 64 << 20
+_OBJECT_LIMIT = 64
+_INFLATION_LIMIT = 1000
+_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
+# What h5py raises on a damaged file depends on where the damage is.
+_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRule:
+    """What one dataset of a format may be.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy's little-endian type string, such as ``"<f4"``, or ``"S"`` for fixed-length UTF-8.
+    ndim : int
+        Number of dimensions.
+    chunk_rows : int or None
+        Rows a chunk, with a Fletcher-32 checksum each; None stores the array in one piece.
+    """
+
+    dtype: str
+    ndim: int = 1
+    chunk_rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """What a file of one format holds.
+
+    Parameters
+    ----------
+    format : str
+        Value of the attribute ``format``.
+    version : int
+        Value of the attribute ``format_version``.
+    datasets : mapping of str to DatasetRule
+        Regular expressions of full dataset names, and what such a dataset may be.
+    attributes : frozenset of str
+        The root attributes besides ``format``, ``format_version`` and ``content_sha256``.
+    error, format_error, corrupt_error : type
+        What to raise where a file cannot be opened or written, is of another format, is damaged.
+    remedy : str
+        What a user can do about a damaged file.
+    """
+
+    format: str
+    version: int
+    datasets: Mapping[str, DatasetRule]
+    attributes: frozenset[str]
+    error: type[BrainfeatError]
+    format_error: type[BrainfeatError]
+    corrupt_error: type[BrainfeatError]
+    remedy: str
+
+    def rule(self, name: str) -> DatasetRule | None:
+        """Return the rule of a dataset's name, or None where the format has no such dataset."""
+        matches = (rule for pattern, rule in self.datasets.items() if re.fullmatch(pattern, name))
+        return next(matches, None)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """An array that is too large to hold: its shape, its dtype, its blocks of rows in order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[NDArray[Any]]
+
+
+class StoredArray:
+    """An array in an open file, read when it is indexed.
+
+    ``array[10:20]``, ``array[mask]`` and ``array[indices]`` read those rows alone;
+    ``numpy.asarray(array)`` reads it all.
+    """
+
+    def __init__(self, dataset: Any, path: Path, schema: Schema) -> None:
+        self._dataset = dataset
+        self._path = path
+        self._schema = schema
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype[Any] = dataset.dtype
+        self.ndim: int = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<StoredArray {self._dataset.name}: shape {self.shape}, dtype {self.dtype}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a stored array can only be read into a new array")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        if isinstance(rows, int | np.integer):
+            row: NDArray[Any] = self._read(range(len(self))[rows])
+            return row
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step != 1:
+                return self._gather(np.arange(start, stop, step))
+            block: NDArray[Any] = self._read(slice(start, max(start, stop)))
+            return block
+        if isinstance(rows, tuple):
+            raise IndexError("a stored array is indexed by its rows alone: array[rows][:, columns]")
+        index = np.asarray(rows)
+        if index.dtype == bool:
+            if index.shape != self.shape[:1]:
+                raise IndexError(f"a mask of shape {index.shape} for {len(self)} rows")
+            return self._gather(np.flatnonzero(index))
+        return self._gather(np.arange(len(self))[index])
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the array in order, some megabytes at a time."""
+        step = self._block_rows()
+        for start in range(0, len(self), step):
+            yield self._read(slice(start, start + step))
+
+    def _block_rows(self) -> int:
+        row_bytes = max(1, self.dtype.itemsize * int(np.prod(self.shape[1:])))
+        chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
+        return int(max(chunk, _READ_BYTES // row_bytes // chunk * chunk))
+
+    def _gather(self, index: NDArray[np.intp]) -> NDArray[Any]:
+        result = np.empty((len(index), *self.shape[1:]), self.dtype)
+        order = np.argsort(index, kind="stable")
+        ordered = index[order]
+        step = self._dataset.chunks[0] if self._dataset.chunks else self._block_rows()
+        starts = np.unique(ordered // step) * step
+        bounds = np.searchsorted(ordered, np.append(starts, len(self)))
+        for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
+            block = self._read(slice(int(start), int(start) + step))
+            result[order[low:high]] = block[ordered[low:high] - start]
+        return result
+
+    def _read(self, rows: int | slice) -> Any:
+        try:
+            return self._dataset[rows]
+        except _HDF5_ERRORS as error:
+            raise self._schema.corrupt_error(
+                f"{self._path}: {self._dataset.name} cannot be read ({error}); "
+                f"{self._schema.remedy}"
+            ) from error
+
+
+class StoredFile:
+    """An open file of one format: its attributes and its arrays.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    schema : Schema
+        The format that it must have.
+    verify : {"full", "off"}
+        ``"full"`` compares the SHA-256 of the file with the one it was written with, before
+        anything else; ``"off"`` only checks the layout.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], schema: Schema, *, verify: Verify = "full"
+    ) -> None:
+        import h5py
+
+        self.path = Path(path)
+        self.schema = schema
+        _check_bytes(self.path, schema, verify=verify)
+        try:
+            self._file = h5py.File(self.path, "r", locking="best-effort")
+        except _HDF5_ERRORS as error:
+            raise schema.corrupt_error(
+                f"{self.path}: damaged ({error}); {schema.remedy}"
+            ) from error
+        try:
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self.attributes = _read_attributes(self._file, self.schema)
+            self.arrays = {
+                name: StoredArray(dataset, self.path, self.schema)
+                for name, dataset in _walk(self._file, self.schema)
+            }
+        except _HDF5_ERRORS as error:
+            if isinstance(error, BrainfeatError):
+                raise type(error)(f"{self.path}: {error}") from error
+            raise self.schema.corrupt_error(
+                f"{self.path}: damaged ({error}); {self.schema.remedy}"
+            ) from error
+
+    @property
+    def content_sha256(self) -> str:
+        """The digest of the content, as it was stored."""
+        return str(self.attributes["content_sha256"])
+
+    def digest(self) -> str:
+        """Compute the digest of the content from the arrays and attributes as they are read."""
+        digests = {name: _digest(array, array.blocks()) for name, array in self.arrays.items()}
+        return _content_digest(self.attributes, digests)
+
+    def close(self) -> None:
+        """Close the file; its arrays cannot be read any more."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def write_file(
+    path: str | os.PathLike[str],
+    schema: Schema,
+    *,
+    datasets: Mapping[str, NDArray[Any] | Blocks],
+    attributes: Mapping[str, Attribute],
+    scratch: Path | None = None,
+    name_by_content: bool = False,
+) -> Path:
+    """Write one file whole, compare it with what was meant, and rename it into place.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the file goes; a file that is there is replaced in one step.
+    schema : Schema
+        The format to write.
+    datasets : mapping of str to ndarray or Blocks
+        The arrays by name.
+    attributes : mapping of str to str, int or float
+        The root attributes that the schema names.
+    scratch : Path or None
+        Folder of the same file system for the temporary file; None takes the file's own.
+    name_by_content : bool
+        Whether `path` is a folder and the file's name becomes ``<content_sha256>.h5``.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    BrainfeatError
+        The schema's ``error`` where the file cannot be written; nothing was changed then.
+    """
+    path = Path(path)
+    folder = path if name_by_content else path.parent
+    temporary = (scratch or folder) / f".{secrets.token_hex(8)}.tmp"
+    try:
+        content = _write_content(temporary, schema, datasets, attributes)
+        _seal(temporary)
+        with StoredFile(temporary, schema) as written:
+            if written.digest() != content or written.content_sha256 != content:
+                raise OSError("what was read back is not what was written")
+        target = path / f"{content}.h5" if name_by_content else path
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(folder)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise schema.error(
+            f"{path}: cannot be written ({reason}); nothing that was there is changed"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def _write_content(
+    path: Path,
+    schema: Schema,
+    datasets: Mapping[str, NDArray[Any] | Blocks],
+    attributes: Mapping[str, Attribute],
+) -> str:
+    import h5py
+
+    attributes = {"format": schema.format, "format_version": schema.version, **attributes}
+    digests = {}
+    # v110 stores attributes of more than 64 KiB and puts a checksum on HDF5's own metadata.
+    with h5py.File(path, "x", libver=("v110", "v110"), userblock_size=_BLOCK) as file:
+        for name, values in sorted(datasets.items()):
+            digests[name] = _write_dataset(file, name, values, schema.rule(name))
+        content = _content_digest(attributes, digests)
+        for name, value in {**attributes, "content_sha256": content}.items():
+            _write_attribute(file, name, value)
+    return content
+
+
+def _write_dataset(
+    file: Any, name: str, values: NDArray[Any] | Blocks, rule: DatasetRule | None
+) -> str:
+    import h5py
+
+    if rule is None or len(values.shape) != rule.ndim:
+        raise ValueError(f"the format has no dataset {name!r} of {len(values.shape)} dimensions")
+    dtype = np.dtype(f"S{max(1, values.dtype.itemsize)}" if rule.dtype == "S" else rule.dtype)
+    if values.dtype != dtype:
+        raise ValueError(f"dataset {name!r} must be {dtype}, not {values.dtype}")
+    stored = h5py.string_dtype("utf-8", dtype.itemsize) if rule.dtype == "S" else dtype
+    layout: dict[str, Any] = {}
+    if rule.chunk_rows and values.shape[0]:
+        rows = min(rule.chunk_rows, values.shape[0])
+        layout = {"chunks": (rows, *values.shape[1:]), "fletcher32": True}
+    dataset = file.create_dataset(name, values.shape, stored, **layout)
+    hasher = hashlib.sha256()
+    start = 0
+    for block in values.blocks if isinstance(values, Blocks) else [values]:
+        if block.dtype != dtype:
+            raise ValueError(f"dataset {name!r} must be {dtype}, not {block.dtype}")
+        contiguous = np.ascontiguousarray(block)
+        hasher.update(contiguous.view(np.uint8).data if contiguous.size else b"")
+        dataset[start : start + len(block)] = contiguous.view(stored)
+        start += len(block)
+    if start != values.shape[0]:
+        raise ValueError(f"dataset {name!r} has {start} rows where {values.shape[0]} were promised")
+    return _entry(dtype, values.shape, hasher.hexdigest())
+
+
+def _write_attribute(file: Any, name: str, value: Attribute) -> None:
+    import h5py
+
+    if isinstance(value, str):
+        data = value.encode("utf-8")
+        dtype = h5py.string_dtype("utf-8", max(1, len(data)))
+        file.attrs.create(name, np.array(data, dtype=dtype))
+    else:
+        file.attrs[name] = value
+
+
+def _seal(path: Path) -> None:
+    """Write the SHA-256 of all that follows the user block into it."""
+    with path.open("r+b") as file:
+        file.write(_user_block(_digest_bytes(file)))
+
+
+def _user_block(digest: str) -> bytes:
+    return (_MAGIC + digest.encode("ascii") + b"\n").ljust(_BLOCK, b"\0")
+
+
+def _digest_bytes(file: Any) -> str:
+    hasher = hashlib.sha256()
+    file.seek(_BLOCK)
+    while data := file.read(_READ_BYTES):
+        hasher.update(data)
+    file.seek(0)
+    return hasher.hexdigest()
+
+
+def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
+    """Refuse what is not a file of ours, and what is not as it was written."""
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise schema.error(f"{path}: {what}; expected a {schema.format} file")
+    try:
+        with path.open("rb") as file:
+            block = file.read(_BLOCK)
+            if not block.startswith(_MAGIC):
+                raise schema.format_error(
+                    f"{path}: not a file that brainfeat wrote; expected a {schema.format} file"
+                )
+            if verify == "full" and block != _user_block(_digest_bytes(file)):
+                raise schema.corrupt_error(
+                    f"{path}: damaged or truncated: "
+                    f"its SHA-256 is not the one it was written with; {schema.remedy}"
+                )
+    except OSError as error:
+        if isinstance(error, BrainfeatError):
+            raise
+        raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(array: StoredArray, blocks: Iterable[NDArray[Any]]) -> str:
+    hasher = hashlib.sha256()
+    for block in blocks:
+        hasher.update(np.ascontiguousarray(block).view(np.uint8).data if block.size else b"")
+    return _entry(array.dtype, array.shape, hasher.hexdigest())
+
+
+def _entry(dtype: np.dtype[Any], shape: tuple[int, ...], digest: str) -> str:
+    return f"{dtype.str} {'x'.join(map(str, shape))} {digest}"
+
+
+def _content_digest(attributes: Mapping[str, Attribute], datasets: Mapping[str, str]) -> str:
+    covered = {name: value for name, value in attributes.items() if name != "content_sha256"}
+    text = canonical_json({"attributes": covered, "datasets": dict(datasets)})
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _read_attributes(file: Any, schema: Schema) -> dict[str, Attribute]:
+    found = set(file.attrs)
+    wanted = {"format", "format_version", "content_sha256"} | schema.attributes
+    if "format" not in found or _read_attribute(file, "format", schema) != schema.format:
+        raise schema.format_error(f"not a {schema.format} file")
+    version = _read_attribute(file, "format_version", schema) if "format_version" in found else None
+    if version != schema.version:
+        raise schema.format_error(
+            f"format version {version}, but this brainfeat reads version {schema.version}"
+        )
+    if found != wanted:
+        odd = ", ".join(sorted(found ^ wanted))
+        raise schema.format_error(f"root attributes are missing or unknown: {odd}")
+    return {name: _read_attribute(file, name, schema) for name in sorted(wanted)}
+
+
+def _read_attribute(file: Any, name: str, schema: Schema) -> Attribute:
+    import h5py
+
+    low = file.attrs.get_id(name)
+    kind = low.get_type()
+    fixed = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+    number = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID)
+    if not (fixed or number) or low.shape != () or low.get_storage_size() > _ATTRIBUTE_LIMIT:
+        raise schema.format_error(f"attribute {name!r} is not one plain number or text")
+    value = file.attrs[name]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item()  # type: ignore[no-any-return]
+
+
+def _walk(group: Any, schema: Schema, prefix: str = "") -> list[tuple[str, Any]]:
+    """List the datasets below a group, each checked against the schema, through hard links only."""
+    import h5py
+
+    found: list[tuple[str, Any]] = []
+    for key in group:
+        name = f"{prefix}{key}"
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise schema.format_error(f"{name!r} is a link to elsewhere")
+        kind = group.get(key, getclass=True)
+        if kind is h5py.Dataset and schema.rule(name) is not None:
+            _check_dataset(name, group[key], schema)
+            found.append((name, group[key]))
+        elif kind is h5py.Group and name.count("/") < 2:
+            found.extend(_walk(group[key], schema, f"{name}/"))
+        else:
+            raise schema.format_error(f"unknown object {name!r}")
+        if len(found) > _OBJECT_LIMIT:
+            raise schema.format_error(f"more than {_OBJECT_LIMIT} objects")
+    return found
+
+
+def _check_dataset(name: str, dataset: Any, schema: Schema) -> None:
+    import h5py
+
+    rule = schema.rule(name)
+    kind = dataset.id.get_type()
+    plain = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) or (
+        isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+    )
+    if rule is None or not plain or dataset.ndim != rule.ndim:
+        raise schema.format_error(f"dataset {name!r} has an unexpected type or shape")
+    fits = dataset.dtype.kind == "S" if rule.dtype == "S" else dataset.dtype == np.dtype(rule.dtype)
+    if not fits:
+        raise schema.format_error(f"dataset {name!r} is {dataset.dtype}, expected {rule.dtype}")
+    creation = dataset.id.get_create_plist()
+    if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
+        raise schema.format_error(f"dataset {name!r} keeps its numbers in another file")
+    for position in range(creation.get_nfilters()):
+        if creation.get_filter(position)[0] not in _FILTERS:
+            raise schema.format_error(
+                f"dataset {name!r} needs a filter other than {', '.join(_FILTERS.values())}"
+            )
+    declared = dataset.size * dataset.dtype.itemsize
+    if declared > _INFLATION_LIMIT * dataset.id.get_storage_size():
+        raise schema.format_error(
+            f"dataset {name!r} declares {declared:,} bytes, "
+            f"more than {_INFLATION_LIMIT} times what is stored"
+        )
+
+
+def as_text(values: Iterable[str]) -> NDArray[np.bytes_]:
+    """Encode texts as the fixed-length UTF-8 that a dataset of dtype ``"S"`` holds."""
+    encoded = [value.encode("utf-8") for value in values]
+    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded), 1)}")
