@@ -49,6 +49,10 @@ class SpecMismatchError(CacheError):
     """Features of one specification were offered where another is needed."""
 
 
+class ParameterError(BrainfeatError, ValueError):
+    """An option is unknown or out of range."""
+
+
 class HeadError(BrainfeatError, ValueError):
     """A head, or one of its parameters, is not known or cannot be fitted."""
 

@@ -1,0 +1,346 @@
+"""JPEG and PNG files through Pillow, and nothing else that Pillow could read.
+
+The plug-ins of the formats are called by themselves and not through ``PIL.Image.open``, which
+tries the formats that are asked for in the same way, but compares the size with a global limit
+afterwards and speaks of it by a warning: a limit of one's own, in threads, needs neither.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from brainfeat.errors import ImageReadError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+FORMATS = ("JPEG", "PNG")
+PIXEL_LIMIT = 64_000_000
+BYTE_LIMIT = 600_000_000  # 64 million pixels of 16-bit RGBA, not compressed, and room for metadata
+
+_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# What Pillow's plug-ins raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+_EXIF_TYPES = {3: "H", 4: "I"}  # SHORT as the standard says; LONG is met too
+_TRANSPOSITIONS = {  # by the EXIF orientation; 1 is upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says of itself before it is decoded.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels, as stored: before a turn that EXIF asks for.
+    channels : int
+        1 grey or palette, 2 grey with alpha, 3 RGB, 4 RGBA or CMYK. Grey with alpha of 16 bits
+        counts 4, as Pillow opens it.
+    format : str
+        ``"JPEG"`` or ``"PNG"``, by the content of the file.
+    """
+
+    width: int
+    height: int
+    channels: int
+    format: str
+
+
+def read_image(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    pixel_limit: int = PIXEL_LIMIT,
+) -> npt.NDArray[np.float32]:
+    """Read a JPEG or PNG image as RGB in [0, 1].
+
+    Grey is repeated in the three channels, alpha is dropped, palettes are looked up, CMYK is
+    converted as Pillow does. 8-bit images are divided by 255; 16-bit grey is divided by 65,535;
+    other 16-bit PNG images are read with the upper 8 bits, as Pillow does. The image is turned
+    upright as EXIF says; an unreadable EXIF block leaves it as it is stored. The format is known by
+    the content, whatever the file is called; of several images in a JPEG file (MPO) the first is
+    read. Damaged and truncated files are refused, and so are animated PNG files.
+
+    Parameters
+    ----------
+    source : path-like or binary file
+        A regular file, or a file object that is read from where it stands to its end.
+    name : str, optional
+        What errors call the image. Default: the path, or ``"<bytes>"`` for a file object.
+    formats : sequence of str, default=("JPEG", "PNG")
+        The formats that are allowed.
+    pixel_limit : int, default=64_000_000
+        The most pixels (width × height) that are decoded.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), float32
+        RGB in [0, 1].
+
+    Raises
+    ------
+    ImageReadError
+        If the file cannot be read, is not an image of the allowed formats, is damaged or too large.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> from PIL import Image
+    >>> file = BytesIO()
+    >>> Image.new("L", (3, 2), 51).save(file, "PNG")
+    >>> image = read_image(BytesIO(file.getvalue()))
+    >>> image.shape, image.dtype, float(image.max())
+    ((2, 3, 3), dtype('float32'), 0.20000000298023224)
+    """
+    name = _name(source, name)
+    data = _read(source, name)
+    with _open(data, name=name, formats=formats, pixel_limit=pixel_limit) as image:
+        return _to_unit(_decode(image, data, name))
+
+
+def read_header(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    pixel_limit: int = PIXEL_LIMIT,
+) -> ImageHeader:
+    """Read the size, channels and format of an image without decoding it.
+
+    Parameters
+    ----------
+    source, name, formats, pixel_limit
+        As for `read_image`.
+
+    Returns
+    -------
+    ImageHeader
+
+    Raises
+    ------
+    ImageReadError
+        As for `read_image`, as far as the header shows it.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> from PIL import Image
+    >>> file = BytesIO()
+    >>> Image.new("L", (3, 2)).save(file, "JPEG")
+    >>> read_header(BytesIO(file.getvalue()))
+    ImageHeader(width=3, height=2, channels=1, format='JPEG')
+    """
+    name = _name(source, name)
+    data = _read(source, name)
+    with _open(data, name=name, formats=formats, pixel_limit=pixel_limit) as image:
+        return ImageHeader(image.width, image.height, len(image.getbands()), str(image.format))
+
+
+def read_bytes(
+    path: str | os.PathLike[str], *, name: str | None = None, byte_limit: int = BYTE_LIMIT
+) -> bytes:
+    """Read a whole image file, so that the bytes that are hashed are those that are decoded.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file; a pipe or a device is refused and never waited for.
+    name : str, optional
+        What errors call the image. Default: the path.
+    byte_limit : int, default=600_000_000
+        The most bytes that are read.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ImageReadError
+        If the file is missing, empty, too long, may not be read, or is no regular file.
+
+    Examples
+    --------
+    >>> read_bytes("no-such-file.png")
+    Traceback (most recent call last):
+        ...
+    brainfeat.errors.ImageReadError: no-such-file.png: no such file
+    """
+    name = _name(path, name)
+    try:
+        status = Path(path).stat()
+        _check_file(status, name, byte_limit)
+        data = Path(path).read_bytes()
+    except ImageReadError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageReadError(name, "no such file") from error
+    except OSError as error:
+        raise ImageReadError(name, (error.strerror or str(error)).lower()) from error
+    except ValueError as error:  # a NUL in the path
+        raise ImageReadError(name, "not a path that a file can have") from error
+    return _check_bytes(data, name, byte_limit)
+
+
+def _check_file(status: os.stat_result, name: str, byte_limit: int) -> None:
+    if S_ISDIR(status.st_mode):
+        raise ImageReadError(name, "a folder, not a file")
+    if not S_ISREG(status.st_mode):
+        raise ImageReadError(name, "not a regular file")
+    if status.st_size > byte_limit:
+        raise ImageReadError(name, _too_long(byte_limit))
+
+
+def _check_bytes(data: bytes, name: str, byte_limit: int) -> bytes:
+    if not data:
+        raise ImageReadError(name, "empty file")
+    if len(data) > byte_limit:
+        raise ImageReadError(name, _too_long(byte_limit))
+    return data
+
+
+def _too_long(byte_limit: int) -> str:
+    return f"more than the limit of {byte_limit:,} bytes"
+
+
+def _name(source: str | os.PathLike[str] | BinaryIO, name: str | None) -> str:
+    if name is not None:
+        return name
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "<bytes>"
+
+
+def _read(source: str | os.PathLike[str] | BinaryIO, name: str) -> bytes:
+    if isinstance(source, (str, os.PathLike)):
+        return read_bytes(source, name=name)
+    return _check_bytes(source.read(BYTE_LIMIT + 1), name, BYTE_LIMIT)
+
+
+def _format(data: bytes) -> str | None:
+    """Tell the format by the first bytes."""
+    return next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
+
+
+@cache
+def _plugins() -> "dict[str, type[ImageFile]]":
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    class Jpeg(JpegImageFile):
+        def _read_dpi_from_exif(self) -> None:
+            """Leave the EXIF block alone: Pillow would warn of damage that hurts no pixel."""
+
+    return {"JPEG": Jpeg, "PNG": PngImageFile}
+
+
+def _open(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> "ImageFile":
+    """Open an image of an allowed format and size; nothing is decoded yet."""
+    if isinstance(formats, str) or not set(formats) <= set(FORMATS):
+        raise ValueError(f"The formats must be some of {FORMATS}. Got {formats!r} instead.")
+    kind = _format(data)
+    if kind is None or kind not in formats:
+        raise ImageReadError(name, f"not a {' or '.join(formats)} image")
+    if kind == "PNG" and b"acTL" in data[: data.find(b"IDAT")]:
+        raise ImageReadError(name, "an animated PNG: it holds several images")
+    stream = BytesIO(data)
+    try:
+        image = _plugins()[kind](stream)
+    except _DAMAGE as error:
+        raise ImageReadError(name, _reason(data, kind, error)) from error
+    if (pixels := image.width * image.height) > pixel_limit:
+        raise ImageReadError(
+            name,
+            f"{image.width:,} × {image.height:,} = {pixels:,} pixels, more than the limit of"
+            f" {pixel_limit:,}",
+        )
+    if data.find(_ENDINGS[kind], stream.tell()) < 0:
+        raise ImageReadError(name, "truncated")
+    return image
+
+
+def _decode(image: "ImageFile", data: bytes, name: str) -> "Image":
+    """Decode the pixels and turn them upright."""
+    from PIL.Image import Transpose
+    from PIL.PngImagePlugin import PngImageFile
+
+    try:
+        if isinstance(image, PngImageFile):
+            # Pillow decodes pixels without looking at their checksums.
+            PngImageFile(BytesIO(data)).verify()
+        image.load()
+        image.info.pop("transparency", None)  # convert() warns of what it drops
+        pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
+        method = _TRANSPOSITIONS.get(_orientation(image.info.get("exif", b"")))
+        return pixels.transpose(Transpose[method]) if method else pixels
+    except _DAMAGE as error:
+        raise ImageReadError(name, _reason(data, str(image.format), error)) from error
+
+
+def _orientation(exif: bytes) -> int:
+    """Find the orientation in the first directory of an EXIF block; 1 if it is not to be found.
+
+    Pillow's own reader stops at, or warns of, damage in entries that do not matter here.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+            if tag == 0x0112 and kind in _EXIF_TYPES:
+                return int(struct.unpack_from(order + _EXIF_TYPES[kind], tiff, entry + 8)[0])
+    except struct.error:  # the block ends before the entry
+        return 1
+    return 1
+
+
+def _to_unit(image: "Image") -> npt.NDArray[np.float32]:
+    """Scale the full range of the pixels' type to [0, 1]."""
+    pixels = np.asarray(image)
+    unit = pixels.astype(np.float32)
+    unit /= np.iinfo(pixels.dtype).max
+    return unit if unit.ndim == 3 else np.repeat(unit[:, :, np.newaxis], 3, axis=2)
+
+
+def _reason(data: bytes, kind: str, error: BaseException) -> str:
+    """Say in a few words on one line why a file is not decoded."""
+    if _ENDINGS[kind] not in data or "truncated" in str(error).lower():
+        return "truncated"
+    words = " ".join(str(error).split()) or type(error).__name__
+    return f"a damaged or unsupported {kind} image ({words[:120]})"
