@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
@@ -161,7 +162,12 @@ def parse_json(text: str) -> Any:
     if len(text) > _JSON_LIMIT:
         raise CacheFormatError(f"a JSON text of {len(text):,} characters is too long")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
     except (ValueError, RecursionError) as error:
         if isinstance(error, CacheFormatError):
             raise
@@ -173,6 +179,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     if len(result) != len(pairs):
         raise CacheFormatError("a JSON object repeats a key")
     return result
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise CacheFormatError(f"JSON must not hold {digits[:20]}, which is no finite number")
+    return number
 
 
 def _refuse_constant(name: str) -> Any:

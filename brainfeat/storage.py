@@ -4,35 +4,44 @@ A file starts with a user block of 512 bytes that holds the SHA-256 of all the b
 that one changed bit anywhere is noticed before HDF5 parses anything.
 """
 
+import errno
 import hashlib
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.errors import BrainfeatError
+from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.spec import canonical_json
 
 Verify = Literal["full", "off"]
 Attribute = str | int | float
+
+TEMPORARY_NAME = f".{'[0-9a-f]' * 16}.tmp"
 
 _BLOCK = 512
 _MAGIC = b"brainfeat sha256:"
 _READ_BYTES = 8 << 20
 _ATTRIBUTE_LIMIT = 64 << 20
 _OBJECT_LIMIT = 64
-_INFLATION_LIMIT = 1000
-_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
+# More than what HDF5 itself adds to a file of few objects.
+_OVERHEAD = 1 << 20
+_FLETCHER32 = 3
+_FLETCHER32_BYTES = 4
+# What a file system answers that has not the operation.
+_UNSUPPORTED = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP)
 # What h5py raises on a damaged file depends on where the damage is.
-_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +118,7 @@ class StoredArray:
         self._dataset = dataset
         self._path = path
         self._schema = schema
+        self._name = str(dataset.name)
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype[Any] = dataset.dtype
         self.ndim: int = len(self.shape)
@@ -117,7 +127,7 @@ class StoredArray:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<StoredArray {self._dataset.name}: shape {self.shape}, dtype {self.dtype}>"
+        return f"<StoredArray {self._name}: shape {self.shape}, dtype {self.dtype}>"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -125,23 +135,20 @@ class StoredArray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        if isinstance(rows, int | np.integer):
-            row: NDArray[Any] = self._read(range(len(self))[rows])
-            return row
+        if isinstance(rows, tuple):
+            raise IndexError("a stored array is indexed by its rows alone: array[rows][:, columns]")
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1:
                 return self._gather(np.arange(start, stop, step))
             block: NDArray[Any] = self._read(slice(start, max(start, stop)))
             return block
-        if isinstance(rows, tuple):
-            raise IndexError("a stored array is indexed by its rows alone: array[rows][:, columns]")
-        index = np.asarray(rows)
-        if index.dtype == bool:
-            if index.shape != self.shape[:1]:
-                raise IndexError(f"a mask of shape {index.shape} for {len(self)} rows")
-            return self._gather(np.flatnonzero(index))
-        return self._gather(np.arange(len(self))[index])
+        # NumPy itself says what an index selects.
+        index = np.arange(len(self))[rows]
+        if index.ndim == 0:
+            row: NDArray[Any] = self._read(int(index))
+            return row
+        return self._gather(index.reshape(-1)).reshape(index.shape + self.shape[1:])
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the array in order, some megabytes at a time."""
@@ -167,13 +174,19 @@ class StoredArray:
         return result
 
     def _read(self, rows: int | slice) -> Any:
+        if not self._dataset:
+            raise self._schema.error(f"{self._path}: the file is closed; open it again to read it")
         try:
             return self._dataset[rows]
         except _HDF5_ERRORS as error:
-            raise self._schema.corrupt_error(
-                f"{self._path}: {self._dataset.name} cannot be read ({error}); "
-                f"{self._schema.remedy}"
-            ) from error
+            raise _translate(error, self._path, self._schema) from error
+
+
+def _translate(error: Exception, path: Path, schema: Schema) -> BrainfeatError:
+    """Tell a system that failed, for which HDF5 gives an errno, from a file that is damaged."""
+    if getattr(error, "errno", None):
+        return schema.error(f"{path}: cannot be read ({error})")
+    return schema.corrupt_error(f"{path}: damaged ({error}); {schema.remedy}")
 
 
 class StoredFile:
@@ -195,19 +208,24 @@ class StoredFile:
     ) -> None:
         import h5py
 
+        if verify not in get_args(Verify):
+            raise ParameterError(
+                f"verify must be one of {get_args(Verify)}. Got {verify!r} instead."
+            )
         self.path = Path(path)
         self.schema = schema
         _check_bytes(self.path, schema, verify=verify)
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
         except _HDF5_ERRORS as error:
-            raise schema.corrupt_error(
-                f"{self.path}: damaged ({error}); {schema.remedy}"
-            ) from error
+            raise _translate(error, self.path, schema) from error
         try:
             self._open()
         except BaseException:
-            self._file.close()
+            # HDF5 cannot always close what it could not read; the first error is the one that says
+            # what is wrong.
+            with suppress(*_HDF5_ERRORS):
+                self._file.close()
             raise
 
     def _open(self) -> None:
@@ -220,9 +238,7 @@ class StoredFile:
         except _HDF5_ERRORS as error:
             if isinstance(error, BrainfeatError):
                 raise type(error)(f"{self.path}: {error}") from error
-            raise self.schema.corrupt_error(
-                f"{self.path}: damaged ({error}); {self.schema.remedy}"
-            ) from error
+            raise _translate(error, self.path, self.schema) from error
 
     @property
     def content_sha256(self) -> str:
@@ -290,24 +306,37 @@ def write_file(
     folder = path if name_by_content else path.parent
     temporary = (scratch or folder) / f".{secrets.token_hex(8)}.tmp"
     try:
+        _check_room(temporary, datasets, attributes)
         content = _write_content(temporary, schema, datasets, attributes)
         _seal(temporary)
-        with StoredFile(temporary, schema) as written:
-            if written.digest() != content or written.content_sha256 != content:
-                raise OSError("what was read back is not what was written")
+        _compare(temporary, schema, content)
         target = path / f"{content}.h5" if name_by_content else path
         _sync(temporary)
         temporary.replace(target)
-        _sync(folder)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise schema.error(
             f"{path}: cannot be written ({reason}); nothing that was there is changed"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+    _sync_folder(folder, schema)
     return target
+
+
+def _check_room(
+    path: Path,
+    datasets: Mapping[str, NDArray[Any] | Blocks],
+    attributes: Mapping[str, Attribute],
+) -> None:
+    """Raise an OSError where the disk is too full; HDF5 crashes after a write that failed."""
+    data = sum(math.prod(values.shape) * values.dtype.itemsize for values in datasets.values())
+    texts = sum(len(str(value).encode()) for value in attributes.values())
+    with path.open("xb") as file, _where_supported():
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, data + data // 64 + 2 * texts + _OVERHEAD)
+    path.unlink()
 
 
 def _write_content(
@@ -351,6 +380,11 @@ def _write_dataset(
     for block in values.blocks if isinstance(values, Blocks) else [values]:
         if block.dtype != dtype:
             raise ValueError(f"dataset {name!r} must be {dtype}, not {block.dtype}")
+        if block.shape[1:] != values.shape[1:] or start + len(block) > values.shape[0]:
+            raise ValueError(
+                f"dataset {name!r} was promised as {values.shape}; "
+                f"after {start} rows came a block of {block.shape}"
+            )
         contiguous = np.ascontiguousarray(block)
         hasher.update(contiguous.view(np.uint8).data if contiguous.size else b"")
         dataset[start : start + len(block)] = contiguous.view(stored)
@@ -369,6 +403,17 @@ def _write_attribute(file: Any, name: str, value: Attribute) -> None:
         file.attrs.create(name, np.array(data, dtype=dtype))
     else:
         file.attrs[name] = value
+
+
+def _compare(path: Path, schema: Schema, content: str) -> None:
+    """Read a file back; raise an OSError where it is not what was meant."""
+    try:
+        with StoredFile(path, schema) as written:
+            same = written.digest() == written.content_sha256 == content
+    except schema.error as error:
+        raise OSError(f"what was written cannot be read back: {error}") from error
+    if not same:
+        raise OSError("what was read back is not what was written")
 
 
 def _seal(path: Path) -> None:
@@ -392,10 +437,10 @@ def _digest_bytes(file: Any) -> str:
 
 def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
     """Refuse what is not a file of ours, and what is not as it was written."""
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
-        raise schema.error(f"{path}: {what}; expected a {schema.format} file")
     try:
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise schema.error(f"{path}: {what}; expected a {schema.format} file")
         with path.open("rb") as file:
             block = file.read(_BLOCK)
             if not block.startswith(_MAGIC):
@@ -421,6 +466,26 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _sync_folder(folder: Path, schema: Schema) -> None:
+    """Make a rename last through a power cut."""
+    try:
+        with _where_supported():
+            _sync(folder)
+    except OSError as error:
+        raise schema.error(
+            f"{folder}: a file was written but may not last ({error.strerror}); write it again"
+        ) from error
+
+
+@contextmanager
+def _where_supported() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
 def _digest(array: StoredArray, blocks: Iterable[NDArray[Any]]) -> str:
     hasher = hashlib.sha256()
     for block in blocks:
@@ -439,7 +504,9 @@ def _content_digest(attributes: Mapping[str, Attribute], datasets: Mapping[str, 
 
 
 def _read_attributes(file: Any, schema: Schema) -> dict[str, Attribute]:
-    found = set(file.attrs)
+    import h5py
+
+    found = set(_names(partial(h5py.h5a.iterate, file.id)))
     wanted = {"format", "format_version", "content_sha256"} | schema.attributes
     if "format" not in found or _read_attribute(file, "format", schema) != schema.format:
         raise schema.format_error(f"not a {schema.format} file")
@@ -449,9 +516,21 @@ def _read_attributes(file: Any, schema: Schema) -> dict[str, Attribute]:
             f"format version {version}, but this brainfeat reads version {schema.version}"
         )
     if found != wanted:
-        odd = ", ".join(sorted(found ^ wanted))
+        odd = ", ".join(sorted(map(repr, found ^ wanted)))
         raise schema.format_error(f"root attributes are missing or unknown: {odd}")
     return {name: _read_attribute(file, name, schema) for name in sorted(wanted)}
+
+
+def _names(iterate: Callable[..., Any]) -> list[str]:
+    """List the names of links or attributes.
+
+    HDF5 1.14 crashes where it sorts the names of a damaged file by itself (its issue 5417).
+    """
+    import h5py
+
+    names: list[bytes] = []
+    iterate(names.append, order=h5py.h5.ITER_NATIVE)
+    return sorted(name.decode("utf-8", "backslashreplace") for name in names)
 
 
 def _read_attribute(file: Any, name: str, schema: Schema) -> Attribute:
@@ -460,12 +539,16 @@ def _read_attribute(file: Any, name: str, schema: Schema) -> Attribute:
     low = file.attrs.get_id(name)
     kind = low.get_type()
     fixed = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
-    number = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID)
+    number = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) and (
+        kind.get_size() == 8
+    )
     if not (fixed or number) or low.shape != () or low.get_storage_size() > _ATTRIBUTE_LIMIT:
         raise schema.format_error(f"attribute {name!r} is not one plain number or text")
     value = file.attrs[name]
     if isinstance(value, bytes):
         return value.decode("utf-8")
+    if not math.isfinite(value):
+        raise schema.format_error(f"attribute {name!r} is not a finite number")
     return value.item()  # type: ignore[no-any-return]
 
 
@@ -474,7 +557,9 @@ def _walk(group: Any, schema: Schema, prefix: str = "") -> list[tuple[str, Any]]
     import h5py
 
     found: list[tuple[str, Any]] = []
-    for key in group:
+    if len(group) > _OBJECT_LIMIT:
+        raise schema.format_error(f"more than {_OBJECT_LIMIT} objects")
+    for key in _names(group.id.links.iterate):
         name = f"{prefix}{key}"
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise schema.format_error(f"{name!r} is a link to elsewhere")
@@ -507,17 +592,31 @@ def _check_dataset(name: str, dataset: Any, schema: Schema) -> None:
     creation = dataset.id.get_create_plist()
     if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
         raise schema.format_error(f"dataset {name!r} keeps its numbers in another file")
-    for position in range(creation.get_nfilters()):
-        if creation.get_filter(position)[0] not in _FILTERS:
-            raise schema.format_error(
-                f"dataset {name!r} needs a filter other than {', '.join(_FILTERS.values())}"
-            )
+    filters = [creation.get_filter(place)[0] for place in range(creation.get_nfilters())]
+    if filters not in ([], [_FLETCHER32]):
+        raise schema.format_error(f"dataset {name!r} needs a filter other than Fletcher-32")
+    if not _is_stored_whole(dataset, checksums=len(filters)):
+        raise schema.format_error(f"dataset {name!r} declares more than what is stored")
+
+
+def _is_stored_whole(dataset: Any, *, checksums: int) -> bool:
+    """Tell whether all that a dataset declares is in its file.
+
+    HDF5 reads past the end of a chunk that is shorter than its declared size, and gives zeros for
+    one that is missing.
+    """
     declared = dataset.size * dataset.dtype.itemsize
-    if declared > _INFLATION_LIMIT * dataset.id.get_storage_size():
-        raise schema.format_error(
-            f"dataset {name!r} declares {declared:,} bytes, "
-            f"more than {_INFLATION_LIMIT} times what is stored"
-        )
+    if declared > dataset.file.id.get_filesize():
+        return False
+    if dataset.chunks is None:
+        return bool(dataset.id.get_storage_size() == declared)
+    chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    whole = (0, chunk_bytes + checksums * _FLETCHER32_BYTES)
+    stored: list[tuple[int, int]] = []
+    dataset.id.chunk_iter(lambda chunk: stored.append((chunk.filter_mask, chunk.size)))
+    parts = zip(dataset.shape, dataset.chunks, strict=True)
+    count = math.prod(-(-length // step) for length, step in parts)
+    return len(stored) == count and set(stored) <= {whole}
 
 
 def as_text(values: Iterable[str]) -> NDArray[np.bytes_]:

@@ -1,9 +1,27 @@
 """Fixtures shared by all tests."""
 
+import hashlib
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from brainfeat.cache import (
+    SHARD_SCHEMA,
+    Measured,
+    RowIndex,
+    Source,
+    parts_folder,
+    remove_parts,
+    row_keys,
+    write_cache,
+    write_shard,
+)
+from brainfeat.spec import FeatureSpec
+from brainfeat.storage import as_text
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +33,74 @@ def real_data() -> Path:
     path = Path(folder).resolve()
     if not (path / "data" / "brain-mri").is_dir():
         pytest.fail(f"BRAINFEAT_REAL_DATA={folder} holds no data/brain-mri")
+    return path
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path) -> Callable[..., Path]:
+    """Give a function that writes a feature cache of vectors, without images or a backbone."""
+    return partial(write_vectors, tmp_path)
+
+
+def write_vectors(
+    folder: Path,
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    name: str = "features.h5",
+    class_names: Sequence[str] = ("glioma", "meningioma", "notumor", "pituitary"),
+    splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    view: Sequence[int] | None = None,
+    **spec: object,
+) -> Path:
+    """Write a cache with one row a vector; the row's identity is the digest of its path."""
+    rows = len(X)
+    paths = paths or [f"image-{row:05}.png" for row in range(rows)]
+    views = np.zeros(rows, np.int16) if view is None else np.asarray(view, np.int16)
+    digests = [hashlib.sha256(path.encode()).digest() for path in paths]
+    meaning = FeatureSpec(
+        **{
+            "backbone": "vgg16",
+            "layer": "block5_pool",
+            "n_features": X.shape[1],
+            "weights_sha256": "0" * 64,
+            **spec,
+        }
+    )
+    path = folder / name
+    shard = write_shard(
+        parts_folder(path),
+        spec=meaning,
+        augmentation=None,
+        features=np.asarray(X, np.float32),
+        sha256=digests,
+        view=views,
+        measured=[Measured(width=8, height=8, channels=1, file_bytes=64)] * rows,
+    )
+    index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
+    empty = [""] * rows
+    write_cache(
+        path,
+        index=index,
+        keys=row_keys(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), views),
+        spec=meaning,
+        columns={
+            "label": np.asarray(y, np.int16),
+            "path": as_text(paths),
+            "split": as_text(splits if splits is not None else empty),
+            "group": as_text(groups if groups is not None else empty),
+            "source": as_text(empty),
+        },
+        attributes={
+            "class_names": list(class_names),
+            "rejected": [],
+            "augmentation": None,
+            "provenance": {},
+            "created_at": "2026-01-01T00:00:00+00:00",
+        },
+    )
+    index.close()
+    remove_parts(parts_folder(path))
     return path

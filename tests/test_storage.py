@@ -1,0 +1,878 @@
+"""Flat HDF5 files: written whole or not at all, every changed bit noticed, hostile ones refused."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainfeat import storage
+from brainfeat.errors import (
+    CacheCorruptError,
+    CacheError,
+    CacheFormatError,
+    ParameterError,
+)
+from brainfeat.storage import (
+    Blocks,
+    DatasetRule,
+    Schema,
+    StoredFile,
+    as_text,
+    write_file,
+)
+
+SCHEMA = Schema(
+    format="brainfeat-test",
+    version=3,
+    datasets={
+        "matrix": DatasetRule(dtype="<f4", ndim=2, chunk_rows=4),
+        "bytes": DatasetRule(dtype="|u1", ndim=2),
+        "small": DatasetRule(dtype="<i2"),
+        "count": DatasetRule(dtype="<i8"),
+        "real": DatasetRule(dtype="<f8", ndim=3),
+        "text": DatasetRule(dtype="S"),
+        r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
+    },
+    attributes=frozenset({"note", "number", "temperature"}),
+    error=CacheError,
+    format_error=CacheFormatError,
+    corrupt_error=CacheCorruptError,
+    remedy="ask for another",
+)
+ATTRIBUTES = {"note": "Größe 1", "number": 7, "temperature": 0.25}
+EXAMPLES = {
+    "matrix": np.arange(30, dtype="<f4").reshape(10, 3),
+    "bytes": np.arange(24, dtype="|u1").reshape(3, 8),
+    "small": np.array([-32768, 0, 32767], "<i2"),
+    "count": np.array([2**62, -1], "<i8"),
+    "real": np.linspace(0, 1, 12).reshape(2, 3, 2),
+    "text": as_text(["", "a/b.png", "Größe/脳.png"]),
+    "dense/0/kernel": np.eye(3, dtype="<f4"),
+    "dense/1/kernel": np.ones((3, 2), "<f4"),
+}
+
+
+def write(path, datasets=EXAMPLES, **changes):
+    return write_file(path, SCHEMA, datasets=datasets, attributes={**ATTRIBUTES, **changes})
+
+
+def read(path, **options):
+    with StoredFile(path, SCHEMA, **options) as file:
+        return {name: np.asarray(array) for name, array in file.arrays.items()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(tmp_path / "file.h5")
+
+
+@contextmanager
+def unchanged(folder):
+    """Check that a folder holds after the block what it held before, byte for byte."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    yield
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@contextmanager
+def as_nobody():
+    """Give up the right to read everything, where the tests run as root."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+def run_python(code, path, **environment):
+    """Run code in another process, whose end is no end of the tests."""
+    tests = Path(__file__).parent
+    code = f"import sys; sys.path[:0] = {[str(tests), str(tests.parent)]}\n{textwrap.dedent(code)}"
+    return subprocess.run(
+        [sys.executable, "-c", code, path],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fail_with(number):
+    def fail(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_each_dataset_rule(self, tmp_path, name):
+        path = write(tmp_path / "file.h5", {name: EXAMPLES[name]})
+        stored = read(path)
+        assert list(stored) == [name]
+        assert stored[name].dtype == EXAMPLES[name].dtype
+        np.testing.assert_array_equal(stored[name], EXAMPLES[name])
+
+    @pytest.mark.parametrize("name", EXAMPLES)
+    def test_no_rows(self, tmp_path, name):
+        empty = EXAMPLES[name][:0]
+        stored = read(write(tmp_path / "file.h5", {name: empty}))[name]
+        assert (stored.shape, stored.dtype) == (empty.shape, empty.dtype)
+
+    def test_an_array_whose_memory_is_not_contiguous(self, tmp_path):
+        matrix = EXAMPLES["matrix"][::-2, ::-1]
+        stored = read(write(tmp_path / "file.h5", {"matrix": matrix}))["matrix"]
+        np.testing.assert_array_equal(stored, matrix)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("note", ""),
+            ("note", "Größe 脳 \U0001f9e0"),
+            ("note", "x" * 70_000),
+            ("note", "脳" * 300_000),
+            ("number", -(2**63)),
+            ("temperature", 1e-300),
+        ],
+        ids=lambda value: str(value)[:12],
+    )
+    def test_attributes(self, tmp_path, name, value):
+        path = write(tmp_path / "file.h5", **{name: value})
+        with StoredFile(path, SCHEMA) as file:
+            assert file.attributes[name] == value
+            assert type(file.attributes[name]) is type(value)
+
+    @pytest.mark.parametrize("name", ["Größe 脳 1.h5", "with space.h5", "no-suffix", "#%?*.h5"])
+    def test_file_names(self, tmp_path, name):
+        (tmp_path / "médecin").mkdir()
+        path = write(tmp_path / "médecin" / name)
+        assert path == tmp_path / "médecin" / name
+        assert list(read(path)) == sorted(EXAMPLES)
+
+    def test_as_text_of_nothing(self):
+        assert as_text([]).shape == (0,)
+
+    def test_as_text_of_empty_texts(self):
+        assert as_text(["", ""]).tolist() == [b"", b""]
+
+
+class TestUserBlock:
+    def test_it_holds_the_digest_of_all_that_follows(self, path):
+        data = path.read_bytes()
+        digest = hashlib.sha256(data[512:]).hexdigest()
+        assert data[:512] == f"brainfeat sha256:{digest}\n".encode().ljust(512, b"\0")
+
+    def test_h5py_knows_it(self, path):
+        with h5py.File(path) as file:
+            assert file.userblock_size == 512
+
+
+class TestContentDigest:
+    def test_it_is_that_of_what_is_read(self, path):
+        with StoredFile(path, SCHEMA) as file:
+            assert file.digest() == file.content_sha256
+
+    def test_it_is_the_same_for_the_same_content(self, tmp_path, path):
+        with (
+            StoredFile(write(tmp_path / "other.h5"), SCHEMA) as other,
+            StoredFile(path, SCHEMA) as f,
+        ):
+            assert other.content_sha256 == f.content_sha256
+
+    def test_it_does_not_depend_on_how_the_rows_came(self, tmp_path, path):
+        matrix = EXAMPLES["matrix"]
+        blocks = Blocks(matrix.shape, matrix.dtype, iter([matrix[:1], matrix[1:7], matrix[7:]]))
+        other = write(tmp_path / "other.h5", {**EXAMPLES, "matrix": blocks})
+        with StoredFile(other, SCHEMA) as f, StoredFile(path, SCHEMA) as g:
+            assert f.content_sha256 == g.content_sha256
+
+    @pytest.mark.parametrize(
+        ("datasets", "attributes"),
+        [
+            ({"matrix": EXAMPLES["matrix"] + 1}, {}),
+            ({"matrix": EXAMPLES["matrix"].reshape(3, 10)}, {}),
+            ({"count": EXAMPLES["count"][::-1]}, {}),
+            ({"dense/2/kernel": EXAMPLES["dense/1/kernel"]}, {}),
+            ({}, {"note": "other"}),
+            ({}, {"number": 8}),
+        ],
+    )
+    def test_it_changes_with_the_content(self, tmp_path, path, datasets, attributes):
+        other = write(tmp_path / "other.h5", {**EXAMPLES, **datasets}, **attributes)
+        with StoredFile(other, SCHEMA) as f, StoredFile(path, SCHEMA) as g:
+            assert f.content_sha256 != g.content_sha256
+
+    def test_it_can_be_the_name(self, tmp_path):
+        path = write_file(
+            tmp_path, SCHEMA, datasets=EXAMPLES, attributes=ATTRIBUTES, name_by_content=True
+        )
+        with StoredFile(path, SCHEMA) as file:
+            assert path == tmp_path / f"{file.content_sha256}.h5"
+
+
+class TestBlocks:
+    MATRIX = EXAMPLES["matrix"]
+
+    def write(self, path, *blocks, shape=MATRIX.shape):
+        blocks = Blocks(shape, np.dtype("<f4"), iter(blocks))
+        return write(path, {"matrix": blocks})
+
+    @pytest.mark.parametrize("rows", [1, 3, 4, 7, 10])
+    def test_blocks_of_any_size(self, tmp_path, rows):
+        parts = [self.MATRIX[start : start + rows] for start in range(0, 10, rows)]
+        path = self.write(tmp_path / "file.h5", *parts)
+        np.testing.assert_array_equal(read(path)["matrix"], self.MATRIX)
+
+    @pytest.mark.parametrize(
+        ("blocks", "reason"),
+        [
+            ([], "0 rows where 10 were promised"),
+            ([MATRIX[:9]], "9 rows where 10 were promised"),
+            ([MATRIX, MATRIX[:1]], "after 10 rows came a block of"),
+            ([MATRIX[:, :2]], "after 0 rows came a block of"),
+            # One column would be broadcast to three.
+            ([MATRIX[:, :1]], "after 0 rows came a block of"),
+            ([MATRIX.ravel()], "after 0 rows came a block of"),
+            ([MATRIX[:5], MATRIX[5:].astype("<f8")], "must be float32, not float64"),
+        ],
+    )
+    def test_blocks_that_are_not_as_promised_leave_nothing_behind(self, tmp_path, blocks, reason):
+        with pytest.raises(ValueError, match=reason), unchanged(tmp_path):
+            self.write(tmp_path / "file.h5", *blocks)
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, CacheCorruptError("the source is bad")])
+    def test_what_ends_the_blocks_goes_through_and_leaves_nothing_behind(self, tmp_path, error):
+        def blocks():
+            yield self.MATRIX[:5]
+            raise error
+
+        write(tmp_path / "file.h5")
+        with pytest.raises(error if isinstance(error, type) else type(error)), unchanged(tmp_path):
+            self.write(tmp_path / "file.h5", *blocks())
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("stranger", EXAMPLES["small"]),
+            ("dense/10/kernel", EXAMPLES["dense/0/kernel"]),
+            ("matrix", EXAMPLES["matrix"].ravel()),
+            ("text", np.array([[b"a"]])),
+            ("real", Blocks((2, 3, 2), np.dtype("<f4"), [EXAMPLES["real"]])),
+            ("matrix", EXAMPLES["matrix"].astype("<f8")),
+            ("matrix", EXAMPLES["matrix"].astype(">f4")),
+            ("text", np.array(["a"])),
+        ],
+    )
+    def test_what_the_format_has_not_is_refused(self, tmp_path, name, values):
+        with pytest.raises(ValueError, match=f"'{name}'") as caught, unchanged(tmp_path):
+            write(tmp_path / "file.h5", {name: values})
+        assert type(caught.value) is ValueError
+
+
+class TestReplacement:
+    """A file that is there is replaced in one step, or not at all."""
+
+    def test_a_file_is_replaced(self, path):
+        write(path, note="new")
+        with StoredFile(path, SCHEMA) as file:
+            assert file.attributes["note"] == "new"
+
+    def test_nothing_but_the_file_is_left(self, path):
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_the_temporary_file_is_in_the_scratch_folder(self, tmp_path, monkeypatch):
+        (tmp_path / "scratch").mkdir()
+        sealed = []
+        seal = storage._seal
+        monkeypatch.setattr(storage, "_seal", lambda path: (sealed.append(path), seal(path)))
+        write_file(
+            tmp_path / "file.h5",
+            SCHEMA,
+            datasets=EXAMPLES,
+            attributes=ATTRIBUTES,
+            scratch=tmp_path / "scratch",
+        )
+        assert [temporary.parent.name for temporary in sealed] == ["scratch"]
+        assert sealed[0].match(storage.TEMPORARY_NAME)
+
+    @pytest.mark.parametrize("function", ["os.fsync", "pathlib.Path.replace", "h5py.File"])
+    def test_what_was_there_is_untouched_when_writing_fails(self, path, monkeypatch, function):
+        monkeypatch.setattr(function, fail_with(errno.ENOSPC))
+        with (
+            unchanged(path.parent),
+            pytest.raises(CacheError, match=r"cannot be written \(No space left on device\)"),
+        ):
+            write(path, note="new")
+
+    def test_a_file_that_cannot_grow(self, path):
+        """The kernel refuses to let a file grow, as it would on a full disk."""
+        code = """
+            import resource, signal
+            import numpy as np
+            from test_storage import write
+            from brainfeat.errors import CacheError
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+            try:
+                write(sys.argv[1], {"matrix": np.ones((1 << 10, 1 << 9), "<f4")})
+            except CacheError as error:
+                print(error)
+        """
+        with unchanged(path.parent):
+            done = run_python(code, path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "file.h5: cannot be written" in done.stdout
+        assert "nothing that was there is changed" in done.stdout
+
+    @pytest.mark.parametrize("moment", ["before the seal", "after the seal"])
+    def test_a_disk_that_changes_a_bit_is_noticed(self, path, monkeypatch, moment):
+        seal = storage._seal
+        needle = EXAMPLES["count"].tobytes()
+
+        def flip(file):
+            data = file.read_bytes()
+            assert data.count(needle) == 1
+            file.write_bytes(data.replace(needle, needle[::-1]))
+
+        def bad_seal(file):
+            if moment == "before the seal":
+                flip(file)
+            seal(file)
+            if moment == "after the seal":
+                flip(file)
+
+        monkeypatch.setattr(storage, "_seal", bad_seal)
+        with (
+            unchanged(path.parent),
+            pytest.raises(CacheError, match=r"cannot be written .*read back") as caught,
+        ):
+            write(path, note="new")
+        assert type(caught.value) is CacheError
+
+    def test_a_failure_of_hdf5_is_one_line(self, path, monkeypatch):
+        def fail(*_arguments):
+            raise RuntimeError("Can't decrement id ref count\n, filename = 'file.h5'")
+
+        monkeypatch.setattr(storage, "_write_content", fail)
+        with (
+            unchanged(path.parent),
+            pytest.raises(CacheError, match=r"written \(Can't decrement id ref count , filename"),
+        ):
+            write(path, note="new")
+
+    def test_a_folder_that_cannot_be_synchronised_is_told(self, path, monkeypatch):
+        monkeypatch.setattr(storage, "_sync", self.sync_of_folders_fails_with(errno.EIO))
+        with pytest.raises(CacheError, match="a file was written but may not last"):
+            write(path, note="new")
+        with StoredFile(path, SCHEMA) as file:
+            assert file.attributes["note"] == "new"
+
+    def test_a_file_system_without_synchronisation_of_folders_is_no_failure(
+        self, path, monkeypatch
+    ):
+        monkeypatch.setattr(storage, "_sync", self.sync_of_folders_fails_with(errno.EINVAL))
+        write(path, note="new")
+        with StoredFile(path, SCHEMA) as file:
+            assert file.attributes["note"] == "new"
+
+    @staticmethod
+    def sync_of_folders_fails_with(number):
+        return lambda path: fail_with(number)() if path.is_dir() else None
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(CacheError, match=r"file\.h5: cannot be written"):
+            write(tmp_path / "missing" / "file.h5")
+
+    def test_a_folder_of_that_name(self, tmp_path):
+        (tmp_path / "file.h5").mkdir()
+        with pytest.raises(CacheError, match=r"file\.h5: cannot be written"):
+            write(tmp_path / "file.h5")
+        assert [path.name for path in tmp_path.iterdir()] == ["file.h5"]
+
+
+class TestDamage:
+    """With ``verify="full"``, a file that is not as it was written is never opened."""
+
+    @staticmethod
+    def positions(length):
+        sampled = random.Random(0).sample(range(length), 250)
+        return sorted({*sampled, *range(0, 90, 3), 511, 512, length - 1})
+
+    def test_every_changed_bit_is_noticed(self, path):
+        whole = path.read_bytes()
+        unnoticed = []
+        for position in self.positions(len(whole)):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            with suppress(CacheFormatError, CacheCorruptError), StoredFile(path, SCHEMA):
+                unnoticed.append(position)
+        assert unnoticed == []
+
+    def test_every_truncation_is_noticed(self, path):
+        whole = path.read_bytes()
+        unnoticed = []
+        for length in self.positions(len(whole)):
+            path.write_bytes(whole[:length])
+            with suppress(CacheFormatError, CacheCorruptError), StoredFile(path, SCHEMA):
+                unnoticed.append(length)
+        assert unnoticed == []
+
+    def test_appended_bytes_are_noticed(self, path):
+        with path.open("ab") as file:
+            file.write(b"\0")
+        with pytest.raises(CacheCorruptError, match=r"damaged or truncated.*ask for another"):
+            StoredFile(path, SCHEMA)
+
+    def test_a_changed_bit_of_a_chunk_is_noticed_without_verification_too(self, path):
+        data = path.read_bytes()
+        needle = EXAMPLES["matrix"][4:8].tobytes()
+        assert data.count(needle) == 1
+        path.write_bytes(data.replace(needle, needle[:-1] + b"\x01"))
+        with (
+            StoredFile(path, SCHEMA, verify="off") as file,
+            pytest.raises(CacheCorruptError, match="damaged"),
+        ):
+            file.arrays["matrix"][4:8]
+
+    def test_damage_to_the_list_of_names_is_an_error_and_no_crash(self, path):
+        """HDF5 crashes where it sorts the names of links that it cannot read."""
+        seal(path, lambda file: [file.create_group(f"g{number}") for number in range(20)])
+        data = bytearray(path.read_bytes())
+        (heap,) = (found.start() for found in re.finditer(b"FRHP", data))
+        data[heap + 69] ^= 64
+        path.write_bytes(data)
+        code = """
+            from brainfeat.errors import CacheCorruptError
+            from test_storage import SCHEMA, StoredFile
+            try:
+                StoredFile(sys.argv[1], SCHEMA, verify="off")
+            except CacheCorruptError as error:
+                print(error)
+        """
+        # glibc then fills memory with bytes that are no address.
+        done = run_python(code, path, MALLOC_PERTURB_="85")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.search("damaged .*checksum", done.stdout)
+
+    @pytest.mark.parametrize("size", [0, 100, 511, 512, 600, 3000])
+    def test_a_truncated_file_is_refused_without_verification_too(self, path, size):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises((CacheFormatError, CacheCorruptError)):
+            StoredFile(path, SCHEMA, verify="off")
+
+
+class TestOpening:
+    @pytest.mark.parametrize("verify", ["full", "off"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello", b"PK\x03\x04" * 1000, b"\x89HDF\r\n\x1a\n" * 1000]
+    )
+    def test_a_file_of_another_kind(self, tmp_path, content, verify):
+        (tmp_path / "file.h5").write_bytes(content)
+        with pytest.raises(CacheFormatError, match="not a file that brainfeat wrote"):
+            StoredFile(tmp_path / "file.h5", SCHEMA, verify=verify)
+
+    @pytest.mark.parametrize("verify", ["full", "off"])
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"format": "brainfeat-other"}, "not a brainfeat-test file"),
+            ({"version": 4}, "format version 3, but this brainfeat reads version 4"),
+        ],
+    )
+    def test_another_format(self, path, change, reason, verify):
+        schema = Schema(**{**vars(SCHEMA), **change})
+        with pytest.raises(CacheFormatError, match=reason.replace("test", "other")) as caught:
+            StoredFile(path, schema, verify=verify)
+        assert str(caught.value).startswith(f"{path}: ")
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(
+            CacheError, match=r"file\.h5: does not exist; expected a brainfeat-test"
+        ):
+            StoredFile(tmp_path / "file.h5", SCHEMA)
+
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(CacheError, match="is not a regular file"):
+            StoredFile(tmp_path, SCHEMA)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(CacheError, match="is not a regular file"):
+            StoredFile(tmp_path / "pipe", SCHEMA)
+
+    def test_a_name_that_no_file_system_takes(self, tmp_path):
+        with pytest.raises(CacheError, match="cannot be read"):
+            StoredFile(tmp_path / ("x" * 5000), SCHEMA)
+
+    def test_a_file_that_may_not_be_read(self, path):
+        path.chmod(0)
+        with as_nobody(), pytest.raises(CacheError, match=r"Permission denied"):
+            StoredFile(path, SCHEMA)
+
+    def test_a_file_that_another_program_has_locked_is_not_called_damaged(self, path):
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(CacheError, match="lock") as caught:
+                StoredFile(path, SCHEMA)
+        assert type(caught.value) is CacheError
+
+    @pytest.mark.parametrize("verify", ["Full", "on", "", None, True])
+    def test_a_misspelt_verification_is_not_none(self, path, verify):
+        with pytest.raises(ParameterError, match="verify must be one of"):
+            StoredFile(path, SCHEMA, verify=verify)
+
+    def test_a_refused_file_is_closed(self, path):
+        seal(path, attribute("stranger", 1))
+        with pytest.raises(CacheFormatError) as caught:
+            StoredFile(path, SCHEMA)
+        # HDF5 opens no file for writing that it has open for reading.
+        h5py.File(path, "r+").close()
+        del caught
+
+    def test_a_file_is_only_read(self, path):
+        path.chmod(0o444)
+        with unchanged(path.parent):
+            read(path)
+
+
+def hard_link_twice(file):
+    file["dense/0/again"] = file["dense"]
+
+
+def add_many_datasets(file):
+    for number in range(100):
+        file[f"matrix-{number}"] = 1
+
+
+def add_many_groups(file):
+    for number in range(100):
+        file.create_group(f"dense/g{number}")
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((10, 3), "<f4")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "matrix", (10, 3))
+    file.create_virtual_dataset("matrix", layout)
+
+
+def external(file):
+    elsewhere = f"{file.filename}.raw"
+    file.create_dataset("count", (2,), "<i8", external=[(elsewhere, 0, 16)])[:] = 1
+
+
+def missing_chunk(file):
+    file.create_dataset("matrix", (8, 3), "<f4", chunks=(4, 3), fletcher32=True)[:4] = 1
+
+
+def short_chunk(file):
+    """HDF5 reads past the end of such a chunk."""
+    matrix = file.create_dataset("matrix", (4, 3), "<f4", chunks=(4, 3), fletcher32=True)
+    matrix.id.write_direct_chunk((0, 0), b"short", filter_mask=1)
+
+
+def long_chunk(file):
+    matrix = file.create_dataset("matrix", (4, 3), "<f4", chunks=(4, 3), fletcher32=True)
+    matrix.id.write_direct_chunk((0, 0), b"long" * 1000)
+
+
+def unchecked_chunk(file):
+    matrix = file.create_dataset("matrix", (4, 3), "<f4", chunks=(4, 3), fletcher32=True)
+    matrix.id.write_direct_chunk((0, 0), bytes(52), filter_mask=1)
+
+
+def attribute(name, value, **options):
+    def change(file):
+        if name in file.attrs:
+            del file.attrs[name]
+        file.attrs.create(name, value, **options)
+
+    return change
+
+
+def dataset(name, *arguments, **options):
+    return lambda file: file.create_dataset(name, *arguments, **options)
+
+
+def link(name, target):
+    return lambda file: file.__setitem__(name, target)
+
+
+TEXT = h5py.string_dtype("utf-8")
+TYPE, SHAPE = "unexpected type or shape", "unexpected type or shape"
+FILTER, LESS = "needs a filter other than", "declares more than what is stored"
+LINK, UNKNOWN = "is a link to elsewhere", "unknown object"
+PLAIN = "is not one plain number or text"
+
+HOSTILE = {
+    "soft link": (link("matrix", h5py.SoftLink("/dense/0/kernel")), LINK),
+    "dangling soft link": (link("matrix", h5py.SoftLink("/nowhere")), LINK),
+    "external link": (link("matrix", h5py.ExternalLink("/etc/passwd", "/")), LINK),
+    "link to itself": (lambda file: file.__setitem__("dense", file["/"]), UNKNOWN),
+    "named type": (link("matrix", np.dtype("<f4")), UNKNOWN),
+    "unknown dataset": (dataset("stranger", data=1), UNKNOWN),
+    "unknown dataset in a group": (dataset("dense/0/bias", data=1), UNKNOWN),
+    "group in the place of a dataset": (lambda file: file.create_group("matrix/x/y"), UNKNOWN),
+    "deep groups": (lambda file: file.create_group("/".join("x" * 500)), UNKNOWN),
+    "many objects": (add_many_datasets, "more than 64 objects"),
+    "many groups": (add_many_groups, "more than 64 objects"),
+    "virtual": (virtual, "keeps its numbers in another file"),
+    "external storage": (external, "keeps its numbers in another file"),
+    "texts of variable length": (dataset("text", data=["a", "b"], dtype=TEXT), TYPE),
+    "arrays of variable length": (dataset("count", (2,), h5py.vlen_dtype("<i8")), TYPE),
+    "object reference": (dataset("count", (2,), h5py.ref_dtype), TYPE),
+    "region reference": (dataset("count", (2,), h5py.regionref_dtype), TYPE),
+    "compound": (dataset("count", (2,), [("a", "<i4"), ("b", "<i4")]), TYPE),
+    "array type": (dataset("count", (2,), np.dtype(("<i4", 2))), TYPE),
+    "opaque": (dataset("count", (2,), np.dtype("V8")), TYPE),
+    "enumeration": (dataset("small", (2,), h5py.enum_dtype({"a": 1}, "<i2")), TYPE),
+    "complex": (dataset("real", (2, 3, 2), "<c16"), TYPE),
+    "no space": (dataset("count", data=h5py.Empty("<i8")), SHAPE),
+    "a scalar": (dataset("count", data=np.int64(1)), SHAPE),
+    "a dimension too many": (dataset("count", (2, 1), "<i8"), SHAPE),
+    "a dimension too few": (dataset("matrix", (3,), "<f4"), SHAPE),
+    "wrong width": (dataset("matrix", data=np.ones((2, 3), "<f8")), "float64, expected <f4"),
+    "wrong sign": (dataset("bytes", data=np.ones((2, 3), "|i1")), r"int8, expected \|u1"),
+    "wrong byte order": (dataset("small", data=np.ones(2, ">i2")), ">i2, expected <i2"),
+    "numbers as text": (dataset("text", data=np.ones(2, "<i8")), "int64, expected S"),
+    "text as numbers": (dataset("count", data=np.array([b"12345678"])), "S8, expected <i8"),
+    "unknown filter": (dataset("matrix", (8, 3), "<f4", chunks=(4, 3), compression="lzf"), FILTER),
+    "deflate": (dataset("matrix", (8, 3), "<f4", chunks=(4, 3), compression="gzip"), FILTER),
+    "enormous": (dataset("matrix", (2**40, 3), "<f4", chunks=(4, 3)), LESS),
+    "beyond 64 bits": (dataset("matrix", (2**32, 2**32), "<f4", chunks=(4, 3)), LESS),
+    "nothing stored": (dataset("count", (2,), "<i8"), LESS),
+    "missing chunk": (missing_chunk, LESS),
+    "short chunk": (short_chunk, LESS),
+    "long chunk": (long_chunk, LESS),
+    "unchecked chunk": (unchecked_chunk, LESS),
+    "attribute too many": (attribute("stranger", 1), "missing or unknown: 'stranger'"),
+    "attribute too few": (lambda file: file.attrs.__delitem__("note"), "missing .*'note'"),
+    "attribute with control codes": (attribute("\x1b[2J", 1), r"unknown: '\\x1b\[2J'"),
+    "attribute that is no UTF-8": (attribute(b"\xff", 1), "missing or unknown"),
+    "no version": (lambda file: file.attrs.__delitem__("format_version"), "version None"),
+    "other version": (attribute("format_version", 4), "version 4, but .* reads version 3"),
+    "other format": (attribute("format", "other"), PLAIN),
+    "attribute of variable length": (attribute("note", "text", dtype=TEXT), PLAIN),
+    "attribute array": (attribute("number", [1, 2]), PLAIN),
+    "attribute of one number in an array": (attribute("number", [1]), PLAIN),
+    "attribute without a value": (attribute("note", h5py.Empty("S1")), PLAIN),
+    "attribute reference": (attribute("note", h5py.Reference(), dtype=h5py.ref_dtype), PLAIN),
+    "attribute compound": (attribute("note", np.zeros((), [("a", "<i8")])), PLAIN),
+    "attribute truth": (attribute("number", True), PLAIN),
+    "attribute of 16 bytes": (attribute("temperature", np.longdouble(1)), PLAIN),
+    "attribute NaN": (attribute("temperature", float("nan")), "is not a finite number"),
+    "attribute infinity": (attribute("temperature", float("inf")), "is not a finite number"),
+}
+
+
+def seal(path, change):
+    """Change a file by h5py and give it the digest of what it is now."""
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        change(file)
+    storage._seal(path)
+
+
+class TestGuard:
+    """A file whose digest is right is still refused where its layout is not one of ours."""
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        return write(tmp_path / "file.h5", {"dense/0/kernel": EXAMPLES["dense/0/kernel"]})
+
+    def test_a_changed_file_opens_where_the_change_is_harmless(self, path):
+        seal(path, dataset("matrix", data=EXAMPLES["matrix"], chunks=(2, 3), fletcher32=True))
+        np.testing.assert_array_equal(read(path)["matrix"], EXAMPLES["matrix"])
+
+    @pytest.mark.parametrize("verify", ["full", "off"])
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_hostile(self, path, name, verify):
+        change, reason = HOSTILE[name]
+        if name == "link to itself":
+            seal(path, lambda file: file.__delitem__("dense"))
+        seal(path, change)
+        with pytest.raises(CacheFormatError, match=reason) as caught:
+            StoredFile(path, SCHEMA, verify=verify)
+        assert str(caught.value).startswith(f"{path}: ")
+
+    def test_a_text_that_is_no_utf8(self, path):
+        seal(path, attribute("note", np.bytes_(b"\xff\xfe")))
+        with pytest.raises(CacheCorruptError, match="utf-8"):
+            StoredFile(path, SCHEMA)
+
+    def test_a_huge_attribute(self, path, monkeypatch):
+        monkeypatch.setattr(storage, "_ATTRIBUTE_LIMIT", 1 << 20)
+        seal(path, attribute("note", np.bytes_(b"x" * (1 << 20))))
+        with StoredFile(path, SCHEMA) as file:
+            assert len(file.attributes["note"]) == 1 << 20
+        seal(path, attribute("note", np.bytes_(b"x" * ((1 << 20) + 1))))
+        with pytest.raises(CacheFormatError, match="'note' is not one plain"):
+            StoredFile(path, SCHEMA)
+
+    def test_many_chunks_in_one_place(self, tmp_path):
+        """Without a limit, a file of kilobytes would declare, and give, any number of bytes."""
+        path = tmp_path / "file.h5"
+        values = np.arange(64 * 4096, dtype="<f4").reshape(64, 4096)
+        with self.old_format(path) as file:
+            matrix = file.create_dataset("matrix", data=values, chunks=(4, 4096))
+            places = [matrix.id.get_chunk_info(number).byte_offset for number in range(16)]
+        storage._seal(path)
+        np.testing.assert_array_equal(read(path)["matrix"], values)
+        data = path.read_bytes()
+        end = places[0] + 4 * 4096 * 4
+        # Addresses count from the end of the user block, the length of the file does not.
+        numbers = {place - 512: places[0] - 512 for place in places} | {len(data): end}
+        for old, new in numbers.items():
+            data = data.replace(old.to_bytes(8, "little"), new.to_bytes(8, "little"))
+        path.write_bytes(data[:end])
+        storage._seal(path)
+        with pytest.raises(CacheFormatError, match=LESS):
+            StoredFile(path, SCHEMA)
+
+    @staticmethod
+    @contextmanager
+    def old_format(path):
+        """Begin a file of HDF5's first format, which has no checksums of its own."""
+        with h5py.File(path, "w", libver="earliest", userblock_size=512) as file:
+            for name, value in {**ATTRIBUTES, "format": "brainfeat-test"}.items():
+                storage._write_attribute(file, name, value)
+            file.attrs.update(format_version=3, content_sha256=np.bytes_(b"0" * 64))
+            yield file
+
+    def test_a_size_that_only_the_header_states(self, tmp_path):
+        path = tmp_path / "file.h5"
+        with self.old_format(path) as file:
+            file["count"] = np.arange(1003)
+        storage._seal(path)
+        assert len(read(path)["count"]) == 1003
+        data = path.read_bytes()
+        for size in (1003, 8 * 1003):
+            huge = (size << 40).to_bytes(8, "little")
+            data = data.replace(size.to_bytes(8, "little"), huge)
+        path.write_bytes(data)
+        storage._seal(path)
+        with pytest.raises((CacheFormatError, CacheCorruptError)):
+            StoredFile(path, SCHEMA)
+
+
+ROWS = 41
+chunked = np.arange(ROWS * 3, dtype="<f4").reshape(ROWS, 3)
+pieces = {"matrix": chunked, "count": np.arange(ROWS) * 7, "text": as_text(map(str, range(ROWS)))}
+
+row_numbers = st.integers(-ROWS, ROWS - 1)
+indices = st.one_of(
+    row_numbers,
+    row_numbers.map(np.int16),
+    row_numbers.map(np.array),
+    st.slices(ROWS),
+    st.slices(2 * ROWS),
+    st.lists(row_numbers),
+    st.lists(row_numbers, min_size=1).map(lambda rows: np.array(rows, np.int32)),
+    st.just(np.empty(0, np.intp)),
+    st.lists(row_numbers, min_size=6, max_size=6).map(lambda rows: np.reshape(rows, (2, 3))),
+    st.lists(st.booleans(), min_size=ROWS, max_size=ROWS),
+    st.lists(st.booleans(), min_size=ROWS, max_size=ROWS).map(np.array),
+    st.just(np.zeros(ROWS, bool)),
+    st.just(...),
+)
+wrong_indices = {
+    "too large": ROWS,
+    "too small": -ROWS - 1,
+    "one too large": [0, ROWS],
+    "one too small": np.array([-ROWS - 1]),
+    "mask too short": np.ones(ROWS - 1, bool),
+    "mask of another shape": np.ones((ROWS, 3), bool),
+    "fraction": 1.0,
+    "fractions": np.array([1.0]),
+    "text": "features",
+    "row and column": (1, 2),
+    "rows and column": (slice(None), 0),
+}
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("stored") / "file.h5", pieces)
+    with StoredFile(path, SCHEMA) as file, pytest.MonkeyPatch.context() as patch:
+        # So that what is not chunked is read in many blocks too.
+        patch.setattr(storage, "_READ_BYTES", 50)
+        yield file.arrays
+
+
+class TestStoredArray:
+    @pytest.mark.parametrize("name", pieces)
+    @settings(deadline=None)
+    @given(rows=indices)
+    def test_indexing_is_numpys(self, arrays, name, rows):
+        expected = pieces[name][rows]
+        result = arrays[name][rows]
+        assert (np.shape(result), result.dtype) == (np.shape(expected), expected.dtype)
+        np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize("rows", wrong_indices.values(), ids=wrong_indices)
+    def test_what_numpy_refuses_is_refused(self, arrays, rows):
+        with pytest.raises(IndexError):
+            arrays["count"][rows]
+
+    def test_columns_are_indexed_after_the_rows(self, arrays):
+        with pytest.raises(IndexError, match=r"array\[rows\]\[:, columns\]"):
+            arrays["matrix"][0, 1]
+
+    @pytest.mark.parametrize("name", pieces)
+    def test_it_says_what_it_is(self, arrays, name):
+        array, expected = arrays[name], pieces[name]
+        assert (array.shape, array.dtype, array.ndim) == (
+            expected.shape,
+            expected.dtype,
+            expected.ndim,
+        )
+        assert len(array) == ROWS
+        assert f"/{name}: shape {expected.shape}" in repr(array)
+
+    @pytest.mark.parametrize("name", pieces)
+    def test_blocks_are_the_array_in_order(self, arrays, name):
+        blocks = list(arrays[name].blocks())
+        assert len(blocks) > 1
+        np.testing.assert_array_equal(np.concatenate(blocks), pieces[name])
+
+    def test_asarray_reads_it_all(self, arrays):
+        np.testing.assert_array_equal(np.asarray(arrays["matrix"]), chunked)
+        np.testing.assert_array_equal(np.asarray(arrays["matrix"], "<f8"), chunked)
+        assert np.asarray(arrays["matrix"], "<f8").dtype == np.float64
+
+    def test_it_cannot_be_had_without_a_copy(self, arrays):
+        with pytest.raises(ValueError, match="only be read into a new array"):
+            np.array(arrays["matrix"], copy=False)
+
+    def test_a_row_reads_its_row_alone(self, arrays, monkeypatch):
+        asked = []
+        read = storage.StoredArray._read
+        monkeypatch.setattr(
+            storage.StoredArray, "_read", lambda self, rows: asked.append(rows) or read(self, rows)
+        )
+        arrays["matrix"][7]
+        arrays["matrix"][10:12]
+        arrays["matrix"][[39, 5, 5]]
+        assert asked == [7, slice(10, 12), slice(4, 8), slice(36, 40)]
+
+    def test_a_closed_file_is_not_called_damaged(self, path):
+        with StoredFile(path, SCHEMA) as file:
+            array = file.arrays["matrix"]
+        with pytest.raises(CacheError, match="the file is closed") as caught:
+            array[0]
+        assert not isinstance(caught.value, CacheCorruptError)
+        assert repr(array) == "<StoredArray /matrix: shape (10, 3), dtype float32>"
