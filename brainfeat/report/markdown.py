@@ -1,0 +1,68 @@
+"""An evaluation as GitHub-flavoured Markdown."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from brainfeat.report.text import class_rows, headline, make_printable
+
+if TYPE_CHECKING:
+    from brainfeat.evaluation import Evaluation
+
+_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_[]~|$"}
+    | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+
+
+def to_markdown(evaluation: "Evaluation") -> str:
+    """Write an evaluation as Markdown tables.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What :func:`brainfeat.evaluate` returned.
+
+    Returns
+    -------
+    str
+        Three tables, without headings, so that they go under any. Class names are escaped.
+
+    Examples
+    --------
+    >>> from brainfeat.evaluation import measure
+    >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
+    >>> print(to_markdown(evaluation).splitlines()[2])
+    | images | 2 |
+    """
+    figures = [
+        (f"{name} ({remark})" if remark else name, value)
+        for name, value, remark in headline(evaluation)
+    ]
+    scores = [(escape(row[0]), *row[1:]) for row in class_rows(evaluation)]
+    names = [escape(name) for name in evaluation.class_names]
+    counts = zip(names, evaluation.confusion_matrix, strict=True)
+    tables = [
+        _make_table(("figure", "value"), figures),
+        _make_table(("class", "precision", "recall", "F1", "images"), scores),
+        _make_table(
+            ("true \\\\ predicted", *names), [(name, *map(str, row)) for name, row in counts]
+        ),
+    ]
+    return "\n\n".join(tables)
+
+
+def escape(name: str) -> str:
+    r"""Escape what Markdown or HTML would read as markup; control characters become escapes.
+
+    Examples
+    --------
+    >>> print(escape("a|b <i>"))
+    a\|b &lt;i&gt;
+    """
+    return make_printable(name).translate(_ESCAPES)
+
+
+def _make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table with the first column to the left and the others to the right."""
+    rule = ("---", *("---:" for _ in head[1:]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))

@@ -1,0 +1,232 @@
+"""An evaluation as plain text for a terminal of 80 columns."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brainfeat.evaluation import Evaluation
+
+_WIDTH = 80
+_NAME_WIDTH = 30
+_UNDEFINED = "n/a"
+_ELLIPSIS = "…"
+
+# Control, format (such as text direction), surrogate, private and unassigned characters, and the
+# separators of lines and paragraphs: what could move the cursor or reorder what is read.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def to_text(evaluation: "Evaluation") -> str:
+    r"""Write an evaluation as tables for people.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What :func:`brainfeat.evaluate` returned.
+
+    Returns
+    -------
+    str
+        Lines of at most 80 columns, without a line break at the end. Long class names are shortened
+        in their middle; control characters in them are written as escapes.
+
+    Examples
+    --------
+    >>> from brainfeat.evaluation import measure
+    >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
+    >>> print(to_text(evaluation))
+    images                  2
+    accuracy           1.0000
+    balanced accuracy  1.0000
+    macro F1           1.0000
+    ROC AUC            1.0000  one class against the rest, mean over classes
+    log loss           0.1643
+    Brier score        0.0250  0 best, 1 worst
+    Matthews corr.     1.0000
+    <BLANKLINE>
+    class          precision  recall      F1  images
+    none              1.0000  1.0000  1.0000       1
+    glioma            1.0000  1.0000  1.0000       1
+    macro mean        1.0000  1.0000  1.0000       2
+    weighted mean     1.0000  1.0000  1.0000       2
+    <BLANKLINE>
+    confusion matrix (images)
+    true \ predicted  none  glioma
+    none                 1       0
+    glioma               0       1
+    """
+    sections = [
+        _format_headline(evaluation),
+        _format_classes(evaluation),
+        *_format_matrix(evaluation),
+    ]
+    return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
+
+
+def headline(evaluation: "Evaluation") -> list[tuple[str, str, str]]:
+    """List the figures of the whole: name, value as text, remark."""
+    worst = 1 if len(evaluation.class_names) == 2 else 2
+    return [
+        ("images", f"{evaluation.n}", ""),
+        ("accuracy", format_figure(evaluation.accuracy), ""),
+        ("balanced accuracy", format_figure(evaluation.balanced_accuracy), ""),
+        ("macro F1", format_figure(evaluation.macro.f1), ""),
+        (
+            "ROC AUC",
+            format_figure(evaluation.roc_auc),
+            "one class against the rest, mean over classes",
+        ),
+        ("log loss", format_figure(evaluation.log_loss), ""),
+        ("Brier score", format_figure(evaluation.brier), f"0 best, {worst} worst"),
+        ("Matthews corr.", format_figure(evaluation.mcc), ""),
+    ]
+
+
+def class_rows(evaluation: "Evaluation") -> list[tuple[str, str, str, str, str]]:
+    """List precision, recall, F1 and images as text: of each class, then of the two means."""
+    rows = [
+        (
+            s.name,
+            format_figure(s.precision),
+            format_figure(s.recall),
+            format_figure(s.f1),
+            s.support,
+        )
+        for s in evaluation.per_class
+    ]
+    means = (("macro mean", evaluation.macro), ("weighted mean", evaluation.weighted))
+    rows += [
+        (
+            name,
+            format_figure(mean.precision),
+            format_figure(mean.recall),
+            format_figure(mean.f1),
+            evaluation.n,
+        )
+        for name, mean in means
+    ]
+    return [(*row[:4], str(row[4])) for row in rows]
+
+
+def format_figure(value: float | None) -> str:
+    """Write a figure with four decimals; an undefined one as ``n/a``."""
+    return _UNDEFINED if value is None else f"{value:.4f}"
+
+
+def make_printable(name: str) -> str:
+    r"""Write characters that a terminal would obey or hide as escapes.
+
+    Examples
+    --------
+    >>> print(make_printable("glio\x1b[2Jma"))
+    glio\x1b[2Jma
+    """
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNPRINTABLE
+        else character
+        for character in name
+    )
+
+
+def shorten(name: str, width: int) -> str:
+    """Cut the middle out of a text that takes more than `width` columns of a terminal.
+
+    Classes are told apart by their ends as often as by their beginnings ("grade 2", "grade 3").
+
+    Examples
+    --------
+    >>> shorten("oligodendroglioma grade 3", 16)
+    'oligoden…grade 3'
+    """
+    if count_columns(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    head = width - 1 - tail
+    return _take(name, head) + _ELLIPSIS + _take(name[::-1], tail)[::-1]
+
+
+def count_columns(text: str) -> int:
+    """Count the columns that a text takes on a terminal."""
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _take(text: str, width: int) -> str:
+    """Take as many characters from the start as fit into `width` columns."""
+    taken = 0
+    for index, character in enumerate(text):
+        taken += _columns(character)
+        if taken > width:
+            return text[:index]
+    return text
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns, the first one to the left and the others to the right."""
+    widths = [max(map(count_columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        pads = [
+            " " * (width - count_columns(cell)) for cell, width in zip(row, widths, strict=True)
+        ]
+        cells = [
+            row[0] + pads[0],
+            *(pad + cell for pad, cell in zip(pads[1:], row[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells))
+    return lines
+
+
+def _format_headline(evaluation: "Evaluation") -> list[str]:
+    entries = headline(evaluation)
+    lines = _align([(name, value) for name, value, _ in entries])
+    return [f"{line}  {remark}" for line, (_, _, remark) in zip(lines, entries, strict=True)]
+
+
+def _format_classes(evaluation: "Evaluation") -> list[str]:
+    rows = [(_label(row[0]), *row[1:]) for row in class_rows(evaluation)]
+    lines = _align([("class", "precision", "recall", "F1", "images"), *rows])
+    if any(_UNDEFINED in row for row in rows):
+        lines.append(f"{_UNDEFINED}: not defined, as no image is of the class or was called so")
+    return lines
+
+
+def _format_matrix(evaluation: "Evaluation") -> list[list[str]]:
+    """Lay the confusion matrix out in as many blocks of columns as 80 columns need."""
+    counts = [[str(count) for count in row] for row in evaluation.confusion_matrix]
+    title = "confusion matrix (images)"
+    corner = "true \\ predicted"
+    names = [_label(name) for name in evaluation.class_names]
+    whole = _align([(corner, *names), *((n, *row) for n, row in zip(names, counts, strict=True))])
+    if max(map(count_columns, whole)) <= _WIDTH:
+        return [[title, *whole]]
+    numbers = [str(index) for index in range(1, len(names) + 1)]
+    digits = len(numbers[-1])
+    cell = 2 + max(digits, *(len(count) for row in counts for count in row))
+    # Names are cut further where that saves a second block of columns.
+    room = max(len(corner), _WIDTH - cell * len(names)) - digits - 1
+    rows = [
+        f"{number:>{digits}} {shorten(name, room)}"
+        for number, name in zip(numbers, names, strict=True)
+    ]
+    left = max(map(count_columns, [corner, *rows]))
+    step = max(1, (_WIDTH - left) // cell)
+    blocks = []
+    for start in range(0, len(names), step):
+        shown = slice(start, start + step)
+        table = [(corner, *numbers[shown])]
+        table += [(name, *row[shown]) for name, row in zip(rows, counts, strict=True)]
+        blocks.append(_align(table))
+    blocks[0].insert(0, f"{title}; columns are numbered as rows")
+    return blocks
+
+
+def _label(name: str) -> str:
+    return shorten(make_printable(name), _NAME_WIDTH)

@@ -1,0 +1,215 @@
+"""Reports of an evaluation: what they say, and that no class name breaks them."""
+
+import builtins
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainfeat.errors import MissingDependencyError
+from brainfeat.evaluation import measure
+from brainfeat.report import pictures, to_json, to_markdown, to_text
+from brainfeat.report.text import count_columns
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "a|b`c`*d*_e_",
+    "clear\x1b[2J\u202escreen",
+    "line\nbreak\r\t",
+    "$x_1^$",
+    "脑膜瘤" * 20,
+)
+
+
+def make_evaluation(class_names, n=300, missing=()):
+    """Measure mostly right probabilities; no image is of the `missing` classes."""
+    rng = np.random.default_rng(0)
+    k = len(class_names)
+    y = rng.choice([label for label in range(k) if label not in missing], n)
+    p = rng.dirichlet(np.ones(k), n) + 0.5 * np.eye(k)[y]
+    return measure(y, p / p.sum(axis=1, keepdims=True), class_names=class_names)
+
+
+@pytest.fixture(scope="module")
+def four():
+    return make_evaluation(("glioma", "meningioma", "notumor", "pituitary"))
+
+
+def test_text_states_the_figures(four):
+    text = to_text(four)
+    for value in (four.accuracy, four.balanced_accuracy, four.roc_auc, four.log_loss, four.mcc):
+        assert f"{value:.4f}" in text
+
+
+def test_text_has_a_line_of_scores_a_class(four):
+    lines = [line.split() for line in to_text(four).splitlines()]
+    scores = four.per_class[1]
+    assert [
+        "meningioma",
+        *(f"{value:.4f}" for value in (scores.precision, scores.recall, scores.f1)),
+        str(scores.support),
+    ] in lines
+
+
+def test_text_has_the_confusion_matrix_with_true_classes_as_rows(four):
+    lines = [line.split() for line in to_text(four).splitlines()]
+    assert ["true", "\\", "predicted", *four.class_names] in lines
+    assert ["glioma", *map(str, four.confusion_matrix[0])] in lines
+
+
+def test_text_says_what_is_not_defined():
+    text = to_text(make_evaluation(("glioma", "notumor", "rare"), missing=(2,)))
+    assert "n/a: not defined" in text
+
+
+def test_text_says_nothing_of_undefined_figures_where_there_are_none(four):
+    assert "n/a" not in to_text(four)
+
+
+@pytest.mark.parametrize("k", [2, 4, 12, 40])
+@pytest.mark.parametrize(
+    "name", ["c{}", "a rather long name of tumour {} of the list", "脑膜瘤{}型"]
+)
+def test_text_fits_80_columns(k, name):
+    text = to_text(make_evaluation([name.format(number) for number in range(k)], n=3000))
+    assert max(map(count_columns, text.splitlines())) <= 80
+
+
+def test_numbered_columns_hold_the_whole_confusion_matrix():
+    evaluation = make_evaluation([f"class number {number}" for number in range(40)], n=3000)
+    blocks = to_text(evaluation).split("\n\n")[2:]
+    rows = [
+        [int(count) for block in blocks for count in block.splitlines()[-40 + row].split()[4:]]
+        for row in range(40)
+    ]
+    assert np.array_equal(rows, evaluation.confusion_matrix)
+
+
+def test_long_names_keep_both_ends():
+    names = ("oligodendroglioma, IDH-mutant, grade 2", "oligodendroglioma, IDH-mutant, grade 3")
+    text = to_text(make_evaluation(names))
+    assert "oligodendroglio…utant, grade 2" in text
+    assert "oligodendroglio…utant, grade 3" in text
+
+
+def test_text_neutralises_control_characters():
+    text = to_text(make_evaluation(HOSTILE))
+    assert "clear\\x1b[2J\\u202escreen" in text
+    assert all(character.isprintable() for line in text.split("\n") for character in line)
+
+
+def test_hostile_names_add_no_lines(four):
+    hostile = make_evaluation(("glioma\n", "men\u2028ingioma", "not\rumor", "pituitary\x85"))
+    assert len(to_text(hostile).splitlines()) == len(to_text(four).splitlines())
+
+
+def test_json_is_the_evaluation(four):
+    assert json.loads(to_json(four)) == four.to_dict()
+
+
+def test_json_of_undefined_figures_is_null():
+    evaluation = measure([0], [[0.9, 0.1]], class_names=["no", "yes"])
+    document = json.loads(to_json(evaluation))
+    assert document["roc_auc"] is None
+    assert document["per_class"]["yes"]["recall"] is None
+
+
+def test_json_of_hostile_names_is_plain_ascii():
+    document = to_json(make_evaluation(HOSTILE))
+    assert document.isascii()
+    assert "\x1b" not in document
+    assert list(json.loads(document)["per_class"]) == list(HOSTILE)
+
+
+def test_markdown_holds_scores_and_confusion_matrix(four):
+    lines = to_markdown(four).splitlines()
+    assert f"| accuracy | {four.accuracy:.4f} |" in lines
+    assert f"| pituitary | {' | '.join(map(str, four.confusion_matrix[3]))} |" in lines
+    assert any(line.startswith("| pituitary | 0.") for line in lines)
+
+
+def test_markdown_tables_have_as_many_cells_in_each_row():
+    for table in to_markdown(make_evaluation(HOSTILE)).split("\n\n"):
+        cells = {line.replace("\\|", "").count("|") for line in table.split("\n")}
+        assert len(cells) == 1
+
+
+def test_markdown_escapes_markup():
+    text = to_markdown(make_evaluation(HOSTILE))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert r"a\|b\`c\`\*d\*\_e\_" in text
+    assert r"line\\nbreak\\r\\t" in text
+    assert r"\$x\_1^\$" in text
+
+
+@pytest.mark.parametrize("k", [2, 4, 12])
+def test_confusion_matrix_picture_is_legible(k, tmp_path):
+    path = tmp_path / "matrix.png"
+    pictures.save_confusion_matrix(
+        make_evaluation([f"class {number}" for number in range(k)]), path
+    )
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) >= 100 * k
+
+
+def test_confusion_matrix_picture_takes_any_name(tmp_path):
+    path = tmp_path / "matrix.png"
+    evaluation = make_evaluation(HOSTILE[:5], missing=(1,))
+    pictures.save_confusion_matrix(evaluation, path)
+    assert path.stat().st_size > 0
+
+
+def test_pictures_of_equal_figures_are_equal_bytes(four, tmp_path):
+    paths = [tmp_path / "first.png", tmp_path / "second.png"]
+    for path in paths:
+        pictures.save_confusion_matrix(four, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_contact_sheet_takes_grey_and_colour_of_any_size(tmp_path):
+    path = tmp_path / "sheet.png"
+    images = [np.zeros((8, 8)), np.ones((6, 9, 3)), np.full((8, 8), 200, dtype=np.uint8)]
+    pictures.save_contact_sheet(images, path, titles=["grey", "$colour$", "byte"], columns=2)
+    with Image.open(path) as picture:
+        assert picture.width > 400
+        assert picture.height > 400
+
+
+def test_contact_sheet_shows_full_white_as_white(tmp_path):
+    path = tmp_path / "sheet.png"
+    images = [np.full((8, 8), 255, dtype=np.uint8), np.full((8, 8), 0.5)]
+    pictures.save_contact_sheet(images, path, titles=["", ""])
+    with Image.open(path) as picture:
+        grey = np.asarray(picture.convert("L"))
+    middle = grey[grey.shape[0] // 2]
+    assert middle[middle.size // 4] == 255
+    assert abs(int(middle[3 * middle.size // 4]) - 128) <= 1
+
+
+@pytest.mark.parametrize(
+    ("images", "titles", "message"),
+    [
+        ([], [], "at least one"),
+        ([np.zeros((4, 4))], ["a", "b"], "got 1 and 2"),
+        ([np.zeros((4, 4, 4))], ["a"], "must have shape"),
+        ([np.zeros(4)], ["a"], "must have shape"),
+    ],
+)
+def test_contact_sheet_refuses_what_is_no_image(images, titles, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        pictures.save_contact_sheet(images, tmp_path / "sheet.png", titles=titles)
+
+
+def test_a_missing_matplotlib_names_the_extra(four, tmp_path, monkeypatch):
+    imported = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'brainfeat\[report\]'"):
+        pictures.save_confusion_matrix(four, tmp_path / "matrix.png")
