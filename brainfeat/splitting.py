@@ -131,7 +131,7 @@ def make_folds(
     >>> y, patients = [0, 0, 0, 1, 1, 1], ["a", "a", "b", "c", "d", "d"]
     >>> folds = make_folds(y, n_folds=2, groups=patients)
     >>> sorted(test.tolist() for train, test in folds)
-    [[0, 1, 3], [2, 4, 5]]
+    [[0, 1, 4, 5], [2, 3]]
     """
     labels = _check_labels(y)
     if n_folds < 2:

@@ -1,0 +1,86 @@
+"""What the constructor parameters of the dense head may be."""
+
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from brainfeat.errors import HeadError
+
+
+def _is_count(value: object, *, least: int = 1) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    """Return whether a value is a number above `low` and below `high`."""
+    return isinstance(value, Real) and not isinstance(value, bool) and low < float(value) < high
+
+
+def _is_class_weight(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(weight == 0 or _is_between(weight, 0, np.inf) for weight in value.values())
+    return value is None or (isinstance(value, str) and value == "balanced")
+
+
+_CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "hidden_units": (
+        "a tuple or list of positive integers",
+        lambda value: isinstance(value, tuple | list) and all(map(_is_count, value)),
+    ),
+    "dropout": (
+        "a number from 0 to below 1",
+        lambda value: value == 0 or _is_between(value, 0, 1),
+    ),
+    "learning_rate": ("a positive number", lambda value: _is_between(value, 0, np.inf)),
+    "batch_size": ("a positive integer", _is_count),
+    "epochs": ("a positive integer", _is_count),
+    "patience": ("a positive integer", _is_count),
+    "validation_fraction": (
+        "a number between 0 and 1, or None",
+        lambda value: value is None or _is_between(value, 0, 1),
+    ),
+    "class_weight": (
+        "'balanced', a dict from label to a weight that is not negative, or None",
+        _is_class_weight,
+    ),
+    "random_state": (
+        "an integer that is not negative, a NumPy random generator, or None",
+        lambda value: (
+            value is None
+            or _is_count(value, least=0)
+            or isinstance(value, np.random.Generator | np.random.RandomState)
+        ),
+    ),
+    "verbose": ("0, 1 or 2", lambda value: value in {0, 1, 2}),
+}
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse a constructor parameter of the dense head that is out of range.
+
+    Parameters
+    ----------
+    params : mapping of str to object
+        Parameters by name, each one of the constructor's.
+
+    Raises
+    ------
+    HeadError
+        Names the first bad parameter, what it must be and what it is.
+
+    Examples
+    --------
+    >>> check_params({"dropout": 0.5, "hidden_units": (128, 64)})
+    >>> check_params({"dropout": 1.5})
+    Traceback (most recent call last):
+    brainfeat.errors.HeadError: The 'dropout' parameter of the dense head must be a number ...
+    """
+    for name, value in params.items():
+        expected, is_valid = _CONSTRAINTS[name]
+        if not is_valid(value):
+            raise HeadError(
+                f"The {name!r} parameter of the dense head must be {expected}. "
+                f"Got {value!r} instead."
+            )
