@@ -1,0 +1,429 @@
+"""The table of convolutional bases, and how one is loaded with its weights."""
+
+import hashlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat import runtime
+from brainfeat.errors import ParameterError, WeightsError
+from brainfeat.spec import PRECISIONS, SCALINGS, FeatureSpec, Precision, Scaling
+
+_URL = "https://storage.googleapis.com/"
+_TENSORFLOW = f"{_URL}tensorflow/keras-applications/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One row of the table: a base of keras.applications without its classifier.
+
+    Parameters
+    ----------
+    constructor : str
+        Name of the function in ``keras.applications``.
+    module : str
+        Module of ``keras.applications`` that has its ``preprocess_input``.
+    layer : str
+        The last layer, whose output is pooled.
+    n_features : int
+        Channels of that output.
+    url, md5 : str
+        Keras's own file of ImageNet weights without top, and the checksum that Keras states.
+    alpha : float or None
+        MobileNet's width multiplier.
+    """
+
+    constructor: str
+    module: str
+    layer: str
+    n_features: int
+    url: str
+    md5: str | None
+    alpha: float | None = None
+
+
+# Files and checksums: keras/src/applications/*.py of Keras 3.15; Keras states no checksum for the
+# MobileNet files.
+BACKBONES: Mapping[str, Architecture] = {
+    "vgg16": Architecture(
+        constructor="VGG16",
+        module="vgg16",
+        layer="block5_pool",
+        n_features=512,
+        url=f"{_TENSORFLOW}vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="6d6bbae143d832006294945121d1f1fc",
+    ),
+    "vgg19": Architecture(
+        constructor="VGG19",
+        module="vgg19",
+        layer="block5_pool",
+        n_features=512,
+        url=f"{_TENSORFLOW}vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="253f8cb515780f3b799900260a226db6",
+    ),
+    "resnet50": Architecture(
+        constructor="ResNet50",
+        module="resnet50",
+        layer="conv5_block3_out",
+        n_features=2048,
+        url=f"{_TENSORFLOW}resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    "efficientnetb0": Architecture(
+        constructor="EfficientNetB0",
+        module="efficientnet",
+        layer="top_activation",
+        n_features=1280,
+        url=f"{_URL}keras-applications/efficientnetb0_notop.h5",
+        md5="50bc09e76180e00e4465e1a485ddc09d",
+    ),
+    "densenet121": Architecture(
+        constructor="DenseNet121",
+        module="densenet",
+        layer="relu",
+        n_features=1024,
+        url=f"{_TENSORFLOW}densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        md5="30ee3e1110167f948a6b9946edeeb738",
+    ),
+    "mobilenet": Architecture(
+        constructor="MobileNet",
+        module="mobilenet",
+        layer="conv_pw_13_relu",
+        n_features=1024,
+        url=f"{_TENSORFLOW}mobilenet/mobilenet_1_0_224_tf_no_top.h5",
+        md5=None,
+        alpha=1.0,
+    ),
+    "mobilenet-0.75": Architecture(
+        constructor="MobileNet",
+        module="mobilenet",
+        layer="conv_pw_13_relu",
+        n_features=768,
+        url=f"{_TENSORFLOW}mobilenet/mobilenet_7_5_224_tf_no_top.h5",
+        md5=None,
+        alpha=0.75,
+    ),
+    "mobilenetv2": Architecture(
+        constructor="MobileNetV2",
+        module="mobilenet_v2",
+        layer="out_relu",
+        n_features=1280,
+        url=(
+            f"{_TENSORFLOW}mobilenet_v2/"
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+        ),
+        md5=None,
+        alpha=1.0,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A frozen convolutional base that turns images into pooled features.
+
+    Made by :func:`load_backbone`. Nothing heavy happens until the spec is asked for or images
+    come: then Keras is imported and the weights are read.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`BACKBONES`.
+    weights : str
+        ``"imagenet"``, ``"random"``, or the path of a Keras weights file.
+    scaling, input_size, precision
+        As in :class:`brainfeat.spec.FeatureSpec`.
+    random_state : int
+        Seed of random weights.
+
+    Examples
+    --------
+    >>> backbone = load_backbone("mobilenet-0.75", weights="random", input_size=32)
+    >>> import numpy as np
+    >>> backbone(np.zeros((2, 32, 32, 3), np.float32)).shape
+    (2, 768)
+    """
+
+    name: str
+    weights: str
+    scaling: Scaling
+    input_size: int
+    precision: Precision
+    random_state: int
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the table."""
+        return BACKBONES[self.name]
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """All that determines the spec, found without Keras where the weights are on disk.
+
+        A cache keeps it, so that a second run over the same images need not load the base to know
+        that nothing is missing.
+        """
+        origin: dict[str, Any]
+        if self.weights == "random":
+            origin = {"random_state": self.random_state, "numpy": np.__version__}
+        else:
+            origin = {"file_sha256": _file_digest(self.weights_file, "sha256")}
+        return {
+            "backbone": self.name,
+            "scaling": self.scaling,
+            "input_size": self.input_size,
+            "precision": self.precision,
+            "weights": origin,
+        }
+
+    @cached_property
+    def weights_file(self) -> Path:
+        """The file of the weights; ImageNet's is fetched by Keras where it is not there yet."""
+        if self.weights == "imagenet":
+            return _imagenet_file(self.architecture)
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"no weights file {self.weights}; --weights takes imagenet, random, "
+                "or the path of a Keras weights file (.h5 or .weights.h5)"
+            )
+        return path
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """What the features mean; this loads the base."""
+        return FeatureSpec(
+            backbone=self.name,
+            layer=self.architecture.layer,
+            n_features=self.architecture.n_features,
+            weights_sha256=weights_digest(self.base),
+            input_size=self.input_size,
+            scaling=self.scaling,
+            precision=self.precision,
+        )
+
+    @cached_property
+    def base(self) -> Any:
+        """The Keras model without pooling."""
+        base = _build(self.architecture, self.input_size, self.precision)
+        if self.weights == "random":
+            _randomise(base, self.random_state)
+        else:
+            _load_weights(base, self.weights_file, self.name)
+        base.trainable = False
+        return base
+
+    @cached_property
+    def forward(self) -> runtime.Forward:
+        """The compiled function from images to features."""
+        keras = runtime.import_keras()
+        images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
+        scaled, base = images, self.base
+        if self.scaling == "weights":
+            module = getattr(keras.applications, self.architecture.module)
+            scaled = module.preprocess_input(images * 255.0)
+            if self.architecture.module == "efficientnet":
+                base = _rescale_efficientnet(base)
+        maps = keras.ops.cast(base(scaled), "float32")
+        features = keras.ops.mean(maps, axis=(1, 2))
+        return runtime.compile_forward(keras.Model(images, features))
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the pooled features of a batch.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, input_size, input_size, 3), float32
+            Values from 0 to 1. The function is compiled anew for each new n.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), float32
+        """
+        return self.forward(images)
+
+
+def load_backbone(
+    name: str = "vgg16",
+    *,
+    weights: str | os.PathLike[str] = "imagenet",
+    scaling: Scaling = "weights",
+    input_size: int = 224,
+    precision: Precision = "float32",
+    random_state: int = 0,
+) -> Backbone:
+    """Choose a convolutional base and its weights.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`BACKBONES`.
+    weights : {"imagenet", "random"} or path-like
+        ``"imagenet"`` fetches Keras's own file once; ``"random"`` draws He-normal kernels (He et
+        al. 2015, https://arxiv.org/abs/1502.01852) from `random_state`; a path is a Keras weights
+        file of this base without top, legacy ``.h5`` or ``.weights.h5``.
+    scaling : {"weights", "unit"}
+        ``"weights"`` maps 0–1 to what the weights were trained with; ``"unit"`` feeds 0–1.
+    input_size : int
+        Height and width in pixels, at least 32.
+    precision : {"float32", "bfloat16", "float16"}
+        What the convolutions compute in; pooling is in float32.
+    random_state : int
+        Seed of ``weights="random"``.
+
+    Returns
+    -------
+    Backbone
+        A callable from float32 images (n, h, w, 3) in [0, 1] to float32 features (n, d).
+
+    Raises
+    ------
+    ParameterError
+        The name is unknown or an option is out of range.
+    WeightsError
+        The weights are missing or wrong; this is found when the base is first used.
+    """
+    if name not in BACKBONES:
+        raise ParameterError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
+    if scaling not in SCALINGS:
+        raise ParameterError(f"unknown scaling {scaling!r}; there are {', '.join(SCALINGS)}")
+    if precision not in get_args(Precision):
+        raise ParameterError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if not 32 <= input_size <= 4096:
+        raise ParameterError(f"input size {input_size}; expected 32 to 4096 pixels")
+    if random_state < 0:
+        raise ParameterError(f"random state {random_state}; expected at least 0")
+    return Backbone(
+        name=name,
+        weights=os.fspath(weights),
+        scaling=scaling,
+        input_size=int(input_size),
+        precision=precision,
+        random_state=int(random_state),
+    )
+
+
+def weights_digest(model: Any) -> str:
+    """Return the SHA-256 over a model's weight tensors: name, dtype, shape and bytes, by name."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(_tensors(model).items()):
+        values = np.asarray(tensor)
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        hasher.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        hasher.update(values.tobytes())
+    return hasher.hexdigest()
+
+
+def local_imagenet_file(name: str) -> Path:
+    """Return where Keras keeps, or would keep, the ImageNet weights of a base."""
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    return home / "models" / BACKBONES[name].url.rsplit("/", 1)[1]
+
+
+def _build(architecture: Architecture, input_size: int, precision: Precision) -> Any:
+    keras = runtime.import_keras()
+    constructor = getattr(keras.applications, architecture.constructor)
+    width = {} if architecture.alpha is None else {"alpha": architecture.alpha}
+    shape = (input_size, input_size, 3)
+    with runtime.layer_precision(precision):
+        return constructor(include_top=False, weights=None, input_shape=shape, **width)
+
+
+def _rescale_efficientnet(base: Any) -> Any:
+    """Add the layer that Keras puts behind the normalization for its ImageNet weights alone.
+
+    The original network divided by the variance where Keras divides by the deviation; see
+    https://github.com/tensorflow/tensorflow/issues/49930.
+    """
+    keras = runtime.import_keras()
+    normalized = base.get_layer("stem_conv_pad").input
+    deviation = np.array([0.229, 0.224, 0.225], np.float32)
+    scaled = keras.layers.Rescaling((deviation**-0.5).tolist())(normalized)
+    return keras.Model(base.input, keras.Model(normalized, base.output)(scaled))
+
+
+def _tensors(model: Any) -> dict[str, Any]:
+    # A layer that Keras names by itself is numbered by how many there are in the process.
+    return {
+        re.sub(r"^normalization_\d+/", "normalization/", variable.path): variable
+        for variable in model.variables
+        if "seed_generator" not in variable.path
+    }
+
+
+def _randomise(model: Any, random_state: int) -> None:
+    for name, variable in _tensors(model).items():
+        if len(variable.shape) < 2:
+            continue
+        digest = hashlib.sha256(name.encode()).digest()
+        rng = np.random.default_rng([random_state, *digest])
+        depthwise = variable.shape[-1] == 1
+        fan_in = np.prod(variable.shape[:2] if depthwise else variable.shape[:-1])
+        variable.assign(rng.standard_normal(variable.shape, np.float32) * np.sqrt(2.0 / fan_in))
+
+
+def _load_weights(model: Any, path: Path, name: str) -> None:
+    before = weights_digest(model)
+    try:
+        with warnings.catch_warnings():
+            # Keras warns of each layer that a file lacks before it raises.
+            warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
+            model.load_weights(str(path))
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(":") or repr(error)
+        raise WeightsError(
+            f"{path.name} holds no weights of {name} without top ({reason}); "
+            f"pass a Keras weights file that was saved from that base"
+        ) from error
+    if weights_digest(model) == before:
+        raise WeightsError(f"{path.name} changed no weight of {name}; is it a weights file?")
+
+
+def _imagenet_file(architecture: Architecture) -> Path:
+    name = next(key for key, value in BACKBONES.items() if value is architecture)
+    path = local_imagenet_file(name)
+    checksum = f" (MD5 {architecture.md5})" if architecture.md5 else ""
+    if not path.is_file():
+        path = _download(architecture.url, path, architecture.md5, checksum)
+    if architecture.md5 and _file_digest(path, "md5") != architecture.md5:
+        raise WeightsError(
+            f"{path} is damaged: its MD5 is not {architecture.md5}; "
+            "remove it so that it is fetched again, or pass another file with --weights PATH"
+        )
+    return path
+
+
+def _download(url: str, path: Path, md5: str | None, checksum: str) -> Path:
+    """Let Keras fetch a file; where its own folder is read-only, Keras takes another."""
+    keras = runtime.import_keras()
+    home, folder = path.parent.parent, path.parent.name
+    try:
+        with redirect_stdout(sys.stderr):
+            fetched = keras.utils.get_file(
+                path.name, url, cache_dir=str(home), cache_subdir=folder, file_hash=md5
+            )
+    except Exception as error:  # get_file raises it plain
+        raise WeightsError(
+            f"the ImageNet weights {path.name}{checksum} are not here and could not be fetched "
+            f"from {url}: {error}; pass a copy with --weights PATH, or --weights random to go on "
+            "without pretrained features"
+        ) from error
+    return Path(fetched)
+
+
+def _file_digest(path: Path, algorithm: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror})") from error

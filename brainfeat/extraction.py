@@ -1,0 +1,568 @@
+"""STAGE ONE: a table and a backbone become a feature cache; resumable and incremental."""
+
+import hashlib
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat import runtime
+from brainfeat.augmentation import Augmentation, augment_image
+from brainfeat.backbones import load_backbone
+from brainfeat.cache import (
+    CACHE_SCHEMA,
+    CHUNK_ROWS,
+    SHARD_SCHEMA,
+    FeatureCache,
+    Measured,
+    Rejected,
+    RowIndex,
+    Source,
+    list_shards,
+    parts_folder,
+    remove_parts,
+    row_keys,
+    write_cache,
+    write_shard,
+)
+from brainfeat.errors import CacheError, ImageReadError, ParameterError
+from brainfeat.preprocessing import preprocess_image
+from brainfeat.readers import read_bytes, read_header, read_image
+from brainfeat.spec import FeatureSpec, Precision, Scaling
+from brainfeat.storage import as_text
+from brainfeat.table import ImageTable
+
+Image = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+_SHARD_SECONDS = 30.0
+
+
+class FeatureExtractor(Protocol):
+    """What stage one asks of a backbone: a callable that says what its features mean."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features mean."""
+        ...
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What determines the spec, known without loading anything."""
+        ...
+
+    def __call__(self, images: Image, /) -> Image:
+        """Turn images (n, h, w, 3) into features (n, d)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What one run of stage one did.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the cache: images × views.
+    computed, reused : int
+        Rows whose features were computed by this run, and all others: those of an earlier run, and
+        those of files that are identical to another file.
+    rejected : tuple of Rejected
+        Images that could not be read, with reasons.
+    seconds, images_per_second : float
+        Duration of the run, and computed rows a second of it.
+    fingerprint : str
+        Fingerprint of the spec.
+    output : Path
+        The cache.
+    """
+
+    rows: int
+    computed: int
+    reused: int
+    rejected: tuple[Rejected, ...]
+    seconds: float
+    images_per_second: float
+    fingerprint: str
+    output: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            **asdict(self),
+            "rejected": list(map(asdict, self.rejected)),
+            "output": str(self.output),
+        }
+
+
+def extract(
+    table: ImageTable,
+    output: str | os.PathLike[str],
+    *,
+    backbone: str | FeatureExtractor = "vgg16",
+    weights: str | os.PathLike[str] = "imagenet",
+    scaling: Scaling = "weights",
+    input_size: int = 224,
+    precision: Precision = "float32",
+    augment: int = 0,
+    augmentation: Augmentation | None = None,
+    batch_size: int = 32,
+    n_jobs: int | None = None,
+    on_error: Literal["skip", "raise"] = "skip",
+    overwrite: bool = False,
+    random_state: int = 0,
+    read: Callable[..., Image] = read_image,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Run a frozen base over every image of a table once and cache its pooled features.
+
+    Rows are looked up by the content of the image files: what an earlier run computed, finished or
+    not, is not computed again. The cache then holds the table's images, in the table's order.
+
+    Parameters
+    ----------
+    table : ImageTable
+        As :func:`brainfeat.read_table` gives it.
+    output : path-like
+        The cache to write or to bring up to date. Unfinished rows are kept in ``OUTPUT.parts``.
+    backbone : str or FeatureExtractor
+        Name of a base, which `weights`, `scaling`, `input_size` and `precision` then complete (see
+        :func:`brainfeat.backbones.load_backbone`); or a callable from float32 images (n, h, w, 3)
+        to float32 features (n, d) with the attributes ``spec`` and ``recipe``.
+    augment : int
+        Augmented views to add to each image of the train split, or to every labelled image where
+        the table has no splits.
+    augmentation : Augmentation or None
+        Ranges and seed of the views; None takes the defaults with `random_state`.
+    batch_size : int
+        Images that the base sees at once.
+    n_jobs : int or None
+        Threads that read and decode; None takes all cores.
+    on_error : {"skip", "raise"}
+        Whether an image that cannot be read is listed in the cache or ends the run.
+    overwrite : bool
+        Whether an output of another spec, a damaged one, or one with images that the table has not
+        may be replaced.
+    random_state : int
+        Seed of ``weights="random"`` and of the views.
+    read : callable
+        From a binary file object to a float32 image (h, w, 3) in [0, 1].
+    progress : callable or None
+        Called with the number of images done and their total.
+
+    Returns
+    -------
+    Extraction
+
+    Raises
+    ------
+    CacheError
+        The output cannot be used or written; it is as it was.
+    ImageReadError
+        No image could be read, or one could not with ``on_error="raise"``.
+    ParameterError
+        An option is unknown or out of range.
+    WeightsError
+        The weights are missing or wrong.
+    """
+    started = time.perf_counter()
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise CacheError(f"{output}: there is no folder {output.parent} to write into")
+    _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    if isinstance(backbone, str):
+        backbone = load_backbone(
+            backbone,
+            weights=weights,
+            scaling=scaling,
+            input_size=input_size,
+            precision=precision,
+            random_state=random_state,
+        )
+    views = (augmentation or Augmentation(random_state=random_state)) if augment else None
+    with ExitStack() as stack:
+        cache = _open_cache(output, stack, overwrite=overwrite)
+        spec = _choose_spec(cache, backbone)
+        cache = _check_spec(cache, spec, output, overwrite=overwrite)
+        run = _Run(
+            table=table,
+            backbone=backbone,
+            spec=spec,
+            index=_index(output, cache, spec, views, stack),
+            parts=parts_folder(output),
+            augment=augment,
+            augmentation=views,
+            batch_size=batch_size,
+            read=read,
+        )
+        run.compute(n_jobs or runtime.usable_cores(), on_error, progress)
+        keys = run.keys()
+        if cache is not None and not overwrite:
+            _check_dropped(cache, keys)
+        _finish(run, cache, keys, output)
+    seconds = time.perf_counter() - started
+    return Extraction(
+        rows=len(keys),
+        computed=run.computed,
+        reused=len(keys) - run.computed,
+        rejected=tuple(run.rejected),
+        seconds=seconds,
+        images_per_second=run.computed / seconds,
+        fingerprint=spec.fingerprint,
+        output=output,
+    )
+
+
+def _check_options(*, batch_size: int, augment: int, n_jobs: int | None, on_error: str) -> None:
+    if batch_size < 1 or augment < 0:
+        raise ParameterError(f"batch size {batch_size} and {augment} views; expected ≥ 1 and ≥ 0")
+    if n_jobs is not None and n_jobs < 1:
+        raise ParameterError(f"{n_jobs} jobs; expected at least 1, or None for all cores")
+    if on_error not in ("skip", "raise"):
+        raise ParameterError(f"unknown on_error {on_error!r}; there are skip, raise")
+
+
+def _open_cache(output: Path, stack: ExitStack, *, overwrite: bool) -> FeatureCache | None:
+    if not output.exists():
+        return None
+    try:
+        return stack.enter_context(FeatureCache.open(output))
+    except CacheError:
+        if overwrite and output.is_file():
+            return None
+        raise
+
+
+def _choose_spec(cache: FeatureCache | None, backbone: FeatureExtractor) -> FeatureSpec:
+    """Take the cache's spec where its recipe is this run's: then the base need not be loaded."""
+    if cache is not None and cache.provenance.get("recipe") == backbone.recipe:
+        return cache.spec
+    return backbone.spec
+
+
+def _check_spec(
+    cache: FeatureCache | None, spec: FeatureSpec, output: Path, *, overwrite: bool
+) -> FeatureCache | None:
+    """Refuse features of another spec, finished or not; set them aside where that is asked for."""
+    if not overwrite:
+        if cache is not None:
+            cache.spec.require(spec, here=f"{output} (--overwrite replaces it)", there="this run")
+        for shard in list_shards(parts_folder(output)):
+            shard.spec.require(
+                spec,
+                here=f"the unfinished {shard.path.parent} (--overwrite discards it)",
+                there="this run",
+            )
+    return cache if cache is not None and cache.spec == spec else None
+
+
+def _index(
+    output: Path,
+    cache: FeatureCache | None,
+    spec: FeatureSpec,
+    augmentation: Augmentation | None,
+    stack: ExitStack,
+) -> RowIndex:
+    """Index the rows of this spec that exist, finished or not."""
+    ranges = augmentation.to_dict() if augmentation else None
+    sources = [
+        Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == ranges)
+        for shard in list_shards(parts_folder(output))
+        if shard.spec == spec
+    ]
+    if cache is not None:
+        views = cache.augmentation == ranges
+        sources.append(Source(path=cache.path, schema=CACHE_SCHEMA, views=views))
+    index = RowIndex(sources)
+    stack.callback(index.close)
+    return index
+
+
+def _check_dropped(cache: FeatureCache, keys: NDArray[np.bytes_]) -> None:
+    """Refuse to lose rows of images that the table has not."""
+    lost = np.isin(row_keys(cache.sha256, cache.view), keys, invert=True)
+    if lost.any():
+        raise CacheError(
+            f"{cache.path} holds {lost.sum():,} rows that this run would drop (first: "
+            f"{cache.paths[lost][0]}, view {cache.view[lost][0]}); pass --overwrite to drop them "
+            "and keep the others, or name another output"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """One image as a thread gives it: its digest, and the views that are still to be computed."""
+
+    sha256: bytes = b""
+    measured: Measured | None = None
+    views: Mapping[int, Image] = field(default_factory=dict)
+    error: ImageReadError | None = None
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """The state of one run over a table."""
+
+    table: ImageTable
+    backbone: FeatureExtractor
+    spec: FeatureSpec
+    index: RowIndex
+    parts: Path
+    augment: int
+    augmentation: Augmentation | None
+    batch_size: int
+    read: Callable[..., Image]
+    computed: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sha256: list[bytes] = [b""] * len(self.table)
+
+    def views_of(self, row: int) -> range:
+        """Return the views that the cache has of an image."""
+        train = (
+            self.table.splits[row] == "train" if self.table.has_splits else self.table.labels[row]
+        )
+        return range(self.augment + 1 if train else 1)
+
+    def keys(self) -> NDArray[np.bytes_]:
+        """Return the identity of each row of the cache, in the table's order."""
+        pairs = [(self.sha256[row], view) for row, view in self.rows()]
+        digests = np.frombuffer(b"".join(sha256 for sha256, _ in pairs), np.uint8).reshape(-1, 32)
+        return row_keys(digests, np.array([view for _, view in pairs], np.int16))
+
+    def rows(self) -> Iterator[tuple[int, int]]:
+        """Yield the image and the view of each row of the cache."""
+        for row, sha256 in enumerate(self.sha256):
+            if sha256:
+                yield from ((row, view) for view in self.views_of(row))
+
+    def compute(self, n_jobs: int, on_error: str, progress: Progress | None) -> None:
+        """Compute what is missing and write it to shards."""
+        batch = _Batch(self)
+        seen: set[bytes] = set()
+        try:
+            for row, loaded in enumerate(self._load_all(n_jobs)):
+                if loaded.error is not None:
+                    self._reject(row, loaded.error, on_error)
+                else:
+                    self.sha256[row] = loaded.sha256
+                    for view, image in loaded.views.items():
+                        key = _key(loaded.sha256, view)
+                        if key not in seen:
+                            seen.add(key)
+                            batch.add(loaded, view, image)
+                if progress is not None:
+                    progress(row + 1, len(self.table))
+            batch.compute()
+        finally:
+            batch.save()
+        if len(self.rejected) == len(self.table):
+            raise ImageReadError(
+                f"none of the {len(self.table)} images can be read; the first, "
+                f"{self.rejected[0].path}",
+                self.rejected[0].reason,
+            )
+
+    def _reject(self, row: int, error: ImageReadError, on_error: str) -> None:
+        if on_error == "raise":
+            raise error
+        self.rejected.append(Rejected(path=self.table.paths[row], reason=error.reason))
+
+    def _load_all(self, n_jobs: int) -> Iterator[_Loaded]:
+        """Load images in order by threads that are a few batches ahead, never more."""
+        ahead = 2 * self.batch_size + n_jobs
+        waiting: deque[Future[_Loaded]] = deque()
+        with ThreadPoolExecutor(n_jobs, thread_name_prefix="brainfeat") as threads:
+            try:
+                for row in range(len(self.table)):
+                    waiting.append(threads.submit(self._load, row))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _load(self, row: int) -> _Loaded:
+        """Read one file once: the bytes that are hashed are those that are decoded."""
+        path = self.table.paths[row]
+        try:
+            data = read_bytes(self.table.absolute_path(row), name=path)
+        except ImageReadError as error:
+            return _Loaded(error=error)
+        sha256 = hashlib.sha256(data).digest()
+        missing = [view for view in self.views_of(row) if _key(sha256, view) not in self.index]
+        if not missing:
+            return _Loaded(sha256=sha256)
+        try:
+            header = read_header(io.BytesIO(data), name=path)
+            decoded = self.read(io.BytesIO(data), name=path)
+        except ImageReadError as error:
+            return _Loaded(error=error)
+        image = preprocess_image(decoded, size=self.spec.input_size, fit=self.spec.fit)
+        return _Loaded(
+            sha256=sha256,
+            measured=Measured(
+                width=header.width,
+                height=header.height,
+                channels=header.channels,
+                file_bytes=len(data),
+            ),
+            views={view: self._draw(image, sha256, view) for view in missing},
+        )
+
+    def _draw(self, image: Image, sha256: bytes, view: int) -> Image:
+        if view == 0 or self.augmentation is None:
+            return image
+        return augment_image(image, sha256=sha256, view=view, augmentation=self.augmentation)
+
+
+class _Batch:
+    """Images on their way to the backbone, and features on their way to a shard."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        size = run.spec.input_size
+        # One buffer, so that the base sees one shape: what a short last batch leaves is padding.
+        self._images = np.zeros((run.batch_size, size, size, 3), np.float32)
+        self._waiting: list[tuple[_Loaded, int]] = []
+        self._done: list[tuple[_Loaded, int]] = []
+        self._features: list[Image] = []
+        self._since = time.monotonic()
+
+    def add(self, loaded: _Loaded, view: int, image: Image) -> None:
+        self._images[len(self._waiting)] = image
+        self._waiting.append((loaded, view))
+        if len(self._waiting) == self._run.batch_size:
+            self.compute()
+
+    def compute(self) -> None:
+        """Compute the features of the images that wait; write a shard where it is time."""
+        if not self._waiting:
+            return
+        if self._run.backbone.spec != self._run.spec:
+            self._run.spec.require(self._run.backbone.spec, here="the cache", there="this run")
+        # A copy: a backbone may give a view of its input, or the same buffer each time.
+        features = np.array(self._run.backbone(self._images), np.float32)
+        expected = (self._run.batch_size, self._run.spec.n_features)
+        if features.shape != expected:
+            raise CacheError(f"the backbone gave features {features.shape}, expected {expected}")
+        features = features[: len(self._waiting)]
+        if not np.isfinite(features).all():
+            raise CacheError(
+                "the backbone gave features that are not finite; "
+                "use --precision float32, or other weights"
+            )
+        self._features.append(features)
+        self._done.extend(self._waiting)
+        self._run.computed += len(self._waiting)
+        self._waiting = []
+        if len(self._done) >= CHUNK_ROWS or time.monotonic() - self._since > _SHARD_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the finished rows to a shard; from then on a kill does not lose them."""
+        if not self._done:
+            return
+        write_shard(
+            self._run.parts,
+            spec=self._run.spec,
+            augmentation=self._run.augmentation.to_dict() if self._run.augmentation else None,
+            features=np.concatenate(self._features),
+            sha256=[loaded.sha256 for loaded, _ in self._done],
+            view=[view for _, view in self._done],
+            measured=[loaded.measured for loaded, _ in self._done if loaded.measured],
+        )
+        self._done, self._features, self._since = [], [], time.monotonic()
+
+
+def _key(sha256: bytes, view: int) -> bytes:
+    return sha256 + view.to_bytes(2, "big")
+
+
+def _finish(run: _Run, cache: FeatureCache | None, keys: NDArray[np.bytes_], output: Path) -> None:
+    """Merge what there is into the output, unless the output says all of it already."""
+    columns = _columns(run)
+    attributes: dict[str, Any] = {
+        "class_names": list(run.table.class_names),
+        "rejected": [asdict(rejected) for rejected in run.rejected],
+        "augmentation": run.augmentation.to_dict() if run.augmentation else None,
+    }
+    if cache is None or not _says_the_same(cache, keys, columns, attributes):
+        kept = cache.provenance if cache is not None and not run.computed else None
+        attributes["provenance"] = kept or _provenance(run)
+        attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        with ExitStack() as stack:
+            index = _index(output, cache, run.spec, run.augmentation, stack)
+            try:
+                write_cache(
+                    output,
+                    index=index,
+                    keys=keys,
+                    spec=run.spec,
+                    columns=columns,
+                    attributes=attributes,
+                )
+            except KeyError as error:
+                raise CacheError(
+                    f"{run.parts} lost finished rows, as where another run writes the same output; "
+                    "this run wrote nothing: run it again"
+                ) from error
+    remove_parts(run.parts)
+
+
+def _columns(run: _Run) -> dict[str, NDArray[Any]]:
+    rows = np.array([row for row, _ in run.rows()], np.intp)
+    table = run.table
+    texts = {
+        "path": table.paths,
+        "split": table.splits,
+        "group": table.groups,
+        "source": table.sources,
+    }
+    return {
+        "label": table.label_indices[rows],
+        **{name: as_text(values)[rows] for name, values in texts.items()},
+    }
+
+
+def _says_the_same(
+    cache: FeatureCache,
+    keys: NDArray[np.bytes_],
+    columns: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Any],
+) -> bool:
+    stored = {
+        "label": cache.y,
+        "path": as_text(cache.paths),
+        "split": as_text(cache.splits),
+        "group": as_text(cache.groups),
+        "source": as_text(cache.sources),
+    }
+    return (
+        attributes["class_names"] == list(cache.class_names)
+        and attributes["rejected"] == [asdict(rejected) for rejected in cache.rejected]
+        and attributes["augmentation"] == cache.augmentation
+        and np.array_equal(keys, row_keys(cache.sha256, cache.view))
+        and all(np.array_equal(columns[name], stored[name]) for name in stored)
+    )
+
+
+def _provenance(run: _Run) -> dict[str, Any]:
+    return {
+        "recipe": run.backbone.recipe,
+        "versions": runtime.versions(),
+        "processor": runtime.processor(),
+        "batch_size": run.batch_size,
+    }

@@ -1,0 +1,786 @@
+"""Stage one: what is computed, what is not, and what a broken run leaves."""
+
+import dataclasses
+import hashlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainfeat import extraction
+from brainfeat.augmentation import Augmentation, augment_image
+from brainfeat.backbones import load_backbone
+from brainfeat.cache import FeatureCache, Rejected, list_shards, parts_folder
+from brainfeat.errors import (
+    CacheCorruptError,
+    CacheError,
+    CacheFormatError,
+    ImageReadError,
+    ParameterError,
+    SpecMismatchError,
+)
+from brainfeat.extraction import extract
+from brainfeat.preprocessing import preprocess_image
+from brainfeat.readers import read_image
+from brainfeat.spec import FeatureSpec
+from brainfeat.table import read_table
+
+SIZE = 32
+N_FEATURES = 8
+SPEC = FeatureSpec(
+    backbone="blocks",
+    layer="rows",
+    n_features=N_FEATURES,
+    weights_sha256="0" * 64,
+    input_size=SIZE,
+)
+ROWS = [
+    "c/3.png,notumor,test,p3,siteB",
+    "a/1.png,glioma,train,p1,siteA",
+    "a/2.png,glioma,train,p1,siteA",
+    "b/4.png,pituitary,val,p4,",
+    "b/5.png,,test,,",
+    "b/6.png,notumor,train,,siteB",
+]
+
+
+def block_means(images):
+    """Give the means of 8 bands of pixels: features that need no base."""
+    return images.reshape(len(images), N_FEATURES, -1).mean(axis=2)
+
+
+class Blocks:
+    """A backbone of NumPy that counts what it is asked for, and can fail on the way."""
+
+    def __init__(self, *, fail_at=None, error=RuntimeError, spec=SPEC):
+        self.fail_at, self.error, self._spec = fail_at, error, spec
+        self.batches = []
+        self.specs_asked = 0
+
+    @property
+    def spec(self):
+        self.specs_asked += 1
+        return self._spec
+
+    @property
+    def recipe(self):
+        return {"blocks": self._spec.fingerprint}
+
+    def __call__(self, images):
+        if len(self.batches) == self.fail_at:
+            raise self.error("the plug was pulled")
+        self.batches.append(images.copy())
+        return block_means(images)
+
+
+def draw(path, seed, *, size=(40, 36), mode="RGB"):
+    """Draw one image file of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = size[::-1] if mode == "L" else (*size[::-1], 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def describe(root, rows=ROWS):
+    """Write a CSV over the images and read it."""
+    csv = root / "table.csv"
+    csv.write_text("\n".join(["path,label,split,group,source", *rows]) + "\n")
+    return read_table(csv)
+
+
+def expected_feature(path):
+    image = preprocess_image(read_image(path), size=SIZE)
+    return block_means(image[None])[0]
+
+
+def contents(path):
+    """Give what a cache holds, column by column, as bytes; and what says how it came about."""
+    with FeatureCache.open(path) as cache:
+        columns = {name: values.tobytes() for name, values in cache.table.items()}
+        return {
+            **columns,
+            "X": cache.X[:].tobytes(),
+            "sha256": cache.sha256.tobytes(),
+            "y": cache.y.tobytes(),
+            "class_names": cache.class_names,
+            "rejected": cache.rejected,
+            "augmentation": cache.augmentation,
+            "spec": cache.spec,
+        }
+
+
+def state(path):
+    return path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
+
+
+@pytest.fixture
+def images(tmp_path):
+    root = tmp_path / "images"
+    for seed, row in enumerate(ROWS):
+        draw(root / row.split(",")[0], seed)
+    return root
+
+
+@pytest.fixture
+def table(images):
+    return describe(images)
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "features.h5"
+
+
+@pytest.fixture
+def finished(table, output):
+    """Give a cache of the six images."""
+    extract(table, output, backbone=Blocks())
+    return output
+
+
+def run(table, output, *, fail_at=None, error=RuntimeError, **options):
+    """Extract with a fresh backbone and give the run's result and the backbone."""
+    backbone = Blocks(fail_at=fail_at, error=error)
+    return extract(table, output, backbone=backbone, **options), backbone
+
+
+class TestCache:
+    def test_rows_are_the_images_in_the_order_of_the_table(self, table, finished, images):
+        with FeatureCache.open(finished) as cache:
+            assert tuple(cache.paths) == table.paths
+            expected = [expected_feature(images / path) for path in table.paths]
+            np.testing.assert_array_equal(cache.X[:], expected)
+            digests = [
+                hashlib.sha256((images / path).read_bytes()).digest() for path in table.paths
+            ]
+            assert [row.tobytes() for row in cache.sha256] == digests
+
+    def test_labels_splits_groups_and_sources_are_those_of_the_table(self, table, finished):
+        with FeatureCache.open(finished) as cache:
+            assert cache.class_names == ("glioma", "notumor", "pituitary")
+            assert tuple(cache.table["label"]) == table.labels
+            assert tuple(cache.splits) == table.splits
+            assert tuple(cache.groups) == table.groups
+            assert tuple(cache.sources) == table.sources
+            assert cache.view.tolist() == [0] * 6
+
+    def test_files_are_measured(self, images, output):
+        draw(images / "c/3.png", 9, size=(17, 50), mode="L")
+        run(describe(images), output)
+        with FeatureCache.open(output) as cache:
+            row = {name: cache.table[name][0] for name in ("width", "height", "channels")}
+            assert row == {"width": 17, "height": 50, "channels": 1}
+            assert cache.table["file_bytes"][0] == (images / "c/3.png").stat().st_size
+
+    def test_the_spec_is_the_backbones(self, finished):
+        with FeatureCache.open(finished) as cache:
+            assert cache.spec == SPEC
+
+    def test_the_run_says_what_it_did(self, table, output):
+        result, _ = run(table, output)
+        assert (result.rows, result.computed, result.reused, result.rejected) == (6, 6, 0, ())
+        assert result.fingerprint == SPEC.fingerprint
+        assert result.output == output
+        assert result.images_per_second == pytest.approx(6 / result.seconds)
+        assert result.to_dict()["output"] == str(output)
+
+    def test_nothing_else_is_left(self, table, output):
+        run(table, output)
+        assert not parts_folder(output).exists()
+        assert {path.name for path in output.parent.iterdir()} == {"images", output.name}
+
+    def test_no_place_of_this_machine_is_in_the_file(self, images, table, output, tmp_path):
+        (images / "a/1.png").write_bytes(b"no image")
+        (images / "a/2.png").unlink()
+        run(table, output)
+        assert str(tmp_path).encode() not in output.read_bytes()
+
+    def test_the_backbone_sees_one_shape(self, table, output):
+        _, backbone = run(table, output, batch_size=4)
+        assert [batch.shape for batch in backbone.batches] == [(4, SIZE, SIZE, 3)] * 2
+        assert all(batch.dtype == np.float32 for batch in backbone.batches)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"batch_size": 1},
+            {"batch_size": 4, "n_jobs": 1},
+            {"batch_size": 5, "n_jobs": 4},
+            {"batch_size": 100},
+        ],
+    )
+    def test_batches_and_threads_do_not_change_a_bit(self, table, finished, tmp_path, options):
+        other = tmp_path / "other.h5"
+        run(table, other, **options)
+        assert contents(other) == contents(finished)
+
+    def test_a_backbone_may_give_the_same_buffer_each_time(self, table, finished, tmp_path):
+        class Reusing(Blocks):
+            buffer = np.empty((2, N_FEATURES), np.float32)
+
+            def __call__(self, images):
+                self.buffer[:] = super().__call__(images)
+                return self.buffer
+
+        other = tmp_path / "other.h5"
+        extract(table, other, backbone=Reusing(), batch_size=2)
+        assert contents(other) == contents(finished)
+
+    def test_progress_reaches_the_total(self, table, output):
+        calls = []
+        run(table, output, progress=lambda done, total: calls.append((done, total)))
+        assert calls == [(done, 6) for done in range(1, 7)]
+
+    def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
+        monkeypatch.setattr(extraction, "_SHARD_SECONDS", -1.0)
+        other = tmp_path / "other.h5"
+        run(table, other, batch_size=1)
+        assert contents(other) == contents(finished)
+
+    def test_a_reader_of_ones_own(self, table, output):
+        def read_black(file, *, name):
+            return np.zeros((4, 4, 3), np.float32)
+
+        run(table, output, read=read_black)
+        with FeatureCache.open(output) as cache:
+            assert not cache.X[:].any()
+
+    def test_a_name_is_completed_by_the_options(self, table, output):
+        options = {"weights": "random", "input_size": 32, "scaling": "unit", "random_state": 3}
+        extract(table, output, backbone="mobilenet-0.75", batch_size=2, **options)
+        expected = load_backbone("mobilenet-0.75", **options)
+        with FeatureCache.open(output) as cache:
+            assert cache.spec == expected.spec
+            assert cache.provenance["recipe"] == expected.recipe
+
+
+class TestResume:
+    """A run that broke loses no more than the batch that it was in."""
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    @pytest.mark.parametrize("augment", [0, 1])
+    def test_only_what_is_missing_is_computed(self, table, tmp_path, output, error, augment):
+        whole = tmp_path / "whole.h5"
+        undisturbed, _ = run(table, whole, augment=augment)
+        with pytest.raises(error, match="plug"):
+            run(table, output, batch_size=2, fail_at=2, error=error, augment=augment)
+        assert not output.exists()
+        result, _ = run(table, output, batch_size=2, augment=augment)
+        assert result.computed == undisturbed.computed - 4
+        assert result.reused == 4
+        assert contents(output) == contents(whole)
+        assert not parts_folder(output).exists()
+
+    def test_a_run_may_break_many_times(self, table, finished, tmp_path):
+        output = tmp_path / "other.h5"
+        for _ in range(5):
+            with pytest.raises(RuntimeError):
+                run(table, output, batch_size=1, fail_at=1)
+        result, _ = run(table, output, batch_size=1, fail_at=1)
+        assert result.computed == 1
+        assert contents(output) == contents(finished)
+
+    def test_a_killed_run_keeps_its_shards(self, table, images, finished, tmp_path):
+        output = tmp_path / "killed.h5"
+        script = f"""
+            import os, signal, sys
+            sys.path[:0] = {sys.path!r}
+            from test_extraction import Blocks, describe, extract, extraction
+            from pathlib import Path
+
+            class Killed(Blocks):
+                def __call__(self, images):
+                    if len(self.batches) == 2:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return super().__call__(images)
+
+            extraction._SHARD_SECONDS = -1.0
+            extract(describe(Path({str(images)!r})), {str(output)!r},
+                    backbone=Killed(), batch_size=2)
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert not output.exists()
+        result, _ = run(table, output)
+        assert result.computed == 2
+        assert contents(output) == contents(finished)
+
+    def test_an_interrupted_update_leaves_the_cache_as_it_was(self, images, finished):
+        before = state(finished)
+        draw(images / "d/7.png", 7)
+        more = describe(images, [*ROWS, "d/7.png,glioma,train,,"])
+        with pytest.raises(KeyboardInterrupt):
+            run(more, finished, fail_at=0, error=KeyboardInterrupt)
+        assert state(finished) == before
+
+    def test_a_damaged_shard_is_set_aside_and_computed_again(self, table, finished, tmp_path):
+        output = tmp_path / "other.h5"
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=2)
+        (shard,) = list_shards(parts_folder(output))
+        data = bytearray(shard.path.read_bytes())
+        data[-1] ^= 1
+        shard.path.write_bytes(data)
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=0)
+        assert shard.path.with_suffix(".damaged").read_bytes() == data
+        result, _ = run(table, output)
+        assert result.computed == 6
+        assert contents(output) == contents(finished)
+
+    def test_unfinished_rows_of_another_spec_are_refused(self, table, output):
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=1)
+        other = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
+        names = {path.name for path in parts_folder(output).iterdir()}
+        with pytest.raises(SpecMismatchError, match=r"(?s)features.h5.parts.*overwrite.*scaling"):
+            extract(table, output, backbone=other)
+        assert not other.batches
+        assert {path.name for path in parts_folder(output).iterdir()} == names
+
+    def test_unfinished_rows_of_another_spec_are_discarded_with_overwrite(self, table, output):
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=1)
+        other = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
+        assert extract(table, output, backbone=other, overwrite=True).computed == 6
+        assert contents(output)["spec"].scaling == "unit"
+        assert not parts_folder(output).exists()
+
+
+class TestUpdate:
+    """Rows are looked up by the content of the files."""
+
+    def test_where_nothing_changed_nothing_is_done(self, table, finished):
+        before = state(finished)
+        result, backbone = run(table, finished)
+        assert state(finished) == before
+        assert (result.rows, result.computed, result.reused) == (6, 0, 6)
+        assert backbone.batches == []
+        assert backbone.specs_asked == 0
+        assert not parts_folder(finished).exists()
+
+    def test_a_renamed_file_costs_nothing(self, images, finished):
+        before = contents(finished)
+        (images / "a/1.png").rename(images / "a/renamed.png")
+        result, backbone = run(
+            describe(images, [row.replace("a/1", "a/renamed") for row in ROWS]), finished
+        )
+        after = contents(finished)
+        assert result.computed == 0
+        assert backbone.specs_asked == 0
+        assert {name for name in before if before[name] != after[name]} == {"path"}
+
+    def test_a_changed_label_changes_only_the_metadata(self, images, finished):
+        before = contents(finished)
+        with FeatureCache.open(finished) as cache:
+            provenance = cache.provenance
+        rows = [row.replace("a/1.png,glioma", "a/1.png,pituitary") for row in ROWS]
+        result, backbone = run(describe(images, rows), finished, batch_size=7)
+        after = contents(finished)
+        assert result.computed == 0
+        assert backbone.specs_asked == 0
+        assert {name for name in before if before[name] != after[name]} == {"label", "y"}
+        with FeatureCache.open(finished) as cache:
+            assert cache.provenance == provenance
+            assert cache.table["label"][1] == "pituitary"
+
+    @pytest.mark.parametrize(
+        ("old", "new", "column"),
+        [
+            ("c/3.png,notumor,test", "c/3.png,notumor,val", "split"),
+            ("p4", "p5", "group"),
+            ("siteA", "siteC", "source"),
+        ],
+    )
+    def test_changed_metadata_is_written(self, images, finished, old, new, column):
+        before = contents(finished)
+        assert run(describe(images, [row.replace(old, new) for row in ROWS]), finished)[0].rows == 6
+        after = contents(finished)
+        assert {name for name in before if before[name] != after[name]} == {column}
+
+    def test_another_order_is_written(self, images, finished):
+        with FeatureCache.open(finished) as cache:
+            X = cache.X[:]
+        result, _ = run(describe(images, ROWS[::-1]), finished)
+        assert result.computed == 0
+        with FeatureCache.open(finished) as cache:
+            np.testing.assert_array_equal(cache.X[:], X[::-1])
+
+    def test_a_new_image_costs_itself(self, images, finished, tmp_path):
+        draw(images / "d/7.png", 7)
+        more = describe(images, [ROWS[0], "d/7.png,glioma,train,p7,", *ROWS[1:]])
+        result, backbone = run(more, finished, batch_size=2)
+        assert (result.rows, result.computed, result.reused) == (7, 1, 6)
+        assert len(backbone.batches) == 1
+        whole = tmp_path / "whole.h5"
+        run(more, whole)
+        assert contents(finished) == contents(whole)
+
+    def test_a_changed_image_is_refused_without_overwrite(self, images, table, finished):
+        before = state(finished)
+        draw(images / "a/1.png", 99)
+        with pytest.raises(CacheError, match=r"1 rows .*a/1.png, view 0.*--overwrite"):
+            run(table, finished)
+        assert state(finished) == before
+
+    def test_a_changed_image_is_replaced_with_overwrite(self, images, table, finished, tmp_path):
+        draw(images / "a/1.png", 99)
+        result, _ = run(table, finished, overwrite=True)
+        assert (result.computed, result.reused) == (1, 5)
+        whole = tmp_path / "whole.h5"
+        run(table, whole)
+        assert contents(finished) == contents(whole)
+
+    def test_a_removed_image_is_refused_without_overwrite(self, images, finished):
+        before = state(finished)
+        with pytest.raises(CacheError, match=r"1 rows .*c/3.png"):
+            run(describe(images, ROWS[1:]), finished)
+        assert state(finished) == before
+
+    def test_a_removed_image_is_dropped_with_overwrite(self, images, finished):
+        result, backbone = run(describe(images, ROWS[1:]), finished, overwrite=True)
+        assert (result.rows, result.computed) == (5, 0)
+        assert backbone.specs_asked == 0
+        with FeatureCache.open(finished) as cache:
+            assert "c/3.png" not in cache.paths
+
+    def test_an_image_that_became_unreadable_is_not_dropped(self, images, table, finished):
+        before = state(finished)
+        (images / "a/2.png").unlink()
+        with pytest.raises(CacheError, match=r"a/2.png"):
+            run(table, finished)
+        assert state(finished) == before
+
+    def test_identical_files_are_computed_once(self, images, output):
+        (images / "a/2.png").write_bytes((images / "a/1.png").read_bytes())
+        result, _ = run(describe(images), output, batch_size=1)
+        assert (result.rows, result.computed, result.reused) == (6, 5, 1)
+        with FeatureCache.open(output) as cache:
+            np.testing.assert_array_equal(cache.X[1], cache.X[2])
+            assert cache.paths[1:3].tolist() == ["a/1.png", "a/2.png"]
+
+    def test_another_spec_under_the_same_recipe_ends_the_run(self, images, finished):
+        """The base that is loaded for a new image is not the one that the recipe promised."""
+        before = state(finished)
+        draw(images / "d/7.png", 7)
+        more = describe(images, [*ROWS, "d/7.png,glioma,train,,"])
+        other = Blocks(spec=dataclasses.replace(SPEC, weights_sha256="f" * 64))
+        recipe = property(lambda self: {"blocks": SPEC.fingerprint})
+        other.__class__ = type("Lying", (Blocks,), {"recipe": recipe})
+        with pytest.raises(SpecMismatchError, match="weights_sha256"):
+            extract(more, finished, backbone=other)
+        assert state(finished) == before
+
+
+class TestAugment:
+    def test_only_training_images_have_views(self, images, table, output):
+        result, _ = run(table, output, augment=2)
+        assert result.rows == result.computed == 6 + 2 * 3
+        with FeatureCache.open(output) as cache:
+            assert list(zip(cache.paths, cache.view, strict=True)) == [
+                ("c/3.png", 0),
+                *(("a/1.png", view) for view in range(3)),
+                *(("a/2.png", view) for view in range(3)),
+                ("b/4.png", 0),
+                ("b/5.png", 0),
+                *(("b/6.png", view) for view in range(3)),
+            ]
+            assert cache.augmentation == Augmentation().to_dict()
+
+    def test_without_splits_every_labelled_image_has_views(self, images, output):
+        rows = ["c/3.png,notumor,,,", "b/5.png,,,,", "a/1.png,glioma,,,"]
+        run(describe(images, rows), output, augment=1)
+        with FeatureCache.open(output) as cache:
+            assert list(zip(cache.paths, cache.view.tolist(), strict=True)) == [
+                ("c/3.png", 0),
+                ("c/3.png", 1),
+                ("b/5.png", 0),
+                ("a/1.png", 0),
+                ("a/1.png", 1),
+            ]
+
+    def test_a_view_is_what_augment_image_makes(self, images, table, output):
+        augmentation = Augmentation(rotation=40, random_state=5)
+        run(table, output, augment=2, augmentation=augmentation)
+        path = images / "a/1.png"
+        view = augment_image(
+            preprocess_image(read_image(path), size=SIZE),
+            sha256=hashlib.sha256(path.read_bytes()).digest(),
+            view=2,
+            augmentation=augmentation,
+        )
+        with FeatureCache.open(output) as cache:
+            np.testing.assert_array_equal(cache.X[3], block_means(view[None])[0])
+            assert cache.augmentation == augmentation.to_dict()
+
+    def test_views_depend_on_nothing_but_the_image(self, images, table, output, tmp_path):
+        run(table, output, augment=2, batch_size=32)
+        other = tmp_path / "other.h5"
+        run(describe(images, ROWS[::-1]), other, augment=2, batch_size=5, n_jobs=3)
+
+        def by_row(path):
+            with FeatureCache.open(path) as cache:
+                keys = zip(cache.paths.tolist(), cache.view.tolist(), strict=True)
+                return {key: row.tobytes() for key, row in zip(keys, cache.X[:], strict=True)}
+
+        assert by_row(other) == by_row(output)
+
+    def test_more_views_cost_only_themselves(self, table, finished):
+        assert run(table, finished, augment=1)[0].computed == 3
+        assert run(table, finished, augment=2)[0].computed == 3
+
+    def test_another_seed_computes_only_the_views_again(self, table, output, tmp_path):
+        run(table, output, augment=2, random_state=0)
+        before = contents(output)
+        result, _ = run(table, output, augment=2, random_state=1)
+        assert (result.rows, result.computed, result.reused) == (12, 6, 6)
+        after = contents(output)
+        assert {name for name in before if before[name] != after[name]} == {"X", "augmentation"}
+        whole = tmp_path / "whole.h5"
+        run(table, whole, augment=2, random_state=1)
+        assert after == contents(whole)
+
+    def test_the_seed_is_nothing_without_views(self, table, finished):
+        before = state(finished)
+        run(table, finished, random_state=1)
+        assert state(finished) == before
+
+    def test_fewer_views_are_refused_without_overwrite(self, table, output):
+        run(table, output, augment=2)
+        before = state(output)
+        with pytest.raises(CacheError, match=r"3 rows .*a/1.png, view 2"):
+            run(table, output, augment=1)
+        assert state(output) == before
+        assert run(table, output, augment=1, overwrite=True)[0].rows == 9
+
+
+class TestUnreadable:
+    @pytest.fixture
+    def broken(self, images, table):
+        """Give the table after one file was destroyed and another vanished."""
+        (images / "a/1.png").write_bytes(b"no image")
+        (images / "b/5.png").unlink()
+        return table
+
+    def test_images_that_cannot_be_read_are_listed_and_skipped(self, broken, output):
+        result, _ = run(broken, output)
+        assert result.rows == 4
+        with FeatureCache.open(output) as cache:
+            assert cache.rejected == result.rejected
+            assert cache.paths.tolist() == ["c/3.png", "a/2.png", "b/4.png", "b/6.png"]
+        assert [rejected.path for rejected in result.rejected] == ["a/1.png", "b/5.png"]
+        assert all(rejected.reason for rejected in result.rejected)
+        assert result.to_dict()["rejected"][0]["path"] == "a/1.png"
+
+    def test_reasons_name_no_place_of_this_machine(self, broken, output, tmp_path):
+        result, _ = run(broken, output)
+        assert str(tmp_path) not in "".join(rejected.reason for rejected in result.rejected)
+
+    def test_a_second_run_over_them_does_nothing(self, broken, output):
+        run(broken, output)
+        before = state(output)
+        result, backbone = run(broken, output)
+        assert state(output) == before
+        assert not backbone.batches
+        assert [rejected.path for rejected in result.rejected] == ["a/1.png", "b/5.png"]
+
+    def test_a_repaired_image_is_no_longer_listed(self, images, broken, output):
+        run(broken, output)
+        draw(images / "a/1.png", 1)
+        result, _ = run(broken, output)
+        assert (result.computed, len(result.rejected)) == (1, 1)
+        with FeatureCache.open(output) as cache:
+            assert [rejected.path for rejected in cache.rejected] == ["b/5.png"]
+
+    def test_the_first_ends_the_run_where_that_is_asked_for(self, broken, output):
+        with pytest.raises(ImageReadError) as caught:
+            run(broken, output, on_error="raise", batch_size=1)
+        assert caught.value.path == "a/1.png"
+        assert not output.exists()
+
+    def test_what_came_before_it_is_kept(self, images, broken, output):
+        with pytest.raises(ImageReadError):
+            run(broken, output, on_error="raise", batch_size=1)
+        assert run(broken, output)[0].computed == 3
+
+    def test_where_none_can_be_read_nothing_is_written(self, images, table, output):
+        for path in table.paths:
+            (images / path).write_bytes(b"no image")
+        with pytest.raises(ImageReadError, match=r"none of the 6 images can be read.*c/3.png"):
+            run(table, output)
+        assert {path.name for path in output.parent.iterdir()} == {"images"}
+
+    def test_a_view_0_that_a_reader_refuses(self, table, output):
+        def read_some(file, *, name):
+            if name == "a/2.png":
+                raise ImageReadError(name, "of no use")
+            return read_image(file, name=name)
+
+        result, _ = run(table, output, read=read_some)
+        assert result.rejected == (Rejected(path="a/2.png", reason="of no use"),)
+
+
+class TestOutput:
+    """An output that cannot be used is refused as it is; overwrite replaces what is a file."""
+
+    @pytest.fixture
+    def stranger(self, output):
+        output.write_bytes(b"somebody's notes")
+        return output
+
+    @pytest.fixture
+    def corrupt(self, finished):
+        data = bytearray(finished.read_bytes())
+        data[len(data) // 2] ^= 1
+        finished.write_bytes(data)
+        return finished
+
+    @pytest.mark.parametrize(
+        ("kind", "error"), [("stranger", CacheFormatError), ("corrupt", CacheCorruptError)]
+    )
+    def test_no_cache(self, request, table, kind, error):
+        path = request.getfixturevalue(kind)
+        before = state(path)
+        backbone = Blocks()
+        with pytest.raises(error, match=r"features\.h5"):
+            extract(table, path, backbone=backbone)
+        assert state(path) == before
+        assert not backbone.batches
+
+    @pytest.mark.parametrize("kind", ["stranger", "corrupt"])
+    def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
+        path = request.getfixturevalue(kind)
+        assert run(table, path, overwrite=True)[0].computed == 6
+        whole = tmp_path / "whole.h5"
+        run(table, whole)
+        assert contents(path) == contents(whole)
+
+    def test_another_spec(self, table, finished):
+        before = state(finished)
+        other = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
+        with pytest.raises(SpecMismatchError, match=r"--overwrite.*scaling: weights and unit"):
+            extract(table, finished, backbone=other)
+        assert state(finished) == before
+        assert not other.batches
+
+    def test_another_spec_is_replaced_with_overwrite(self, table, finished):
+        other = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
+        assert extract(table, finished, backbone=other, overwrite=True).computed == 6
+        assert contents(finished)["spec"].scaling == "unit"
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_folder(self, table, output, overwrite):
+        output.mkdir()
+        with pytest.raises(CacheError, match="not a regular file"):
+            run(table, output, overwrite=overwrite)
+
+    def test_a_folder_that_is_not_there(self, table, tmp_path):
+        with pytest.raises(CacheError, match=r"no folder .*missing"):
+            run(table, tmp_path / "missing" / "features.h5")
+        assert not (tmp_path / "missing").exists()
+
+
+class TestBackbone:
+    @pytest.mark.parametrize("shape", [(2, N_FEATURES + 1), (1, N_FEATURES), (2, 1, N_FEATURES)])
+    def test_features_of_a_wrong_shape(self, table, output, shape):
+        class Wrong(Blocks):
+            def __call__(self, images):
+                return np.zeros(shape, np.float32)
+
+        with pytest.raises(CacheError, match=r"expected \(2, 8\)"):
+            extract(table, output, backbone=Wrong(), batch_size=2)
+        assert not output.exists()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_features_that_are_not_finite(self, table, output, value):
+        class Wrong(Blocks):
+            def __call__(self, images):
+                features = super().__call__(images)
+                features[1, 3] = value
+                return features
+
+        with pytest.raises(CacheError, match="not finite"):
+            extract(table, output, backbone=Wrong(), batch_size=2)
+        assert not output.exists()
+
+    def test_padding_need_not_be_finite(self, table, finished, tmp_path):
+        class Padding(Blocks):
+            def __call__(self, images):
+                features = super().__call__(images)
+                features[6:] = np.nan
+                return features
+
+        other = tmp_path / "other.h5"
+        extract(table, other, backbone=Padding(), batch_size=8)
+        assert contents(other) == contents(finished)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"augment": -1},
+        {"n_jobs": 0},
+        {"n_jobs": -1},
+        {"on_error": "ignore"},
+    ],
+)
+def test_options_out_of_range(table, output, options):
+    (value,) = options.values()
+    with pytest.raises(ParameterError, match=str(value)):
+        run(table, output, **options)
+    assert not output.exists()
+
+
+class TestTwoRunsAtOnce:
+    """One output may get two runs by mistake: neither may harm the other's rows."""
+
+    @staticmethod
+    def outcome(table, output, backbone):
+        try:
+            return extract(table, output, backbone=backbone, batch_size=2)
+        except CacheError as error:
+            return error
+
+    def test_the_cache_is_whole(self, table, finished, tmp_path):
+        barrier = threading.Barrier(2)
+
+        class Meeting(Blocks):
+            def __call__(self, images):
+                if len(self.batches) < 3:
+                    barrier.wait(timeout=20)
+                return super().__call__(images)
+
+        output = tmp_path / "other.h5"
+        with ThreadPoolExecutor(2) as threads:
+            runs = [threads.submit(self.outcome, table, output, Meeting()) for _ in range(2)]
+            outcomes = [run.result() for run in runs]
+        assert any(not isinstance(outcome, CacheError) for outcome in outcomes)
+        assert contents(output) == contents(finished)
+
+    def test_a_run_whose_shards_another_has_merged_ends_cleanly(self, table, finished, tmp_path):
+        """The other run finishes between this one's last batch and its merge."""
+        output = tmp_path / "other.h5"
+        test = self
+
+        class Overtaken(Blocks):
+            def __call__(self, images):
+                features = super().__call__(images)
+                if len(self.batches) == 3:
+                    test.overtaking = test.outcome(table, output, Blocks())
+                return features
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(extraction, "_SHARD_SECONDS", -1.0)
+            outcome = self.outcome(table, output, Overtaken())
+        assert self.overtaking.rows == 6
+        assert isinstance(outcome, CacheError)
+        assert "another run" in str(outcome)
+        assert contents(output) == contents(finished)

@@ -1,0 +1,167 @@
+"""The one owner of device, thread and precision set-up."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+
+from brainfeat import runtime
+from brainfeat.errors import MissingDependencyError
+
+
+class TestProcessor:
+    @pytest.fixture(autouse=True)
+    def _anew(self):
+        """The answer is kept for the process: ask anew in each test."""
+        runtime.processor.cache_clear()
+        yield
+        runtime.processor.cache_clear()
+
+    @pytest.fixture
+    def cpuinfo(self, tmp_path, monkeypatch):
+        """Give a function that says what the system tells of its processor."""
+
+        def set_cpuinfo(text):
+            path = tmp_path / "cpuinfo"
+            if text is not None:
+                path.write_text(text)
+            monkeypatch.setattr(runtime, "Path", lambda _: path)
+
+        return set_cpuinfo
+
+    def test_it_can_be_stored(self):
+        assert set(runtime.processor()) == {"name", "cores", "features"}
+        assert json.loads(json.dumps(runtime.processor())) == runtime.processor()
+
+    def test_name_and_features_are_the_systems(self, cpuinfo):
+        cpuinfo(
+            "processor\t: 0\nmodel name\t: A: Processor\nflags\t\t: fpu amx_bf16 avx2 avx512f\n\n"
+            "processor\t: 1\nmodel name\t: A: Processor\nflags\t\t: fpu amx_bf16 avx2 avx512f\n"
+        )
+        found = runtime.processor()
+        assert found["name"] == "A: Processor"
+        assert found["features"] == ["avx2", "avx512f", "amx_bf16"]
+
+    def test_a_system_that_tells_nothing(self, cpuinfo):
+        cpuinfo(None)
+        found = runtime.processor()
+        assert found["name"] == (platform.processor() or platform.machine())
+        assert found["features"] == []
+
+    def test_cores_are_those_this_process_may_use(self, monkeypatch):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+        assert runtime.processor()["cores"] == runtime.usable_cores() == 3
+
+    def test_cores_where_no_affinity_is_known(self, monkeypatch):
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: None)
+        assert runtime.usable_cores() == 1
+
+
+class TestVersions:
+    def test_they_are_those_that_are_installed(self):
+        found = runtime.versions()
+        assert found["python"] == platform.python_version()
+        assert found["numpy"] == np.__version__
+        assert found["keras"] == version("keras")
+
+    def test_what_is_not_installed_is_left_out(self, monkeypatch):
+        monkeypatch.setattr(runtime, "_LIBRARIES", ("numpy", "a-library-that-nobody-has"))
+        assert set(runtime.versions()) == {"python", "numpy"}
+
+
+class TestLayerPrecision:
+    @pytest.fixture
+    def keras(self):
+        return runtime.import_keras()
+
+    @pytest.mark.parametrize(
+        ("precision", "policy"),
+        [
+            ("float32", "float32"),
+            ("bfloat16", "mixed_bfloat16"),
+            ("float16", "mixed_float16"),
+        ],
+    )
+    def test_it_holds_in_the_body_and_no_longer(self, keras, precision, policy):
+        before = keras.config.dtype_policy()
+        with runtime.layer_precision(precision):
+            assert keras.config.dtype_policy().name == policy
+            assert keras.layers.Dense(1).compute_dtype == precision
+        assert keras.config.dtype_policy() is before
+
+    def test_it_ends_with_an_exception_too(self, keras):
+        before = keras.config.dtype_policy()
+        with pytest.raises(RuntimeError), runtime.layer_precision("bfloat16"):
+            raise RuntimeError
+        assert keras.config.dtype_policy() is before
+
+    def test_a_policy_of_the_users_is_restored(self, keras):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            with runtime.layer_precision("float32"):
+                assert keras.layers.Dense(1).compute_dtype == "float32"
+            assert keras.config.dtype_policy().name == "mixed_float16"
+        finally:
+            keras.config.set_dtype_policy(before)
+
+
+class TestForward:
+    def test_it_is_the_models_inference(self):
+        """Dropout and the statistics of a batch have no part in it."""
+        keras = runtime.import_keras()
+        inputs = keras.Input((2, 2, 3))
+        hidden = keras.layers.BatchNormalization()(keras.layers.Dropout(0.5)(inputs))
+        model = keras.Model(inputs, keras.ops.mean(hidden, axis=(1, 2)))
+        forward = runtime.compile_forward(model)
+        images = np.random.default_rng(0).random((4, 2, 2, 3), np.float32)
+        features = forward(images)
+        assert features.dtype == np.float32
+        expected = images.mean(axis=(1, 2)) / np.sqrt(1 + 1e-3)
+        np.testing.assert_allclose(features, expected, rtol=1e-5)
+
+
+class TestImport:
+    def test_nothing_is_written_and_a_failure_is_one_error(self):
+        """TensorFlow's start-up messages are held back; those of a failure are shown."""
+        script = (
+            "import os, sys; sys.modules['tensorflow'] = None\n"
+            "from brainfeat import runtime\n"
+            "try:\n"
+            "    runtime.import_keras()\n"
+            "except Exception as error:\n"
+            "    print(type(error).__name__, error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.startswith(f"{MissingDependencyError.__name__} Keras cannot be imported")
+        assert "pip install brainfeat" in done.stdout
+
+    def test_start_up_is_silent(self):
+        script = "from brainfeat import runtime; runtime.import_keras()"
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("", "")
+
+    def test_what_native_code_wrote_is_shown_where_it_failed(self, capfd):
+        def fail():
+            os.write(2, b"the driver is missing")
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError), runtime._held_back_stderr():
+            fail()
+        assert capfd.readouterr().err == "the driver is missing"
+
+    def test_what_native_code_wrote_is_held_back(self, capfd):
+        with runtime._held_back_stderr():
+            os.write(2, b"a dozen lines")
+        os.write(2, b"later")
+        assert capfd.readouterr().err == "later"
