@@ -1,0 +1,93 @@
+"""Temperature scaling against closed forms and against the loss it is said to minimise."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from brainfeat.calibration import fit_temperature, softmax
+
+
+def log_loss(scores, y, temperature):
+    return -log_softmax(scores / temperature, axis=1)[np.arange(len(y)), y].mean()
+
+
+def draw_logits(temperature, rows=20_000):
+    """Draw scores that are `temperature` times too sure of labels drawn from their softmax."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((rows, 3))
+    chances = softmax(logits).cumsum(axis=1)
+    y = (rng.random((rows, 1)) > chances).sum(axis=1)
+    return temperature * logits, y
+
+
+def test_softmax_by_hand():
+    scores = np.log([[1.0, 2.0, 5.0]])
+    assert softmax(scores) == pytest.approx(np.array([[0.125, 0.25, 0.625]]))
+    assert softmax(2 * scores, temperature=2.0) == pytest.approx(softmax(scores))
+
+
+def test_softmax_of_huge_scores_is_finite():
+    assert softmax(np.array([[1e4, 0.0], [-1e4, 0.0]])).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_temperature_above_one_is_less_sure():
+    scores = np.array([[3.0, 1.0, 0.0]])
+    warm, plain = softmax(scores, temperature=4.0), softmax(scores)
+    assert warm.max() < plain.max()
+    assert warm.argsort().tolist() == plain.argsort().tolist()
+
+
+def test_the_closed_form_of_two_classes_is_found():
+    # Margin 4, three of four right, ε = 1/6: 4 / T is the log odds of 5/6 · 3/4 + 1/6 · 1/2.
+    scores = np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    found = fit_temperature(scores, np.array([0, 0, 1, 1]))
+    share = 5 / 6 * 3 / 4 + 1 / 6 * 1 / 2
+    assert found == pytest.approx(4 / np.log(share / (1 - share)), rel=1e-4)
+
+
+def test_a_few_images_without_an_error_make_no_certainty():
+    scores, y = 5 * np.eye(3), np.arange(3)
+    sure = softmax(scores, temperature=fit_temperature(scores, y)).max()
+    # ε = 1/5: what fits best is the smoothed target itself.
+    assert sure == pytest.approx(4 / 5 + 1 / 5 * 1 / 3, rel=1e-4)
+
+
+def test_more_images_without_an_error_make_it_surer():
+    few, many = (
+        fit_temperature(np.tile(5 * np.eye(3), (times, 1)), np.tile(np.arange(3), times))
+        for times in (1, 100)
+    )
+    assert many < few
+
+
+def test_a_weight_counts_an_image_as_often():
+    scores, y = draw_logits(2.0, rows=200)
+    heavy = np.where(np.arange(200) < 100, 1.0, 0.0)
+    weighed = fit_temperature(scores, y, sample_weight=heavy)
+    # Twice each, so that ε, which knows the number of images, is the same.
+    twice = fit_temperature(np.tile(scores[:100], (2, 1)), np.tile(y[:100], 2))
+    assert weighed == pytest.approx(twice, rel=1e-4)
+    assert weighed != pytest.approx(fit_temperature(scores, y), rel=1e-3)
+
+
+def test_equal_weights_change_nothing():
+    scores, y = draw_logits(2.0, rows=200)
+    weighed = fit_temperature(scores, y, sample_weight=np.full(200, 3.0))
+    assert weighed == pytest.approx(fit_temperature(scores, y), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_the_temperature_of_simulated_scores_is_found(temperature):
+    found = fit_temperature(*draw_logits(temperature))
+    assert found == pytest.approx(temperature, rel=0.05)
+
+
+def test_no_temperature_nearby_has_less_loss():
+    scores, y = draw_logits(3.0)
+    least = log_loss(scores, y, fit_temperature(scores, y))
+    assert all(log_loss(scores, y, temperature) > least for temperature in (1.0, 2.8, 3.2, 9.0))
+
+
+def test_scores_that_are_always_wrong_stay_in_range():
+    found = fit_temperature(5 * np.eye(3), np.array([1, 2, 0]))
+    assert 1.0 < found <= np.exp(6.0)

@@ -1,0 +1,445 @@
+"""fit_head: which rows are trained on, what is recorded, what is refused."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from brainfeat import training
+from brainfeat.cache import FeatureCache
+from brainfeat.errors import BrainfeatError, HeadError, TableError
+from brainfeat.heads import HEAD_NAMES
+from brainfeat.splitting import make_folds
+from brainfeat.training import fit_head
+
+# TensorFlow's variables do not know the copy argument of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Few trees and epochs: what is tested is not how good a head is.
+QUICK = {
+    "dense": {"epochs": 3, "hidden_units": (8,)},
+    "random-forest": {"n_estimators": 5},
+    "hist-gradient-boosting": {"max_iter": 3},
+}
+
+
+def draw(rows=120, n_classes=4, *, spread=1.5, seed=0):
+    """Draw overlapping clouds, one a class, the classes in turn."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(rows) % n_classes
+    centres = spread * rng.standard_normal((n_classes, 16))
+    return (centres[y] + rng.standard_normal((rows, 16))).astype(np.float32), y
+
+
+def fit(cache, head="logistic", **options):
+    return fit_head(cache, head=head, params=QUICK.get(head), **options)
+
+
+@pytest.fixture
+def fitted_rows(monkeypatch):
+    """Record the rows of X that each fit of a head is given."""
+    calls = []
+    original = training.make_head
+
+    def make_head(name, **params):
+        head = original(name, **params)
+        inner = head.fit
+
+        def record(X, y, **stopping):
+            calls.append((X, *stopping.get("validation_data", (None,))[:1]))
+            return inner(X, y, **stopping)
+
+        head.fit = record
+        return head
+
+    monkeypatch.setattr(training, "make_head", make_head)
+    return calls
+
+
+def places(X, rows):
+    """Find each row of `rows` in X."""
+    found = (X[None, :, :] == rows[:, None, :]).all(axis=2)
+    assert (found.sum(axis=1) == 1).all()
+    return found.argmax(axis=1).tolist()
+
+
+# Which rows train, stop and test
+
+
+def test_splits_of_the_table_are_kept(make_cache, fitted_rows):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), head="dense")
+    ((train, val),) = fitted_rows
+    assert places(X, train) == list(range(72))
+    assert places(X, val) == list(range(72, 96))
+    assert bundle.training["split"] == {"train": 72, "val": 24, "test": 24}
+
+
+def test_test_figures_are_of_the_tables_test_part(make_cache):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits))
+    expected = metrics.log_loss(y[96:], bundle.predict_proba(X[96:]))
+    assert bundle.training["test"]["log_loss"] == pytest.approx(expected, rel=1e-6)
+    assert bundle.training["test"]["n"] == 24
+
+
+def test_images_of_no_split_take_no_part_where_others_have_one(make_cache, fitted_rows):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test", ""], [60, 20, 20, 20])
+    fit(make_cache(X, y, splits=splits))
+    assert places(X, fitted_rows[-1][0]) == list(range(80))
+
+
+def test_val_is_taken_from_train_by_class(make_cache, fitted_rows):
+    X, y = draw()
+    splits = np.repeat(["train", "test"], [100, 20])
+    bundle = fit(make_cache(X, y, splits=splits), val_fraction=0.2)
+    assert bundle.training["split"] == {"train": 80, "val": 20, "test": 20}
+    train = places(X, fitted_rows[0][0])
+    assert set(train) < set(range(100))
+    assert np.bincount(y[train]).tolist() == [20] * 4
+
+
+def test_val_taken_from_train_cuts_no_group(make_cache, fitted_rows):
+    X, y = draw()
+    groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
+    splits = np.repeat(["train", "test"], [96, 24])
+    bundle = fit(make_cache(X, y, splits=splits, groups=groups), head="dense")
+    train, val = (places(X, rows) for rows in fitted_rows[0])
+    assert val
+    assert not {groups[row] for row in train} & {groups[row] for row in val}
+    assert bundle.training["group_by"] == "column"
+
+
+def test_without_splits_parts_are_70_15_15(make_cache):
+    X, y = draw(200)
+    bundle = fit(make_cache(X, y))
+    assert bundle.training["split"] == {"train": 140, "val": 30, "test": 30}
+
+
+def test_without_splits_the_fractions_are_followed(make_cache):
+    X, y = draw(200)
+    bundle = fit(make_cache(X, y), val_fraction=0.1, test_fraction=0.3)
+    assert bundle.training["split"] == {"train": 120, "val": 20, "test": 60}
+
+
+def test_without_splits_no_group_is_cut(make_cache, fitted_rows):
+    X, y = draw(160)
+    groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
+    fit(make_cache(X, y, groups=groups), head="dense")
+    parts = [set(places(X, rows)) for rows in fitted_rows[0]]
+    parts.append(set(range(160)) - parts[0] - parts[1])
+    seen = [{groups[row] for row in part} for part in parts]
+    assert sum(map(len, seen)) == len(set(groups))
+
+
+def test_group_by_none_ignores_the_groups(make_cache):
+    X, y = draw(160)
+    path = make_cache(X, y, groups=[f"p{label}" for label in y])
+    with pytest.raises(TableError, match="1 group"):
+        fit(path)
+    bundle = fit(path, group_by="none")
+    assert bundle.training["group_by"] == "none"
+
+
+def test_group_by_column_needs_groups(make_cache):
+    with pytest.raises(TableError, match="group column"):
+        fit(make_cache(*draw()), group_by="column")
+
+
+def test_group_by_auto_does_without_groups(make_cache):
+    assert fit(make_cache(*draw()), group_by="auto").training["group_by"] == "none"
+
+
+def test_views_train_with_their_image_and_are_never_measured(make_cache, fitted_rows):
+    X, y = draw(40)
+    paths = [f"{row}.png" for row in range(40)]
+    both, labels = np.concatenate([X, X + 100]), np.concatenate([y, y])
+    splits = np.tile(np.repeat(["train", "val", "test"], [24, 8, 8]), 2)
+    path = make_cache(both, labels, splits=splits, paths=paths * 2, view=np.repeat([0, 1], 40))
+    bundle = fit(path, head="dense")
+    train, val = (places(both, rows) for rows in fitted_rows[0])
+    assert sorted(train) == [*range(24), *range(40, 64)]
+    assert val == list(range(24, 32))
+    assert bundle.training["split"] == {"train": 24, "val": 8, "test": 8}
+    assert bundle.training["rows"] == {"train": 48, "val": 16, "test": 16}
+    assert bundle.training["val"]["n"] == bundle.training["test"]["n"] == 8
+
+
+def test_unlabelled_rows_are_ignored(make_cache, fitted_rows):
+    X, y = draw()
+    y[100:] = -1
+    bundle = fit(make_cache(X, y))
+    assert sum(bundle.training["split"].values()) == 100
+    assert max(places(X, fitted_rows[-1][0])) < 100
+
+
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_heads_without_stopping_are_refitted_with_val(make_cache, fitted_rows, head):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), head=head)
+    sizes = [len(train) for train, *_ in fitted_rows]
+    assert sizes == ([72] if head == "dense" else [72, 96])
+    assert bundle.training["refitted_on_val"] is (head != "dense")
+
+
+def test_val_figures_are_of_the_head_that_has_not_seen_val(make_cache):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    expected = metrics.log_loss(y[72:96], model.fit(X[:72], y[:72]).predict_proba(X[72:96]))
+    assert bundle.training["val"]["log_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_only_margins_get_a_temperature(make_cache, head):
+    bundle = fit(make_cache(*draw()), head=head)
+    assert (bundle.temperature != 1.0) is (head in {"svm", "linear-svm"})
+
+
+# What cannot be trained on
+
+
+def refuse(error, path, **options):
+    """Return the message of the one-line error of that very type."""
+    with pytest.raises(BrainfeatError) as caught:
+        fit(path, **options)
+    assert caught.type is error
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_class_only_is_refused(make_cache):
+    X, _ = draw()
+    message = refuse(TableError, make_cache(X, np.ones(120, int)))
+    assert "meningioma" in message
+    assert "two or more" in message
+
+
+def test_a_class_in_test_but_not_in_train_is_refused(make_cache):
+    X, y = draw()
+    splits = np.where(y == 2, "test", np.repeat(["train", "test"], [80, 40]))
+    message = refuse(TableError, make_cache(X, y, splits=splits))
+    assert "'notumor' exists in test but not in train" in message
+    assert "add training images or drop the class" in message
+
+
+def test_a_class_without_images_is_refused(make_cache):
+    X, y = draw(n_classes=3)
+    assert "'pituitary' has no images" in refuse(TableError, make_cache(X, y))
+
+
+def test_more_folds_than_images_of_a_class_are_refused(make_cache):
+    X, y = draw(60, 3)
+    y[:4] = 3
+    splits = np.where(np.arange(60) % 4 == 3, "val", "train")
+    message = refuse(TableError, make_cache(X, y, splits=splits), cv=5)
+    assert "'pituitary' has 4 images" in message
+    assert "fewer folds" in message
+
+
+def test_a_class_too_small_to_split_is_refused(make_cache):
+    X, y = draw(60, 3)
+    y[0] = 3
+    message = refuse(TableError, make_cache(X, y))
+    assert "'pituitary' has 1 image" in message
+    assert "add images" in message
+
+
+def test_feature_maps_are_refused(make_cache):
+    X, y = draw()
+    assert "feature maps" in refuse(TableError, make_cache(X, y, pooling="none"))
+
+
+def test_an_unknown_head_is_refused(make_cache):
+    assert "unknown head 'resnet'" in refuse(HeadError, make_cache(*draw()), head="resnet")
+
+
+@pytest.mark.parametrize(
+    ("head", "params", "name"),
+    [
+        ("svm", {"depth": 3}, "depth"),
+        ("svm", {"C": -1.0}, "C"),
+        ("logistic", {"C": "big"}, "C"),
+        ("knn", {"n_neighbors": 0}, "n_neighbors"),
+        ("dense", {"layers": 3}, "layers"),
+        ("dense", {"dropout": 2}, "dropout"),
+    ],
+)
+def test_a_bad_parameter_is_refused(make_cache, head, params, name):
+    with pytest.raises(HeadError, match=name) as caught:
+        fit_head(make_cache(*draw()), head=head, params=params)
+    assert "\n" not in str(caught.value)
+
+
+# Cross-validation
+
+
+def test_out_of_fold_figures_are_scikit_learns(make_cache):
+    X, y = draw(spread=0.6)
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), cv=4, n_jobs=1, random_state=3)
+    X, y = X[:96], y[:96]
+    expected, by_fold = np.empty((96, 4)), []
+    for train, test in make_folds(y, n_folds=4, random_state=3):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        expected[test] = model.fit(X[train], y[train]).predict_proba(X[test])
+        by_fold.append(metrics.accuracy_score(y[test], expected[test].argmax(axis=1)))
+    expected /= expected.sum(axis=1, keepdims=True)
+    found = bundle.training["cv"]
+    called = expected.argmax(axis=1)
+    pooled = found["out_of_fold"]
+    assert found["n_folds"] == 4
+    assert pooled["accuracy"] == metrics.accuracy_score(y, called)
+    assert pooled["confusion_matrix"] == metrics.confusion_matrix(y, called).tolist()
+    assert pooled["log_loss"] == pytest.approx(metrics.log_loss(y, expected), rel=1e-5)
+    assert found["accuracy"]["mean"] == pytest.approx(np.mean(by_fold))
+    assert found["accuracy"]["std"] == pytest.approx(np.std(by_fold, ddof=1))
+
+
+def test_folds_cut_no_group_and_leave_the_test_part_out(make_cache, fitted_rows):
+    X, y = draw(160)
+    groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
+    splits = np.repeat(["train", "test"], [120, 40])
+    fit(make_cache(X, y, splits=splits, groups=groups), cv=3, n_jobs=1)
+    folds = [places(X, train) for train, *_ in fitted_rows if len(train) == 80]
+    assert len(folds) == 3
+    for train in folds:
+        assert max(train) < 120
+        held_out = set(range(120)) - set(train)
+        assert not {groups[row] for row in train} & {groups[row] for row in held_out}
+
+
+def test_folds_train_on_views_and_predict_images(make_cache, fitted_rows):
+    X, y = draw(40)
+    paths = [f"{row}.png" for row in range(40)]
+    both = np.concatenate([X, X + 100])
+    path = make_cache(
+        both,
+        np.concatenate([y, y]),
+        splits=np.tile(np.repeat(["train", "test"], [32, 8]), 2),
+        paths=paths * 2,
+        view=np.repeat([0, 1], 40),
+    )
+    bundle = fit(path, cv=4, n_jobs=1)
+    assert bundle.training["cv"]["out_of_fold"]["n"] == 32
+    images = [[row % 40 for row in places(both, train)] for train, *_ in fitted_rows]
+    folds = [image for image in images if len(image) == 48]
+    assert len(folds) == 4
+    assert all(sorted(image) == sorted([*set(image)] * 2) for image in folds)
+
+
+@pytest.mark.parametrize("head", ["svm", "dense"])
+def test_folds_of_a_head_with_a_val_part_take_it_from_their_training_part(
+    make_cache, fitted_rows, head
+):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    fit(make_cache(X, y, splits=splits), head=head, cv=3, n_jobs=1)
+    sizes = [len(train) for train, *_ in fitted_rows]
+    folds = sizes[1:4]
+    assert all(size < 64 for size in folds)
+
+
+def test_number_of_processes_changes_nothing(make_cache):
+    path = make_cache(*draw(spread=0.6))
+    one, two = (fit(path, head="svm", cv=3, n_jobs=n_jobs) for n_jobs in (1, 2))
+    assert one.training["cv"] == two.training["cv"]
+
+
+@pytest.mark.parametrize("n_folds", [0, 1])
+def test_too_few_folds_are_refused(make_cache, n_folds):
+    assert "at least 2" in refuse(TableError, make_cache(*draw()), cv=n_folds)
+
+
+# What is recorded
+
+
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_the_same_seed_gives_the_same_head_bit_for_bit(make_cache, head):
+    X, y = draw(spread=0.6)
+    path = make_cache(X, y)
+    first, second = (fit(path, head=head, random_state=7) for _ in range(2))
+    assert np.array_equal(first.predict_proba(X), second.predict_proba(X))
+    assert np.array_equal(first.probe, second.probe)
+    recorded = [{**bundle.training, "seconds": 0} for bundle in (first, second)]
+    assert recorded[0] == recorded[1]
+
+
+def test_another_seed_gives_other_parts(make_cache, fitted_rows):
+    path = make_cache(*draw())
+    for seed in (0, 1):
+        fit(path, random_state=seed)
+    assert not np.array_equal(fitted_rows[0][0], fitted_rows[2][0])
+
+
+def test_the_training_record_names_seed_digest_and_versions(make_cache):
+    path = make_cache(*draw())
+    bundle = fit(path, random_state=5)
+    with FeatureCache.open(path) as cache:
+        assert bundle.training["cache_sha256"] == cache.content_sha256
+        assert bundle.spec == cache.spec
+    assert bundle.training["random_state"] == 5
+    assert {"brainfeat", "numpy", "scikit-learn"} <= set(bundle.training["versions"])
+    assert bundle.training["seconds"] > 0
+    assert bundle.training["cv"] is None
+    json.dumps(bundle.training, allow_nan=False)
+
+
+def test_the_dense_heads_history_is_recorded(make_cache):
+    history = fit(make_cache(*draw()), head="dense").training["history"]
+    assert len(history["loss"]) == len(history["val_loss"]) == 3
+
+
+def test_without_a_test_part_there_are_no_test_figures(make_cache):
+    X, y = draw()
+    bundle = fit(make_cache(X, y, splits=np.repeat(["train", "val"], [90, 30])))
+    assert bundle.training["test"] is None
+
+
+def test_an_open_cache_is_as_good_as_its_path(make_cache):
+    X, y = draw()
+    path = make_cache(X, y)
+    with FeatureCache.open(path) as cache:
+        opened = fit(cache)
+        assert cache.X[:1].shape == (1, 16)
+    assert np.array_equal(opened.predict_proba(X), fit(path).predict_proba(X))
+
+
+def test_the_probe_is_no_image(make_cache):
+    X, y = draw()
+    probe = fit(make_cache(X, y)).probe
+    assert probe.dtype == np.float32
+    assert probe.shape == (16, 16)
+    assert not (probe[:, None, :] == X[None]).all(axis=2).any()
+
+
+def test_tensorflow_is_imported_only_to_train_the_dense_head(make_cache, tmp_path):
+    path = make_cache(*draw())
+    fit(path, head="dense").save(tmp_path / "dense.h5")
+    script = f"""
+        import sys
+        from brainfeat.bundle import HeadBundle
+        from brainfeat.evaluation import evaluate
+        from brainfeat.training import fit_head
+        fit_head({str(path)!r}, head="svm").save({str(tmp_path / "svm.h5")!r})
+        for head in ("svm", "dense"):
+            bundle = HeadBundle.load({str(tmp_path)!r} + f"/{{head}}.h5")
+            evaluate(bundle, {str(path)!r}, split="all")
+        print(sorted({{"tensorflow", "keras", "torch", "jax"}} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
