@@ -93,6 +93,13 @@ def test_long_names_keep_both_ends():
     assert "oligodendroglio…utant, grade 3" in text
 
 
+def test_combining_marks_take_no_column():
+    lines = to_text(make_evaluation(("gliome", "me\u0301ningiome"))).splitlines()
+    heads = [line for line in lines if line.startswith("class")]
+    rows = [line for line in lines if line.startswith("me\u0301ningiome")]
+    assert len(rows[0]) == len(heads[0]) + 1
+
+
 def test_text_neutralises_control_characters():
     text = to_text(make_evaluation(HOSTILE))
     assert "clear\\x1b[2J\\u202escreen" in text

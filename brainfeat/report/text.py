@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -153,19 +154,15 @@ def count_columns(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me"}:
+    if unicodedata.category(character) in {"Mn", "Me"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _take(text: str, width: int) -> str:
     """Take as many characters from the start as fit into `width` columns."""
-    taken = 0
-    for index, character in enumerate(text):
-        taken += _columns(character)
-        if taken > width:
-            return text[:index]
-    return text
+    ends = accumulate(map(_columns, text))
+    return "".join(c for c, end in zip(text, ends, strict=True) if end <= width)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,145 @@
+"""``brainfeat demo``: the whole workflow on synthetic slices."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainfeat.cli import options
+
+_PATIENTS = 20
+_SLICES = 4
+
+
+@click.command("demo", short_help="Run the whole workflow on synthetic slices.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder to write; a folder of an earlier demo is used again.",
+)
+@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
+@click.option(
+    "--weights",
+    help="As in extract.  [default: imagenet where it is here or can be fetched, else random]",
+)
+@click.option(
+    "--patients",
+    type=click.IntRange(min=8),
+    default=_PATIENTS,
+    show_default=True,
+    help="Synthetic patients of each class.",
+)
+@options.random_state_option
+@options.json_option
+def command(
+    output: Path,
+    *,
+    backbone: str,
+    weights: str | None,
+    patients: int,
+    random_state: int,
+    as_json: bool,
+) -> None:
+    """Draw synthetic brain slices, extract their features, fit a head and evaluate it.
+
+    Needs no data and no network. The slices are drawings: the figures say that the software works,
+    and nothing about medicine.
+    """
+    from brainfeat.evaluation import evaluate
+    from brainfeat.extraction import extract
+    from brainfeat.report import to_json, to_markdown, to_text
+    from brainfeat.table import read_table
+    from brainfeat.training import fit_head
+
+    table = read_table(_draw(output, patients, random_state))
+    weights = weights or _choose_weights(backbone)
+    _say(f"stage one: {backbone}, {weights} weights, {options.count(len(table), 'slice')}")
+    with options.ProgressLine("extracting", "images") as progress:
+        extraction = extract(
+            table,
+            output / "features.h5",
+            backbone=backbone,
+            weights=weights,
+            random_state=random_state,
+            overwrite=True,
+            progress=progress,
+        )
+    _say(f"  {extraction.computed:,} computed in {options.format_seconds(extraction.seconds)}")
+    _say("stage two: the dense head")
+    bundle = fit_head(extraction.output, random_state=random_state)
+    bundle.save(output / "head.h5", overwrite=True)
+    _say(f"  fitted in {options.format_seconds(bundle.training['seconds'])}")
+    evaluation = evaluate(bundle, extraction.output)
+    (output / "metrics.json").write_text(to_json(evaluation) + "\n", encoding="utf-8")
+    (output / "metrics.md").write_text(to_markdown(evaluation) + "\n", encoding="utf-8")
+    _draw_pictures(table, evaluation, output)
+    if as_json:
+        document = {"weights": weights, "output": str(output), "test": evaluation.to_dict()}
+        click.echo(json.dumps(document, indent=2))
+        return
+    click.echo(to_text(evaluation))
+    click.echo(f"\nEverything is in {output}/. These are synthetic slices: no medical claim.")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _draw(output: Path, patients: int, random_state: int) -> Path:
+    from brainfeat.phantoms import write_phantoms
+
+    slices = output / f"slices-{patients}x{_SLICES}-{random_state}"
+    if not (slices / "table.csv").is_file():
+        _say(f"drawing synthetic slices of {options.count(4 * patients, 'patient')}")
+        output.mkdir(parents=True, exist_ok=True)
+        write_phantoms(
+            slices,
+            patients_per_class=patients,
+            slices_per_patient=_SLICES,
+            random_state=random_state,
+        )
+    return slices / "table.csv"
+
+
+def _choose_weights(backbone: str) -> str:
+    """Take ImageNet weights where they are or can be had, and say so where they cannot."""
+    from brainfeat.backbones import load_backbone
+    from brainfeat.errors import WeightsError
+
+    try:
+        load_backbone(backbone, weights="imagenet").recipe  # noqa: B018 - this looks for the file
+    except WeightsError as error:
+        _say(f"ImageNet weights are not to be had: {error}")
+        _say(
+            "The demo goes on with RANDOM weights. Its features are then random projections: "
+            "good enough to show the workflow, not to judge the method."
+        )
+        return "random"
+    return "imagenet"
+
+
+def _draw_pictures(table: Any, evaluation: Any, output: Path) -> None:
+    from brainfeat.errors import MissingDependencyError
+    from brainfeat.readers import read_image
+    from brainfeat.report.pictures import save_confusion_matrix, save_contact_sheet
+
+    shown = [
+        row
+        for name in table.class_names
+        for row in [i for i, label in enumerate(table.labels) if label == name][
+            : 6 * _SLICES : _SLICES
+        ]
+    ]
+    try:
+        save_contact_sheet(
+            [read_image(table.absolute_path(row)) for row in shown],
+            output / "slices.png",
+            titles=[table.labels[row] for row in shown],
+        )
+        save_confusion_matrix(evaluation, output / "confusion-matrix.png")
+    except MissingDependencyError as error:
+        _say(f"no pictures: {error}")

@@ -1,0 +1,47 @@
+"""``brainfeat doctor``: what this machine offers."""
+
+from typing import Any
+
+import click
+
+from brainfeat.cli import options
+
+
+@click.command("doctor", short_help="Tell what this machine offers.")
+@options.json_option
+def command(*, as_json: bool) -> None:
+    """Tell what this machine offers: processor, precision, GPUs, versions, weights found."""
+    document = _examine()
+    if as_json:
+        options.print_json(document)
+        return
+    processor = document["processor"]
+    click.echo(f"processor   {processor['name']}, {options.count(processor['cores'], 'core')}")
+    click.echo(f"            {', '.join(processor['features']) or 'features not known'}")
+    click.echo(f"precision   {', '.join(document['precision'])}")
+    click.echo(f"gpu         {', '.join(document['gpus']) or 'none that the backend can use'}")
+    click.echo(f"backend     {document['backend']}")
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    click.echo(f"versions    {versions}")
+    click.echo("ImageNet weights")
+    for name, found in document["weights"].items():
+        click.echo(f"  {name:<15} {found}")
+
+
+def _examine() -> dict[str, Any]:
+    from brainfeat import runtime
+    from brainfeat.backbones import BACKBONES, local_imagenet_file
+
+    processor = runtime.processor()
+    native = {"avx512_bf16", "amx_bf16"} & set(processor["features"])
+    return {
+        "processor": processor,
+        "precision": ["float32", *(["bfloat16 (native)"] if native else [])],
+        "gpus": runtime.accelerators(),
+        "backend": runtime.import_keras().config.backend(),
+        "versions": runtime.versions(),
+        "weights": {
+            name: "found" if local_imagenet_file(name).is_file() else "not here; fetched when used"
+            for name in BACKBONES
+        },
+    }

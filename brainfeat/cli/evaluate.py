@@ -1,0 +1,33 @@
+"""``brainfeat evaluate``: what a head is worth on a split."""
+
+from pathlib import Path
+
+import click
+
+from brainfeat.cli import options
+
+
+@click.command("evaluate", short_help="Measure a head on the images of a split.")
+@click.argument("head", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which images of the table.",
+)
+@click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+@options.json_option
+def command(head: Path, features: Path, *, split: str, markdown: bool, as_json: bool) -> None:
+    """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote."""
+    from brainfeat.evaluation import evaluate
+    from brainfeat.report import to_markdown, to_text
+
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json exclude each other")
+    evaluation = evaluate(head, features, split=split)
+    if as_json:
+        options.print_json(evaluation.to_dict())
+    else:
+        click.echo(to_markdown(evaluation) if markdown else to_text(evaluation))

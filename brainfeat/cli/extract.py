@@ -1,0 +1,142 @@
+"""``brainfeat extract``: stage one."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.spec import PRECISIONS, SCALINGS
+
+
+@click.command("extract", short_help="Run a frozen base over all images and cache its features.")
+@click.argument("data", type=click.Path(path_type=Path))
+@options.output_option
+@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    help="imagenet, random, or the path of a Keras weights file of the base without top.",
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(SCALINGS),
+    default="weights",
+    show_default=True,
+    help="Feed the base what its weights were trained with, or values from 0 to 1.",
+)
+@click.option(
+    "--size",
+    "input_size",
+    type=click.IntRange(32, 4096),
+    default=224,
+    show_default=True,
+    help="Height and width in pixels of what the base sees.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="What the convolutions compute in.",
+)
+@click.option(
+    "--augment",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Augmented views to add to each training image.",
+)
+@click.option(
+    "--rotation",
+    type=click.FloatRange(0, 180),
+    default=15.0,
+    show_default=True,
+    help="Views are rotated by up to so many degrees either way.",
+)
+@click.option(
+    "--zoom",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Views are scaled by a factor between 1 - ZOOM and 1 + ZOOM.",
+)
+@click.option(
+    "--flip/--no-flip",
+    default=True,
+    show_default=True,
+    help="Views are flipped left to right with probability 1/2.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images that the base sees at once.",
+)
+@options.jobs_option
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "raise"]),
+    default="skip",
+    show_default=True,
+    help="List an image that cannot be read, or stop.",
+)
+@options.overwrite_option
+@options.random_state_option
+@options.json_option
+def command(
+    data: Path,
+    output: Path,
+    *,
+    rotation: float,
+    zoom: float,
+    flip: bool,
+    random_state: int,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Run a frozen convolutional base over every image of DATA once and cache its features.
+
+    DATA is a folder of class folders, a folder of Training and Testing folders of them, a folder
+    of images, or a CSV with the columns path and label and perhaps split, group and source.
+
+    Run again, it computes only what is missing: new images, or what an interrupted run had left.
+    """
+    from brainfeat.augmentation import Augmentation
+    from brainfeat.cache import parts_folder
+    from brainfeat.extraction import extract
+    from brainfeat.table import read_table
+
+    table = read_table(data)
+    for reason, number in sorted(table.skipped.items()):
+        click.echo(f"passed over {options.count(number, 'file')}: {reason}", err=True)
+    ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
+    try:
+        with options.ProgressLine("extracting", "images") as progress:
+            result = extract(
+                table,
+                output,
+                augmentation=ranges,
+                random_state=random_state,
+                progress=progress,
+                **chosen,
+            )
+    except KeyboardInterrupt as stop:
+        kept = parts_folder(output)
+        finished = f"finished rows are kept in {kept}" if kept.is_dir() else "nothing was written"
+        raise options.Interrupted(
+            f"interrupted; {finished}; run the same command again to go on"
+        ) from stop
+    if as_json:
+        options.print_json(result.to_dict())
+        return
+    for rejected in result.rejected:
+        click.echo(f"rejected {rejected.path}: {rejected.reason}", err=True)
+    click.echo(
+        f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
+        f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
+        f"in {options.format_seconds(result.seconds)} ({result.images_per_second:,.1f} images/s)"
+    )

@@ -1,0 +1,88 @@
+"""``brainfeat info``: what a cache or a bundle holds, and whether it is whole."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainfeat.cli import options
+
+
+@click.command("info", short_help="Tell what a file holds, and whether it is whole.")
+@click.argument("file", type=click.Path(path_type=Path))
+@options.json_option
+def command(file: Path, *, as_json: bool) -> None:
+    """Tell what FILE, a feature cache or a fitted head, holds, and whether it is whole.
+
+    Exit code 1 says that it is damaged, or no file of brainfeat's.
+    """
+    document = _describe(file)
+    if as_json:
+        options.print_json(document)
+        return
+    for name, value in document.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for key, entry in value.items():
+                click.echo(f"  {key}: {entry}")
+        else:
+            click.echo(f"{name}: {value}")
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.cache import FeatureCache
+    from brainfeat.errors import CacheFormatError
+
+    try:
+        with FeatureCache.open(file) as cache:
+            return _describe_cache(cache)
+    except CacheFormatError as error:
+        if "not a brainfeat-features file" not in str(error):
+            raise
+    return _describe_bundle(HeadBundle.load(file))
+
+
+def _describe_cache(cache: Any) -> dict[str, Any]:
+    images = cache.mask()
+    return {
+        "file": str(cache.path),
+        "kind": "feature cache",
+        "whole": True,
+        "rows": len(cache),
+        "images": int((cache.view == 0).sum()),
+        "classes": {
+            name: int((cache.y[images] == label).sum())
+            for label, name in enumerate(cache.class_names)
+        },
+        "splits": {
+            split or "none": int((cache.splits[cache.view == 0] == split).sum())
+            for split in ("train", "val", "test", "")
+        },
+        "rejected": [asdict(rejected) for rejected in cache.rejected],
+        "augmentation": cache.augmentation,
+        "fingerprint": cache.fingerprint,
+        "spec": asdict(cache.spec),
+        "created_at": cache.created_at,
+        "provenance": cache.provenance,
+    }
+
+
+def _describe_bundle(bundle: Any) -> dict[str, Any]:
+    training = bundle.training
+    return {
+        "kind": "fitted head",
+        "whole": True,
+        "head": bundle.head,
+        "params": bundle.params,
+        "classes": list(bundle.class_names),
+        "temperature": bundle.temperature,
+        "split": training.get("split"),
+        "val_accuracy": (training.get("val") or {}).get("accuracy"),
+        "test_accuracy": (training.get("test") or {}).get("accuracy"),
+        "fingerprint": bundle.spec.fingerprint,
+        "spec": asdict(bundle.spec),
+        "random_state": training.get("random_state"),
+        "versions": training.get("versions"),
+    }

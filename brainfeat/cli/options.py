@@ -1,0 +1,141 @@
+"""Options that several commands share, each once, and how results and progress are shown."""
+
+import ast
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File to write.",
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace an output that is there; never implied."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+random_state_option = click.option(
+    "--random-state", type=click.IntRange(min=0), default=0, show_default=True, help="Seed."
+)
+jobs_option = click.option(
+    "--jobs",
+    "n_jobs",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Threads or processes at work.  [default: all cores]",
+)
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C, with a word on what was kept; exit code 130 as for SIGINT in a shell."""
+
+    exit_code = 130
+
+
+def parse_param(text: str) -> tuple[str, Any]:
+    """Read ``NAME=VALUE``, where VALUE is a Python literal or else a text.
+
+    Examples
+    --------
+    >>> parse_param("C=10"), parse_param("kernel=linear"), parse_param("hidden_units=(64,)")
+    (('C', 10), ('kernel', 'linear'), ('hidden_units', (64,)))
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+class ProgressLine:
+    """Progress on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
+
+    Parameters
+    ----------
+    label : str
+        What is under way.
+    unit : str
+        What is counted, in the plural.
+    """
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label = label
+        self._unit = unit
+        self._terminal = sys.stderr.isatty()
+        self._interval = 0.2 if self._terminal else 15.0
+        self._started = time.monotonic()
+        self._shown = self._started
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < self._interval and not (self._drawn and done == total):
+            return
+        self._shown = now
+        rate = done / max(now - self._started, 1e-9)
+        left = (total - done) / rate if rate else 0.0
+        text = (
+            f"{self._label}: {done:,} of {total:,} {self._unit} ({done / total:.0%}), "
+            f"{rate:,.1f}/s, {format_seconds(left)} left"
+        )
+        if self._terminal:
+            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+            self._drawn = True
+        else:
+            click.echo(text, err=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._drawn:
+            click.echo(err=True)
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people.
+
+    Examples
+    --------
+    >>> format_seconds(7.4), format_seconds(75), format_seconds(7260)
+    ('7 s', '1 min 15 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    Examples
+    --------
+    >>> count(1, "image"), count(7019, "image")
+    ('1 image', '7,019 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,357 @@
+"""Tests of the command line: what it prints, what it refuses, and with which exit code."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from brainfeat import FeatureCache
+from brainfeat.cli import main
+from brainfeat.phantoms import write_phantoms
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+QUICK = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
+Run = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> SimpleNamespace:
+        capsys.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "slices"
+    write_phantoms(folder, patients_per_class=5, slices_per_patient=4, size=48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(slices: Path) -> Path:
+    path = slices.parent / "features.h5"
+    try:
+        main(["extract", str(slices / "table.csv"), "-o", str(path), *QUICK])
+    except SystemExit as stop:
+        pytest.fail(f"extract ended with {stop.code}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def svm(features: Path) -> Path:
+    path = features.with_name("svm.h5")
+    main(["fit-head", str(features), "-o", str(path), "--head", "svm"])
+    return path
+
+
+def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
+    """Check that a run ended with one line that names the thing and the remedy."""
+    assert result.code == code, result.err
+    assert result.out == ""
+    lines = [line for line in result.err.splitlines() if not line.startswith("passed over")]
+    if code == 1:
+        assert len(lines) == 1, result.err
+    for word in words:
+        assert word in result.err
+
+
+class TestExtract:
+    def test_json_has_the_keys_of_the_interface(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "features.h5"
+        document = json.loads(run("extract", slices, "-o", output, *QUICK, "--json").out)
+        assert document["rows"] == document["computed"] == 80
+        assert document["reused"] == 0
+        assert document["rejected"] == []
+        assert document["output"] == str(output)
+        assert document["images_per_second"] > 0
+        with FeatureCache.open(output) as cache:
+            assert cache.fingerprint == document["fingerprint"]
+            assert cache.spec.input_size == 32
+
+    def test_a_second_run_reuses_all(self, run: Run, slices: Path, features: Path) -> None:
+        again = run("extract", slices / "table.csv", "-o", features, *QUICK, "--json")
+        document = json.loads(again.out)
+        assert (document["computed"], document["reused"]) == (0, 80)
+
+    def test_a_rejected_image_is_listed_with_its_reason(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "some"
+        shutil.copytree(slices / "Testing", folder)
+        (folder / "glioma" / "broken.png").write_bytes(b"")
+        (folder / "glioma" / "notes.txt").write_text("no image")
+        result = run("extract", folder, "-o", tmp_path / "f.h5", *QUICK)
+        assert result.code == 0
+        assert "rejected glioma/broken.png: empty file" in result.err
+        assert "passed over 1 file: not an image" in result.err
+        assert "1 image rejected" in result.out
+
+    def test_on_error_raise_ends_at_the_first_bad_image(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "some"
+        shutil.copytree(slices / "Testing", folder)
+        (folder / "glioma" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        output = tmp_path / "f.h5"
+        result = run("extract", folder, "-o", output, *QUICK, "--on-error", "raise")
+        refused(result, "glioma/0.png")
+        assert not output.exists()
+
+    def test_only_bad_images_is_an_error(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "a.png").write_bytes(b"")
+        refused(
+            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *QUICK), "none of the 1"
+        )
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+    def test_no_images(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        refused(run("extract", tmp_path / "empty", "-o", tmp_path / "f.h5", *QUICK), "empty")
+
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("file,label\na.png,x\n", "path"),
+            ("path,label,split\nTesting/a.png,x,later\n", "later"),
+            ("path,label\nmissing.png,x\n", "missing.png"),
+            ("path,label\n{image},x\n{image},y\n", "x"),
+        ],
+    )
+    def test_bad_csv(self, run: Run, slices: Path, tmp_path: Path, text: str, word: str) -> None:
+        image = next((slices / "Testing" / "glioma").iterdir())
+        shutil.copy(image, tmp_path / "image.png")
+        table = tmp_path / "table.csv"
+        table.write_text(text.format(image="image.png"))
+        refused(run("extract", table, "-o", tmp_path / "f.h5", *QUICK), word)
+        assert not (tmp_path / "f.h5").exists()
+
+    def test_an_output_that_is_no_cache_is_left_alone(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "thesis.txt"
+        output.write_text("years of work")
+        refused(run("extract", slices, "-o", output, *QUICK), "thesis.txt")
+        assert output.read_text() == "years of work"
+
+    def test_a_cache_of_another_fingerprint_is_left_alone(
+        self, run: Run, slices: Path, features: Path
+    ) -> None:
+        before = features.read_bytes()
+        result = run("extract", slices, "-o", features, *QUICK[:-1], "33")
+        refused(result, "input_size: 32 and 33", "--overwrite")
+        assert features.read_bytes() == before
+
+    @pytest.mark.parametrize("damage", ["flip", "truncate"])
+    def test_a_damaged_cache_is_refused_by_every_command(
+        self, run: Run, slices: Path, features: Path, svm: Path, tmp_path: Path, damage: str
+    ) -> None:
+        data = bytearray(features.read_bytes())
+        data[len(data) // 2] ^= 1
+        bad = tmp_path / "bad.h5"
+        bad.write_bytes(data if damage == "flip" else data[:-100])
+        refused(run("extract", slices, "-o", bad, *QUICK), "damaged", "--overwrite")
+        refused(run("fit-head", bad, "-o", tmp_path / "h.h5", "--head", "lda"), "damaged")
+        refused(run("evaluate", svm, bad), "damaged")
+        refused(run("info", bad), "damaged")
+
+    def test_weights_of_another_architecture(self, run: Run, slices: Path, tmp_path: Path) -> None:
+        from brainfeat.backbones import load_backbone
+
+        weights = tmp_path / "mobilenet.weights.h5"
+        load_backbone("mobilenet", weights="random", input_size=32).base.save_weights(weights)
+        arguments = ["--backbone", "mobilenet-0.75", "--weights", weights, "--size", "32"]
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *arguments)
+        refused(result, "mobilenet.weights.h5 holds no weights of mobilenet-0.75")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
+
+    def test_missing_weights(self, run: Run, slices: Path, tmp_path: Path) -> None:
+        result = run("extract", slices, "-o", tmp_path / "f.h5", "--weights", "no.h5")
+        refused(result, "no weights file no.h5", "--weights")
+
+    def test_unknown_backbone(self, run: Run, slices: Path, tmp_path: Path) -> None:
+        result = run("extract", slices, "-o", tmp_path / "f.h5", "--backbone", "vgg17")
+        refused(result, "vgg17", "vgg16")
+
+
+class TestFitHead:
+    def test_json_has_the_keys_of_the_interface(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "head.h5"
+        result = run(
+            "fit-head", features, "-o", output, "--head", "logistic", "--cv", "3", "--json"
+        )
+        document = json.loads(result.out)
+        assert document["head"] == "logistic"
+        assert document["classes"] == ["glioma", "meningioma", "notumor", "pituitary"]
+        assert sum(document["split"].values()) == 80
+        assert document["split"]["test"] == 16
+        assert 0 <= document["val"]["accuracy"] <= 1
+        assert document["test"]["confusion_matrix"]
+        assert document["cv"]["n_folds"] == 3
+        assert document["output"] == str(output)
+        assert output.is_file()
+
+    def test_the_dense_head_is_the_default(self, run: Run, features: Path, tmp_path: Path) -> None:
+        result = run("fit-head", features, "-o", tmp_path / "head.h5", "--epochs", "2")
+        assert result.out.startswith("dense head of 4 classes")
+
+    def test_an_unknown_parameter_is_refused_by_name(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        result = run("fit-head", features, "-o", tmp_path / "h.h5", "--param", "depth=3")
+        refused(result, "'depth'", "epochs")
+
+    def test_a_parameter_without_a_value_is_a_usage_error(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        result = run("fit-head", features, "-o", tmp_path / "h.h5", "--param", "C")
+        refused(result, "NAME=VALUE", code=2)
+
+    def test_an_existing_output_is_left_alone(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "head.h5"
+        output.write_text("mine")
+        refused(run("fit-head", features, "-o", output, "--head", "lda"), "--overwrite")
+        assert output.read_text() == "mine"
+
+    def test_a_tree_head_is_refused_before_it_is_fitted(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        result = run("fit-head", features, "-o", tmp_path / "h.h5", "--head", "random-forest")
+        refused(result, "cannot be stored safely yet", "svm")
+
+    def test_one_class_only(
+        self, run: Run, make_cache: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        cache = make_cache(np.zeros((6, 4)), np.zeros(6), class_names=["glioma"])
+        refused(run("fit-head", cache, "-o", tmp_path / "h.h5"), "glioma", "two or more")
+
+    def test_a_class_in_test_that_is_not_in_train(
+        self, run: Run, make_cache: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        X, y = np.random.default_rng(0).normal(size=(30, 4)), np.repeat([0, 1, 2], 10)
+        splits = ["test" if label == 2 else "train" for label in y]
+        cache = make_cache(X, y, class_names=["a", "b", "c"], splits=splits)
+        result = run("fit-head", cache, "-o", tmp_path / "h.h5")
+        refused(result, "'c'", "in test but not in train")
+
+    def test_fewer_images_than_folds(
+        self, run: Run, make_cache: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        X, y = np.random.default_rng(0).normal(size=(24, 4)), np.repeat([0, 1], 12)
+        cache = make_cache(X, y, class_names=["a", "b"], splits=["train"] * 24)
+        arguments = ["--head", "lda", "--cv", "20"]
+        refused(run("fit-head", cache, "-o", tmp_path / "h.h5", *arguments), "20")
+
+    def test_a_file_that_is_no_cache(self, run: Run, svm: Path, tmp_path: Path) -> None:
+        refused(run("fit-head", svm, "-o", tmp_path / "h.h5"), "not a brainfeat-features file")
+
+
+class TestEvaluate:
+    def test_json_has_the_keys_of_the_interface(self, run: Run, svm: Path, features: Path) -> None:
+        document = json.loads(run("evaluate", svm, features, "--json").out)
+        keys = {"n", "accuracy", "balanced_accuracy", "per_class", "confusion_matrix"}
+        assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
+        assert document["n"] == 16
+        assert set(document["per_class"]["glioma"]) == {"precision", "recall", "f1", "support"}
+
+    def test_it_agrees_with_what_fit_head_stored(self, run: Run, svm: Path, features: Path) -> None:
+        from brainfeat import HeadBundle
+
+        document = json.loads(run("evaluate", svm, features, "--json").out)
+        stored = HeadBundle.load(svm).training["test"]
+        assert document["accuracy"] == stored["accuracy"]
+        assert document["log_loss"] == pytest.approx(stored["log_loss"])
+
+    def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
+        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
+
+    def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:
+        refused(run("evaluate", svm, features, "--split", "val"), "'val'", "train")
+
+    def test_features_of_another_fingerprint(
+        self, run: Run, svm: Path, make_cache: Callable[..., Path]
+    ) -> None:
+        cache = make_cache(np.zeros((4, 768)), np.arange(4), splits=["test"] * 4)
+        refused(run("evaluate", svm, cache), "backbone: mobilenet-0.75 and vgg16")
+
+    def test_a_file_that_is_no_head(self, run: Run, features: Path) -> None:
+        refused(run("evaluate", features, features), "not a brainfeat-head file")
+
+
+class TestOthers:
+    def test_info_tells_a_cache(self, run: Run, features: Path) -> None:
+        document = json.loads(run("info", features, "--json").out)
+        assert document["kind"] == "feature cache"
+        assert document["splits"] == {"train": 64, "val": 0, "test": 16, "none": 0}
+
+    def test_info_tells_a_head(self, run: Run, svm: Path) -> None:
+        assert json.loads(run("info", svm, "--json").out)["head"] == "svm"
+
+    def test_info_refuses_other_files(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "x").write_text("x")
+        refused(run("info", tmp_path / "x"), "not a file that brainfeat wrote")
+        refused(run("info", tmp_path / "none"), "does not exist")
+
+    def test_doctor(self, run: Run) -> None:
+        document = json.loads(run("doctor", "--json").out)
+        assert document["backend"] == "tensorflow"
+        assert document["processor"]["cores"] >= 1
+        assert "vgg16" in document["weights"]
+        assert "precision" in run("doctor").out
+
+    def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
+        arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]
+        arguments += ["--weights", "random", "--patients", "8"]
+        document = json.loads(run(*arguments, "--json").out)
+        assert document["test"]["n"] == 32
+        written = {path.name for path in (tmp_path / "demo").iterdir()}
+        expected = {"features.h5", "head.h5", "metrics.json", "metrics.md", "slices.png"}
+        assert expected | {"confusion-matrix.png"} <= written
+        again = json.loads(run(*arguments, "--json").out)
+        assert again["test"] == document["test"]
+
+    def test_an_interrupt_says_what_was_kept(
+        self, run: Run, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from brainfeat.backbones import Backbone
+
+        calls = []
+
+        def interrupted(self: Backbone, images: np.ndarray) -> np.ndarray:
+            calls.append(len(images))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return self.forward(images)
+
+        monkeypatch.setattr(Backbone, "__call__", interrupted)
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
+        result = run(*arguments)
+        refused(result, "kept in", "f.h5.parts", "go on", code=130)
+        document = json.loads(run(*arguments, "--json").out)
+        assert (document["computed"], document["rows"]) == (48, 80)
+
+    def test_version_and_usage(self, run: Run) -> None:
+        assert run("--version").out.startswith("brainfeat, version 0.1")
+        assert run("extract").code == 2
+        assert run("nonsense").code == 2

@@ -1,0 +1,106 @@
+"""Tests that freeze what users build on: public names, commands, options."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+import brainfeat
+from brainfeat.cli.main import COMMANDS, group
+
+COMMON = {"--help"}
+OPTIONS = {
+    "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
+    "doctor": {"--json"},
+    "evaluate": {"--split", "--markdown", "--json"},
+    "extract": {
+        "--output",
+        "--backbone",
+        "--weights",
+        "--scaling",
+        "--size",
+        "--precision",
+        "--augment",
+        "--rotation",
+        "--zoom",
+        "--flip",
+        "--no-flip",
+        "--batch-size",
+        "--jobs",
+        "--on-error",
+        "--overwrite",
+        "--random-state",
+        "--json",
+    },
+    "fit-head": {
+        "--output",
+        "--head",
+        "--param",
+        "--epochs",
+        "--class-weight",
+        "--val-fraction",
+        "--cv",
+        "--group-by",
+        "--jobs",
+        "--overwrite",
+        "--random-state",
+        "--json",
+    },
+    "info": {"--json"},
+}
+
+
+def options_of(command: click.Command) -> set[str]:
+    names = {
+        name
+        for parameter in command.params
+        for name in [*parameter.opts, *parameter.secondary_opts]
+        if name.startswith("--")
+    }
+    return names - COMMON
+
+
+def test_public_names() -> None:
+    assert brainfeat.__all__ == [
+        "BrainfeatError",
+        "DenseHead",
+        "FeatureCache",
+        "HeadBundle",
+        "evaluate",
+        "extract",
+        "fit_head",
+        "read_table",
+    ]
+    assert all(hasattr(brainfeat, name) for name in brainfeat.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = brainfeat.nonsense
+
+
+def test_commands() -> None:
+    assert set(COMMANDS) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_options(name: str) -> None:
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    assert options_of(command) == OPTIONS[name]
+    assert command.help
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_import_and_help_are_light() -> None:
+    code = (
+        "import sys, brainfeat, brainfeat.cli\n"
+        "try: brainfeat.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'h5py', 'PIL'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "extract" in done.stdout
