@@ -1,0 +1,381 @@
+"""The documentation says what the code does: its examples run and its tables agree."""
+
+import doctest
+import importlib
+import inspect
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, fields
+from io import StringIO
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+import brainfeat
+from brainfeat.backbones import BACKBONES
+from brainfeat.bundle import BUNDLE_SCHEMA, SAVABLE_HEADS
+from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA, FeatureCache
+from brainfeat.cli.main import COMMANDS, group
+from brainfeat.evaluation import Evaluation
+from brainfeat.extraction import Extraction
+from brainfeat.heads.classical import CLASSIFIERS
+from brainfeat.storage import Schema
+
+# TensorFlow's variables under NumPy 2, where Keras reads them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+KEPT_CACHE = ROOT / "tests" / "data" / "cache-format-1.h5"
+PAGES = sorted(
+    path for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")] if "_build" not in path.parts
+)
+FENCE = re.compile(r"^(`{3,}|:{3,})(.*?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its info string and its text."""
+
+    kind: str
+    text: str
+
+
+def read(page: str | Path) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str | Path) -> list[Block]:
+    return [Block(info.strip(), text) for _, info, text in FENCE.findall(read(page))]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", read(page))
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each ``brainfeat`` call in a piece of shell."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words and words[0].rsplit("/", 1)[-1] == "brainfeat":
+                yield words[1:]
+
+
+def find_command(name: str) -> click.Command:
+    command = group.get_command(click.Context(group), name)
+    assert command is not None, f"there is no command {name!r}"
+    return command
+
+
+def option_names(command: click.Command) -> set[str]:
+    context = click.Context(command)
+    return {
+        name
+        for parameter in command.get_params(context)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def rows_after(text: str, start: str) -> list[list[str]]:
+    """Return the cells of the first table after a text, without its head."""
+    _, found, rest = text.partition(start)
+    assert found, f"{start!r} is not on the page"
+    table = re.search(r"(?:^\|.*\n)+", rest, re.MULTILINE)
+    assert table, f"no table follows {start!r}"
+    rows = table.group().splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def code(cell: str) -> list[str]:
+    """Return the code spans of a cell."""
+    return [span.replace("\\|", "|") for span in INLINE.findall(cell)]
+
+
+# The command line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_says_what_it_and_its_options_do(name: str) -> None:
+    command = find_command(name)
+    assert command.help
+    assert command.short_help
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert [option.name for option in options if not option.help] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_in_the_reference(name: str) -> None:
+    directive = f".. click:: {COMMANDS[name]}:command\n   :prog: brainfeat {name}\n"
+    assert directive in read("reference/cli.md")
+
+
+SHELL_LINES = [
+    (page, arguments)
+    for page in PAGES
+    for block in blocks(page)
+    if block.kind in ("sh", "{code-block} sh")
+    for arguments in command_lines(block.text)
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    SHELL_LINES,
+    ids=[f"{page.stem}: {' '.join(arguments)}" for page, arguments in SHELL_LINES],
+)
+def test_command_line_is_one_that_click_takes(page: Path, arguments: list[str]) -> None:
+    command = find_command(arguments[0])
+    with command.make_context(arguments[0], arguments[1:]) as context:
+        assert context.params
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_options_in_prose_exist(page: Path) -> None:
+    every_option = set().union(*(option_names(find_command(name)) for name in COMMANDS))
+    for span in INLINE.findall(prose(page)):
+        words = span.split()
+        used = {word.split("=")[0] for word in words if word.startswith("--")}
+        if words[0] == "brainfeat" and re.fullmatch(r"[a-z][a-z-]*", "".join(words[1:2])):
+            assert used <= option_names(find_command(words[1])), f"{page.name}: {span}"
+        elif words[0].startswith("--"):
+            assert used <= every_option, f"{page.name}: {span}"
+
+
+def test_json_of_extract_is_as_described() -> None:
+    rows = rows_after(read("reference/cli.md"), "`brainfeat extract --json` prints")
+    described = [name for row in rows for name in code(row[0])]
+    assert described == [field.name for field in fields(Extraction)]
+
+
+def test_json_of_evaluate_is_as_described() -> None:
+    rows = rows_after(read("reference/cli.md"), "`brainfeat evaluate --json` prints")
+    described = [name for row in rows for name in code(row[0])]
+    assert set(described) == {field.name for field in fields(Evaluation)}
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", prose(page))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+# The Python API
+
+
+@pytest.mark.parametrize("name", brainfeat.__all__)
+def test_public_name_is_documented(name: str) -> None:
+    assert re.search(rf"^\.\. auto\w+:: brainfeat\.{name}$", read("reference/api.md"), re.MULTILINE)
+    assert inspect.getdoc(getattr(brainfeat, name))
+
+
+SOURCES = Path(brainfeat.__file__).parent
+WITH_EXAMPLES = [
+    ".".join(["brainfeat", *path.relative_to(SOURCES).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    )
+    for path in sorted(SOURCES.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+# The tutorial and the how-to pages
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of the tutorial: what the page shows below it, and what it really printed."""
+
+    command: str
+    shown: str
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("docs")
+
+
+@pytest.fixture(scope="module")
+def quickstart(workplace: Path) -> list[Step]:
+    """Run the quickstart from top to bottom."""
+    return run_page("tutorials/quickstart.md", workplace)
+
+
+def run_page(page: str, folder: Path) -> list[Step]:
+    steps: list[Step] = []
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in blocks(page):
+        if block.kind == "text" and steps:
+            steps[-1] = Step(steps[-1].command, block.text, steps[-1].printed)
+        elif block.kind in ("sh", "python"):
+            steps.append(Step(block.text, "", run_block(block, folder, names)))
+    return steps
+
+
+def run_block(block: Block, folder: Path, names: dict[str, object]) -> str:
+    with chdir(folder), redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()):
+        if block.kind == "python":
+            exec(compile(block.text, "<docs>", "exec"), names)
+        else:
+            for arguments in command_lines(block.text):
+                group.main(arguments, prog_name="brainfeat", standalone_mode=False)
+    return printed.getvalue()
+
+
+def without_figures(text: str) -> list[str]:
+    """Return the lines of an output without its numbers, durations and alignment."""
+    text = re.sub(r"\b\d+ (?:h \d+ min|min \d+ s|s)\b", "# s", text)
+    text = re.sub(r"-?\d[\d.,]*", "#", text)
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
+def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
+    shown = [step for step in quickstart if step.shown]
+    assert len(shown) == 5
+    for step in shown:
+        assert without_figures(step.printed) == without_figures(step.shown), step.command
+
+
+def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
+    first, second = (step for step in quickstart if step.command.startswith("brainfeat extract"))
+    assert "128 rows, 128 computed, 0 reused" in first.shown
+    assert "128 rows, 128 computed, 0 reused" in first.printed
+    assert "0 computed, 128 reused" in second.shown
+    assert "0 computed, 128 reused" in second.printed
+
+
+def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> None:
+    measured, predicted = (step.printed for step in quickstart[-2:])
+    assert re.fullmatch(r"accuracy \d\.\d\d on 32 images\n", measured)
+    lines = predicted.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("Testing/glioma/") and "'pituitary': " in line for line in lines)
+
+
+@pytest.mark.usefixtures("quickstart")
+def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) -> None:
+    steps = run_page("how-to/many-heads.md", workplace)
+    assert steps[0].printed.count(" written in ") == 3
+    ranked = [line.split() for line in steps[-1].printed.splitlines()]
+    assert {head for head, _ in ranked} == {"logistic", "knn", "svm"}
+    figures = [float(figure) for _, figure in ranked]
+    assert figures == sorted(figures, reverse=True)
+
+
+@pytest.mark.usefixtures("quickstart")
+def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
+    line = Block("sh", "brainfeat fit-head features.h5 -o knn.h5 --head knn --json")
+    rows = rows_after(read("reference/cli.md"), "`brainfeat fit-head --json` prints")
+    described = [name for row in rows for name in code(row[0])]
+    assert described == list(json.loads(run_block(line, workplace, {})))
+
+
+def test_weights_page_agrees_with_the_table_of_backbones() -> None:
+    rows = rows_after(read("how-to/weights.md"), "## Where ImageNet weights come from")
+    described = {
+        code(name)[0]: (int(features), code(file)[0], *code(md5))
+        for name, features, file, md5 in rows
+    }
+    assert described == {
+        name: (row.n_features, row.url.rsplit("/", 1)[1], *([row.md5] if row.md5 else []))
+        for name, row in BACKBONES.items()
+    }
+
+
+def test_many_heads_page_lists_every_head() -> None:
+    rows = rows_after(read("how-to/many-heads.md"), "## The heads")
+    described = {code(name)[0]: code(classifier)[0] for name, classifier in rows}
+    assert described == {
+        "dense": "brainfeat.DenseHead",
+        **{name: path for name, (path, _) in CLASSIFIERS.items()},
+    }
+
+
+# The formats
+
+FORMATS = pytest.mark.parametrize(
+    ("page", "name", "schema"),
+    [
+        ("reference/cache-format.md", "CACHE_SCHEMA", CACHE_SCHEMA),
+        ("reference/cache-format.md", "SHARD_SCHEMA", SHARD_SCHEMA),
+        ("reference/bundle-format.md", "BUNDLE_SCHEMA", BUNDLE_SCHEMA),
+    ],
+    ids=["cache", "shard", "bundle"],
+)
+
+
+@FORMATS
+def test_format_page_has_the_datasets_of_the_schema(page: str, name: str, schema: Schema) -> None:
+    described = {}
+    for dataset, dtype, shape, *_ in rows_after(read(page), f"<!-- datasets: {name} -->"):
+        n_dimensions = len([part for part in shape.strip("()").split(",") if part.strip()])
+        described[code(dataset)[0]] = ("S" if dtype == "text" else code(dtype)[0], n_dimensions)
+    assert described == {
+        pattern.replace(r"\d", "i"): (rule.dtype, rule.ndim)
+        for pattern, rule in schema.datasets.items()
+    }
+
+
+@FORMATS
+def test_format_page_has_the_attributes_of_the_schema(page: str, name: str, schema: Schema) -> None:
+    rows = rows_after(read(page), f"<!-- attributes: {name} -->")
+    assert {code(row[0])[0] for row in rows} == schema.attributes
+
+
+@FORMATS
+def test_format_page_states_name_and_version(page: str, name: str, schema: Schema) -> None:
+    pattern = rf"`format`( is)? `{schema.format}`(,| and) `format_version`( is)? {schema.version}\b"
+    assert re.search(pattern, read(page))
+
+
+def test_format_page_states_the_chunk() -> None:
+    assert f"chunks of {CHUNK_ROWS:,} rows" in read("reference/cache-format.md")
+
+
+def test_format_page_lists_the_heads_that_can_be_saved() -> None:
+    sentence = read("reference/bundle-format.md").split("<!-- names: SAVABLE_HEADS -->")[1]
+    assert tuple(code(sentence.split(";")[0].replace("\n", " "))) == SAVABLE_HEADS
+
+
+def test_h5py_alone_reads_a_cache_as_described(tmp_path: Path) -> None:
+    shutil.copy(KEPT_CACHE, tmp_path / "features.h5")
+    example = next(block for block in blocks("reference/cache-format.md") if block.kind == "python")
+    names: dict[str, object] = {}
+    printed = run_block(example, tmp_path, names)
+    assert "3 training rows of 8 vgg16 features" in printed
+    assert "Training/glioma/Größe 1.png: glioma" in printed
+    with FeatureCache.open(KEPT_CACHE) as cache:
+        np.testing.assert_array_equal(names["X"], cache.X[cache.mask("train", views=True)])
+
+
+def test_content_digest_is_as_described(tmp_path: Path) -> None:
+    example = next(
+        block for block in blocks("reference/cache-format.md") if "def content_digest" in block.text
+    )
+    names: dict[str, object] = {}
+    run_block(example, tmp_path, names)
+    with FeatureCache.open(KEPT_CACHE) as cache:
+        assert names["content_digest"](KEPT_CACHE) == cache.content_sha256

@@ -1,0 +1,85 @@
+"""Every example runs, and prints what it promises."""
+
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainfeat.cache import FeatureCache
+from brainfeat.phantoms import write_phantoms
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+BASE = ("--backbone", "mobilenet-0.75", "--size", "32")
+
+RunExample = Callable[..., str]
+
+
+@pytest.fixture
+def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunExample:
+    """Give a function that runs an example as a script and returns what it printed."""
+
+    def run(name: str, *arguments: str) -> str:
+        script = EXAMPLES / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_stage_one_shows_a_cache_of_synthetic_slices(run_example: RunExample) -> None:
+    printed = run_example("stage_one", *BASE, "--patients", "2")
+    assert "first run: 24 computed, 0 reused" in printed
+    assert "second run: 0 computed, 24 reused" in printed
+    assert "24 rows of 768 mobilenet-0.75 features" in printed
+    assert "train  glioma 3, meningioma 3, notumor 3, pituitary 3" in printed
+    assert "test   glioma 3, meningioma 3, notumor 3, pituitary 3" in printed
+    assert "Training/glioma/glioma-000-" in printed
+
+
+def test_stage_one_caches_a_folder_of_ones_own(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, slices_per_patient=1, size=32)
+    (table.parent / "Training" / "glioma" / "broken.png").write_bytes(b"")
+    output = tmp_path / "mine.h5"
+    printed = run_example("stage_one", str(table.parent), *BASE, "-o", str(output))
+    assert "rejected Training/glioma/broken.png: " in printed
+    with FeatureCache.open(output) as cache:
+        assert len(cache) == 8
+
+
+def test_many_heads_ranks_by_validation(run_example: RunExample, make_cache: Callable) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    X = rng.standard_normal((120, 6)) + 2 * np.eye(6)[y]
+    features = make_cache(X, y, splits=["train", "train", "test"] * 40)
+    printed = run_example("many_heads", str(features), "--heads", "knn", "lda", "logistic")
+    rows = re.findall(r"^(\S+) +(\d\.\d{3}) +\d+\.\d$", printed, re.MULTILINE)
+    assert {head for head, _ in rows} == {"knn", "lda", "logistic"}
+    figures = [float(figure) for _, figure in rows]
+    assert figures == sorted(figures, reverse=True)
+    assert f"{rows[0][0]} on the test images: balanced accuracy 0." in printed
+
+
+def test_many_heads_needs_no_cache(run_example: RunExample) -> None:
+    printed = run_example("many_heads", *BASE, "--patients", "4", "--heads", "knn")
+    assert re.search(r"^knn +\d\.\d{3} +\d+\.\d$", printed, re.MULTILINE)
+
+
+def test_own_csv_cuts_no_patient(run_example: RunExample) -> None:
+    printed = run_example("own_csv", *BASE, "--patients", "5")
+    counts = re.findall(r"^(\w+) +(\d+) images of +(\d+) patients$", printed, re.MULTILINE)
+    assert [split for split, _, _ in counts] == ["train", "val", "test"]
+    assert all(int(images) == 3 * int(patients) for _, images, patients in counts)
+    assert sum(int(patients) for _, _, patients in counts) == 20
+    assert "patients on two sides: 0" in printed
+    assert re.search(r"accuracy on the test patients: \d\.\d{3}", printed)
+    assert re.search(r"over 3 folds of whole patients: \d\.\d{3} ± \d\.\d{3}", printed)
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_each_example_is_short(script: Path) -> None:
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 80
