@@ -197,6 +197,10 @@ class Backbone:
                 f"no weights file {self.weights}; --weights takes imagenet, random, "
                 "or the path of a Keras weights file (.h5 or .weights.h5)"
             )
+        if path.suffix not in (".h5", ".hdf5"):
+            raise WeightsError(
+                f"{path.name} is no Keras weights file by its name; expected .h5 or .weights.h5"
+            )
         return path
 
     @cached_property
@@ -299,10 +303,10 @@ def load_backbone(
         raise ParameterError(f"unknown scaling {scaling!r}; there are {', '.join(SCALINGS)}")
     if precision not in get_args(Precision):
         raise ParameterError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
-    if not 32 <= input_size <= 4096:
-        raise ParameterError(f"input size {input_size}; expected 32 to 4096 pixels")
-    if random_state < 0:
-        raise ParameterError(f"random state {random_state}; expected at least 0")
+    if not isinstance(input_size, int | np.integer) or not 32 <= input_size <= 4096:
+        raise ParameterError(f"input size {input_size!r}; expected 32 to 4096 whole pixels")
+    if not isinstance(random_state, int | np.integer) or random_state < 0:
+        raise ParameterError(f"random state {random_state!r}; expected a whole number from 0")
     return Backbone(
         name=name,
         weights=os.fspath(weights),

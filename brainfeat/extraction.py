@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.augmentation import Augmentation, augment_image
+from brainfeat.augmentation import VIEW_LIMIT, Augmentation, augment_image
 from brainfeat.backbones import load_backbone
 from brainfeat.cache import (
     CACHE_SCHEMA,
@@ -35,7 +35,7 @@ from brainfeat.cache import (
     write_cache,
     write_shard,
 )
-from brainfeat.errors import CacheError, ImageReadError, ParameterError
+from brainfeat.errors import CacheError, ImageReadError, ParameterError, TableError
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
 from brainfeat.spec import FeatureSpec, Precision, Scaling
@@ -145,7 +145,7 @@ def extract(
     augmentation : Augmentation or None
         Ranges and seed of the views; None takes the defaults with `random_state`.
     batch_size : int
-        Images that the base sees at once.
+        Images that the base sees at once, but no more than the table gives.
     n_jobs : int or None
         Threads that read and decode; None takes all cores.
     on_error : {"skip", "raise"}
@@ -156,7 +156,7 @@ def extract(
     random_state : int
         Seed of ``weights="random"`` and of the views.
     read : callable
-        From a binary file object to a float32 image (h, w, 3) in [0, 1].
+        From a binary file object, and a `name` for errors, to a float32 image (h, w, 3) in [0, 1].
     progress : callable or None
         Called with the number of images done and their total.
 
@@ -168,6 +168,8 @@ def extract(
     ------
     CacheError
         The output cannot be used or written; it is as it was.
+    TableError
+        The table is empty.
     ImageReadError
         No image could be read, or one could not with ``on_error="raise"``.
     ParameterError
@@ -177,9 +179,10 @@ def extract(
     """
     started = time.perf_counter()
     output = Path(output)
-    if not output.parent.is_dir():
-        raise CacheError(f"{output}: there is no folder {output.parent} to write into")
+    found = _identity(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    if not len(table):
+        raise TableError("the table has no images; expected at least one")
     if isinstance(backbone, str):
         backbone = load_backbone(
             backbone,
@@ -199,10 +202,11 @@ def extract(
             backbone=backbone,
             spec=spec,
             index=_index(output, cache, spec, views, stack),
+            found=found,
             parts=parts_folder(output),
             augment=augment,
             augmentation=views,
-            batch_size=batch_size,
+            batch_size=min(batch_size, len(table) * (augment + 1)),
             read=read,
         )
         run.compute(n_jobs or runtime.usable_cores(), on_error, progress)
@@ -224,12 +228,27 @@ def extract(
 
 
 def _check_options(*, batch_size: int, augment: int, n_jobs: int | None, on_error: str) -> None:
-    if batch_size < 1 or augment < 0:
-        raise ParameterError(f"batch size {batch_size} and {augment} views; expected ≥ 1 and ≥ 0")
+    if batch_size < 1:
+        raise ParameterError(f"batch size {batch_size}; expected at least 1")
+    if not 0 <= augment <= VIEW_LIMIT:
+        raise ParameterError(f"{augment} views an image; expected 0 to {VIEW_LIMIT:,}")
     if n_jobs is not None and n_jobs < 1:
         raise ParameterError(f"{n_jobs} jobs; expected at least 1, or None for all cores")
     if on_error not in ("skip", "raise"):
         raise ParameterError(f"unknown on_error {on_error!r}; there are skip, raise")
+
+
+def _identity(output: Path) -> tuple[int, int] | None:
+    """Tell one file at a path from another that replaced it; None is no file."""
+    try:
+        if not output.parent.is_dir():
+            raise CacheError(f"{output}: there is no folder {output.parent} to write into")
+        status = output.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CacheError(f"{output}: cannot be reached ({error.strerror})") from error
+    return status.st_ino, status.st_mtime_ns
 
 
 def _open_cache(output: Path, stack: ExitStack, *, overwrite: bool) -> FeatureCache | None:
@@ -317,6 +336,7 @@ class _Run:
     backbone: FeatureExtractor
     spec: FeatureSpec
     index: RowIndex
+    found: tuple[int, int] | None
     parts: Path
     augment: int
     augmentation: Augmentation | None
@@ -503,6 +523,11 @@ def _finish(run: _Run, cache: FeatureCache | None, keys: NDArray[np.bytes_], out
         kept = cache.provenance if cache is not None and not run.computed else None
         attributes["provenance"] = kept or _provenance(run)
         attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if _identity(output) != run.found:
+            raise CacheError(
+                f"{output} was written by another run meanwhile, and is left as it is; run again "
+                "to bring it up to date"
+            )
         with ExitStack() as stack:
             index = _index(output, cache, run.spec, run.augmentation, stack)
             try:

@@ -199,7 +199,10 @@ class TestOptions:
             ("vgg16", {"precision": "float8"}, "'float8'; there are float32, bfloat16"),
             ("vgg16", {"input_size": 31}, "31; expected 32 to 4096"),
             ("vgg16", {"input_size": 4097}, "4097; expected 32 to 4096"),
+            ("vgg16", {"input_size": 64.5}, "64.5; expected 32 to 4096"),
+            ("vgg16", {"input_size": "64"}, "'64'; expected 32 to 4096"),
             ("vgg16", {"random_state": -1, "weights": "random"}, "-1; expected"),
+            ("vgg16", {"random_state": 0.5, "weights": "random"}, "0.5; expected"),
         ],
     )
     def test_unknown_ones(self, name, options, message):
@@ -304,6 +307,15 @@ class TestWeightsFile:
     def test_the_recipe_has_what_determines_the_spec(self, options):
         assert random_backbone(**options).recipe != random_backbone().recipe
 
+    def test_a_file_with_top_in_the_new_layout_gives_the_same_features(self, keras, tmp_path):
+        """Keras finds the layers by name there, and leaves the classifier aside."""
+        path = tmp_path / "with_top.weights.h5"
+        model = keras.applications.MobileNet(weights=None, classes=2, alpha=0.75)
+        model.save_weights(path)
+        base = keras.Model(model.input, model.get_layer("conv_pw_13_relu").output)
+        backbone = load_backbone(MOBILENET, weights=path, input_size=SIZE)
+        assert backbone.spec.weights_sha256 == weights_digest(base)
+
     def test_a_home_is_found(self, saved, monkeypatch):
         path = saved(MOBILENET)
         monkeypatch.setenv("HOME", str(path.parent))
@@ -349,6 +361,21 @@ class TestWrongWeights:
         assert path.name in message
         assert f"no weights of {ours} " in message
         assert len(message) < 1000
+
+    def test_a_legacy_file_with_top(self, keras, tmp_path):
+        path = tmp_path / "with_top.h5"
+        save_legacy(keras.applications.MobileNet(weights=None, classes=2, alpha=0.75), path)
+        message = refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
+        assert "without top" in message
+
+    @pytest.mark.parametrize("suffix", [".keras", ""])
+    def test_a_file_of_another_kind_is_not_opened(self, saved, tmp_path, suffix):
+        path = tmp_path / f"model{suffix}"
+        path.write_bytes(saved(MOBILENET).read_bytes())
+        backbone = load_backbone(MOBILENET, weights=path, input_size=SIZE)
+        assert path.name in refused(backbone)
+        with pytest.raises(WeightsError, match=r"expected \.h5 or \.weights\.h5"):
+            _ = backbone.recipe
 
     @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".txt"])
     def test_a_file_that_is_no_hdf5(self, tmp_path, suffix):

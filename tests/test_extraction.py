@@ -1,6 +1,7 @@
 """Stage one: what is computed, what is not, and what a broken run leaves."""
 
 import dataclasses
+import errno
 import hashlib
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from brainfeat.errors import (
     ImageReadError,
     ParameterError,
     SpecMismatchError,
+    TableError,
 )
 from brainfeat.extraction import extract
 from brainfeat.preprocessing import preprocess_image
@@ -205,6 +208,11 @@ class TestCache:
         _, backbone = run(table, output, batch_size=4)
         assert [batch.shape for batch in backbone.batches] == [(4, SIZE, SIZE, 3)] * 2
         assert all(batch.dtype == np.float32 for batch in backbone.batches)
+
+    @pytest.mark.parametrize(("augment", "size"), [(0, 6), (1, 12)])
+    def test_a_batch_is_no_larger_than_the_table(self, table, output, augment, size):
+        _, backbone = run(table, output, batch_size=10**9, augment=augment)
+        assert [len(batch) for batch in backbone.batches] == [size]
 
     @pytest.mark.parametrize(
         "options",
@@ -680,6 +688,26 @@ class TestOutput:
         with pytest.raises(CacheError, match="not a regular file"):
             run(table, output, overwrite=overwrite)
 
+    def test_a_folder_that_may_not_be_entered(self, table, tmp_path, monkeypatch):
+        path = tmp_path / "closed" / "features.h5"
+        path.parent.mkdir()
+        stat = Path.stat
+
+        def refuse(self, **options):
+            if self == path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(self))
+            return stat(self, **options)
+
+        monkeypatch.setattr(Path, "stat", refuse)
+        with pytest.raises(CacheError, match=r"cannot be reached \(Permission denied\)"):
+            run(table, path)
+
+    def test_the_name_of_the_parts_is_taken(self, table, output):
+        parts_folder(output).write_text("somebody's notes")
+        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be made"):
+            run(table, output)
+        assert parts_folder(output).read_text() == "somebody's notes"
+
     def test_a_folder_that_is_not_there(self, table, tmp_path):
         with pytest.raises(CacheError, match=r"no folder .*missing"):
             run(table, tmp_path / "missing" / "features.h5")
@@ -713,11 +741,12 @@ class TestBackbone:
         class Padding(Blocks):
             def __call__(self, images):
                 features = super().__call__(images)
-                features[6:] = np.nan
+                if len(self.batches) == 2:
+                    features[2:] = np.nan
                 return features
 
         other = tmp_path / "other.h5"
-        extract(table, other, backbone=Padding(), batch_size=8)
+        extract(table, other, backbone=Padding(), batch_size=4)
         assert contents(other) == contents(finished)
 
 
@@ -727,6 +756,7 @@ class TestBackbone:
         {"batch_size": 0},
         {"batch_size": -1},
         {"augment": -1},
+        {"augment": 32_768},
         {"n_jobs": 0},
         {"n_jobs": -1},
         {"on_error": "ignore"},
@@ -736,6 +766,13 @@ def test_options_out_of_range(table, output, options):
     (value,) = options.values()
     with pytest.raises(ParameterError, match=str(value)):
         run(table, output, **options)
+    assert not output.exists()
+
+
+def test_a_table_without_images(table, output):
+    nothing = dict.fromkeys(("paths", "labels", "splits", "groups", "sources", "class_names"), ())
+    with pytest.raises(TableError, match="no images"):
+        run(dataclasses.replace(table, **nothing), output)
     assert not output.exists()
 
 
@@ -784,3 +821,16 @@ class TestTwoRunsAtOnce:
         assert isinstance(outcome, CacheError)
         assert "another run" in str(outcome)
         assert contents(output) == contents(finished)
+
+    def test_what_another_run_wrote_meanwhile_is_not_replaced(self, table, output):
+        """Neither run saw the other's output when it began: they are of different specs."""
+        theirs = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
+
+        class Overtaken(Blocks):
+            def __call__(self, images):
+                extract(table, output, backbone=theirs)
+                return super().__call__(images)
+
+        with pytest.raises(CacheError, match="another run"):
+            extract(table, output, backbone=Overtaken())
+        assert contents(output)["spec"] == theirs.spec

@@ -126,6 +126,23 @@ class TestForward:
         expected = images.mean(axis=(1, 2)) / np.sqrt(1 + 1e-3)
         np.testing.assert_allclose(features, expected, rtol=1e-5)
 
+    def test_one_shape_is_traced_once(self):
+        keras = runtime.import_keras()
+        traced = []
+
+        class Watched(keras.layers.Layer):
+            def call(self, inputs):
+                traced.append(inputs.shape)
+                return inputs
+
+        inputs = keras.Input((2,))
+        model = keras.Model(inputs, Watched()(inputs))
+        forward = runtime.compile_forward(model)
+        traced.clear()
+        for _ in range(3):
+            forward(np.zeros((4, 2), np.float32))
+        assert traced == [(4, 2)]
+
 
 class TestImport:
     def test_nothing_is_written_and_a_failure_is_one_error(self):
