@@ -1,5 +1,6 @@
 """FeatureCache: the format of a feature file, and of the shards it is merged from."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -273,6 +274,23 @@ class FeatureCache:
         if split is not None:
             chosen &= self.splits == split
         return chosen
+
+    def image_ids(self, rows: NDArray[np.intp]) -> list[str]:
+        """Name the images of rows by a digest of path and content, which tells neither.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (m,)
+
+        Returns
+        -------
+        list of str
+            16 hexadecimal digits each.
+        """
+        return [
+            hashlib.sha256(self.sha256[row].tobytes() + self.paths[row].encode()).hexdigest()[:16]
+            for row in rows
+        ]
 
     @property
     def content_sha256(self) -> str:

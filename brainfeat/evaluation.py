@@ -152,7 +152,8 @@ def evaluate(
     cache : FeatureCache or path-like
         The features and labels.
     split : {"test", "val", "train", "all"}
-        Which images; ``"all"`` takes every labelled one.
+        Which images; ``"all"`` takes every labelled one. Where the table has no splits, ``"test"``
+        and ``"val"`` are the images that the fit of this head held out.
 
     Returns
     -------
@@ -183,12 +184,26 @@ def evaluate(
 
             cache = stack.enter_context(FeatureCache.open(cache))
         bundle.check_spec(cache.spec)
-        mask = cache.mask(None if split == "all" else split)
+        mask = _select(bundle, cache, split)
         if not mask.any():
             raise CacheError(_explain_no_rows(cache, split))
         y = _match_classes(cache.y[mask], cache.class_names, bundle.class_names)
         probabilities = bundle.predict_proba(cache.X[mask])
     return measure(y, probabilities, class_names=bundle.class_names)
+
+
+def _select(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> npt.NDArray[np.bool_]:
+    """Mark the images of a split: the table's, or else those that the head's fit held out."""
+    labelled = cache.mask()
+    if split == "all":
+        return labelled
+    held_out = (bundle.training.get("held_out") or {}).get(split)
+    if held_out is None or cache.splits[labelled].any():
+        return cache.mask(split)
+    rows = np.flatnonzero(labelled)
+    chosen = np.zeros_like(labelled)
+    chosen[rows[np.isin(cache.image_ids(rows), held_out)]] = True
+    return chosen
 
 
 def measure(
@@ -364,8 +379,9 @@ def _explain_no_rows(cache: "FeatureCache", split: str) -> str:
         return "the cache has no labelled images: extract a table with labels"
     if not found:
         return (
-            f"the cache has no splits, so no images are in split {split!r}: pass split 'all', or "
-            "extract a table with a split column"
+            f"the cache has no splits, and this head held no images of it out as {split!r}: "
+            "pass split 'all' where the head has seen none of them, or extract a table that has a "
+            "split column"
         )
     return (
         f"the cache has no labelled images in split {split!r}: pass one it has, "

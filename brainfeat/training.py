@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from brainfeat import runtime
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
 from brainfeat.calibration import fit_temperature, softmax
-from brainfeat.errors import HeadError, TableError
+from brainfeat.errors import CacheError, HeadError, ParameterError, TableError
 from brainfeat.evaluation import Evaluation, measure
 from brainfeat.heads import head_scores, make_head, needs_validation
 from brainfeat.splitting import make_folds, split_rows
@@ -25,6 +25,12 @@ _PROBES = 16
 _CV_VAL_FRACTION = 0.15
 # Heads whose scores are margins: the softmax of a margin is no probability before it is scaled.
 _MARGIN_HEADS = ("svm", "linear-svm")
+# What make_head takes beside the parameters of a head.
+_RESERVED = frozenset({"n_jobs", "name", "random_state"})
+# The largest seed that scikit-learn takes.
+_SEED_LIMIT = 2**32
+# What scikit-learn raises on parameters that it cannot work with.
+_HEAD_ERRORS = (ArithmeticError, NotImplementedError, TypeError, ValueError)
 
 
 def fit_head(
@@ -53,7 +59,8 @@ def fit_head(
     head : str
         One of :data:`brainfeat.heads.HEAD_NAMES`.
     params : mapping or None
-        Constructor parameters of the head, such as ``{"C": 10}``.
+        Constructor parameters of the head, such as ``{"C": 10}``. A ``class_weight`` by class has
+        the names of the classes as its keys, or their indices.
     val_fraction : float
         Share of the training images (of all, without splits) held out for validation.
     test_fraction : float
@@ -78,6 +85,10 @@ def fit_head(
         The labels, groups or splits do not allow it.
     HeadError
         The head or one of its parameters is unknown or out of range.
+    CacheError
+        The features are not finite.
+    ParameterError
+        `group_by` or `random_state` is not one of the values above.
     """
     if not isinstance(cache, FeatureCache):
         with FeatureCache.open(cache) as opened:
@@ -93,13 +104,20 @@ def fit_head(
                 random_state=random_state,
             )
     started = time.perf_counter()
-    recipe = _HeadRecipe(head=head, params=dict(params or {}), random_state=random_state)
+    _check_options(group_by, random_state)
+    recipe = _HeadRecipe(
+        head=head,
+        params=_read_params(head, params, cache.class_names),
+        class_names=cache.class_names,
+        random_state=random_state,
+    )
     recipe.make()
     data = _Data.read(cache, group_by)
     parts = _split(data, cache, val_fraction, test_fraction, random_state)
+    folds = None if cv is None else _make_folds(data, parts, cv, random_state)
     fitted = _fit(recipe, data, parts["train"], parts["val"])
     val = fitted.measure(data, parts["val"])
-    folds = None if cv is None else _cross_validate(recipe, data, parts, cv, n_jobs)
+    cross_validated = None if folds is None else _cross_validate(recipe, data, folds, n_jobs)
     if not needs_validation(head):
         everything = np.concatenate([parts["train"], parts["val"]])
         fitted = _Fitted(recipe.fit(data, everything), fitted.temperature)
@@ -107,14 +125,15 @@ def fit_head(
     training = {
         "split": {name: len(images) for name, images in parts.items()},
         "rows": {name: len(data.rows_of(images)) for name, images in parts.items()},
+        "held_out": _name_held_out(cache, parts),
         "refitted_on_val": not needs_validation(head),
         "val": val.to_dict(),
         "test": None if test is None else test.to_dict(),
-        "cv": folds,
+        "cv": cross_validated,
         "history": getattr(fitted.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),
         "group_by": "column" if data.groups is not None else "none",
-        "random_state": random_state,
+        "random_state": int(random_state),
         "cache_sha256": cache.content_sha256,
         "versions": runtime.versions(),
         "seconds": time.perf_counter() - started,
@@ -129,6 +148,44 @@ def fit_head(
         training=training,
         probe=_make_probe(data.X, random_state),
     )
+
+
+def _check_options(group_by: str, random_state: int) -> None:
+    if group_by not in get_args(GroupBy):
+        raise ParameterError(
+            f"group_by must be one of {', '.join(get_args(GroupBy))}, got {group_by!r}"
+        )
+    if not isinstance(random_state, int | np.integer) or not 0 <= random_state < _SEED_LIMIT:
+        raise ParameterError(
+            f"random_state must be an integer from 0 to {_SEED_LIMIT - 1}, got {random_state!r}"
+        )
+
+
+def _read_params(
+    head: str, params: Mapping[str, Any] | None, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return parameters that a bundle can hold: plain numbers, class weights by name."""
+    given = {name: _plain(value) for name, value in (params or {}).items()}
+    if reserved := sorted(_RESERVED & set(given)):
+        raise HeadError(
+            f"the {head} head has no parameter {', '.join(map(repr, reserved))}; the seed and the "
+            "number of processes are options of their own"
+        )
+    weights = given.get("class_weight")
+    if isinstance(weights, Mapping):
+        names: dict[Any, str] = {name: name for name in class_names}
+        names.update(enumerate(class_names))
+        if unknown := [key for key in weights if key not in names]:
+            raise HeadError(
+                f"class_weight has {', '.join(map(repr, unknown))}, which is none of the classes "
+                f"{', '.join(class_names)}"
+            )
+        given["class_weight"] = {names[key]: _plain(weight) for key, weight in weights.items()}
+    return given
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,19 +209,25 @@ class _Data:
         if len(present) < 2:
             names = ", ".join(cache.class_names[label] for label in present) or "none"
             raise TableError(
-                f"{cache.path} has labelled images of {len(present)} class ({names}); "
+                f"{cache.path} has labelled images of too few classes ({names}); "
                 "a classifier needs two or more"
             )
         groups = cache.groups[rows]
         if group_by == "column" and not groups.any():
             raise TableError(f"{cache.path} has no groups; give the table a group column")
         grouped = group_by != "none" and bool(groups.any())
+        X = cache.X[rows]
+        if bad := int((~np.isfinite(X)).any(axis=1).sum()):
+            raise CacheError(
+                f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
+                "extract them anew, in float32"
+            )
         view = cache.view[rows]
         _, place = np.unique(cache.paths[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
         first[place[view == 0]] = np.flatnonzero(view == 0)
         return cls(
-            X=cache.X[rows],
+            X=X,
             y=y,
             image=first[place],
             images=np.flatnonzero(view == 0),
@@ -186,18 +249,25 @@ class _HeadRecipe:
 
     head: str
     params: dict[str, Any]
+    class_names: tuple[str, ...]
     random_state: int
 
     def make(self) -> Any:
-        return make_head(self.head, random_state=self.random_state, **self.params)
+        params = dict(self.params)
+        if isinstance(weights := params.get("class_weight"), dict):
+            params["class_weight"] = {
+                self.class_names.index(name): weight for name, weight in weights.items()
+            }
+        return make_head(self.head, random_state=int(self.random_state), **params)
 
     def fit(self, data: _Data, train: Rows, val: Rows | None = None) -> Any:
         rows = data.rows_of(train)
         stopping = {} if val is None else {"validation_data": (data.X[val], data.y[val])}
         try:
             return self.make().fit(data.X[rows], data.y[rows], **stopping)
-        except (ValueError, TypeError) as error:
-            raise HeadError(f"the {self.head} head cannot be fitted: {error}") from error
+        except _HEAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise HeadError(f"the {self.head} head cannot be fitted: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -208,8 +278,9 @@ class _Fitted:
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         try:
             scores = head_scores(self.estimator, X)
-        except ValueError as error:
-            raise HeadError(f"the fitted head cannot predict: {error}") from error
+        except _HEAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise HeadError(f"the fitted head cannot predict: {reason}") from error
         return softmax(scores, temperature=self.temperature)
 
     def measure(self, data: _Data, images: Rows) -> Evaluation:
@@ -238,6 +309,14 @@ def _split(
     if not len(parts["val"]):
         parts["train"], parts["val"] = _take_val(data, parts["train"], val_fraction, random_state)
     return parts
+
+
+def _name_held_out(cache: FeatureCache, parts: Mapping[str, Rows]) -> dict[str, list[str]] | None:
+    """Name the images that were held out where the table does not say it, for `evaluate`."""
+    if cache.splits.any():
+        return None
+    rows = np.flatnonzero(cache.mask(views=True))
+    return {name: cache.image_ids(rows[parts[name]]) for name in ("val", "test")}
 
 
 def _take_val(data: _Data, images: Rows, fraction: float, random_state: int) -> tuple[Rows, Rows]:
@@ -269,32 +348,37 @@ def _check_classes(data: _Data, parts: Mapping[str, Rows]) -> None:
             raise TableError(f"class {name!r} {place}; add training images or drop the class")
 
 
-def _cross_validate(
-    recipe: _HeadRecipe, data: _Data, parts: Mapping[str, Rows], n_folds: int, n_jobs: int | None
-) -> dict[str, Any]:
-    """Fit on all folds but one and predict that one, for each; the test images take no part."""
-    from joblib import Parallel, delayed
-
+def _make_folds(
+    data: _Data, parts: Mapping[str, Rows], n_folds: int, random_state: int
+) -> list[tuple[Rows, Rows]]:
+    """Return the images of each fold's train and test; the test part of the table is in none."""
     images = np.sort(np.concatenate([parts["train"], parts["val"]]))
     folds = make_folds(
         data.y[images],
         n_folds=n_folds,
         groups=data.groups_of(images),
         class_names=data.class_names,
-        random_state=recipe.random_state,
+        random_state=random_state,
     )
-    jobs = Parallel(n_jobs=min(n_folds, n_jobs or runtime.usable_cores()))
-    predicted = jobs(
-        delayed(_predict_fold)(recipe, data, images[train], images[test]) for train, test in folds
-    )
-    probabilities = np.empty((len(images), len(data.class_names)))
-    evaluations = []
-    for (_, test), fold in zip(folds, predicted, strict=True):
-        probabilities[test] = fold
-        evaluations.append(measure(data.y[images[test]], fold, class_names=data.class_names))
-    pooled = measure(data.y[images], probabilities, class_names=data.class_names)
+    return [(images[train], images[test]) for train, test in folds]
+
+
+def _cross_validate(
+    recipe: _HeadRecipe, data: _Data, folds: list[tuple[Rows, Rows]], n_jobs: int | None
+) -> dict[str, Any]:
+    """Fit on all folds but one and predict that one, for each."""
+    from joblib import Parallel, delayed
+
+    jobs = Parallel(n_jobs=min(len(folds), n_jobs or runtime.usable_cores()))
+    predicted = jobs(delayed(_predict_fold)(recipe, data, train, test) for train, test in folds)
+    evaluations = [
+        measure(data.y[test], fold, class_names=data.class_names)
+        for (_, test), fold in zip(folds, predicted, strict=True)
+    ]
+    images = np.concatenate([test for _, test in folds])
+    pooled = measure(data.y[images], np.concatenate(predicted), class_names=data.class_names)
     return {
-        "n_folds": n_folds,
+        "n_folds": len(folds),
         "out_of_fold": pooled.to_dict(),
         **{
             name: _spread([getattr(evaluation, name) for evaluation in evaluations])

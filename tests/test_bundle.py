@@ -789,14 +789,14 @@ def test_loading_runs_imports_starts_and_writes_nothing(saved, craft, tmp_path):
                 events.append(("refused", (path,)))
         for event, args in list(events):
             if event == "open":
-                event = f"open {{args[1]}}"
+                event = f"open {{args[1].strip('b')}}"
             if event == "compile" and args[0].startswith(b"{{'descr': '<"):
                 event = "numpy header"
             print(event)
     """
     events = run(script).splitlines()
     assert events.count("refused") == len(bad)
-    harmless = {"refused", "open rb", "numpy header", "builtins.id", "object.__getattr__"}
+    harmless = {"refused", "open r", "numpy header", "builtins.id", "object.__getattr__"}
     assert set(events) <= harmless
 
 
@@ -812,7 +812,7 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
         crafted = Path({str(tmp_path / "crafted.h5")!r})
         refused = 0
         for good in map(Path, {[str(saved[head]) for head in ("dense", "svm", "knn")]!r}):
-            for _ in range(100):
+            for _ in range(40):
                 data = bytearray(good.read_bytes())
                 data[rng.integers(512, len(data))] ^= 1 << int(rng.integers(8))
                 crafted.write_bytes(data)
@@ -823,4 +823,4 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
                     refused += 1
         print(refused)
     """
-    assert int(run(script)) > 250
+    assert int(run(script)) > 100

@@ -1,5 +1,6 @@
 """The documentation says what the code does: its examples run and its tables agree."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -8,7 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
@@ -175,9 +176,65 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("name", brainfeat.__all__)
-def test_public_name_is_documented(name: str) -> None:
+def test_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: brainfeat\.{name}$", read("reference/api.md"), re.MULTILINE)
-    assert inspect.getdoc(getattr(brainfeat, name))
+
+
+def find_object(name: str) -> object:
+    """Return what a full name of the API page stands for."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        with suppress(ImportError):
+            found: object = importlib.import_module(".".join(parts[:length]))
+            for part in parts[length:]:
+                found = getattr(found, part)
+            return found
+    raise AssertionError(f"{name} cannot be imported")
+
+
+API_CALLABLES = [
+    name for _, name in re.findall(r"\.\. auto(function|class):: (\S+)", read("reference/api.md"))
+]
+
+
+@pytest.mark.parametrize("name", API_CALLABLES)
+def test_docstring_describes_what_the_reference_shows(name: str) -> None:
+    documented = find_object(name)
+    text = inspect.getdoc(documented) or ""
+    assert text.strip()
+    if inspect.isfunction(documented):
+        section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.M | re.S)
+        assert section, "no Parameters section"
+        entries = re.findall(r"^\*{0,2}(\w[\w, ]*?)(?: :.*)?$", section[1], re.MULTILINE)
+        described = {entry for line in entries for entry in line.split(", ")}
+        parameters = set(inspect.signature(documented).parameters)
+        assert described <= parameters
+        assert parameters <= set(re.findall(r"\w+", section[1]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_calls_in_python_blocks_fit_the_signatures(page: Path) -> None:
+    for block in blocks(page):
+        if block.kind == "python":
+            check_calls(ast.parse(block.text))
+
+
+def check_calls(tree: ast.Module) -> None:
+    """Bind every call of a public name, without running it."""
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "brainfeat"
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        words = ast.unparse(node.func).removeprefix("brainfeat.").split(".")
+        if words[0] in imported or ast.unparse(node.func).startswith("brainfeat."):
+            called = find_object(".".join(["brainfeat", *words]))
+            keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+            inspect.signature(called).bind(*node.args, **keywords)
 
 
 SOURCES = Path(brainfeat.__file__).parent

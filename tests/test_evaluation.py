@@ -234,6 +234,7 @@ class FakeBundle:
     """A head whose feature is the probability of glioma."""
 
     class_names = ("glioma", "notumor")
+    training: dict[str, object] = {}
 
     def check_spec(self, spec):
         if spec != "spec":

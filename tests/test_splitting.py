@@ -83,6 +83,13 @@ def test_every_class_is_in_every_part(data, seed):
     assert all(set(parts[y == label]) == {"train", "val", "test"} for label in np.unique(y))
 
 
+def test_a_class_of_as_few_groups_as_parts_gives_one_to_each():
+    y, groups = np.repeat([0, 1], 30), np.arange(60) // 10
+    for seed in range(10):
+        parts = split_rows(y, fractions=FRACTIONS, groups=groups, random_state=seed)
+        assert all(set(parts[y == label]) == {"train", "val", "test"} for label in (0, 1))
+
+
 @untimed
 @given(y=labels(), seed=seeds, n_groups=st.integers(4, 12))
 def test_groups_of_mixed_classes_are_split_whole_or_refused(y, seed, n_groups):

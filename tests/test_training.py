@@ -7,15 +7,20 @@ import textwrap
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from brainfeat import training
+from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
-from brainfeat.errors import BrainfeatError, HeadError, TableError
-from brainfeat.heads import HEAD_NAMES
+from brainfeat.calibration import fit_temperature
+from brainfeat.errors import BrainfeatError, CacheError, HeadError, ParameterError, TableError
+from brainfeat.evaluation import evaluate
+from brainfeat.heads import HEAD_NAMES, make_head
 from brainfeat.splitting import make_folds
 from brainfeat.training import fit_head
 
@@ -202,10 +207,53 @@ def test_val_figures_are_of_the_head_that_has_not_seen_val(make_cache):
     assert bundle.training["val"]["log_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_refitted_head_is_that_of_train_and_val(make_cache):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    expected = model.fit(X[:96], y[:96])[-1].coef_
+    assert np.array_equal(bundle.estimator[-1].coef_, expected)
+
+
+def test_the_temperature_of_margins_is_that_of_the_head_that_has_not_seen_val(make_cache):
+    X, y = draw(spread=0.6)
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), head="svm")
+    model = make_head("svm", random_state=0).fit(X[:72], y[:72])
+    expected = fit_temperature(model.decision_function(X[72:96]), y[72:96])
+    assert bundle.temperature == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("head", HEAD_NAMES)
 def test_only_margins_get_a_temperature(make_cache, head):
     bundle = fit(make_cache(*draw()), head=head)
     assert (bundle.temperature != 1.0) is (head in {"svm", "linear-svm"})
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=8, max_size=30),
+    fraction=st.floats(0.1, 0.5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_val_and_train_share_no_group_and_leave_no_image_out(sizes, fraction, seed):
+    number = np.repeat(np.arange(len(sizes)), sizes)
+    y, rows = number % 2, np.arange(number.size)
+    data = training._Data(
+        X=np.zeros((rows.size, 1), np.float32),
+        y=y,
+        image=rows,
+        images=rows,
+        groups=np.char.mod("p%d", number),
+        class_names=("a", "b"),
+    )
+    train, val = training._take_val(data, rows, fraction, seed)
+    assert sorted([*train, *val]) == rows.tolist()
+    assert not set(number[train]) & set(number[val])
+    for label in (0, 1):
+        share = fraction * (y == label).sum()
+        assert abs((y[val] == label).sum() - share) <= max(sizes[label::2])
 
 
 # What cannot be trained on
@@ -266,6 +314,33 @@ def test_an_unknown_head_is_refused(make_cache):
     assert "unknown head 'resnet'" in refuse(HeadError, make_cache(*draw()), head="resnet")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(make_cache, value):
+    X, y = draw()
+    X[5, 5] = value
+    assert "not finite in 1 of 120 rows" in refuse(CacheError, make_cache(X, y))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("group_by", "patient"),
+        ("random_state", -1),
+        ("random_state", 1.5),
+        ("random_state", 2**32),
+    ],
+)
+def test_an_option_out_of_range_is_refused_by_name(make_cache, option, value):
+    message = refuse(ParameterError, make_cache(*draw()), **{option: value})
+    assert option in message
+    assert repr(value) in message
+
+
+def test_folds_that_cannot_be_made_are_refused_before_anything_is_fitted(make_cache, fitted_rows):
+    refuse(TableError, make_cache(*draw(40)), cv=20)
+    assert not fitted_rows
+
+
 @pytest.mark.parametrize(
     ("head", "params", "name"),
     [
@@ -273,6 +348,14 @@ def test_an_unknown_head_is_refused(make_cache):
         ("svm", {"C": -1.0}, "C"),
         ("logistic", {"C": "big"}, "C"),
         ("knn", {"n_neighbors": 0}, "n_neighbors"),
+        ("knn", {"n_neighbors": 500}, "n_neighbors = 500"),
+        ("lda", {"shrinkage": 0.5}, "shrinkage"),
+        ("svm", {"C": 10**400}, "too large"),
+        ("svm", {"random_state": 3}, "random_state"),
+        ("logistic", {"n_jobs": 3}, "n_jobs"),
+        ("logistic", {"name": "svm"}, "no parameter 'name'"),
+        ("svm", {"class_weight": {"glioblastoma": 2}}, "'glioblastoma'.*glioma, meningioma"),
+        ("svm", {"class_weight": {4: 2}}, "class_weight has 4"),
         ("dense", {"layers": 3}, "layers"),
         ("dense", {"dropout": 2}, "dropout"),
     ],
@@ -397,6 +480,32 @@ def test_the_training_record_names_seed_digest_and_versions(make_cache):
     json.dumps(bundle.training, allow_nan=False)
 
 
+@pytest.mark.parametrize("head", ["dense", "logistic"])
+@pytest.mark.parametrize("keys", [("glioma", "pituitary"), (0, 3)])
+def test_class_weights_are_by_name_and_survive_the_file(make_cache, tmp_path, head, keys):
+    X, y = draw(spread=0.6)
+    path = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [72, 24, 24]))
+    params = {
+        **QUICK.get(head, {}),
+        "class_weight": dict(zip(keys, (5.0, np.int64(2)), strict=True)),
+    }
+    bundle = fit_head(path, head=head, params=params)
+    by_name = {"glioma": 5.0, "pituitary": 2}
+    assert bundle.training["class_weight"] == bundle.params["class_weight"] == by_name
+    back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
+    assert back.params["class_weight"] == by_name
+    by_hand = make_head(head, random_state=0, **{**params, "class_weight": {0: 5.0, 3: 2.0}})
+    rows = slice(72) if head == "dense" else slice(96)
+    stopping = {"validation_data": (X[72:96], y[72:96])} if head == "dense" else {}
+    by_hand.fit(X[rows], y[rows], **stopping)
+    assert np.allclose(back.predict_proba(X), by_hand.predict_proba(X), atol=1e-6)
+
+
+def test_parameters_that_are_numpy_numbers_are_stored(make_cache, tmp_path):
+    bundle = fit_head(make_cache(*draw()), head="knn", params={"n_neighbors": np.int64(3)})
+    assert HeadBundle.load(bundle.save(tmp_path / "head.h5")).params == {"n_neighbors": 3}
+
+
 def test_the_dense_heads_history_is_recorded(make_cache):
     history = fit(make_cache(*draw()), head="dense").training["history"]
     assert len(history["loss"]) == len(history["val_loss"]) == 3
@@ -443,3 +552,26 @@ def test_tensorflow_is_imported_only_to_train_the_dense_head(make_cache, tmp_pat
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_evaluate_takes_the_images_that_the_fit_held_out(make_cache) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    X = rng.normal(size=(120, 8)) + y[:, None]
+    path = make_cache(X, y)
+    bundle = fit_head(path, head="lda")
+    for split in ("val", "test"):
+        assert evaluate(bundle, path, split=split).n == bundle.training["split"][split] == 18
+    assert evaluate(bundle, path).to_dict() == bundle.training["test"]
+    with FeatureCache.open(path) as cache:
+        assert not any(name in str(bundle.training) for name in cache.paths)
+
+
+def test_evaluate_refuses_a_cache_of_which_the_fit_held_nothing_out(make_cache) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    bundle = fit_head(make_cache(rng.normal(size=(120, 8)), y), head="lda")
+    names = [f"other-{row}.png" for row in range(120)]
+    other = make_cache(rng.normal(size=(120, 8)), y, name="other.h5", paths=names)
+    with pytest.raises(CacheError, match="held no images of it out as 'test'"):
+        evaluate(bundle, other)

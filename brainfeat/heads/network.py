@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ class Rows:
     X: npt.NDArray[Any]
     codes: npt.NDArray[np.intp]
     weights: npt.NDArray[np.float64]
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
+        """Copy the rows where `mask` is true."""
+        return Rows(self.X[mask], self.codes[mask], self.weights[mask])
 
 
 @dataclass
@@ -136,8 +140,11 @@ def train_network(
     keras = import_keras()
     steps = -(-len(rows.X) // batch_size)
     backend = keras.backend.backend()
+    optimizer = keras.optimizers.Adam(learning_rate)
+    # Left to the first traced step, each of its variables costs TensorFlow two graphs, never freed.
+    optimizer.build(network.trainable_variables)
     network.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float32"),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32")],
         # One call an epoch: a call costs more than the arithmetic of a step this small.
@@ -152,14 +159,18 @@ def train_network(
         logs.update(score(layers))
         network.stop_training = stopping.record(logs, layers)
 
-    network.fit(
-        _make_batches(keras, rows, batch_size=batch_size, epochs=epochs, rng=rng),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=verbose,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=close_epoch)],
-    )
+    batches = _batches_class()(rows, batch_size=batch_size, epochs=epochs, rng=rng)
+    try:
+        network.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=verbose,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=close_epoch)],
+        )
+    finally:
+        batches.release()
     if not all(np.isfinite(array).all() for layer in stopping.best_layers for array in layer):
         raise HeadError(
             f"training diverged with learning_rate={learning_rate}: the weights are not finite; "
@@ -167,41 +178,56 @@ def train_network(
         )
 
 
-def _make_batches(
-    keras: ModuleType, rows: Rows, *, batch_size: int, epochs: int, rng: np.random.Generator
-) -> Any:
-    """Lay the batches of all epochs in a row: Keras then makes one iterator, not one an epoch."""
-    n = len(rows.X)
-    steps = -(-n // batch_size)
-    seed = int(rng.integers(SEED_LIMIT))
+@cache
+def _batches_class() -> Any:
+    """Make the class of the training data, whose base is known once Keras is imported."""
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
+    class Batches(import_keras().utils.PyDataset):  # type: ignore[misc]
+        """The batches of all epochs in a row: Keras then makes one iterator, not one an epoch."""
+
+        def __init__(
+            self, rows: Rows, *, batch_size: int, epochs: int, rng: np.random.Generator
+        ) -> None:
             super().__init__()
-            self._shuffled = (-1, np.empty(0, np.intp))
+            self._rows = rows
+            self._batch_size = batch_size
+            self._steps = -(-len(rows.X) // batch_size)
+            self._epochs = epochs
+            self._seed = int(rng.integers(SEED_LIMIT))
+            self._shuffled = ((-1, -1), np.empty(0, np.intp))
 
         @property
         def num_batches(self) -> int:
-            return epochs * steps
+            return self._epochs * self._steps
 
         def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], ...]:
-            epoch, step = divmod(index, steps)
-            chosen = self._shuffle(epoch)[step * batch_size : (step + 1) * batch_size]
+            epoch, step = divmod(index, self._steps)
+            rows = self._rows
+            start = step * self._batch_size
+            chosen = self._shuffle(epoch, len(rows.X))[start : start + self._batch_size]
             return (
                 rows.X[chosen],
                 rows.codes[chosen].astype(np.int32),
                 rows.weights[chosen].astype(np.float32),
             )
 
-        def _shuffle(self, epoch: int) -> npt.NDArray[np.intp]:
+        def release(self) -> None:
+            """Let go of the rows: TensorFlow never frees a generator that it has read from.
+
+            What it still reads ahead is empty.
+            """
+            rows = self._rows
+            self._rows = rows.take(np.zeros(len(rows.X), dtype=bool))
+
+        def _shuffle(self, epoch: int, n: int) -> npt.NDArray[np.intp]:
             # Keras may read with two iterators at once, so an order depends on its epoch alone.
             shuffled = self._shuffled
-            if shuffled[0] != epoch:
-                order = np.random.default_rng([seed, epoch]).permutation(n)
-                shuffled = self._shuffled = (epoch, order)
+            if shuffled[0] != (epoch, n):
+                order = np.random.default_rng([self._seed, epoch]).permutation(n)
+                shuffled = self._shuffled = ((epoch, n), order)
             return shuffled[1]
 
-    return Batches()
+    return Batches
 
 
 def _read_layers(network: Any) -> list[Layer]:
