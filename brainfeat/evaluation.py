@@ -202,7 +202,13 @@ def _select(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> npt.NDAr
         return cache.mask(split)
     rows = np.flatnonzero(labelled)
     chosen = np.zeros_like(labelled)
-    chosen[rows[np.isin(cache.image_ids(rows), held_out)]] = True
+    found = rows[np.isin(cache.image_ids(rows), held_out)]
+    if 0 < len(found) < len(held_out):
+        raise CacheError(
+            f"the cache has {len(found)} of the {len(held_out)} images that this head held out as "
+            f"{split!r}: files were renamed or removed; fit the head anew"
+        )
+    chosen[found] = True
     return chosen
 
 

@@ -139,6 +139,8 @@ def extract(
         Name of a base, which `weights`, `scaling`, `input_size` and `precision` then complete (see
         :func:`brainfeat.backbones.load_backbone`); or a callable from float32 images (n, h, w, 3)
         to float32 features (n, d) with the attributes ``spec`` and ``recipe``.
+    weights, scaling, input_size, precision
+        As in :func:`brainfeat.backbones.load_backbone`, where `backbone` is a name.
     augment : int
         Augmented views to add to each image of the train split, or to every labelled image where
         the table has no splits.
@@ -176,6 +178,23 @@ def extract(
         An option is unknown or out of range.
     WeightsError
         The weights are missing or wrong.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from brainfeat import read_table
+    >>> from brainfeat.phantoms import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     table = read_table(write_phantoms(f"{folder}/slices", patients_per_class=2, size=48))
+    ...     result = extract(
+    ...         table,
+    ...         f"{folder}/features.h5",
+    ...         backbone="mobilenet-0.75",
+    ...         weights="random",
+    ...         input_size=32,
+    ...     )
+    >>> result.rows, result.computed
+    (32, 32)
     """
     started = time.perf_counter()
     output = Path(output)

@@ -89,6 +89,24 @@ def fit_head(
         The features are not finite.
     ParameterError
         `group_by` or `random_state` is not one of the values above.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from brainfeat import extract, read_table
+    >>> from brainfeat.phantoms import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     table = read_table(write_phantoms(f"{folder}/slices", patients_per_class=6, size=48))
+    ...     result = extract(
+    ...         table,
+    ...         f"{folder}/features.h5",
+    ...         backbone="mobilenet-0.75",
+    ...         weights="random",
+    ...         input_size=32,
+    ...     )
+    ...     bundle = fit_head(result.output, head="svm", params={"C": 10})
+    >>> sum(bundle.training["split"].values())
+    96
     """
     if not isinstance(cache, FeatureCache):
         with FeatureCache.open(cache) as opened:

@@ -153,6 +153,7 @@ def test_from_arrays_refuses_what_makes_no_head(
         ({"dropout": 1.0}, "dropout"),
         ({"epochs": 0}, "epochs"),
         ({"hidden_units": (0,)}, "hidden_units"),
+        ({"hidden_units": (8,) * 10}, "nine at most"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"class_weight": "heavy"}, "class_weight"),
         ({"validation_fraction": 1.0}, "validation_fraction"),

@@ -575,3 +575,13 @@ def test_evaluate_refuses_a_cache_of_which_the_fit_held_nothing_out(make_cache) 
     other = make_cache(rng.normal(size=(120, 8)), y, name="other.h5", paths=names)
     with pytest.raises(CacheError, match="held no images of it out as 'test'"):
         evaluate(bundle, other)
+
+
+def test_evaluate_refuses_a_part_of_the_images_that_the_fit_held_out(make_cache) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    X = rng.normal(size=(120, 8))
+    bundle = fit_head(make_cache(X, y), head="lda")
+    part = make_cache(X[:60], y[:60], name="part.h5")
+    with pytest.raises(CacheError, match="of the 18 images that this head held out as 'test'"):
+        evaluate(bundle, part)

@@ -26,8 +26,10 @@ def _is_class_weight(value: object) -> bool:
 
 _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "hidden_units": (
-        "a tuple or list of positive integers",
-        lambda value: isinstance(value, tuple | list) and all(map(_is_count, value)),
+        "a tuple or list of positive integers, nine at most",
+        lambda value: (
+            isinstance(value, tuple | list) and len(value) < 10 and all(map(_is_count, value))
+        ),
     ),
     "dropout": (
         "a number from 0 to below 1",
