@@ -1,6 +1,8 @@
 """Tests of the dense head."""
 
+import gc
 import random
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,18 @@ def fitted(data: tuple[np.ndarray, np.ndarray]) -> DenseHead:
     return head.fit(X[:200], y[:200], validation_data=(X[200:], y[200:]))
 
 
-@parametrize_with_checks([DenseHead(epochs=25, learning_rate=0.02, batch_size=16, random_state=0)])
+@parametrize_with_checks(
+    [
+        DenseHead(
+            hidden_units=(8,),
+            dropout=0.1,
+            epochs=12,
+            batch_size=32,
+            learning_rate=0.02,
+            random_state=0,
+        )
+    ]
+)
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -55,6 +68,24 @@ def test_fit_leaves_global_random_state_alone(data: tuple[np.ndarray, np.ndarray
     DenseHead(**{**QUICK, "epochs": 1}).fit(*data)
     assert random.getstate() == before[0]
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_a_fit_lets_go_of_its_training_rows() -> None:
+    X = np.random.default_rng(0).normal(size=(40_000, 64))
+    y = np.arange(40_000) % 2
+
+    def measure() -> int:
+        DenseHead(epochs=1, batch_size=4096, random_state=0).fit(X, y)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first, second = measure(), measure()
+    finally:
+        tracemalloc.stop()
+    rows = 0.85 * 40_000 * 64 * 4
+    assert second - first < rows / 2
 
 
 def test_the_best_epoch_is_the_one_of_least_validation_loss(fitted: DenseHead) -> None:
@@ -172,6 +203,23 @@ def test_validation_rows_of_an_unknown_class_are_refused(
     X, y = data
     with pytest.raises(HeadError, match=r"\[9\]"):
         DenseHead(**QUICK).fit(X, y, validation_data=(X[:1], [9]))
+
+
+def test_one_row_a_class_leaves_nothing_to_hold_out() -> None:
+    with pytest.raises(HeadError, match="no class has a second row"):
+        DenseHead(**QUICK).fit(np.eye(3), ["a", "b", "c"])
+
+
+def test_class_weights_of_unknown_labels_are_refused(
+    data: tuple[np.ndarray, np.ndarray],
+) -> None:
+    with pytest.raises(HeadError, match=r"class_weight has labels \['glioma'\]"):
+        DenseHead(**QUICK, class_weight={"glioma": 2.0}).fit(*data)
+
+
+def test_a_diverging_fit_is_an_error(data: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(HeadError, match="lower learning_rate"):
+        DenseHead(**{**QUICK, "learning_rate": 1e30}).fit(*data)
 
 
 def test_one_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:

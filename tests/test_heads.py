@@ -55,6 +55,14 @@ class TestEveryHead:
         first = head_scores(clone(head).fit(X, y), X)
         np.testing.assert_array_equal(first, head_scores(clone(head).fit(X, y), X))
 
+    def test_labels_may_be_text_and_features_float64(self, name: str, n_classes: int) -> None:
+        X, y = make_data(n_classes)
+        names = np.array(["pituitary", "glioma", "notumor", "meningioma"])[:n_classes]
+        head = make_head(name, random_state=0, **SMALL.get(name, {})).fit(X.astype(float), names[y])
+        assert head.classes_.tolist() == sorted(names)
+        winners = head.classes_[head_scores(head, X).argmax(axis=1)]
+        assert (winners == head.predict(X)).mean() > 0.97
+
 
 @pytest.mark.parametrize("name", HEAD_NAMES)
 def test_an_unknown_parameter_is_named_with_those_accepted(name: str) -> None:
@@ -93,6 +101,29 @@ def test_an_unknown_head_is_refused_with_those_there_are() -> None:
 
 def test_the_dense_head_alone_needs_a_validation_part() -> None:
     assert [name for name in HEAD_NAMES if needs_validation(name)] == ["dense"]
+
+
+def test_a_classical_head_never_imports_tensorflow() -> None:
+    code = (
+        "import sys, numpy as np; from brainfeat.heads import make_head, head_scores\n"
+        "X, y = np.eye(6), [0, 0, 0, 1, 1, 1]\n"
+        "head_scores(make_head('logistic').fit(X, y), X)\n"
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["logistic", "linear-svm", "svm", "random-forest"])
+def test_balanced_class_weights_find_more_of_a_rare_class(name: str) -> None:
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(200, 4)), rng.normal(0.8, 1, size=(10, 4))])
+    y = np.repeat([0, 1], [200, 10])
+    trees = {"n_estimators": 20, "max_depth": 3} if name == "random-forest" else {}
+    plain, balanced = (
+        make_head(name, random_state=0, class_weight=weight, **trees).fit(X, y).predict(X).sum()
+        for weight in (None, "balanced")
+    )
+    assert balanced > plain
 
 
 def test_importing_the_heads_is_light() -> None:
