@@ -22,6 +22,15 @@ from brainfeat.spec import PRECISIONS, SCALINGS, FeatureSpec, Precision, Scaling
 _URL = "https://storage.googleapis.com/"
 _TENSORFLOW = f"{_URL}tensorflow/keras-applications/"
 
+# Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has others' figures.
+_BATCH_PIXELS = {
+    "float32": 16 * 224**2,
+    "bfloat16": 32 * 224**2,
+    "float16": 32 * 224**2,
+    "gpu": 256 * 224**2,
+}
+_LARGEST_BATCH = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -145,6 +154,8 @@ class Backbone:
         As in :class:`brainfeat.spec.FeatureSpec`.
     random_state : int
         Seed of random weights.
+    device : str
+        As :func:`brainfeat.runtime.find_devices` takes it.
 
     Examples
     --------
@@ -160,6 +171,7 @@ class Backbone:
     input_size: int
     precision: Precision
     random_state: int
+    device: str
 
     @property
     def architecture(self) -> Architecture:
@@ -218,29 +230,56 @@ class Backbone:
 
     @cached_property
     def base(self) -> Any:
-        """The Keras model without pooling."""
-        base = _build(self.architecture, self.input_size, self.precision)
-        if self.weights == "random":
-            _randomise(base, self.random_state)
-        else:
-            _load_weights(base, self.weights_file, self.name)
+        """The Keras model without pooling, on the first of the devices."""
+        with runtime.on_device(self.devices[0]):
+            base = _build(self.architecture, self.input_size, self.precision)
+            if self.weights == "random":
+                _randomise(base, self.random_state)
+            else:
+                _load_weights(base, self.weights_file, self.name)
         base.trainable = False
         return base
 
     @cached_property
-    def forward(self) -> runtime.Forward:
-        """The compiled function from images to features."""
+    def devices(self) -> list[str]:
+        """The devices, each of which has a copy of the base; this imports the backend."""
+        return runtime.find_devices(self.device)
+
+    @cached_property
+    def copies(self) -> tuple[runtime.Forward, ...]:
+        """The compiled function from images to features, once for each device."""
+        compiled: list[runtime.Forward] = []
+        for device in self.devices:
+            with runtime.on_device(device):
+                base = self.base if not compiled else self._copy_base()
+                compiled.append(runtime.compile_forward(self._assemble(base), device))
+        return tuple(compiled)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch that computes quickly within the memory that stage one may take."""
+        kind = "gpu" if self.devices[0].startswith("gpu") else self.precision
+        fitting = _BATCH_PIXELS[kind] // self.input_size**2
+        return int(min(max(fitting, 1), _LARGEST_BATCH))
+
+    def _copy_base(self) -> Any:
+        copy = _build(self.architecture, self.input_size, self.precision)
+        copy.set_weights(self.base.get_weights())
+        copy.trainable = False
+        return copy
+
+    def _assemble(self, base: Any) -> Any:
+        """Put the scaling before a base and the pooling, in float32, behind it."""
         keras = runtime.import_keras()
         images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
-        scaled, base = images, self.base
+        scaled = images
         if self.scaling == "weights":
             module = getattr(keras.applications, self.architecture.module)
             scaled = module.preprocess_input(images * 255.0)
             if self.architecture.module == "efficientnet":
                 base = _rescale_efficientnet(base)
         maps = keras.ops.cast(base(scaled), "float32")
-        features = keras.ops.mean(maps, axis=(1, 2))
-        return runtime.compile_forward(keras.Model(images, features))
+        return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)))
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
@@ -254,7 +293,7 @@ class Backbone:
         -------
         ndarray of shape (n, n_features), float32
         """
-        return self.forward(images)
+        return self.copies[0](images)
 
 
 def load_backbone(
@@ -265,6 +304,7 @@ def load_backbone(
     input_size: int = 224,
     precision: Precision = "float32",
     random_state: int = 0,
+    device: str = "auto",
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -284,6 +324,9 @@ def load_backbone(
         What the convolutions compute in; pooling is in float32.
     random_state : int
         Seed of ``weights="random"``.
+    device : str
+        Where it computes: ``"auto"`` is every GPU, or the processor where there is none; others as
+        :func:`brainfeat.runtime.find_devices` takes them. Each device has a copy of the base.
 
     Returns
     -------
@@ -314,6 +357,7 @@ def load_backbone(
         input_size=int(input_size),
         precision=precision,
         random_state=int(random_state),
+        device=device,
     )
 
 

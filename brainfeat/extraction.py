@@ -4,9 +4,7 @@ import hashlib
 import io
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.augmentation import VIEW_LIMIT, Augmentation, augment_image
-from brainfeat.backbones import load_backbone
+from brainfeat.backbones import Backbone, load_backbone
 from brainfeat.cache import (
     CACHE_SCHEMA,
     CHUNK_ROWS,
@@ -27,6 +25,7 @@ from brainfeat.cache import (
     Measured,
     Rejected,
     RowIndex,
+    Shard,
     Source,
     list_shards,
     parts_folder,
@@ -36,6 +35,7 @@ from brainfeat.cache import (
     write_shard,
 )
 from brainfeat.errors import CacheError, ImageReadError, ParameterError, TableError
+from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
 from brainfeat.spec import FeatureSpec, Precision, Scaling
@@ -43,9 +43,14 @@ from brainfeat.storage import as_text
 from brainfeat.table import ImageTable
 
 Image = NDArray[np.float32]
-Progress = Callable[[int, int], None]
+ChosenPrecision = Precision | Literal["auto"]
+Progress = Callable[[int, int, str], None]
 
 _SHARD_SECONDS = 30.0
+# Images of a batch where the backbone is a function that does not say what it likes best.
+_BATCH_SIZE = 32
+# Views that are decoded ahead: a batch that is full at once when the one before it is taken.
+_VIEWS_AHEAD = 32
 
 
 class FeatureExtractor(Protocol):
@@ -81,6 +86,8 @@ class Extraction:
         Images that could not be read, with reasons.
     seconds, images_per_second : float
         Duration of the run, and computed rows a second of it.
+    precision : str
+        What the features were computed in.
     fingerprint : str
         Fingerprint of the spec.
     output : Path
@@ -93,6 +100,7 @@ class Extraction:
     rejected: tuple[Rejected, ...]
     seconds: float
     images_per_second: float
+    precision: str
     fingerprint: str
     output: Path
 
@@ -113,10 +121,11 @@ def extract(
     weights: str | os.PathLike[str] = "imagenet",
     scaling: Scaling = "weights",
     input_size: int = 224,
-    precision: Precision = "float32",
+    precision: ChosenPrecision = "auto",
+    device: str = "auto",
     augment: int = 0,
     augmentation: Augmentation | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     n_jobs: int | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     overwrite: bool = False,
@@ -136,18 +145,23 @@ def extract(
     output : path-like
         The cache to write or to bring up to date. Unfinished rows are kept in ``OUTPUT.parts``.
     backbone : str or FeatureExtractor
-        Name of a base, which `weights`, `scaling`, `input_size` and `precision` then complete (see
-        :func:`brainfeat.backbones.load_backbone`); or a callable from float32 images (n, h, w, 3)
-        to float32 features (n, d) with the attributes ``spec`` and ``recipe``.
-    weights, scaling, input_size, precision
+        Name of a base, which the five options below then complete; or a callable from float32
+        images (n, h, w, 3) to float32 features (n, d) with the attributes ``spec`` and ``recipe``.
+    weights, scaling, input_size, device
         As in :func:`brainfeat.backbones.load_backbone`, where `backbone` is a name.
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        What the convolutions compute in; pooling is in float32. ``"auto"`` goes on in the precision
+        of an output that is there, finished or not; a new one is computed in bfloat16 where the
+        device is natively quicker in it (:func:`brainfeat.runtime.choose_precision`), else in
+        float32.
     augment : int
         Augmented views to add to each image of the train split, or to every labelled image where
         the table has no splits.
     augmentation : Augmentation or None
         Ranges and seed of the views; None takes the defaults with `random_state`.
-    batch_size : int
-        Images that the base sees at once, but no more than the table gives.
+    batch_size : int or None
+        Images that the base sees at once, but no more than the table gives; None takes what suits
+        the device and the size of the images.
     n_jobs : int or None
         Threads that read and decode; None takes all cores.
     on_error : {"skip", "raise"}
@@ -160,7 +174,7 @@ def extract(
     read : callable
         From a binary file object, and a `name` for errors, to a float32 image (h, w, 3) in [0, 1].
     progress : callable or None
-        Called with the number of images done and their total.
+        Called with the number of images done, their total, and the precision.
 
     Returns
     -------
@@ -202,30 +216,34 @@ def extract(
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
-    if isinstance(backbone, str):
-        backbone = load_backbone(
-            backbone,
-            weights=weights,
-            scaling=scaling,
-            input_size=input_size,
-            precision=precision,
-            random_state=random_state,
-        )
     views = (augmentation or Augmentation(random_state=random_state)) if augment else None
     with ExitStack() as stack:
         cache = _open_cache(output, stack, overwrite=overwrite)
+        shards = list_shards(parts_folder(output))
+        if isinstance(backbone, str):
+            if precision == "auto":
+                precision = _find_precision(cache, shards) or runtime.choose_precision(device)
+            backbone = load_backbone(
+                backbone,
+                weights=weights,
+                scaling=scaling,
+                input_size=input_size,
+                precision=precision,
+                random_state=random_state,
+                device=device,
+            )
         spec = _choose_spec(cache, backbone)
-        cache = _check_spec(cache, spec, output, overwrite=overwrite)
+        cache = _check_spec(cache, shards, spec, output, overwrite=overwrite)
         run = _Run(
             table=table,
             backbone=backbone,
             spec=spec,
-            index=_index(output, cache, spec, views, stack),
+            index=_index(cache, shards, spec, views, stack),
             found=found,
             parts=parts_folder(output),
             augment=augment,
             augmentation=views,
-            batch_size=min(batch_size, len(table) * (augment + 1)),
+            batch_size=batch_size,
             read=read,
         )
         run.compute(n_jobs or runtime.usable_cores(), on_error, progress)
@@ -241,14 +259,17 @@ def extract(
         rejected=tuple(run.rejected),
         seconds=seconds,
         images_per_second=run.computed / seconds,
+        precision=spec.precision,
         fingerprint=spec.fingerprint,
         output=output,
     )
 
 
-def _check_options(*, batch_size: int, augment: int, n_jobs: int | None, on_error: str) -> None:
-    if batch_size < 1:
-        raise ParameterError(f"batch size {batch_size}; expected at least 1")
+def _check_options(
+    *, batch_size: int | None, augment: int, n_jobs: int | None, on_error: str
+) -> None:
+    if batch_size is not None and batch_size < 1:
+        raise ParameterError(f"batch size {batch_size}; expected at least 1, or None")
     if not 0 <= augment <= VIEW_LIMIT:
         raise ParameterError(f"{augment} views an image; expected 0 to {VIEW_LIMIT:,}")
     if n_jobs is not None and n_jobs < 1:
@@ -281,6 +302,12 @@ def _open_cache(output: Path, stack: ExitStack, *, overwrite: bool) -> FeatureCa
         raise
 
 
+def _find_precision(cache: FeatureCache | None, shards: Sequence[Shard]) -> Precision | None:
+    """Return the precision of what an earlier run computed."""
+    specs = [cache.spec] if cache is not None else [shard.spec for shard in shards]
+    return specs[0].precision if specs else None
+
+
 def _choose_spec(cache: FeatureCache | None, backbone: FeatureExtractor) -> FeatureSpec:
     """Take the cache's spec where its recipe is this run's: then the base need not be loaded."""
     if cache is not None and cache.provenance.get("recipe") == backbone.recipe:
@@ -289,13 +316,18 @@ def _choose_spec(cache: FeatureCache | None, backbone: FeatureExtractor) -> Feat
 
 
 def _check_spec(
-    cache: FeatureCache | None, spec: FeatureSpec, output: Path, *, overwrite: bool
+    cache: FeatureCache | None,
+    shards: Sequence[Shard],
+    spec: FeatureSpec,
+    output: Path,
+    *,
+    overwrite: bool,
 ) -> FeatureCache | None:
     """Refuse features of another spec, finished or not; set them aside where that is asked for."""
     if not overwrite:
         if cache is not None:
             cache.spec.require(spec, here=f"{output} (--overwrite replaces it)", there="this run")
-        for shard in list_shards(parts_folder(output)):
+        for shard in shards:
             shard.spec.require(
                 spec,
                 here=f"the unfinished {shard.path.parent} (--overwrite discards it)",
@@ -305,8 +337,8 @@ def _check_spec(
 
 
 def _index(
-    output: Path,
     cache: FeatureCache | None,
+    shards: Sequence[Shard],
     spec: FeatureSpec,
     augmentation: Augmentation | None,
     stack: ExitStack,
@@ -315,7 +347,7 @@ def _index(
     ranges = augmentation.to_dict() if augmentation else None
     sources = [
         Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == ranges)
-        for shard in list_shards(parts_folder(output))
+        for shard in shards
         if shard.spec == spec
     ]
     if cache is not None:
@@ -359,7 +391,7 @@ class _Run:
     parts: Path
     augment: int
     augmentation: Augmentation | None
-    batch_size: int
+    batch_size: int | None
     read: Callable[..., Image]
     computed: int = 0
     rejected: list[Rejected] = field(default_factory=list)
@@ -388,50 +420,59 @@ class _Run:
 
     def compute(self, n_jobs: int, on_error: str, progress: Progress | None) -> None:
         """Compute what is missing and write it to shards."""
-        batch = _Batch(self)
+        shards = _ShardWriter(self)
+        computer: BatchComputer[_Item] | None = None
         seen: set[bytes] = set()
+        total = len(self.table)
+        ahead = n_jobs + _VIEWS_AHEAD // (self.augment + 1)
         try:
-            for row, loaded in enumerate(self._load_all(n_jobs)):
+            for row, loaded in enumerate(map_ahead(self._load, total, n_jobs=n_jobs, ahead=ahead)):
                 if loaded.error is not None:
                     self._reject(row, loaded.error, on_error)
-                else:
-                    self.sha256[row] = loaded.sha256
-                    for view, image in loaded.views.items():
-                        key = _key(loaded.sha256, view)
-                        if key not in seen:
-                            seen.add(key)
-                            batch.add(loaded, view, image)
+                self.sha256[row] = loaded.sha256
+                for view, image in loaded.views.items():
+                    key = _key(loaded.sha256, view)
+                    if key not in seen:
+                        seen.add(key)
+                        computer = computer or self._start_computer(shards)
+                        computer.add(_Item(row, view, loaded.sha256, loaded.measured), image)
                 if progress is not None:
-                    progress(row + 1, len(self.table))
-            batch.compute()
+                    waiting = computer and computer.oldest
+                    progress(waiting.row if waiting else row + 1, total, self.spec.precision)
+            if computer is not None:
+                computer.finish()
         finally:
-            batch.save()
-        if len(self.rejected) == len(self.table):
+            if computer is not None:
+                computer.close()
+            shards.save()
+        if progress is not None:
+            progress(total, total, self.spec.precision)
+        if len(self.rejected) == total:
             raise ImageReadError(
-                f"none of the {len(self.table)} images can be read; the first, "
-                f"{self.rejected[0].path}",
+                f"none of the {total} images can be read; the first, {self.rejected[0].path}",
                 self.rejected[0].reason,
             )
+
+    def _start_computer(self, shards: "_ShardWriter") -> "BatchComputer[_Item]":
+        if self.backbone.spec != self.spec:
+            self.spec.require(self.backbone.spec, here="the cache", there="this run")
+        copies: Sequence[Any] = [self.backbone]
+        preferred = _BATCH_SIZE
+        if isinstance(self.backbone, Backbone):
+            copies, preferred = self.backbone.copies, self.backbone.batch_size
+        size = self.spec.input_size
+        return BatchComputer(
+            copies,
+            batch_size=min(self.batch_size or preferred, len(self.table) * (self.augment + 1)),
+            image_shape=(size, size, 3),
+            n_features=self.spec.n_features,
+            receive=shards.receive,
+        )
 
     def _reject(self, row: int, error: ImageReadError, on_error: str) -> None:
         if on_error == "raise":
             raise error
         self.rejected.append(Rejected(path=self.table.paths[row], reason=error.reason))
-
-    def _load_all(self, n_jobs: int) -> Iterator[_Loaded]:
-        """Load images in order by threads that are a few batches ahead, never more."""
-        ahead = 2 * self.batch_size + n_jobs
-        waiting: deque[Future[_Loaded]] = deque()
-        with ThreadPoolExecutor(n_jobs, thread_name_prefix="brainfeat") as threads:
-            try:
-                for row in range(len(self.table)):
-                    waiting.append(threads.submit(self._load, row))
-                    if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                threads.shutdown(cancel_futures=True)
 
     def _load(self, row: int) -> _Loaded:
         """Read one file once: the bytes that are hashed are those that are decoded."""
@@ -467,63 +508,52 @@ class _Run:
         return augment_image(image, sha256=sha256, view=view, augmentation=self.augmentation)
 
 
-class _Batch:
-    """Images on their way to the backbone, and features on their way to a shard."""
+@dataclass(frozen=True)
+class _Item:
+    """One view of one image on its way from the decoder to a shard."""
+
+    row: int
+    view: int
+    sha256: bytes
+    measured: Measured | None
+
+
+class _ShardWriter:
+    """Features that were computed, on their way to a shard."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
-        size = run.spec.input_size
-        # One buffer, so that the base sees one shape: what a short last batch leaves is padding.
-        self._images = np.zeros((run.batch_size, size, size, 3), np.float32)
-        self._waiting: list[tuple[_Loaded, int]] = []
-        self._done: list[tuple[_Loaded, int]] = []
+        self._items: list[_Item] = []
         self._features: list[Image] = []
         self._since = time.monotonic()
 
-    def add(self, loaded: _Loaded, view: int, image: Image) -> None:
-        self._images[len(self._waiting)] = image
-        self._waiting.append((loaded, view))
-        if len(self._waiting) == self._run.batch_size:
-            self.compute()
-
-    def compute(self) -> None:
-        """Compute the features of the images that wait; write a shard where it is time."""
-        if not self._waiting:
-            return
-        if self._run.backbone.spec != self._run.spec:
-            self._run.spec.require(self._run.backbone.spec, here="the cache", there="this run")
-        # A copy: a backbone may give a view of its input, or the same buffer each time.
-        features = np.array(self._run.backbone(self._images), np.float32)
-        expected = (self._run.batch_size, self._run.spec.n_features)
-        if features.shape != expected:
-            raise CacheError(f"the backbone gave features {features.shape}, expected {expected}")
-        features = features[: len(self._waiting)]
+    def receive(self, items: list[_Item], features: Image) -> None:
+        """Take the features of a batch."""
         if not np.isfinite(features).all():
             raise CacheError(
                 "the backbone gave features that are not finite; "
                 "use --precision float32, or other weights"
             )
+        self._items.extend(items)
         self._features.append(features)
-        self._done.extend(self._waiting)
-        self._run.computed += len(self._waiting)
-        self._waiting = []
-        if len(self._done) >= CHUNK_ROWS or time.monotonic() - self._since > _SHARD_SECONDS:
+        self._run.computed += len(items)
+        if len(self._items) >= CHUNK_ROWS or time.monotonic() - self._since > _SHARD_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Write the finished rows to a shard; from then on a kill does not lose them."""
-        if not self._done:
+        if not self._items:
             return
         write_shard(
             self._run.parts,
             spec=self._run.spec,
             augmentation=self._run.augmentation.to_dict() if self._run.augmentation else None,
             features=np.concatenate(self._features),
-            sha256=[loaded.sha256 for loaded, _ in self._done],
-            view=[view for _, view in self._done],
-            measured=[loaded.measured for loaded, _ in self._done if loaded.measured],
+            sha256=[item.sha256 for item in self._items],
+            view=[item.view for item in self._items],
+            measured=[item.measured for item in self._items if item.measured],
         )
-        self._done, self._features, self._since = [], [], time.monotonic()
+        self._items, self._features, self._since = [], [], time.monotonic()
 
 
 def _key(sha256: bytes, view: int) -> bytes:
@@ -548,7 +578,7 @@ def _finish(run: _Run, cache: FeatureCache | None, keys: NDArray[np.bytes_], out
                 "to bring it up to date"
             )
         with ExitStack() as stack:
-            index = _index(output, cache, run.spec, run.augmentation, stack)
+            index = _index(cache, list_shards(run.parts), run.spec, run.augmentation, stack)
             try:
                 write_cache(
                     output,

@@ -129,6 +129,17 @@ def test_real_features_are_kerass_own(keras, real_data, size):
     assert_same_features(backbone(ours), expected)
 
 
+def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
+    ours, _ = real_images(keras, real_data, 224)
+    full, half = (
+        load_backbone("vgg16", weights="random", precision=precision)(ours)
+        for precision in ("float32", "bfloat16")
+    )
+    lengths = np.linalg.norm(full, axis=1) * np.linalg.norm(half, axis=1)
+    assert ((full * half).sum(axis=1) / lengths).mean() >= 0.9995
+    assert not np.array_equal(full, half)
+
+
 def test_features_of_real_images_are_those_of_kerass_vgg16(keras, real_data, saved):
     path = saved("vgg16")
     model = kerass_own(keras, "vgg16", weights=None, input_shape=(224, 224, 3))
@@ -178,6 +189,15 @@ class TestOptions:
     def test_features_do_not_depend_on_the_rest_of_the_batch(self, images):
         backbone = random_backbone()
         np.testing.assert_allclose(backbone(images)[1:2], backbone(images[1:2]), rtol=1e-4)
+
+    def test_a_batch_has_fewer_images_the_larger_they_are(self):
+        sizes = [random_backbone(input_size=size).batch_size for size in (32, 224, 448, 4096)]
+        assert sizes == [784, 16, 4, 1]
+        assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
+
+    def test_an_unknown_device_is_refused(self):
+        with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):
+            random_backbone(device="tpu:0").devices  # noqa: B018
 
     def test_the_base_is_frozen(self):
         assert random_backbone().base.trainable_variables == []

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -337,14 +338,20 @@ class TestOthers:
         from brainfeat.backbones import Backbone
 
         calls = []
+        compile_copies = Backbone.copies.func
 
-        def interrupted(self: Backbone, images: np.ndarray) -> np.ndarray:
-            calls.append(len(images))
-            if len(calls) == 3:
-                raise KeyboardInterrupt
-            return self.forward(images)
+        def compile_interrupted(self: Backbone) -> tuple[Any, ...]:
+            (forward,) = compile_copies(self)
 
-        monkeypatch.setattr(Backbone, "__call__", interrupted)
+            def interrupted(images: np.ndarray) -> np.ndarray:
+                calls.append(len(images))
+                if len(calls) == 3:
+                    raise KeyboardInterrupt
+                return forward(images)
+
+            return (interrupted,)
+
+        monkeypatch.setattr(Backbone, "copies", property(compile_interrupted))
         arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
         result = run(*arguments)
         refused(result, "kept in", "f.h5.parts", "go on", code=130)

@@ -240,10 +240,25 @@ class TestCache:
         extract(table, other, backbone=Reusing(), batch_size=2)
         assert contents(other) == contents(finished)
 
-    def test_progress_reaches_the_total(self, table, output):
+    def test_progress_counts_what_is_computed_and_reaches_the_total(self, table, output):
         calls = []
-        run(table, output, progress=lambda done, total: calls.append((done, total)))
-        assert calls == [(done, 6) for done in range(1, 7)]
+
+        class Watched(Blocks):
+            def __call__(self, images):
+                # Only what came back is done, and nothing has.
+                assert all(done <= 2 * len(self.batches) for done, _, _ in calls)
+                return super().__call__(images)
+
+        extract(
+            table,
+            output,
+            backbone=Watched(),
+            batch_size=2,
+            progress=lambda *told: calls.append(told),
+        )
+        done = [count for count, _, _ in calls]
+        assert done == sorted(done)
+        assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
         monkeypatch.setattr(extraction, "_SHARD_SECONDS", -1.0)
@@ -297,7 +312,7 @@ class TestResume:
     def test_a_killed_run_keeps_its_shards(self, table, images, finished, tmp_path):
         output = tmp_path / "killed.h5"
         script = f"""
-            import os, signal, sys
+            import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
             from test_extraction import Blocks, describe, extract, extraction
             from pathlib import Path
@@ -305,6 +320,8 @@ class TestResume:
             class Killed(Blocks):
                 def __call__(self, images):
                     if len(self.batches) == 2:
+                        while len(list(Path({str(parts_folder(output))!r}).glob("*.h5"))) < 2:
+                            time.sleep(0.01)
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
@@ -312,7 +329,9 @@ class TestResume:
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], check=False, timeout=60
+        )
         assert done.returncode == -signal.SIGKILL
         assert not output.exists()
         result, _ = run(table, output)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from brainfeat import runtime
-from brainfeat.errors import MissingDependencyError
+from brainfeat.errors import MissingDependencyError, ParameterError
 
 
 class TestProcessor:
@@ -110,6 +110,98 @@ class TestLayerPrecision:
             assert keras.config.dtype_policy().name == "mixed_float16"
         finally:
             keras.config.set_dtype_policy(before)
+
+
+class TestDevices:
+    @pytest.fixture
+    def gpus(self, monkeypatch):
+        """Let Keras tell of three GPUs and a processor."""
+        there = {"gpu": ["gpu:0", "gpu:1", "gpu:2"], "cpu": ["cpu:0"]}
+        keras = runtime.import_keras()
+        monkeypatch.setattr(
+            keras.distribution, "list_devices", lambda kind=None: there[kind or "gpu"]
+        )
+
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ("auto", ["gpu:0", "gpu:1", "gpu:2"]),
+            ("gpu", ["gpu:0", "gpu:1", "gpu:2"]),
+            ("cpu", ["cpu:0"]),
+            ("gpu:1", ["gpu:1"]),
+            ("GPU:2, gpu:0", ["gpu:2", "gpu:0"]),
+            ("gpu:1,gpu:1,gpu", ["gpu:1", "gpu:0", "gpu:2"]),
+        ],
+    )
+    def test_they_are_found_by_kind_and_by_name(self, gpus, wanted, found):
+        assert runtime.find_devices(wanted) == found
+
+    @pytest.mark.parametrize("wanted", ["gpu:3", "tpu", "", "cpu,gpu:7", "gpu:", "cuda:0"])
+    def test_one_that_is_not_there_is_refused_with_those_that_are(self, gpus, wanted):
+        with pytest.raises(ParameterError, match="there are gpu:0, gpu:1, gpu:2, cpu:0"):
+            runtime.find_devices(wanted)
+
+    def test_without_a_gpu_it_is_the_processor(self):
+        if runtime.accelerators():
+            pytest.skip("there is a GPU here")
+        assert runtime.find_devices() == ["cpu:0"]
+        with pytest.raises(ParameterError, match="no device 'gpu'; there are cpu:0"):
+            runtime.find_devices("gpu")
+
+
+class TestChoosePrecision:
+    @pytest.fixture
+    def machine(self, monkeypatch):
+        """Give a function that says what the processor has, and how much quicker bfloat16 is."""
+
+        def set_machine(features, gain):
+            monkeypatch.setattr(runtime, "find_devices", lambda device="auto": ["cpu:0"])
+            monkeypatch.setattr(runtime, "processor", lambda: {"features": features})
+            monkeypatch.setattr(runtime, "_measure_bfloat16_gain", lambda device: gain)
+
+        return set_machine
+
+    @pytest.mark.parametrize(
+        ("features", "gain", "precision"),
+        [
+            (["avx2", "avx512f", "avx512_bf16", "amx_bf16"], 7.0, "bfloat16"),
+            (["avx2", "avx512f", "avx512_bf16"], 2.0, "bfloat16"),
+            (["avx2", "avx512f", "avx512_bf16"], 0.5, "float32"),
+            (["avx2", "avx512f", "avx512_bf16"], 1.1, "float32"),
+            (["avx2", "avx512f"], 2.0, "float32"),
+            ([], 2.0, "float32"),
+        ],
+    )
+    def test_it_takes_instructions_and_a_gain(self, machine, features, gain, precision):
+        machine(features, gain)
+        assert runtime.choose_precision() == precision
+
+    def test_without_the_instructions_nothing_is_measured(self, machine, monkeypatch):
+        machine(["avx2"], None)
+        monkeypatch.delattr(runtime, "_measure_bfloat16_gain")
+        assert runtime.choose_precision() == "float32"
+
+    @pytest.mark.parametrize(
+        ("capabilities", "precision"),
+        [([(8, 0)], "bfloat16"), ([(9, 0), (8, 6)], "bfloat16"), ([(9, 0), (7, 5)], "float32")],
+    )
+    def test_every_gpu_must_have_it(self, monkeypatch, capabilities, precision):
+        import tensorflow as tf
+
+        names = [f"gpu:{number}" for number in range(len(capabilities))]
+        monkeypatch.setattr(runtime, "find_devices", lambda device="auto": names)
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: capabilities)
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda physical: {"compute_capability": physical},
+        )
+        assert runtime.choose_precision() == precision
+
+    def test_the_measurement_is_a_ratio_and_is_made_once(self):
+        gain = runtime._measure_bfloat16_gain("cpu:0")
+        assert 0.01 < gain < 100
+        assert runtime._measure_bfloat16_gain("cpu:0") == gain
 
 
 class TestForward:

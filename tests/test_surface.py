@@ -21,6 +21,7 @@ OPTIONS = {
         "--scaling",
         "--size",
         "--precision",
+        "--device",
         "--augment",
         "--rotation",
         "--zoom",

@@ -36,10 +36,18 @@ from brainfeat.spec import PRECISIONS, SCALINGS
 )
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    default="float32",
+    type=click.Choice(("auto", *PRECISIONS)),
+    default="auto",
     show_default=True,
-    help="What the convolutions compute in.",
+    help="What the convolutions compute in; auto takes that of an output that is there, else "
+    "bfloat16 where the device is quicker in it, else float32.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Where to compute: auto (all GPUs, else the processor), cpu, gpu, or names such as "
+    "gpu:0,gpu:1. Each device has a copy of the base.",
 )
 @click.option(
     "--augment",
@@ -71,10 +79,10 @@ from brainfeat.spec import PRECISIONS, SCALINGS
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
+    type=options.AutoInteger(),
+    default="auto",
     show_default=True,
-    help="Images that the base sees at once.",
+    help="Images that the base sees at once; auto takes what suits the device and the size.",
 )
 @options.jobs_option
 @click.option(
@@ -138,5 +146,6 @@ def command(
     click.echo(
         f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
         f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
-        f"in {options.format_seconds(result.seconds)} ({result.images_per_second:,.1f} images/s)"
+        f"in {options.format_seconds(result.seconds)} ({result.images_per_second:,.1f} images/s "
+        f"in {result.precision})"
     )

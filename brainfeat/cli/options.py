@@ -35,6 +35,20 @@ jobs_option = click.option(
 )
 
 
+class AutoInteger(click.ParamType[int | None]):
+    """A number from 1, or ``auto``, which is None in Python."""
+
+    name = "auto|integer"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Read what was given."""
+        if value in ("auto", None):
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
 class Interrupted(click.ClickException):
     """Ctrl-C, with a word on what was kept; exit code 130 as for SIGINT in a shell."""
 
@@ -86,8 +100,8 @@ class ProgressLine:
     def __enter__(self) -> Self:
         return self
 
-    def __call__(self, done: int, total: int) -> None:
-        """Show how far it is, if it is time to."""
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show how far it is, if it is time to; the note says in what way."""
         now = time.monotonic()
         if now - self._shown < self._interval and not (self._drawn and done == total):
             return
@@ -95,8 +109,8 @@ class ProgressLine:
         rate = done / max(now - self._started, 1e-9)
         left = (total - done) / rate if rate else 0.0
         text = (
-            f"{self._label}: {done:,} of {total:,} {self._unit} ({done / total:.0%}), "
-            f"{rate:,.1f}/s, {format_seconds(left)} left"
+            f"{self._label}{note and f' in {note}'}: {done:,} of {total:,} {self._unit} "
+            f"({done / total:.0%}), {rate:,.1f}/s, {format_seconds(left)} left"
         )
         if self._terminal:
             click.echo(f"\r{text}\x1b[K", err=True, nl=False)

@@ -1,0 +1,112 @@
+"""Stage one on other backends and on several devices: the same features, in the same order."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from brainfeat.cache import FeatureCache
+from brainfeat.extraction import extract
+from brainfeat.phantoms import write_phantoms
+from brainfeat.table import read_table
+
+OPTIONS = {"weights": "random", "input_size": 64, "precision": "float32", "batch_size": 4}
+BASES = ("vgg16", "mobilenet-0.75")
+
+# Two processors where there is one: what several GPUs are to a backend.
+TWO_DEVICES = {
+    "jax": "import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'",
+    "tensorflow": """
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        half = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [half, half])
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slices")
+    return write_phantoms(folder, patients_per_class=3, slices_per_patient=2, size=64)
+
+
+@pytest.fixture(scope="module")
+def expected(slices, tmp_path_factory):
+    """Features of TensorFlow on one device, by the name of the base."""
+    output = tmp_path_factory.mktemp("expected") / "features.h5"
+    features = {}
+    for name in BASES:
+        extract(read_table(slices), output, backbone=name, overwrite=True, **OPTIONS)
+        with FeatureCache.open(output) as cache:
+            features[name] = cache.X[:]
+    return features
+
+
+def extract_elsewhere(backend, slices, folder):
+    """Run stage one in a process of its own, on two devices; tell what it did."""
+    script = f"""
+        {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
+        import json, sys
+        from brainfeat import FeatureCache, extract, read_table
+        from brainfeat.backbones import load_backbone
+
+        options = {OPTIONS!r}
+        batch_size = options.pop("batch_size")
+        told = {{}}
+        for name in {BASES!r}:
+            backbone = load_backbone(name, **options)
+            calls = [0, 0]
+
+            def watch(place, forward):
+                def call(images):
+                    calls[place] += 1
+                    return forward(images)
+
+                return call
+
+            vars(backbone)["copies"] = tuple(
+                watch(place, forward) for place, forward in enumerate(backbone.copies)
+            )
+            extract(
+                read_table({str(slices)!r}),
+                f"{folder}/{{name}}.h5",
+                backbone=backbone,
+                batch_size=batch_size,
+            )
+            told[name] = {{"devices": backbone.devices, "calls": calls}}
+        told["heavy"] = sorted({{"tensorflow", "jax"}} & set(sys.modules))
+        print(json.dumps(told))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_features_of_two_devices_are_those_of_one(backend, slices, expected, tmp_path):
+    """Batches are dealt to both devices; under JAX, TensorFlow is not even imported."""
+    if backend == "jax":
+        pytest.importorskip("jax")
+    told = extract_elsewhere(backend, slices, tmp_path)
+    heavy = told.pop("heavy")
+    assert backend in heavy
+    assert backend == "tensorflow" or "tensorflow" not in heavy
+    for name, what in told.items():
+        assert what["devices"] == ["cpu:0", "cpu:1"]
+        assert sum(what["calls"]) == 6
+        assert min(what["calls"]) >= 1
+        with FeatureCache.open(tmp_path / f"{name}.h5") as cache:
+            features = cache.X[:]
+        scale = np.abs(expected[name]).mean()
+        np.testing.assert_allclose(features, expected[name], rtol=1e-4, atol=1e-4 * scale)
