@@ -25,6 +25,7 @@ from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA, FeatureCache
 from brainfeat.cli.main import COMMANDS, group
 from brainfeat.evaluation import Evaluation
 from brainfeat.extraction import Extraction
+from brainfeat.heads import HEAD_NAMES
 from brainfeat.heads.classical import CLASSIFIERS
 from brainfeat.storage import Schema
 
@@ -336,18 +337,27 @@ def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> N
 def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) -> None:
     steps = run_page("how-to/many-heads.md", workplace)
     assert steps[0].printed.count(" written in ") == 3
-    ranked = [line.split() for line in steps[-1].printed.splitlines()]
-    assert {head for head, _ in ranked} == {"logistic", "knn", "svm"}
-    figures = [float(figure) for _, figure in ranked]
+    searched, compared, python = (step.printed.splitlines() for step in steps[1:])
+    assert [line.split()[:2] for line in searched[1:5]] == [
+        [str(rank), "svm"] for rank in (1, 2, 3, 4)
+    ]
+    assert {line.split()[1] for line in compared[1:9]} == set(HEAD_NAMES)
+    assert [line.split()[:2] for line in python] == [[str(rank), "knn"] for rank in (1, 2, 3, 4)]
+    figures = [float(line.split()[-3]) for line in python]
     assert figures == sorted(figures, reverse=True)
 
 
 @pytest.mark.usefixtures("quickstart")
 def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
-    line = Block("sh", "brainfeat fit-head features.h5 -o knn.h5 --head knn --json")
+    line = Block(
+        "sh", "brainfeat fit-head features.h5 -o k.h5 --head knn --search --n-iter 2 --json"
+    )
+    document = json.loads(run_block(line, workplace, {}))
     rows = rows_after(read("reference/cli.md"), "`brainfeat fit-head --json` prints")
+    assert [name for row in rows for name in code(row[0])] == list(document)
+    rows = rows_after(read("reference/cli.md"), "`search` holds `metric`")
     described = [name for row in rows for name in code(row[0])]
-    assert described == list(json.loads(run_block(line, workplace, {})))
+    assert sorted(described) == sorted(document["search"]["candidates"][0])
 
 
 def test_weights_page_agrees_with_the_table_of_backbones() -> None:

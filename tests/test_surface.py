@@ -38,6 +38,8 @@ OPTIONS = {
         "--output",
         "--head",
         "--param",
+        "--search",
+        "--n-iter",
         "--epochs",
         "--class-weight",
         "--val-fraction",

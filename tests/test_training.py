@@ -14,13 +14,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from brainfeat import training
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
-from brainfeat.calibration import fit_temperature
+from brainfeat.calibration import fit_temperature, softmax
 from brainfeat.errors import BrainfeatError, CacheError, HeadError, ParameterError, TableError
 from brainfeat.evaluation import evaluate
 from brainfeat.heads import HEAD_NAMES, make_head
+from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.parts import LabelledRows, take_val
 from brainfeat.splitting import make_folds
 from brainfeat.training import fit_head
 
@@ -51,20 +52,13 @@ def fit(cache, head="logistic", **options):
 def fitted_rows(monkeypatch):
     """Record the rows of X that each fit of a head is given."""
     calls = []
-    original = training.make_head
+    original = HeadRecipe.fit
 
-    def make_head(name, **params):
-        head = original(name, **params)
-        inner = head.fit
+    def fit(self, X, y, *, rows, val=None):
+        calls.append((X[rows], None if val is None else X[val]))
+        return original(self, X, y, rows=rows, val=val)
 
-        def record(X, y, **stopping):
-            calls.append((X, *stopping.get("validation_data", (None,))[:1]))
-            return inner(X, y, **stopping)
-
-        head.fit = record
-        return head
-
-    monkeypatch.setattr(training, "make_head", make_head)
+    monkeypatch.setattr(HeadRecipe, "fit", fit)
     return calls
 
 
@@ -240,7 +234,7 @@ def test_only_margins_get_a_temperature(make_cache, head):
 def test_val_and_train_share_no_group_and_leave_no_image_out(sizes, fraction, seed):
     number = np.repeat(np.arange(len(sizes)), sizes)
     y, rows = number % 2, np.arange(number.size)
-    data = training._Data(
+    data = LabelledRows(
         X=np.zeros((rows.size, 1), np.float32),
         y=y,
         image=rows,
@@ -248,7 +242,7 @@ def test_val_and_train_share_no_group_and_leave_no_image_out(sizes, fraction, se
         groups=np.char.mod("p%d", number),
         class_names=("a", "b"),
     )
-    train, val = training._take_val(data, rows, fraction, seed)
+    train, val = take_val(data, rows, fraction=fraction, random_state=seed)
     assert sorted([*train, *val]) == rows.tolist()
     assert not set(number[train]) & set(number[val])
     for label in (0, 1):
@@ -423,16 +417,43 @@ def test_folds_train_on_views_and_predict_images(make_cache, fitted_rows):
     assert all(sorted(image) == sorted([*set(image)] * 2) for image in folds)
 
 
-@pytest.mark.parametrize("head", ["svm", "dense"])
-def test_folds_of_a_head_with_a_val_part_take_it_from_their_training_part(
-    make_cache, fitted_rows, head
+def test_folds_of_the_dense_head_take_its_val_part_from_their_training_part(
+    make_cache, fitted_rows
 ):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
-    fit(make_cache(X, y, splits=splits), head=head, cv=3, n_jobs=1)
-    sizes = [len(train) for train, *_ in fitted_rows]
-    folds = sizes[1:4]
-    assert all(size < 64 for size in folds)
+    fit(make_cache(X, y, splits=splits), head="dense", cv=3, n_jobs=1)
+    folds = [(places(X, train), places(X, val)) for train, val in fitted_rows[1:]]
+    assert len(folds) == 3
+    for train, val in folds:
+        assert val
+        assert len(train) + len(val) == 64
+        assert not set(train) & set(val)
+
+
+def test_folds_of_a_support_vector_machine_train_on_all_images_of_the_others(
+    make_cache, fitted_rows
+):
+    X, y = draw(spread=0.6)
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), head="svm", cv=3, n_jobs=1)
+    assert [len(train) for train, _ in fitted_rows].count(64) == 3
+    cv = bundle.training["cv"]
+    folds = make_folds(y[:96], n_folds=3, random_state=0)
+    scores = [
+        make_head("svm", random_state=0).fit(X[train], y[train]).decision_function(X[test])
+        for train, test in folds
+    ]
+    losses = []
+    for place, (_, test) in enumerate(folds):
+        others = [other for other in range(3) if other != place]
+        temperature = fit_temperature(
+            np.concatenate([scores[other] for other in others]),
+            np.concatenate([y[folds[other][1]] for other in others]),
+        )
+        p = softmax(scores[place], temperature=temperature)
+        losses.append(metrics.log_loss(y[test], p))
+    assert cv["log_loss"]["mean"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_number_of_processes_changes_nothing(make_cache):

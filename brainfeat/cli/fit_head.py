@@ -15,17 +15,30 @@ from brainfeat.heads import HEAD_NAMES
 @options.output_option
 @click.option(
     "--head",
-    type=click.Choice(HEAD_NAMES),
+    type=click.Choice([*HEAD_NAMES, "all"]),
     default="dense",
     show_default=True,
-    help="The classifier.",
+    help="The classifier; all compares every one by cross-validation and saves the best.",
 )
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Constructor parameter of the head, such as C=10; may be repeated.",
+    help="Constructor parameter of the head, such as C=10; may be repeated. A search leaves it as "
+    "it is.",
+)
+@click.option(
+    "--search",
+    is_flag=True,
+    help="Try parameters from the head's grid, cross-validated on the same folds; save the best.",
+)
+@click.option(
+    "--n-iter",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Candidates of a search, for each head; the size of the grid or more is the whole grid.  "
+    "[default: 10]",
 )
 @click.option(
     "--epochs",
@@ -44,7 +57,12 @@ from brainfeat.heads import HEAD_NAMES
     show_default=True,
     help="Share of the training images held out for validation where the table has no such part.",
 )
-@click.option("--cv", type=click.IntRange(min=2), metavar="K", help="Cross-validate in K folds.")
+@click.option(
+    "--cv",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Cross-validate in K folds.  [default: 5 with --search or --head all; else none]",
+)
 @click.option(
     "--group-by",
     type=click.Choice(["auto", "column", "none"]),
@@ -72,25 +90,32 @@ def command(
 
     The splits of the table are kept; a validation part is taken from train where there is none,
     and 70/15/15 parts are made where there are no splits.
+
+    With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
+    folds of train and validation. The test images take no part in it.
     """
-    from brainfeat.bundle import check_target
-    from brainfeat.training import fit_head
+    from brainfeat.bundle import SAVABLE_HEADS, check_target
+    from brainfeat.training import ALL_HEADS, fit_head
 
     started = time.perf_counter()
-    check_target(output, head, overwrite=overwrite)
+    # Of all heads, one is chosen that can be saved.
+    check_target(output, SAVABLE_HEADS[0] if head == ALL_HEADS else head, overwrite=overwrite)
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    bundle = fit_head(features, head=head, params=given, **chosen)
+    with options.ProgressLine("cross-validating", "fits") as progress:
+        bundle = fit_head(features, head=head, params=given, progress=progress, **chosen)
     bundle.save(output, overwrite=overwrite)
     training = bundle.training
     document = {
-        "head": head,
+        "head": bundle.head,
+        "params": bundle.params,
         "classes": list(bundle.class_names),
         "split": training["split"],
         "val": training["val"],
         "test": training["test"],
         "cv": training["cv"],
+        "search": training["search"],
         "seconds": time.perf_counter() - started,
         "output": str(output),
     }
@@ -101,6 +126,8 @@ def command(
 
 
 def _show(document: dict[str, Any]) -> None:
+    if document["search"] is not None:
+        _show_candidates(document["search"])
     sizes = ", ".join(f"{name} {size:,}" for name, size in document["split"].items())
     click.echo(f"{document['head']} head of {len(document['classes'])} classes on images: {sizes}")
     for part in ("val", "test"):
@@ -117,3 +144,34 @@ def _show(document: dict[str, Any]) -> None:
             f"{accuracy['mean']:.4f} ± {accuracy['std']:.4f} (mean ± standard deviation of folds)"
         )
     click.echo(f"{document['output']} written in {options.format_seconds(document['seconds'])}")
+
+
+def _show_candidates(search: dict[str, Any]) -> None:
+    rows = search["candidates"]
+    width = max(len(row["head"]) for row in rows)
+    click.echo(f"rank  {'head':<{width}}  balanced accuracy  log loss  seconds  parameters")
+    for row in rows:
+        params = ", ".join(f"{name}={value}" for name, value in row["params"].items())
+        if row["error"] is not None:
+            click.echo(
+                f"   –  {row['head']:<{width}}  failed: {row['error']} ({params or 'defaults'})"
+            )
+            continue
+        click.echo(
+            f"{row['rank']:>4}  {row['head']:<{width}}  {row['mean']:>8.4f} ± {row['std']:.4f} "
+            f"{row['log_loss']:>9.4f} {row['seconds']:>8.1f}  {params or 'defaults'}"
+        )
+        for message in row["warnings"]:
+            click.echo(f"warning: rank {row['rank']}, {row['head']}: {message}", err=True)
+    click.echo(
+        f"mean ± standard deviation of the same {search['n_folds']} folds; no test image is in any"
+    )
+    if len(rows) > 1:
+        click.echo("the best of many is in part the luckiest: report its test figures, not these")
+    chosen = rows[search["chosen"] - 1]
+    if passed := [row["head"] for row in rows[: search["chosen"] - 1]]:
+        heads = " and ".join(dict.fromkeys(passed))
+        click.echo(
+            f"{heads} did best but cannot be saved yet; rank {search['chosen']}, {chosen['head']}, "
+            "was saved instead"
+        )

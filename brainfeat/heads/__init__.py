@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.classical import CLASSIFIERS, check_names, make_classical
+from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
 
-__all__ = ["HEAD_NAMES", "head_scores", "make_head", "needs_validation"]
+__all__ = ["HEAD_NAMES", "accepted_names", "head_scores", "make_head", "needs_validation"]
 
 HEAD_NAMES = ("dense", *CLASSIFIERS)
 
@@ -44,17 +44,46 @@ def make_head(
     >>> make_head("svm", C=1.0)["classifier"].C
     1.0
     """
-    if name not in HEAD_NAMES:
-        raise HeadError(f"unknown head {name!r}; there are {', '.join(HEAD_NAMES)}")
+    check_names(name, params, accepted=accepted_names(name))
     if name != "dense":
         return make_classical(name, params=params, random_state=random_state, n_jobs=n_jobs)
     from brainfeat.heads.dense import DenseHead
     from brainfeat.heads.parameters import check_params
 
-    accepted = sorted(set(DenseHead().get_params()) - {"random_state"})
-    check_names(name, params, accepted=accepted)
     check_params(params)
     return DenseHead(random_state=random_state, **params)
+
+
+def accepted_names(name: str) -> list[str]:
+    """List the constructor parameters that a head takes.
+
+    Parameters
+    ----------
+    name : str
+        One of `HEAD_NAMES`.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+
+    Raises
+    ------
+    HeadError
+        The name is unknown.
+
+    Examples
+    --------
+    >>> "C" in accepted_names("svm"), "C" in accepted_names("knn")
+    (True, False)
+    """
+    if name not in HEAD_NAMES:
+        raise HeadError(f"unknown head {name!r}; there are {', '.join(HEAD_NAMES)}")
+    if name != "dense":
+        return classical_names(name)
+    from brainfeat.heads.dense import DenseHead
+
+    return sorted(set(DenseHead().get_params()) - {"random_state"})
 
 
 def needs_validation(name: str) -> bool:

@@ -43,7 +43,8 @@ def make_classical(
     name : str
         A key of `CLASSIFIERS`.
     params : dict
-        Constructor parameters of the classifier, over those of `CLASSIFIERS`.
+        Constructor parameters of the classifier that `classical_names` lists, over those of
+        `CLASSIFIERS`.
     random_state : int or None
         Seed, for the classifiers that draw random numbers.
     n_jobs : int or None
@@ -54,22 +55,14 @@ def make_classical(
     sklearn.pipeline.Pipeline or classifier
         `StandardScaler`, then the classifier; for trees the classifier alone.
 
-    Raises
-    ------
-    HeadError
-        If the classifier has no parameter of that name.
-
     Examples
     --------
     >>> head = make_classical("knn", params={"n_neighbors": 3}, random_state=0, n_jobs=None)
     >>> head["classifier"].n_neighbors
     3
     """
-    path, defaults = CLASSIFIERS[name]
-    module, _, constructor = path.rpartition(".")
-    classifier = getattr(import_module(module), constructor)(**defaults)
+    classifier = _make_classifier(name)
     known = classifier.get_params()
-    check_names(name, params, accepted=_accepted_names(known))
     # LogisticRegression still has n_jobs, but deprecates setting it.
     given = {"random_state": random_state, **({} if n_jobs is None else {"n_jobs": n_jobs})}
     if name == "logistic":
@@ -100,9 +93,22 @@ def check_names(head: str, params: dict[str, Any], *, accepted: list[str]) -> No
         )
 
 
-def _accepted_names(known: dict[str, Any]) -> list[str]:
+def classical_names(name: str) -> list[str]:
+    """List the constructor parameters of a classifier that a user may set.
+
+    Examples
+    --------
+    >>> "gamma" in classical_names("svm"), "n_jobs" in classical_names("knn")
+    (True, False)
+    """
     return sorted(
-        name
-        for name, default in known.items()
-        if name not in _FIXED and not (isinstance(default, str) and default == "deprecated")
+        parameter
+        for parameter, default in _make_classifier(name).get_params().items()
+        if parameter not in _FIXED and not (isinstance(default, str) and default == "deprecated")
     )
+
+
+def _make_classifier(name: str) -> Any:
+    path, defaults = CLASSIFIERS[name]
+    module, _, constructor = path.rpartition(".")
+    return getattr(import_module(module), constructor)(**defaults)

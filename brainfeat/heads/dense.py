@@ -24,6 +24,7 @@ from brainfeat.heads.network import (
     train_network,
 )
 from brainfeat.heads.parameters import check_params
+from brainfeat.heads.scaling import fit_scaler, standardise
 from brainfeat.runtime import import_keras
 
 RandomState = int | np.random.Generator | np.random.RandomState | None
@@ -235,10 +236,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             held = _hold_out(codes, self.validation_fraction, rng)
             X_val, codes_val = features[held], codes[held]
             features, codes = features[~held], codes[~held]
-        scaler = StandardScaler().fit(features)
+        scaler = fit_scaler(StandardScaler(), features)
         self.mean_ = np.asarray(scaler.mean_, np.float64)
         self.scale_ = np.asarray(scaler.scale_, np.float64)
-        standardised = ((features - self.mean_) / self.scale_).astype(np.float32)
+        standardised = standardise(features, mean=self.mean_, scale=self.scale_)
         self._train(
             Rows(standardised, codes, by_class[codes]),
             Rows(X_val, codes_val, by_class[codes_val]),

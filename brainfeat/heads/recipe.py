@@ -1,0 +1,128 @@
+"""How a head is made and fitted on rows of a matrix; and what it is once that is done."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.calibration import fit_temperature, softmax
+from brainfeat.errors import HeadError
+from brainfeat.heads import head_scores, make_head, needs_validation
+
+Rows = NDArray[np.intp]
+
+# Heads whose scores are margins: the softmax of a margin is no probability before it is scaled.
+MARGIN_HEADS = ("svm", "linear-svm")
+# What scikit-learn raises on parameters that it cannot work with.
+_HEAD_ERRORS = (ArithmeticError, NotImplementedError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadRecipe:
+    """How an unfitted head is made: picklable, so that processes can fit folds.
+
+    Attributes
+    ----------
+    head : str
+        Its name.
+    params : dict
+        Constructor parameters as JSON has them: a ``class_weight`` is by name of the class.
+    class_names : tuple of str
+        The classes.
+    random_state : int
+        Seed.
+    """
+
+    head: str
+    params: dict[str, Any]
+    class_names: tuple[str, ...]
+    random_state: int
+
+    def make(self) -> Any:
+        """Make the head, unfitted."""
+        params = dict(self.params)
+        if isinstance(weights := params.get("class_weight"), dict):
+            params["class_weight"] = {
+                self.class_names.index(name): weight for name, weight in weights.items()
+            }
+        return make_head(self.head, random_state=int(self.random_state), **params)
+
+    def fit(
+        self,
+        X: NDArray[np.float32],
+        y: NDArray[np.int64],
+        *,
+        rows: Rows,
+        val: Rows | None = None,
+    ) -> Any:
+        """Fit a new head on some rows.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d), float32
+        y : ndarray of shape (n,), int
+        rows : ndarray of int
+            Rows of `X` to fit on.
+        val : ndarray of int or None
+            Rows that tell a dense head when to stop.
+
+        Returns
+        -------
+        scikit-learn classifier
+
+        Raises
+        ------
+        HeadError
+            The head cannot be fitted, and why.
+        """
+        head = self.make()
+        try:
+            if hasattr(head, "steps"):
+                return _fit_pipeline(head, X[rows], y[rows])
+            stopping = {} if val is None else {"validation_data": (X[val], y[val])}
+            return head.fit(X[rows], y[rows], **stopping)
+        except _HEAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise HeadError(f"the {self.head} head cannot be fitted: {reason}") from error
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A fitted head, and the temperature that makes its scores into probabilities."""
+
+    estimator: Any
+    temperature: float = 1.0
+
+    def scores(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Compute the scores of rows, before the temperature divides them."""
+        try:
+            return head_scores(self.estimator, X)
+        except _HEAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise HeadError(f"the fitted head cannot predict: {reason}") from error
+
+    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Give the probability of each class for each row."""
+        return softmax(self.scores(X), temperature=self.temperature)
+
+
+def fit_with_val(
+    recipe: HeadRecipe, X: NDArray[np.float32], y: NDArray[np.int64], *, rows: Rows, val: Rows
+) -> FittedHead:
+    """Fit on rows; the validation rows stop the dense head and scale the margins of an SVM."""
+    fitted = FittedHead(
+        recipe.fit(X, y, rows=rows, val=val if needs_validation(recipe.head) else None)
+    )
+    if recipe.head not in MARGIN_HEADS:
+        return fitted
+    return FittedHead(fitted.estimator, fit_temperature(fitted.scores(X[val]), y[val]))
+
+
+def _fit_pipeline(head: Any, X: NDArray[np.float32], y: NDArray[np.int64]) -> Any:
+    """Fit scaler and classifier as ``head.fit(X, y)`` would, but standardise X in place."""
+    from brainfeat.heads.scaling import fit_scaler
+
+    scaler = fit_scaler(head["scaler"], X)
+    head["classifier"].fit(scaler.transform(X, copy=False), y)
+    return head

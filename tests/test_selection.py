@@ -1,0 +1,360 @@
+"""Candidates: which are drawn, how they are ranked, what is chosen and what is said of it."""
+
+import json
+import warnings
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from sklearn.model_selection import ParameterGrid
+
+from brainfeat import selection
+from brainfeat.bundle import SAVABLE_HEADS, HeadBundle
+from brainfeat.errors import HeadError, ParameterError, TableError
+from brainfeat.heads import HEAD_NAMES, make_head
+from brainfeat.heads.grids import GRIDS, draw_candidates
+from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.parts import LabelledRows
+from brainfeat.selection import cross_validate, select_head
+from brainfeat.splitting import make_folds
+from brainfeat.training import fit_head
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+NAMES = ("glioma", "meningioma", "notumor", "pituitary")
+# Cheap values that `head="all"` passes on to the heads that have them.
+QUICK = {"epochs": 3, "hidden_units": (8,), "n_estimators": 5}
+
+
+def draw(rows=120, *, spread=0.7, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.arange(rows) % 4
+    centres = spread * rng.standard_normal((4, 12))
+    return (centres[y] + rng.standard_normal((rows, 12))).astype(np.float32), y
+
+
+def make_data(rows=120):
+    X, y = draw(rows)
+    place = np.arange(rows)
+    return LabelledRows(X=X, y=y, image=place, images=place, groups=None, class_names=NAMES)
+
+
+def make_recipe(head, **params):
+    return HeadRecipe(head=head, params=params, class_names=NAMES, random_state=0)
+
+
+# The grids
+
+
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_the_first_point_of_a_grid_is_the_heads_default(head):
+    estimator = make_head(head)
+    classifier = estimator["classifier"] if hasattr(estimator, "steps") else estimator
+    (first,) = draw_candidates(head, fixed={}, n_iter=1, random_state=0)
+    own = {name: classifier.get_params()[name] for name in first}
+    assert json.loads(json.dumps(own)) == first
+
+
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_as_many_candidates_as_points_are_the_whole_grid(head):
+    grid = list(ParameterGrid(list(GRIDS[head])))
+    for n_iter in (len(grid), len(grid) + 10):
+        assert draw_candidates(head, fixed={}, n_iter=n_iter, random_state=0) == grid
+
+
+@pytest.mark.parametrize("head", sorted(set(HEAD_NAMES) - {"dense"}))
+def test_every_point_of_a_grid_can_be_fitted_and_saved(head, make_cache, tmp_path):
+    cache = make_cache(*draw())
+    trees = {"n_estimators": 3, "max_iter": 2}
+    for place, point in enumerate(ParameterGrid(list(GRIDS[head]))):
+        small = {name: trees[name] for name in trees if head not in SAVABLE_HEADS}
+        params = {**point, **{k: v for k, v in small.items() if k in make_head(head).get_params()}}
+        bundle = fit_head(cache, head=head, params=params)
+        if head in SAVABLE_HEADS:
+            back = HeadBundle.load(bundle.save(tmp_path / f"{place}.h5"))
+            assert back.params == params
+
+
+def test_candidates_are_drawn_without_replacement_and_by_the_seed():
+    first, again, other = (
+        draw_candidates("svm", fixed={}, n_iter=8, random_state=seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert len({json.dumps(point) for point in first}) == 8
+    assert first[0] == other[0] == {"C": 10.0, "gamma": "scale"}
+
+
+def test_a_fixed_parameter_leaves_the_grid():
+    points = draw_candidates("svm", fixed={"C": 5, "kernel": "poly"}, n_iter=99, random_state=0)
+    assert len(points) == 4
+    assert all(point["C"] == 5 and point["kernel"] == "poly" for point in points)
+
+
+def test_a_fixed_solver_leaves_the_grids_of_others_out():
+    points = draw_candidates("lda", fixed={"solver": "svd"}, n_iter=99, random_state=0)
+    assert points == [{"solver": "svd"}]
+
+
+# Ranking
+
+
+def test_candidates_rank_by_scikit_learns_balanced_accuracy_of_the_same_folds():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=4, random_state=1)
+    recipes = [make_recipe("knn", n_neighbors=n) for n in (1, 3, 9)] + [make_recipe("lda")]
+    found = select_head(recipes, data, folds, n_jobs=1)
+    expected = []
+    for recipe in recipes:
+        by_fold = [
+            metrics.balanced_accuracy_score(
+                data.y[test],
+                recipe.make().fit(data.X[train], data.y[train]).predict(data.X[test]),
+            )
+            for train, test in folds
+        ]
+        expected.append((np.mean(by_fold), np.std(by_fold, ddof=1)))
+    means = [candidate.mean for candidate in found.candidates]
+    assert means == sorted(means, reverse=True)
+    assert [candidate.rank for candidate in found.candidates] == [1, 2, 3, 4]
+    by_params = {json.dumps([c.head, c.params]): (c.mean, c.std) for c in found.candidates}
+    for recipe, figures in zip(recipes, expected, strict=True):
+        assert by_params[json.dumps([recipe.head, recipe.params])] == pytest.approx(figures)
+
+
+def test_equal_figures_rank_by_order():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    same = [make_recipe("lda", tol=tol) for tol in (1e-4, 1e-5, 1e-6)]
+    found = select_head(same, data, folds, n_jobs=1)
+    assert [candidate.params["tol"] for candidate in found.candidates] == [1e-4, 1e-5, 1e-6]
+
+
+def test_equal_scores_rank_by_log_loss():
+    X, y = draw(spread=8.0)
+    data = replace(make_data(), X=X, y=y)
+    folds = make_folds(y, n_folds=3, random_state=0)
+    found = select_head([make_recipe("logistic", C=C) for C in (1e-4, 1.0)], data, folds, n_jobs=1)
+    first, second = found.candidates
+    assert first.mean == second.mean == 1.0
+    assert first.log_loss < second.log_loss
+    assert first.params == {"C": 1.0}
+
+
+def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=4, random_state=0)
+    found = select_head([make_recipe("svm", C=C) for C in (0.01, 1.0)], data, folds, n_jobs=1)
+    alone = cross_validate(found.recipe, data, folds, n_jobs=1)
+    assert found.cv == alone
+    best = found.candidates[0]
+    assert (best.mean, best.std) == tuple(alone["balanced_accuracy"].values())
+    assert best.log_loss == alone["log_loss"]["mean"]
+
+
+def test_number_of_processes_changes_no_rank():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    recipes = [make_recipe("svm", C=C) for C in (0.1, 1.0, 10.0)]
+    one, two = (select_head(recipes, data, folds, n_jobs=n_jobs) for n_jobs in (1, 2))
+    assert [replace(row, seconds=0) for row in one.candidates] == [
+        replace(row, seconds=0) for row in two.candidates
+    ]
+
+
+def test_a_candidate_that_fails_is_listed_last_with_its_error():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    recipes = [make_recipe("knn", n_neighbors=500), make_recipe("knn", n_neighbors=3)]
+    good, failed = select_head(recipes, data, folds, n_jobs=1).candidates
+    assert (good.rank, good.error, good.params) == (1, None, {"n_neighbors": 3})
+    assert (failed.rank, failed.mean, failed.std, failed.log_loss) == (None,) * 4
+    assert "n_neighbors = 500" in str(failed.error)
+
+
+def test_if_all_candidates_fail_it_is_an_error_of_one_line():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    recipes = [make_recipe("svm", C=C) for C in (-1.0, -2.0)]
+    with pytest.raises(HeadError, match=r"none of 2 candidates can be fitted: .*'C'") as caught:
+        select_head(recipes, data, folds, n_jobs=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_scikit_learn_warns_of_is_kept_with_the_candidate():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    recipes = [make_recipe("logistic", max_iter=n) for n in (1, 1000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        found = select_head(recipes, data, folds, n_jobs=1)
+    by_limit = {row.params["max_iter"]: row.warnings for row in found.candidates}
+    assert "converge" in by_limit[1][0]
+    assert by_limit[1000] == []
+
+
+def test_progress_counts_the_fits_of_all_folds():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=3, random_state=0)
+    calls = []
+    select_head(
+        [make_recipe("lda"), make_recipe("knn")],
+        data,
+        folds,
+        n_jobs=1,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(done, 6) for done in range(1, 7)]
+
+
+# Searches and comparisons through fit_head
+
+
+def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
+    X, y = draw(160)
+    cache = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [100, 30, 30]))
+    bundle = fit_head(cache, head="logistic", search=True, n_iter=4, cv=3, n_jobs=1)
+    search = bundle.training["search"]
+    assert (search["metric"], search["n_folds"], search["chosen"]) == ("balanced_accuracy", 3, 1)
+    assert len(search["candidates"]) == 4
+    best = search["candidates"][0]
+    assert (best["head"], best["params"]) == (bundle.head, bundle.params)
+    assert bundle.training["cv"]["balanced_accuracy"]["mean"] == best["mean"]
+    direct = fit_head(cache, head="logistic", params=best["params"], cv=3, n_jobs=1)
+    assert np.array_equal(direct.predict_proba(X), bundle.predict_proba(X))
+    assert direct.training["cv"] == bundle.training["cv"]
+    assert direct.training["search"] is None
+    back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
+    assert back.training["search"] == search
+
+
+def test_the_test_part_does_not_change_what_is_chosen(make_cache):
+    X, y = draw(160)
+    splits = np.repeat(["train", "test"], [120, 40])
+    other = X.copy()
+    other[120:] = np.random.default_rng(9).standard_normal((40, 12))
+    tables = [
+        fit_head(
+            make_cache(rows, y, splits=splits, name=f"{place}.h5"),
+            head="knn",
+            search=True,
+            n_jobs=1,
+        ).training
+        for place, rows in enumerate((X, other))
+    ]
+    rows = [[{**row, "seconds": 0} for row in t["search"]["candidates"]] for t in tables]
+    assert rows[0] == rows[1]
+    assert tables[0]["test"] != tables[1]["test"]
+
+
+def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
+    X, y = draw(160)
+    groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
+    seen = []
+    original = selection._fit_fold
+
+    def fit_fold(recipe, data, fold):
+        seen.append(tuple({str(group) for group in data.groups[part]} for part in fold))
+        return original(recipe, data, fold)
+
+    monkeypatch.setattr(selection, "_fit_fold", fit_fold)
+    fit_head(make_cache(X, y, groups=groups), head="lda", search=True, n_jobs=1)
+    assert len(seen) == 35
+    assert not any(train & test for train, test in seen)
+
+
+def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
+    bundle = fit_head(make_cache(*draw()), head="all", params=QUICK, cv=2, n_jobs=1)
+    rows = {row["head"]: row["params"] for row in bundle.training["search"]["candidates"]}
+    assert set(rows) == set(HEAD_NAMES)
+    assert rows["dense"] == {"epochs": 3, "hidden_units": (8,)}
+    assert rows["random-forest"] == {"n_estimators": 5}
+    assert rows["svm"] == {}
+    assert bundle.head in SAVABLE_HEADS
+
+
+def test_the_best_that_can_be_saved_is_chosen():
+    data = make_data()
+    folds = make_folds(data.y, n_folds=2, random_state=0)
+    recipes = [make_recipe("random-forest", n_estimators=60), make_recipe("knn", n_neighbors=59)]
+    found = select_head(recipes, data, folds, n_jobs=1)
+    assert [row.head for row in found.candidates] == ["random-forest", "knn"]
+    assert (found.chosen, found.recipe.head) == (2, "knn")
+    alone = select_head(recipes[:1], data, folds, n_jobs=1)
+    assert (alone.chosen, alone.recipe.head) == (1, "random-forest")
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "message"),
+    [
+        (HeadError, {"head": "all", "params": {"depth": 3}}, "no head has a parameter 'depth'"),
+        (HeadError, {"head": "resnet", "search": True}, "unknown head 'resnet'"),
+        (HeadError, {"head": "svm", "search": True, "params": {"depth": 3}}, "'depth'"),
+        (ParameterError, {"head": "svm", "search": True, "n_iter": 0}, "n_iter .* got 0"),
+        (ParameterError, {"head": "svm", "n_iter": 5}, "ask for one with search"),
+        (TableError, {"head": "svm", "search": True, "cv": 60}, "60 folds"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(make_cache, error, options, message):
+    with pytest.raises(error, match=message):
+        fit_head(make_cache(*draw()), n_jobs=1, **options)
+
+
+# What the command says
+
+
+@pytest.fixture
+def command(make_cache, capsys, tmp_path):
+    from brainfeat.cli import main
+
+    X, y = draw(160)
+    cache = make_cache(X, y, splits=np.repeat(["train", "test"], [120, 40]))
+
+    def run(*arguments):
+        words = ["fit-head", str(cache), "-o", str(tmp_path / "h.h5"), "--jobs", "1", *arguments]
+        main(words)
+        printed = capsys.readouterr()
+        return SimpleNamespace(out=printed.out, err=printed.err, path=tmp_path / "h.h5")
+
+    return run
+
+
+def test_the_command_prints_the_ranks_and_says_what_they_are_worth(command):
+    result = command("--head", "knn", "--search", "--n-iter", "3", "--param", "weights=distance")
+    lines = result.out.splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [["1", "knn"], ["2", "knn"], ["3", "knn"]]
+    assert all("weights=distance" in line for line in lines[1:4])
+    assert "same 5 folds; no test image is in any" in lines[4]
+    assert "report its test figures" in lines[5]
+    assert lines[6].startswith("knn head of 4 classes")
+    assert HeadBundle.load(result.path).head == "knn"
+
+
+def test_the_command_gives_the_table_as_json(command):
+    document = json.loads(command("--head", "lda", "--search", "--json").out)
+    best = document["search"]["candidates"][0]
+    assert document["params"] == best["params"]
+    assert set(best) == {
+        "rank", "head", "params", "mean", "std", "log_loss", "seconds", "warnings", "error"
+    }  # fmt: skip
+
+
+def test_the_command_says_which_head_was_passed_over(command, monkeypatch):
+    monkeypatch.setattr("brainfeat.training.HEAD_NAMES", ("knn", "random-forest"))
+    result = command("--head", "all", "--param", "n_estimators=60", "--param", "n_neighbors=95")
+    assert (
+        "random-forest did best but cannot be saved yet; rank 2, knn, was saved instead"
+    ) in result.out.splitlines()
+    assert HeadBundle.load(result.path).head == "knn"
+
+
+def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch):
+    monkeypatch.setattr("brainfeat.training.HEAD_NAMES", ("logistic", "knn"))
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("default")
+        result = command("--head", "all", "--param", "n_neighbors=500", "--param", "max_iter=1")
+    (line,) = [line for line in result.out.splitlines() if "failed" in line]
+    assert line.split()[:2] == ["–", "knn"]
+    assert "n_neighbors=500" in line
+    assert "warning: rank 1, logistic: " in result.err
