@@ -11,6 +11,18 @@ from brainfeat.cli.main import COMMANDS, group
 
 COMMON = {"--help"}
 OPTIONS = {
+    "bench": {
+        "--backbone",
+        "--size",
+        "--precision",
+        "--batch-size",
+        "--data",
+        "--number",
+        "--repeats",
+        "--jobs",
+        "--random-state",
+        "--json",
+    },
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
     "evaluate": {"--split", "--markdown", "--json"},

@@ -12,6 +12,7 @@ from brainfeat.cli.options import Interrupted
 from brainfeat.errors import BrainfeatError
 
 COMMANDS = {
+    "bench": "brainfeat.cli.bench",
     "demo": "brainfeat.cli.demo",
     "doctor": "brainfeat.cli.doctor",
     "evaluate": "brainfeat.cli.evaluate",

@@ -1,0 +1,161 @@
+"""How quick this machine is: decoding, the base in each precision, both stages as a whole."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from brainfeat import runtime
+from brainfeat.backbones import load_backbone
+from brainfeat.benchmark.peak import count_flop, find_bf16_peak
+from brainfeat.benchmark.results import Benchmark, Computing, Decoding, EndToEnd, Fitting, Spread
+from brainfeat.benchmark.stages import StageOne, find_images, measure_heads
+from brainfeat.errors import ParameterError
+from brainfeat.spec import Precision
+
+__all__ = [
+    "Benchmark",
+    "Computing",
+    "Decoding",
+    "EndToEnd",
+    "Fitting",
+    "Spread",
+    "count_flop",
+    "find_bf16_peak",
+    "run_benchmark",
+]
+
+# Enough for several batches, in seconds on a processor and not in milliseconds on a GPU.
+_NUMBER, _NUMBER_ON_GPU = 64, 2_048
+
+
+def run_benchmark(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    backbone: str = "vgg16",
+    input_size: int = 224,
+    precisions: Sequence[Precision] | None = None,
+    batch_size: int | None = None,
+    number: int | None = None,
+    repeats: int = 5,
+    n_jobs: int | None = None,
+    random_state: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Measure how quick each part of the two stages is on this machine.
+
+    Each part is run once before it is timed. Parts that are compared are timed in turn, so that
+    what else the machine does slows all of them alike. The base has random weights: they are as
+    quick as others.
+
+    Parameters
+    ----------
+    data : path-like or None
+        Images, as :func:`brainfeat.read_table` takes them; None draws phantoms of 224 × 224 pixels
+        as JPEG files.
+    backbone, input_size
+        As in :func:`brainfeat.backbones.load_backbone`.
+    precisions : sequence of str or None
+        What to compute in, beside float32, which is always measured; None takes what the processor
+        or the GPU has instructions for.
+    batch_size : int or None
+        Images that the base sees at once, but no more than there are; None takes what
+        :func:`brainfeat.extract` takes by itself.
+    number : int or None
+        How many images, taken evenly from the table; None takes 64, or 2,048 where there is a GPU.
+    repeats : int
+        How often each part is timed.
+    n_jobs : int or None
+        Threads that decode; None takes all cores.
+    random_state : int
+        Seed of the phantoms, the weights and the synthetic features.
+    progress : callable or None
+        Called with a line of text before each part.
+
+    Returns
+    -------
+    Benchmark
+
+    Raises
+    ------
+    ParameterError
+        An option is unknown or out of range.
+    TableError, ImageReadError
+        The images cannot be used.
+
+    Examples
+    --------
+    The images a second of MobileNet in float32 (a minute's work)::
+
+        result = run_benchmark(backbone="mobilenet", repeats=3)
+        result.compute["float32"].images_per_second.median
+    """
+    started = time.perf_counter()
+    _check_options(
+        {"batch_size": batch_size, "number": number, "repeats": repeats, "n_jobs": n_jobs}
+    )
+    say = progress or (lambda _: None)
+    load = partial(
+        load_backbone,
+        backbone,
+        weights="random",
+        input_size=input_size,
+        random_state=random_state,
+    )
+    for precision in ("float32", *(precisions or ())):
+        load(precision=precision)  # an option that is out of range is refused before work begins
+    say("starting the backend")
+    devices = tuple(runtime.accelerators())
+    number = number or (_NUMBER_ON_GPU if devices else _NUMBER)
+    bases = {precision: load(precision=precision) for precision in _choose(precisions, devices)}
+    with TemporaryDirectory(prefix="brainfeat-bench-") as scratch:
+        stage_one = StageOne(
+            table=find_images(data, number, random_state, Path(scratch), say),
+            bases=bases,
+            batch_size=batch_size,
+            n_jobs=n_jobs or runtime.usable_cores(),
+            repeats=repeats,
+            scratch=Path(scratch),
+            flop=count_flop(bases["float32"].base),
+            peak=find_bf16_peak(devices[0]) if devices else None,
+            say=say,
+        )
+        measured = stage_one.measure()
+        stage_two = measure_heads(Path(scratch), bases["float32"].spec, repeats, random_state, say)
+    return Benchmark(
+        processor=runtime.processor(),
+        versions=runtime.versions(),
+        backend=runtime.import_keras().config.backend(),
+        devices=devices,
+        backbone=backbone,
+        input_size=input_size,
+        repeats=repeats,
+        data="phantoms" if data is None else str(data),
+        **measured,
+        stage_two=stage_two,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_options(numbers: Mapping[str, int | None]) -> None:
+    for name, value in numbers.items():
+        if value is None and name != "repeats":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ParameterError(f"{name} {value!r}; expected a whole number, at least 1")
+
+
+def _choose(precisions: Sequence[Precision] | None, devices: Sequence[str]) -> list[Precision]:
+    """Put float32 before those asked for, or before those that there are instructions for."""
+    if precisions is None:
+        features = set(runtime.processor()["features"])
+        native: dict[Precision, set[str]] = {
+            "bfloat16": {"avx512_bf16", "amx_bf16"},
+            "float16": {"avx512_fp16"},
+        }
+        precisions = [name for name, needs in native.items() if devices or needs & features]
+    return list(dict.fromkeys(["float32", *precisions]))

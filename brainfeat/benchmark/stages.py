@@ -1,0 +1,349 @@
+"""The timing of the parts of both stages."""
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat import runtime
+from brainfeat.backbones import Backbone
+from brainfeat.benchmark.results import Computing, Decoding, EndToEnd, Fitting, Spread
+from brainfeat.cache import (
+    SHARD_SCHEMA,
+    Measured,
+    RowIndex,
+    Source,
+    parts_folder,
+    row_keys,
+    write_cache,
+    write_shard,
+)
+from brainfeat.extraction import extract
+from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
+from brainfeat.preprocessing import preprocess_image
+from brainfeat.readers import read_bytes, read_image
+from brainfeat.spec import FeatureSpec, Precision
+from brainfeat.storage import as_text
+from brainfeat.table import ImageTable, read_table
+from brainfeat.training import fit_head
+
+Image = NDArray[np.float32]
+Name = TypeVar("Name", bound=Hashable)
+# A piece of work: it returns how much was done, such as the number of images.
+Work = Callable[[], int]
+Say = Callable[[str], None]
+
+HEADS = ("logistic", "dense")
+STAGE_TWO_ROWS = 5_708
+
+# What is quicker is done again and again until so much time has passed.
+_SHORTEST_SECONDS = 0.5
+# Distance of the synthetic classes, in standard deviations of a feature.
+_SEPARATION = 0.15
+
+
+def find_images(
+    data: str | os.PathLike[str] | None, number: int, random_state: int, scratch: Path, say: Say
+) -> ImageTable:
+    """Take so many images evenly from a table, or draw phantoms.
+
+    Parameters
+    ----------
+    data : path-like or None
+        As :func:`brainfeat.read_table` takes it; None draws phantoms.
+    number : int
+        The most images that are taken.
+    random_state : int
+        Seed of the phantoms.
+    scratch : Path
+        A folder for them.
+    say : callable
+        Called with a line of text.
+
+    Returns
+    -------
+    ImageTable
+    """
+    if data is None:
+        say(f"drawing {number:,} phantoms")
+        data = write_phantoms(
+            scratch / "slices",
+            patients_per_class=math.ceil(number / (len(CLASS_NAMES) * LEVELS)),
+            slices_per_patient=LEVELS,
+            test_fraction=0.0,
+            suffix=".jpg",
+            random_state=random_state,
+        )
+    table = read_table(data)
+    number = min(number, len(table))
+
+    def take(column: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(column[place * len(table) // number] for place in range(number))
+
+    labels = take(table.labels)
+    return replace(
+        table,
+        paths=take(table.paths),
+        labels=labels,
+        splits=take(table.splits),
+        groups=take(table.groups),
+        sources=take(table.sources),
+        class_names=tuple(sorted({*labels} - {""})),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOne:
+    """What the parts of stage one are measured on.
+
+    Parameters
+    ----------
+    table : ImageTable
+        The images.
+    bases : mapping of str to Backbone
+        By precision; float32 is one of them.
+    batch_size, n_jobs, repeats : int, or None for the first
+        As in :func:`brainfeat.benchmark.run_benchmark`.
+    scratch : Path
+        A folder for caches.
+    flop, peak : int and float, or None
+        Operations for one image, and the card's peak in 10¹² of them a second.
+    say : callable
+        Called with a line of text before each part.
+    """
+
+    table: ImageTable
+    bases: Mapping[Precision, Backbone]
+    batch_size: int | None
+    n_jobs: int
+    repeats: int
+    scratch: Path
+    flop: int | None
+    peak: float | None
+    say: Say
+
+    def measure(self) -> dict[str, Any]:
+        """Measure all parts; return fields of a `Benchmark`."""
+        decode = self._measure_decode()
+        compute = self._measure_compute()
+        quickest = max(compute, key=lambda name: compute[name].images_per_second.median)
+        return {
+            "images": len(self.table),
+            "gflop_per_image": None if self.flop is None else self.flop / 1e9,
+            "bf16_peak_tflops": self.peak,
+            "decode": decode,
+            "compute": compute,
+            "end_to_end": {
+                name: self._measure_end_to_end(name)
+                for name in dict.fromkeys(["float32", quickest])
+            },
+        }
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return [self.table.absolute_path(row) for row in range(len(self.table))]
+
+    @cached_property
+    def _input_size(self) -> int:
+        return self.bases["float32"].input_size
+
+    @cached_property
+    def _batches(self) -> dict[Precision, Any]:
+        """By precision, a batch that lies where the base computes."""
+        return {precision: self._place_batch(base) for precision, base in self.bases.items()}
+
+    def _place_batch(self, base: Backbone) -> Any:
+        files = self._files[: self.batch_size or base.batch_size]
+        images = np.stack([_decode(file, size=self._input_size) for file in files])
+        with runtime.on_device(base.devices[0]):
+            return runtime.import_keras().ops.convert_to_tensor(images)
+
+    def _decode(self, n_threads: int) -> int:
+        with ThreadPoolExecutor(n_threads) as threads:
+            images = threads.map(partial(_decode, size=self._input_size), self._files)
+            return sum(1 for _ in images)
+
+    def _compute(self, precision: Precision) -> int:
+        return len(self.bases[precision](self._batches[precision]))
+
+    def _extract(self, precision: Precision) -> int:
+        with TemporaryDirectory(dir=self.scratch) as fresh:
+            return extract(
+                self.table,
+                Path(fresh, "features.h5"),
+                backbone=self.bases[precision],
+                batch_size=len(self._batches[precision]),
+                n_jobs=self.n_jobs,
+                on_error="raise",
+            ).computed
+
+    def _measure_decode(self) -> dict[int, Decoding]:
+        self.say(f"decode: {len(self._files):,} files")
+        work = {threads: partial(self._decode, threads) for threads in {1, self.n_jobs}}
+        rates = _measure(work, self.repeats)
+        return {
+            threads: Decoding(
+                images_per_second=Spread.of(rates[threads]),
+                ratio_to_one_thread=Spread.ratio(rates[threads], rates[1]),
+            )
+            for threads in sorted(rates)
+        }
+
+    def _measure_compute(self) -> dict[Precision, Computing]:
+        self.say(f"compute: {', '.join(self.bases)}")
+        work = {precision: partial(self._compute, precision) for precision in self.bases}
+        rates = _measure(work, self.repeats)
+        return {
+            precision: self._rate_computing(precision, values, rates["float32"])
+            for precision, values in rates.items()
+        }
+
+    def _rate_computing(
+        self, precision: Precision, rates: Sequence[float], baseline: Sequence[float]
+    ) -> Computing:
+        tflops = None if self.flop is None else self.flop * median(rates) / 1e12
+        return Computing(
+            batch_size=len(self._batches[precision]),
+            images_per_second=Spread.of(rates),
+            ratio_to_float32=Spread.ratio(rates, baseline),
+            tflops=tflops,
+            peak_fraction=None if tflops is None or self.peak is None else tflops / self.peak,
+        )
+
+    def _measure_end_to_end(self, precision: Precision) -> EndToEnd:
+        self.say(f"end to end: {precision}")
+        work = {"extract": partial(self._extract, precision)}
+        work["compute"] = partial(self._compute, precision)
+        rates = _measure(work, self.repeats)
+        return EndToEnd(
+            images_per_second=Spread.of(rates["extract"]),
+            ratio_to_compute=Spread.ratio(rates["extract"], rates["compute"]),
+        )
+
+
+def measure_heads(
+    scratch: Path, spec: FeatureSpec, repeats: int, random_state: int, say: Say
+) -> dict[str, Fitting]:
+    """Time the fitting of heads on a synthetic cache.
+
+    Parameters
+    ----------
+    scratch : Path
+        A folder for the cache.
+    spec : FeatureSpec
+        What the features are said to mean.
+    repeats : int
+        How often each head is fitted.
+    random_state : int
+        Seed of the features and of the heads.
+    say : callable
+        Called with a line of text.
+
+    Returns
+    -------
+    dict of str to Fitting
+        By head.
+    """
+    rows, n_features = STAGE_TWO_ROWS, spec.n_features
+    say(f"stage two: {', '.join(HEADS)} on {rows:,} × {n_features:,} synthetic features")
+    cache = _write_features(scratch / "synthetic.h5", spec, random_state)
+    epochs: dict[str, int | None] = {}
+
+    def fit(head: str) -> int:
+        history = fit_head(cache, head=head, random_state=random_state).training["history"]
+        epochs[head] = len(history["loss"]) if history else None
+        return 1
+
+    rates = _measure({head: partial(fit, head) for head in HEADS}, repeats)
+    return {
+        head: Fitting(seconds=Spread.of([1 / rate for rate in rates[head]]), epochs=epochs[head])
+        for head in HEADS
+    }
+
+
+def _write_features(path: Path, spec: FeatureSpec, random_state: int) -> Path:
+    """Write a training set of four classes that overlap, as features of `spec`."""
+    rng = np.random.default_rng(random_state)
+    y = np.arange(STAGE_TWO_ROWS) % len(CLASS_NAMES)
+    centres = rng.standard_normal((len(CLASS_NAMES), spec.n_features), np.float32)
+    noise = rng.standard_normal((len(y), spec.n_features), np.float32)
+    X = np.maximum(_SEPARATION * centres[y] + noise, 0.0)
+    digests = [hashlib.sha256(row.tobytes()).digest() for row in X]
+    view = np.zeros(len(y), np.int16)
+    shard = write_shard(
+        parts_folder(path),
+        spec=spec,
+        augmentation=None,
+        features=X,
+        sha256=digests,
+        view=view.tolist(),
+        measured=[Measured(width=1, height=1, channels=1, file_bytes=1)] * len(y),
+    )
+    index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
+    texts = {
+        "path": [f"{row:05}" for row in range(len(y))],
+        "split": ["train"] * len(y),
+        "group": [""] * len(y),
+        "source": ["synthetic"] * len(y),
+    }
+    write_cache(
+        path,
+        index=index,
+        keys=row_keys(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), view),
+        spec=spec,
+        columns={"label": y, **{name: as_text(values) for name, values in texts.items()}},
+        attributes={
+            "class_names": CLASS_NAMES,
+            "rejected": [],
+            "augmentation": None,
+            "provenance": {},
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    index.close()
+    return path
+
+
+def _measure(work: Mapping[Name, Work], repeats: int) -> dict[Name, list[float]]:
+    """Time pieces of work in turn, each after one run that does not count.
+
+    Returns
+    -------
+    dict of list of float
+        By piece: how much was done a second, in each repeat.
+    """
+    for piece in work.values():
+        piece()
+    rates: dict[Name, list[float]] = {name: [] for name in work}
+    for _ in range(repeats):
+        for name, piece in work.items():
+            rates[name].append(_time(piece))
+    return rates
+
+
+def _time(piece: Work) -> float:
+    done, seconds, started = 0, 0.0, time.perf_counter()
+    while not done or seconds < _SHORTEST_SECONDS:
+        done += piece()
+        seconds = time.perf_counter() - started
+    return done / seconds
+
+
+def _decode(file: Path, *, size: int) -> Image:
+    """Do what stage one does with a file before the base sees it."""
+    data = read_bytes(file)
+    hashlib.sha256(data).digest()
+    return preprocess_image(read_image(BytesIO(data), name=str(file)), size=size)

@@ -1,0 +1,169 @@
+"""``brainfeat bench``: how quick this machine is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.spec import PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    from brainfeat.benchmark import Benchmark, Computing, Spread
+
+Row = tuple[str, "Spread", "Spread | None", str]
+
+
+@click.command("bench", short_help="Measure how quick this machine is.")
+@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
+@click.option(
+    "--size",
+    "input_size",
+    type=click.IntRange(32, 4096),
+    default=224,
+    show_default=True,
+    help="Height and width in pixels of what the base sees.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="What to compute in beside float32; may be repeated.  [default: all that the processor or "
+    "the GPU has instructions for]",
+)
+@click.option(
+    "--batch-size",
+    type=options.AutoInteger(),
+    default="auto",
+    show_default=True,
+    help="Images that the base sees at once; auto takes what extract takes.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Images, as extract takes them.  [default: phantoms of 224 x 224 pixels, as JPEG]",
+)
+@click.option(
+    "--number",
+    type=click.IntRange(min=1),
+    help="Images to use, a multiple of the batch size for a fair end to end.  [default: 64, or "
+    "2,048 where there is a GPU]",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often each part is timed.",
+)
+@options.jobs_option
+@options.random_state_option
+@options.json_option
+def command(
+    data: Path | None,
+    *,
+    precisions: tuple[Precision, ...],
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Measure how quick this machine is.
+
+    Times the decoding of images, the base alone in each precision, stage one as a whole, and the
+    fitting of heads. The base has random weights, which are as quick as others; nothing is fetched
+    and nothing is kept.
+    """
+    from brainfeat.benchmark import run_benchmark
+
+    result = run_benchmark(
+        data,
+        precisions=precisions or None,
+        progress=lambda line: click.echo(line, err=True),
+        **chosen,
+    )
+    if as_json:
+        options.print_json(result.to_dict())
+        return
+    for line in [*_head(result), *_table(result)]:
+        click.echo(line)
+
+
+def _head(result: "Benchmark") -> Iterable[str]:
+    processor = result.processor
+    versions = [f"{name} {version}" for name, version in result.versions.items()]
+    counted = result.gflop_per_image
+    cost = "" if counted is None else f" ({counted:.3g} GFLOP an image)"
+    yield f"processor  {processor['name']}, {options.count(processor['cores'], 'core')}"
+    yield f"           {', '.join(processor['features']) or 'features not known'}"
+    yield f"gpu        {', '.join(result.devices) or 'none that the backend can use'}"
+    if result.bf16_peak_tflops is not None:
+        yield f"           {result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 by its data sheet"
+    yield f"backend    {result.backend}"
+    yield f"versions   {', '.join(versions[:4])}"
+    yield f"           {', '.join(versions[4:])}"
+    yield f"base       {result.backbone} at {result.input_size} × {result.input_size}{cost}"
+    yield f"images     {result.images:,} ({result.data})"
+    yield f"repeats    {result.repeats}, in {options.format_seconds(result.seconds)} altogether"
+
+
+def _table(result: "Benchmark") -> Iterable[str]:
+    yield from _section(
+        "decode, images/s",
+        "of 1 thread",
+        [
+            (options.count(threads, "thread"), part.images_per_second, part.ratio_to_one_thread, "")
+            for threads, part in result.decode.items()
+        ],
+    )
+    yield from _section(
+        "compute, images/s",
+        "of float32",
+        [
+            (
+                precision,
+                part.images_per_second,
+                part.ratio_to_float32,
+                _performance(part),
+            )
+            for precision, part in result.compute.items()
+        ],
+    )
+    yield from _section(
+        "end to end, images/s",
+        "of compute",
+        [
+            (precision, part.images_per_second, part.ratio_to_compute, "")
+            for precision, part in result.end_to_end.items()
+        ],
+    )
+    yield from _section(
+        "stage two, seconds",
+        "",
+        [
+            (head, part.seconds, None, f"{part.epochs} epochs" if part.epochs else "")
+            for head, part in result.stage_two.items()
+        ],
+    )
+
+
+def _performance(part: "Computing") -> str:
+    remarks = [f"batch {part.batch_size:,}"]
+    if part.tflops is not None:
+        remarks.append(f"{part.tflops:.3g} TFLOP/s")
+    if part.peak_fraction is not None:
+        remarks.append(f"{part.peak_fraction:.1%} of bf16 peak")
+    return ", ".join(remarks)
+
+
+def _section(title: str, ratio_title: str, rows: Iterable[Row]) -> Iterable[str]:
+    yield ""
+    yield f"{title:<22}{'median':>10}{'min':>10}{'max':>10}{ratio_title:>14}".rstrip()
+    for name, spread, ratio, remark in rows:
+        figures = "".join(f"{_round(x):>10}" for x in (spread.median, spread.min, spread.max))
+        share = "" if ratio is None else f"{ratio.median:.2f}"
+        yield f"  {name:<20}{figures}{share:>14}  {remark}".rstrip()
+
+
+def _round(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.{1 if value >= 10 else 2}f}"
