@@ -32,7 +32,8 @@ def count_flop(base: Any) -> int | None:
     """Count the floating-point operations of a base for one image.
 
     Convolutions and dense layers are counted, a multiply-add as two operations; biases,
-    normalisation, activations and pooling are left out, as is usual.
+    normalisation, activations and pooling are left out, as is usual. Convolutions count what the
+    direct method needs, however they are computed.
 
     Parameters
     ----------

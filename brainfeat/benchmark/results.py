@@ -44,7 +44,8 @@ class Computing:
     images_per_second, ratio_to_float32 : Spread
         The ratio is taken within each repeat.
     tflops : float or None
-        Achieved 10¹² floating-point operations a second; None where they cannot be counted.
+        Achieved 10¹² floating-point operations a second, by the count of the direct method, also
+        where a quicker one is used; None where they cannot be counted.
     peak_fraction : float or None
         `tflops` over the card's dense bfloat16 peak; None where there is no card whose peak is
         known.
