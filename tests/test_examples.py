@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from brainfeat.cache import FeatureCache
+from brainfeat.heads import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -51,22 +52,40 @@ def test_stage_one_caches_a_folder_of_ones_own(run_example: RunExample, tmp_path
         assert len(cache) == 8
 
 
-def test_many_heads_ranks_by_validation(run_example: RunExample, make_cache: Callable) -> None:
+def test_many_heads_ranks_all_by_cross_validation(
+    run_example: RunExample, make_cache: Callable
+) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     X = rng.standard_normal((120, 6)) + 2 * np.eye(6)[y]
     features = make_cache(X, y, splits=["train", "train", "test"] * 40)
-    printed = run_example("many_heads", str(features), "--heads", "knn", "lda", "logistic")
-    rows = re.findall(r"^(\S+) +(\d\.\d{3}) +\d+\.\d$", printed, re.MULTILINE)
-    assert {head for head, _ in rows} == {"knn", "lda", "logistic"}
-    figures = [float(figure) for _, figure in rows]
+    printed = run_example("many_heads", str(features), "--folds", "2")
+    rows = re.findall(r"^ +(\d)  (\S+) +(\d\.\d{3}) ± \d\.\d{3}", printed, re.MULTILINE)
+    assert [int(rank) for rank, _, _ in rows] == list(range(1, 9))
+    assert {head for _, head, _ in rows} == set(HEAD_NAMES)
+    figures = [float(figure) for _, _, figure in rows]
     assert figures == sorted(figures, reverse=True)
-    assert f"{rows[0][0]} on the test images: balanced accuracy 0." in printed
+    assert re.search(r"accuracy \d\.\d{3} over 2 folds, \d\.\d{3} on the test images", printed)
 
 
 def test_many_heads_needs_no_cache(run_example: RunExample) -> None:
-    printed = run_example("many_heads", *BASE, "--patients", "4", "--heads", "knn")
-    assert re.search(r"^knn +\d\.\d{3} +\d+\.\d$", printed, re.MULTILINE)
+    options = ("--patients", "4", "--head", "knn", "--search", "--folds", "2")
+    printed = run_example("many_heads", *BASE, *options)
+    assert re.search(r"^ +1  knn +\d\.\d{3} ± .*n_neighbors", printed, re.MULTILINE)
+
+
+def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -> None:
+    printed = run_example("benchmark_growth", "--rows", "200", "400", "--heads", "logistic")
+    header, *lines = printed.splitlines()
+    assert header.split() == ["rows", "seconds", "peak", "MB", "head"]
+    assert [(line.split()[0], line.split()[3]) for line in lines] == [
+        ("200", "logistic"),
+        ("400", "logistic"),
+    ]
+    for line in lines:
+        seconds, peak = map(float, line.split()[1:3])
+        assert 0 < seconds < 60
+        assert 50 < peak < 2000
 
 
 def test_own_csv_cuts_no_patient(run_example: RunExample) -> None:
