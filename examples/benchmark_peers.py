@@ -1,0 +1,267 @@
+"""Stage one beside what else turns the same images into the same features.
+
+    pip install "brainfeat[bench]"
+    python examples/benchmark_peers.py
+    python examples/benchmark_peers.py --images path/to/slices --number 96 --json
+
+VGG16 with one set of seeded random weights over one set of JPEG files: by the script that a Keras
+user would write, by other libraries as their users would call them, and by brainfeat. Each peer
+lives in a process of its own and computes everything once before a pass counts, so that imports and
+compilation are in no figure; what it then gives must be what Keras gives. The peers take turns, one
+pass each in every round. Without ``--images`` the slices are synthetic.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from peers import PEERS, Array, Job, Peer, keras_script, read_pixels, write_weights
+from PIL import Image
+
+from brainfeat import runtime
+from brainfeat.phantoms import CLASS_NAMES, draw_slice
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+IN_MEMORY = 32  # images of a pass that reads no file
+REST = 0.5  # seconds before a pass, in which the last peer's threads stop spinning
+LARGEST_ERROR = 1e-4  # of a float32 feature, as a share of the largest
+SMALLEST_COSINE = 0.999  # of an image's features in fewer bits
+
+
+def write_images(job: Job, source: Path | None, number: int) -> None:
+    """Draw synthetic slices, or copy images evenly from a folder."""
+    if source is None:
+        for index in range(number):
+            patient, label = divmod(index, len(CLASS_NAMES))
+            path = job.folder / "images" / CLASS_NAMES[label] / f"{patient:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = draw_slice(CLASS_NAMES[label], patient=patient, level=8, size=job.size)
+            Image.fromarray(pixels).save(path, quality=92)
+        return
+    # Of copies one: brainfeat would not compute them twice.
+    paths = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES)
+    distinct = list({hashlib.sha256(path.read_bytes()).digest(): path for path in paths}.values())
+    if len(distinct) < number:
+        sys.exit(f"{source} has {len(distinct)} different JPEG and PNG files, fewer than {number}")
+    for index in range(number):
+        path = distinct[index * len(distinct) // number]
+        copy = job.folder / "images" / path.parent.name / f"{index:05}{path.suffix.lower()}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def serve(connection: Connection, peer: Peer, job: Job) -> None:
+    """Be the process of a peer: compute what is asked for and answer how long it took."""
+    passes = peer.prepare(job, peer.precision, peer.batch_size)
+    pixels = read_pixels(job.find_images()[:IN_MEMORY], job.size)
+    kinds = {"files": passes.files, "memory": lambda: passes.memory(pixels)}
+    connection.send({kind: compute() for kind, compute in kinds.items()})
+    with suppress(EOFError):  # where the run stopped because another peer failed
+        for kind in iter(connection.recv, "end"):
+            started = time.perf_counter()
+            kinds[kind]()
+            connection.send(time.perf_counter() - started)
+        connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+
+
+class Agreement(NamedTuple):
+    """How near features are to Keras's."""
+
+    error: float  # the largest difference, as a share of the largest feature
+    cosine: float  # the smallest of an image's features and the expected ones
+
+    def holds(self, precision: str) -> bool:
+        """Tell whether that is the same thing computed."""
+        if precision == "float32":
+            return self.error <= LARGEST_ERROR
+        return self.cosine >= SMALLEST_COSINE
+
+
+def compare(features: Array, expected: Array) -> Agreement:
+    """Measure how near features (n, 512) are to those expected."""
+    norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = (features * expected).sum(axis=1) / norms
+    error = np.abs(features - expected).max() / np.abs(expected).max()
+    return Agreement(float(error), float(cosines.min()))
+
+
+class Worker:
+    """The process of a peer, seen from here, and what was measured of it."""
+
+    def __init__(self, peer: Peer, job: Job) -> None:
+        self.peer = peer
+        self.connection, theirs = multiprocessing.Pipe()
+        multiprocessing.Process(target=serve, args=(theirs, peer, job), daemon=True).start()
+        theirs.close()
+        self.seconds: dict[str, list[float]] = {"files": [], "memory": []}
+        self.agreement = Agreement(np.inf, 0.0)
+        self.peak_mb = 0.0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it computes what Keras computes."""
+        return self.agreement.holds(self.peer.precision)
+
+    def check(self, expected: Array) -> None:
+        """Wait for its first features and compare them."""
+        features = self.receive()
+        self.agreement = compare(features["memory"], expected[:IN_MEMORY])
+        if self.peer.prepare is not keras_script:  # TensorFlow decodes JPEG otherwise than Pillow
+            files = compare(features["files"], expected)
+            self.agreement = max(self.agreement, files, key=lambda found: found.error)
+
+    def time(self, kind: str) -> None:
+        """Have it compute one pass."""
+        time.sleep(REST)
+        self.connection.send(kind)
+        self.seconds[kind].append(self.receive())
+
+    def finish(self) -> None:
+        """End the process, which tells how much memory it took at most."""
+        self.connection.send("end")
+        self.peak_mb = self.receive()
+
+    def receive(self) -> Any:
+        """Wait for an answer."""
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            sys.exit(f"{self.peer.label} failed; its error is above")
+
+
+def start(peers: list[Peer], job: Job) -> list[Worker]:
+    """Start the processes, and wait until each has computed everything once."""
+    print("warming up", ", ".join(peer.label for peer in peers), file=sys.stderr)
+    workers = [Worker(peer, job) for peer in peers]
+    expected = np.load(job.folder / "expected.npy")
+    for worker in workers:
+        worker.check(expected)
+    return workers
+
+
+def take_turns(workers: list[Worker], rounds: int) -> None:
+    """Time one pass of each kind of each worker in every round."""
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        for worker in workers:
+            for kind in worker.seconds:
+                worker.time(kind)
+    for worker in workers:
+        worker.finish()
+
+
+def summarise(worker: Worker, script: Worker, numbers: dict[str, int]) -> dict[str, Any]:
+    """Return the figures of a peer: the median, the least and the most of the rounds."""
+    rates = {kind: [number / s for s in worker.seconds[kind]] for kind, number in numbers.items()}
+    pairs = zip(script.seconds["files"], worker.seconds["files"], strict=True)
+    return {
+        "peer": worker.peer.name,
+        "precision": worker.peer.precision,
+        "batch_size": worker.peer.batch_size,
+        "images_per_second": spread(rates["files"]),
+        "images_per_second_from_memory": spread(rates["memory"]),
+        "ratio": spread([theirs / own for theirs, own in pairs]),
+        "peak_mb": round(worker.peak_mb),
+        **worker.agreement._asdict(),
+    }
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return the median, the least and the most."""
+    return [median(values), min(values), max(values)]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the date, the processor and the versions of all that may take part."""
+    packages = {package for peer in PEERS if not peer.is_absent() for package in peer.packages}
+    versions = {**runtime.versions(), **{package: version(package) for package in sorted(packages)}}
+    date = datetime.now(UTC).date().isoformat()
+    return {"date": date, "processor": runtime.processor(), "versions": versions}
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print the figures as a table in Markdown, and name who is absent."""
+    processor = document["processor"]
+    print(document["date"], processor["name"], f"{processor['cores']} cores", sep=", ")
+    print(", ".join(f"{name} {number}" for name, number in document["versions"].items()))
+    print(f"{document['images']} images, median (least–most) of {document['rounds']} rounds\n")
+    print("| peer | precision | images/s | from memory | ratio to the script | MB | agreement |")
+    print("|---|---|---|---|---|---|---|")
+    for row in document["peers"]:
+        names = "images_per_second", "images_per_second_from_memory", "ratio"
+        figures = ["{:.2f} ({:.2f}–{:.2f})".format(*row[name]) for name in names]
+        agreement = f"cosine {row['cosine']:.5f}"
+        if row["precision"] == "float32":
+            agreement = f"error {row['error']:.0e}"
+        cells = row["peer"], row["precision"], *figures, row["peak_mb"], agreement
+        print("|", " | ".join(map(str, cells)), "|")
+    for name in document["absent"]:
+        print(f"\n{name}: absent (pip install brainfeat[bench])", end="")
+    print()
+
+
+def main() -> None:
+    """Let the peers take turns and print what came of it."""
+    parser = argparse.ArgumentParser(description="Compare stage one with what else does its work.")
+    parser.add_argument("--images", type=Path, help="folder of images; synthetic where left out")
+    parser.add_argument("--number", type=int, default=64, help="images (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="passes that count (%(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="pixels that VGG16 sees")
+    parser.add_argument("--batch-size", type=int, help="for all, in place of what suits each")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    chosen = parser.parse_args()
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    multiprocessing.set_start_method("spawn")
+    peers = [peer for peer in PEERS if not peer.is_absent()]
+    packages = {package for peer in peers for package in peer.packages}
+    if chosen.batch_size:
+        peers = [replace(peer, batch_size=chosen.batch_size) for peer in peers]
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), chosen.size)
+        write_images(job, chosen.images, chosen.number)
+        writer = multiprocessing.Process(target=write_weights, args=(job, packages))
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            sys.exit("the weights could not be written; the error is above")
+        workers = start(peers, job)
+        right = [worker for worker in workers if worker.agrees]
+        take_turns(right, chosen.rounds)
+    numbers = {"files": chosen.number, "memory": min(chosen.number, IN_MEMORY)}
+    document = {
+        **describe_machine(),
+        "images": chosen.number,
+        "rounds": chosen.rounds,
+        "peers": [summarise(worker, workers[0], numbers) for worker in right],
+        "absent": list(dict.fromkeys(peer.name for peer in PEERS if peer.is_absent())),
+    }
+    if chosen.json:
+        print(json.dumps(document, indent=2))
+    else:
+        show(document)
+    for worker in workers:
+        if not worker.agrees:
+            figures = "error {:.1e}, cosine {:.5f}".format(*worker.agreement)
+            print(f"{worker.peer.label} computes something else: {figures}", file=sys.stderr)
+    sys.exit(len(right) < len(workers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The libraries that benchmark_peers.py compares, each as one of its users would call it.
+
+Every one computes VGG16's pooled features with the same weights, which `write_weights` writes as
+each library takes them.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from brainfeat import FeatureCache, extract, read_table, runtime
+from brainfeat.backbones import load_backbone
+
+Array = np.ndarray
+BLOCKS = (2, 2, 3, 3, 3)  # convolutions before each pooling of VGG16
+MEAN = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blue, green and red
+
+
+class Job(NamedTuple):
+    """What every peer is given: a folder of images and of weights, and the size that VGG16 sees."""
+
+    folder: Path
+    size: int
+
+    def find_images(self) -> list[Path]:
+        """Return the images in the order of their names."""
+        return sorted(self.folder.glob("images/*/*"))
+
+
+class Passes(NamedTuple):
+    """The two ways to features that are timed."""
+
+    files: Callable[[], Array]  # of the job's images
+    memory: Callable[[Array], Array]  # of RGB pixels (n, h, w, 3), float32 from 0 to 255
+
+
+# What a user of each library would write
+
+
+def keras_script(job: Job, _precision: str, batch_size: int) -> Passes:
+    """Predict what image_dataset_from_directory gives."""
+    keras = runtime.import_keras()  # import keras, without TensorFlow's remarks
+    preprocess = keras.applications.vgg16.preprocess_input
+    model = keras.applications.VGG16(
+        include_top=False,
+        pooling="avg",
+        weights=str(job.folder / "vgg16.weights.h5"),
+        input_shape=(job.size, job.size, 3),
+    )
+
+    def files() -> Array:
+        images = keras.utils.image_dataset_from_directory(
+            job.folder / "images",
+            label_mode=None,
+            image_size=(job.size, job.size),
+            batch_size=batch_size,
+            shuffle=False,
+            verbose=False,
+        )
+        return model.predict(images.map(preprocess), verbose=0)
+
+    def memory(pixels: Array) -> Array:
+        return model.predict(preprocess(pixels.copy()), batch_size=batch_size, verbose=0)
+
+    return Passes(files, memory)
+
+
+def pytorch(job: Job, precision: str, batch_size: int) -> Passes:
+    """Run a Sequential in channels_last under inference_mode."""
+    import torch
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for block in read_weights(job):
+        for kernel, bias in block:
+            convolution = nn.Conv2d(*kernel.shape[2:], 3, padding=1)
+            convolution.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+            convolution.bias.data = torch.from_numpy(bias)
+            layers += [convolution, nn.ReLU(inplace=True)]
+        layers.append(nn.MaxPool2d(2))
+    dtype = getattr(torch, precision)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    model = model.to(dtype, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def compute(images: Array) -> Array:
+        # NumPy's order of memory, seen as (n, c, h, w), is what torch calls channels_last.
+        return model(torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype)).float().numpy()
+
+    return make_passes(job, batch_size, compute)
+
+
+def openvino(job: Job, precision: str, batch_size: int) -> Passes:
+    """Run Keras's export with all cores on one batch, which is what the latency hint means."""
+    import openvino
+    from openvino.properties import hint
+
+    types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
+    hints = {
+        hint.performance_mode: hint.PerformanceMode.LATENCY,
+        hint.inference_precision: types[precision],
+    }
+    model = openvino.compile_model(job.folder / "vgg16.xml", "CPU", hints)
+    return make_passes(job, batch_size, lambda images: model(images, share_outputs=False)[0])
+
+
+def onnx_runtime(job: Job, _precision: str, batch_size: int) -> Passes:
+    """Run Keras's export in a session on the processor."""
+    import onnxruntime
+
+    path = job.folder / "vgg16.onnx"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return make_passes(job, batch_size, lambda images: session.run(None, {name: images})[0])
+
+
+def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
+    """Run a Net an image at a time: it convolves as Winograd did."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = runtime.usable_cores()
+    net.load_param(str(job.folder / "ncnn.param"))
+    net.load_model(str(job.folder / "ncnn.bin"))
+
+    def compute_one(image: Array) -> Array:
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # ncnn reads it, and keeps no copy
+        extractor = net.create_extractor()
+        extractor.input("0", ncnn.Mat(planes))
+        return np.array(extractor.extract("features")[1])
+
+    def compute(images: Array) -> Array:
+        return np.stack([compute_one(image) for image in images])
+
+    return make_passes(job, batch_size, compute)
+
+
+def brainfeat(job: Job, precision: str, batch_size: int) -> Passes:
+    """Run stage one into a cache that is not there yet."""
+    weights = job.folder / "vgg16.weights.h5"
+    if precision == "auto":
+        precision = runtime.choose_precision()
+    base = load_backbone("vgg16", weights=weights, input_size=job.size, precision=precision)
+
+    def files() -> Array:
+        with tempfile.TemporaryDirectory() as folder:
+            features = Path(folder) / "features.h5"
+            table = read_table(job.folder / "images")
+            extract(table, features, backbone=base, batch_size=batch_size)
+            with FeatureCache.open(features) as cache:
+                return cache.X[:]
+
+    def memory(pixels: Array) -> Array:
+        return np.concatenate([base(batch / 255) for batch in split(pixels, batch_size)])
+
+    return Passes(files, memory)
+
+
+def make_passes(job: Job, batch_size: int, compute: Callable[[Array], Array]) -> Passes:
+    """Give a function of batches both passes; while it computes, a thread reads the next batch."""
+
+    def files() -> Array:
+        features, batches = [], split(job.find_images(), batch_size)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, batches[0])
+            for batch in [*batches[1:], []]:
+                images, ahead = ahead.result(), reader.submit(read, batch)
+                features.append(compute(images))
+        return np.concatenate(features)
+
+    def read(paths: list[Path]) -> Array:
+        return to_bgr(read_pixels(paths, job.size))
+
+    def memory(pixels: Array) -> Array:
+        return np.concatenate([compute(to_bgr(batch)) for batch in split(pixels, batch_size)])
+
+    return Passes(files, memory)
+
+
+def split(items: Any, size: int) -> list[Any]:
+    """Cut a sequence into batches."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def read_pixels(paths: list[Path], size: int) -> Array:
+    """Decode and resize images by Pillow."""
+    pixels = np.empty((len(paths), size, size, 3), np.float32)
+    for row, path in zip(pixels, paths, strict=True):
+        row[:] = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return pixels
+
+
+def to_bgr(pixels: Array) -> Array:
+    """Do what Keras's preprocess_input does for VGG16."""
+    return pixels[..., ::-1] - MEAN
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library, and the batch that was quickest for it on the machine of docs/benchmarks.md."""
+
+    name: str
+    precision: str
+    batch_size: int
+    prepare: Callable[[Job, str, int], Passes]
+    packages: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The peer in words."""
+        return f"{self.name} in {self.precision}"
+
+    def is_absent(self, find: Callable[[str], object] = find_spec) -> bool:
+        """Tell whether a package is not installed."""
+        return any(find(package) is None for package in self.packages)
+
+
+PEERS = (
+    Peer("Keras script", "float32", 32, keras_script),
+    Peer("PyTorch", "float32", 1, pytorch, ("torch",)),
+    Peer("PyTorch", "bfloat16", 32, pytorch, ("torch",)),
+    Peer("OpenVINO", "float32", 8, openvino, ("openvino",)),
+    Peer("OpenVINO", "bfloat16", 8, openvino, ("openvino",)),
+    Peer("ONNX Runtime", "float32", 16, onnx_runtime, ("onnxruntime", "tf2onnx")),
+    Peer("ncnn", "float32", 1, ncnn, ("ncnn",)),
+    Peer("brainfeat", "float32", 16, brainfeat),
+    Peer("brainfeat", "bfloat16", 16, brainfeat),
+    Peer("brainfeat", "auto", 16, brainfeat),
+)
+
+
+# The weights
+
+
+def write_weights(job: Job, packages: set[str]) -> None:
+    """Write random weights as each library takes them, and the features that Keras computes."""
+    keras = runtime.import_keras()
+    base = load_backbone("vgg16", weights="random", input_size=job.size).base
+    base.save_weights(job.folder / "vgg16.weights.h5")
+    np.savez(job.folder / "vgg16.npz", *base.get_weights())
+    model = keras.Model(base.input, keras.layers.GlobalAveragePooling2D()(base.output))
+    if "openvino" in packages:
+        model.export(str(job.folder / "vgg16.xml"), format="openvino", verbose=False)
+    if "tf2onnx" in packages:
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's own
+        model.export(str(job.folder / "vgg16.onnx"), format="onnx", verbose=False)
+    if "ncnn" in packages:
+        write_ncnn(job)
+    memory = keras_script(job, "float32", 32).memory
+    batches = [memory(read_pixels(paths, job.size)) for paths in split(job.find_images(), 32)]
+    np.save(job.folder / "expected.npy", np.concatenate(batches))
+
+
+def read_weights(job: Job) -> Iterator[list[tuple[Array, Array]]]:
+    """Yield the kernels and biases of each block."""
+    with np.load(job.folder / "vgg16.npz") as arrays:
+        weights = iter(arrays.values())
+        for convolutions in BLOCKS:
+            yield [(next(weights), next(weights)) for _ in range(convolutions)]
+
+
+def write_ncnn(job: Job) -> None:
+    """Write ncnn's two files: a line of text a layer, and the weights in their order."""
+    layers = [("Input", "0=0")]
+    with (job.folder / "ncnn.bin").open("wb") as file:
+        for block in read_weights(job):
+            for kernel, bias in block:
+                shape = f"0={bias.size} 1=3 4=1 5=1 6={kernel.size} 9=1"  # 3 by 3, padded, ReLU
+                layers.append(("Convolution", shape))
+                file.write(bytes(4))  # what follows is float32
+                file.write(kernel.transpose(3, 2, 0, 1).tobytes() + bias.tobytes())
+            layers.append(("Pooling", "0=0 1=2 2=2"))
+    layers.append(("Pooling", "0=1 4=1"))  # the mean of all
+    lines = ["7767517", f"{len(layers)} {len(layers)}", "Input 0 0 1 0"]
+    for number, (kind, parameters) in enumerate(layers[1:], start=1):
+        name = number if number < len(layers) - 1 else "features"
+        lines.append(f"{kind} {number} 1 1 {number - 1} {name} {parameters}")
+    (job.folder / "ncnn.param").write_text("\n".join(lines) + "\n", encoding="utf-8")
