@@ -38,7 +38,7 @@ from brainfeat import runtime
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-IN_MEMORY = 32  # images of a pass that reads no file
+IN_MEMORY = 16  # images of a pass that reads no file
 REST = 0.5  # seconds before a pass, in which the last peer's threads stop spinning
 LARGEST_ERROR = 1e-4  # of a float32 feature, as a share of the largest
 SMALLEST_COSINE = 0.999  # of an image's features in fewer bits

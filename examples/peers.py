@@ -143,12 +143,13 @@ def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
     return make_passes(job, batch_size, compute)
 
 
-def brainfeat(job: Job, precision: str, batch_size: int) -> Passes:
+def brainfeat(job: Job, precision: str, batch_size: int | None) -> Passes:
     """Run stage one into a cache that is not there yet."""
     weights = job.folder / "vgg16.weights.h5"
     if precision == "auto":
         precision = runtime.choose_precision()
     base = load_backbone("vgg16", weights=weights, input_size=job.size, precision=precision)
+    in_memory = batch_size or base.batch_size
 
     def files() -> Array:
         with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +160,7 @@ def brainfeat(job: Job, precision: str, batch_size: int) -> Passes:
                 return cache.X[:]
 
     def memory(pixels: Array) -> Array:
-        return np.concatenate([base(batch / 255) for batch in split(pixels, batch_size)])
+        return np.concatenate([base(batch / 255) for batch in split(pixels, in_memory)])
 
     return Passes(files, memory)
 
@@ -205,12 +206,15 @@ def to_bgr(pixels: Array) -> Array:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, and the batch that was quickest for it on the machine of docs/benchmarks.md."""
+    """A library, and the batch that was quickest for it on the machine of docs/benchmarks.md.
+
+    brainfeat chooses its own.
+    """
 
     name: str
     precision: str
-    batch_size: int
-    prepare: Callable[[Job, str, int], Passes]
+    batch_size: int | None
+    prepare: Callable[[Job, str, Any], Passes]
     packages: tuple[str, ...] = ()
 
     @property
@@ -231,9 +235,9 @@ PEERS = (
     Peer("OpenVINO", "bfloat16", 8, openvino, ("openvino",)),
     Peer("ONNX Runtime", "float32", 16, onnx_runtime, ("onnxruntime", "tf2onnx")),
     Peer("ncnn", "float32", 1, ncnn, ("ncnn",)),
-    Peer("brainfeat", "float32", 16, brainfeat),
-    Peer("brainfeat", "bfloat16", 16, brainfeat),
-    Peer("brainfeat", "auto", 16, brainfeat),
+    Peer("brainfeat", "float32", None, brainfeat),
+    Peer("brainfeat", "bfloat16", None, brainfeat),
+    Peer("brainfeat", "auto", None, brainfeat),
 )
 
 
