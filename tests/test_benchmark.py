@@ -282,6 +282,23 @@ class TestData:
             run_benchmark(tmp_path / "nowhere", **QUICK)
 
 
+@pytest.mark.parametrize(("number", "whole"), [(7, 4), (8, 8), (3, 3)])
+def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -> None:
+    base = load_backbone("mobilenet-0.75", weights="random", input_size=32)
+    stage_one = stages.StageOne(
+        table=stages.find_images(None, number, 0, tmp_path, print),
+        bases={"float32": base},
+        batch_size=4,
+        n_jobs=1,
+        repeats=1,
+        scratch=tmp_path,
+        flop=None,
+        peak=None,
+        say=print,
+    )
+    assert stage_one._extract("float32") == whole
+
+
 def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> None:
     spec = FeatureSpec(backbone="vgg16", layer="x", n_features=16, weights_sha256="0" * 64)
     path = stages._write_features(tmp_path / "features.h5", spec, 0)

@@ -60,7 +60,10 @@ class Computing:
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEnd:
-    """Stage one from files to a new cache, on all devices, and its ratio to the base alone."""
+    """Stage one from files to a new cache, on all devices, and its ratio to the base alone.
+
+    It is run on as many images as fill whole batches.
+    """
 
     images_per_second: Spread
     ratio_to_compute: Spread

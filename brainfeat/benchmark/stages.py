@@ -87,7 +87,10 @@ def find_images(
             suffix=".jpg",
             random_state=random_state,
         )
-    table = read_table(data)
+    return _take_evenly(read_table(data), number)
+
+
+def _take_evenly(table: ImageTable, number: int) -> ImageTable:
     number = min(number, len(table))
 
     def take(column: tuple[str, ...]) -> tuple[str, ...]:
@@ -180,12 +183,15 @@ class StageOne:
         return len(self.bases[precision](self._batches[precision]))
 
     def _extract(self, precision: Precision) -> int:
+        """Extract as many images as fill whole batches: the rest would be mostly padding."""
+        batch_size = len(self._batches[precision])
+        whole = len(self.table) // batch_size * batch_size
         with TemporaryDirectory(dir=self.scratch) as fresh:
             return extract(
-                self.table,
+                _take_evenly(self.table, whole),
                 Path(fresh, "features.h5"),
                 backbone=self.bases[precision],
-                batch_size=len(self._batches[precision]),
+                batch_size=batch_size,
                 n_jobs=self.n_jobs,
                 on_error="raise",
             ).computed

@@ -48,8 +48,7 @@ Row = tuple[str, "Spread", "Spread | None", str]
 @click.option(
     "--number",
     type=click.IntRange(min=1),
-    help="Images to use, a multiple of the batch size for a fair end to end.  [default: 64, or "
-    "2,048 where there is a GPU]",
+    help="Images to use.  [default: 64, or 2,048 where there is a GPU]",
 )
 @click.option(
     "--repeats",
