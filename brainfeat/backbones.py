@@ -10,12 +10,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.acceleration import accelerate
 from brainfeat.errors import ParameterError, WeightsError
 from brainfeat.spec import PRECISIONS, SCALINGS, FeatureSpec, Precision, Scaling
 
@@ -24,12 +25,15 @@ _TENSORFLOW = f"{_URL}tensorflow/keras-applications/"
 
 # Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has others' figures.
 _BATCH_PIXELS = {
-    "float32": 16 * 224**2,
+    "float32": 4 * 224**2,
     "bfloat16": 32 * 224**2,
     "float16": 32 * 224**2,
     "gpu": 256 * 224**2,
 }
 _LARGEST_BATCH = 1024
+# So many images of VGG16's size repay, on two cores, the five seconds that Winograd's method takes
+# to compile.
+_MANY_IMAGES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,9 @@ class Architecture:
         Keras's own file of ImageNet weights without top, and the checksum that Keras states.
     alpha : float or None
         MobileNet's width multiplier.
+    robust : bool
+        Whether its features survive bfloat16: a mean cosine to those in float32 of 0.9995 or more
+        (docs/benchmarks.md). Those of separable convolutions do not.
     """
 
     constructor: str
@@ -59,6 +66,7 @@ class Architecture:
     url: str
     md5: str | None
     alpha: float | None = None
+    robust: bool = True
 
 
 # Files and checksums: keras/src/applications/*.py of Keras 3.15; Keras states no checksum for the
@@ -95,6 +103,7 @@ BACKBONES: Mapping[str, Architecture] = {
         n_features=1280,
         url=f"{_URL}keras-applications/efficientnetb0_notop.h5",
         md5="50bc09e76180e00e4465e1a485ddc09d",
+        robust=False,
     ),
     "densenet121": Architecture(
         constructor="DenseNet121",
@@ -112,6 +121,7 @@ BACKBONES: Mapping[str, Architecture] = {
         url=f"{_TENSORFLOW}mobilenet/mobilenet_1_0_224_tf_no_top.h5",
         md5=None,
         alpha=1.0,
+        robust=False,
     ),
     "mobilenet-0.75": Architecture(
         constructor="MobileNet",
@@ -121,6 +131,7 @@ BACKBONES: Mapping[str, Architecture] = {
         url=f"{_TENSORFLOW}mobilenet/mobilenet_7_5_224_tf_no_top.h5",
         md5=None,
         alpha=0.75,
+        robust=False,
     ),
     "mobilenetv2": Architecture(
         constructor="MobileNetV2",
@@ -133,6 +144,7 @@ BACKBONES: Mapping[str, Architecture] = {
         ),
         md5=None,
         alpha=1.0,
+        robust=False,
     ),
 }
 
@@ -156,6 +168,8 @@ class Backbone:
         Seed of random weights.
     device : str
         As :func:`brainfeat.runtime.find_devices` takes it.
+    n_images : int or None
+        As in :func:`load_backbone`.
 
     Examples
     --------
@@ -172,6 +186,7 @@ class Backbone:
     precision: Precision
     random_state: int
     device: str
+    n_images: int | None
 
     @property
     def architecture(self) -> Architecture:
@@ -271,6 +286,10 @@ class Backbone:
     def _assemble(self, base: Any) -> Any:
         """Put the scaling before a base and the pooling, in float32, behind it."""
         keras = runtime.import_keras()
+        if runtime.is_rewriting_quicker():
+            many = self.n_images is None or self.n_images >= _MANY_IMAGES
+            winograd = many and runtime.is_winograd_quicker(self.devices[0], self.precision)
+            base = accelerate(base, winograd=winograd)
         images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
         scaled = images
         if self.scaling == "weights":
@@ -302,9 +321,10 @@ def load_backbone(
     weights: str | os.PathLike[str] = "imagenet",
     scaling: Scaling = "weights",
     input_size: int = 224,
-    precision: Precision = "float32",
+    precision: Precision | Literal["auto"] = "float32",
     random_state: int = 0,
     device: str = "auto",
+    n_images: int | None = None,
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -320,13 +340,18 @@ def load_backbone(
         ``"weights"`` maps 0–1 to what the weights were trained with; ``"unit"`` feeds 0–1.
     input_size : int
         Height and width in pixels, at least 32.
-    precision : {"float32", "bfloat16", "float16"}
-        What the convolutions compute in; pooling is in float32.
+    precision : {"float32", "bfloat16", "float16", "auto"}
+        What the convolutions compute in; pooling is in float32. ``"auto"`` is bfloat16 where the
+        device is natively quicker in it (:func:`brainfeat.runtime.choose_precision`) and the base
+        is robust to it, else float32; to find out, it imports the backend.
     random_state : int
         Seed of ``weights="random"``.
     device : str
         Where it computes: ``"auto"`` is every GPU, or the processor where there is none; others as
         :func:`brainfeat.runtime.find_devices` takes them. Each device has a copy of the base.
+    n_images : int or None
+        How many images it will see at most: for few, it skips what takes seconds to compile. The
+        features are the same to rounding. None is many.
 
     Returns
     -------
@@ -344,6 +369,9 @@ def load_backbone(
         raise ParameterError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
     if scaling not in SCALINGS:
         raise ParameterError(f"unknown scaling {scaling!r}; there are {', '.join(SCALINGS)}")
+    if precision == "auto":
+        robust = BACKBONES[name].robust
+        precision = runtime.choose_precision(device) if robust else "float32"
     if precision not in get_args(Precision):
         raise ParameterError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if not isinstance(input_size, int | np.integer) or not 32 <= input_size <= 4096:
@@ -358,6 +386,7 @@ def load_backbone(
         precision=precision,
         random_state=int(random_state),
         device=device,
+        n_images=n_images,
     )
 
 

@@ -151,9 +151,8 @@ def extract(
         As in :func:`brainfeat.backbones.load_backbone`, where `backbone` is a name.
     precision : {"auto", "float32", "bfloat16", "float16"}
         What the convolutions compute in; pooling is in float32. ``"auto"`` goes on in the precision
-        of an output that is there, finished or not; a new one is computed in bfloat16 where the
-        device is natively quicker in it (:func:`brainfeat.runtime.choose_precision`), else in
-        float32.
+        of an output that is there, finished or not; for a new one it chooses as
+        :func:`brainfeat.backbones.load_backbone` does.
     augment : int
         Augmented views to add to each image of the train split, or to every labelled image where
         the table has no splits.
@@ -222,7 +221,7 @@ def extract(
         shards = list_shards(parts_folder(output))
         if isinstance(backbone, str):
             if precision == "auto":
-                precision = _find_precision(cache, shards) or runtime.choose_precision(device)
+                precision = _find_precision(cache, shards) or "auto"
             backbone = load_backbone(
                 backbone,
                 weights=weights,
@@ -231,6 +230,7 @@ def extract(
                 precision=precision,
                 random_state=random_state,
                 device=device,
+                n_images=len(table) * (augment + 1),
             )
         spec = _choose_spec(cache, backbone)
         cache = _check_spec(cache, shards, spec, output, overwrite=overwrite)

@@ -211,6 +211,36 @@ def _compile_jax(model: Any, device: str) -> Forward:
     return lambda images: np.asarray(compiled(variables, jax.device_put(images, place)), np.float32)
 
 
+def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile arithmetic on tensors into one pass over memory, where the backend does not itself.
+
+    JAX fuses what it compiles anyway; TensorFlow does so by XLA, where it is asked to.
+    """
+    if import_keras().backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    fused: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
+    return fused
+
+
+def is_rewriting_quicker() -> bool:
+    """Tell whether :mod:`brainfeat.acceleration` pays off: under TensorFlow, where it was measured.
+
+    JAX compiles a base as a whole by itself.
+    """
+    return bool(import_keras().backend.backend() == "tensorflow")
+
+
+def is_winograd_quicker(device: str, precision: Precision) -> bool:
+    """Tell whether Winograd's convolutions, written in tensor operations, pay off.
+
+    They do on a processor in float32 under TensorFlow, whose matrix product is as quick, for each
+    multiplication, as its convolution; docs/benchmarks.md has the figures.
+    """
+    return is_rewriting_quicker() and device.startswith("cpu") and precision == "float32"
+
+
 def choose_precision(device: str = "auto") -> Precision:
     """Choose bfloat16 where the devices compute natively, and quicker, in it; else float32.
 
@@ -314,7 +344,11 @@ def accelerators() -> list[str]:
         devices = tf.config.list_physical_devices("GPU")
         details = map(tf.config.experimental.get_device_details, devices)
         return [str(detail.get("device_name", "GPU")) for detail in details]
-    return [str(device) for device in keras.distribution.list_devices() if "cpu" not in str(device)]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [str(device.device_kind) for device in jax.devices() if device.platform != "cpu"]
+    return []
 
 
 def versions() -> dict[str, str]:

@@ -192,8 +192,29 @@ class TestOptions:
 
     def test_a_batch_has_fewer_images_the_larger_they_are(self):
         sizes = [random_backbone(input_size=size).batch_size for size in (32, 224, 448, 4096)]
-        assert sizes == [784, 16, 4, 1]
+        assert sizes == [196, 4, 1, 1]
         assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
+
+    @pytest.mark.parametrize("quicker", ["bfloat16", "float32"])
+    @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
+    def test_auto_takes_bfloat16_where_the_base_survives_it(
+        self, monkeypatch, quicker, name, robust
+    ):
+        monkeypatch.setattr(runtime, "choose_precision", lambda device: quicker)
+        chosen = random_backbone(name, precision="auto").precision
+        assert chosen == (quicker if robust else "float32")
+
+    @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
+    def test_few_images_do_not_wait_for_winograd(self, monkeypatch, n_images, winograd):
+        asked = []
+
+        def accelerate(base, *, winograd):
+            asked.append(winograd)
+            return base
+
+        monkeypatch.setattr("brainfeat.backbones.accelerate", accelerate)
+        random_backbone(n_images=n_images).copies  # noqa: B018
+        assert asked == [winograd]
 
     def test_an_unknown_device_is_refused(self):
         with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):

@@ -277,10 +277,47 @@ class TestCache:
     def test_a_name_is_completed_by_the_options(self, table, output):
         options = {"weights": "random", "input_size": 32, "scaling": "unit", "random_state": 3}
         extract(table, output, backbone="mobilenet-0.75", batch_size=2, **options)
-        expected = load_backbone("mobilenet-0.75", **options)
+        expected = load_backbone("mobilenet-0.75", precision="auto", **options)
         with FeatureCache.open(output) as cache:
             assert cache.spec == expected.spec
             assert cache.provenance["recipe"] == expected.recipe
+
+
+class TestAutoPrecision:
+    OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
+
+    def test_an_output_that_is_there_goes_on_in_its_precision(
+        self, images, table, output, monkeypatch
+    ):
+        first = extract(table, output, precision="bfloat16", **self.OPTIONS)
+        draw(images / "d/7.png", 7)
+        more = describe(images, [*ROWS, "d/7.png,glioma,train,,"])
+        monkeypatch.setattr("brainfeat.runtime.choose_precision", lambda device: "float32")
+        again = extract(more, output, **self.OPTIONS)
+        assert (again.precision, again.computed) == ("bfloat16", 1)
+        assert again.fingerprint == first.fingerprint
+
+    def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
+        monkeypatch.setattr("brainfeat.extraction.CHUNK_ROWS", 1)
+        with pytest.raises(RuntimeError, match="enough"):
+            extract(
+                table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
+            )
+        assert len(list_shards(parts_folder(output))) >= 1
+        again = extract(table, output, **self.OPTIONS)
+        assert again.precision == "bfloat16"
+        assert again.reused >= 2
+
+    def test_another_precision_that_was_asked_for_is_refused(self, table, output):
+        extract(table, output, precision="bfloat16", **self.OPTIONS)
+        with pytest.raises(SpecMismatchError, match="precision"):
+            extract(table, output, precision="float32", **self.OPTIONS)
+
+
+def stop(done, total, precision):
+    """Break a run once an image is done."""
+    if done:
+        raise RuntimeError("that is enough")
 
 
 class TestResume:

@@ -204,6 +204,19 @@ class TestChoosePrecision:
         assert runtime._measure_bfloat16_gain("cpu:0") == gain
 
 
+class TestWinograd:
+    @pytest.mark.parametrize(
+        ("device", "precision", "expected"),
+        [
+            ("cpu:0", "float32", True),
+            ("cpu:0", "bfloat16", False),
+            ("gpu:0", "float32", False),
+        ],
+    )
+    def test_it_is_for_processors_in_float32(self, device, precision, expected):
+        assert runtime.is_winograd_quicker(device, precision) is expected
+
+
 class TestForward:
     def test_it_is_the_models_inference(self):
         """Dropout and the statistics of a batch have no part in it."""
