@@ -143,9 +143,9 @@ def command(
         return
     for rejected in result.rejected:
         click.echo(f"rejected {rejected.path}: {rejected.reason}", err=True)
+    rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
     click.echo(
         f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
         f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
-        f"in {options.format_seconds(result.seconds)} ({result.images_per_second:,.1f} images/s "
-        f"in {result.precision})"
+        f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )
