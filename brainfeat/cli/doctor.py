@@ -18,7 +18,8 @@ def command(*, as_json: bool) -> None:
     processor = document["processor"]
     click.echo(f"processor   {processor['name']}, {options.count(processor['cores'], 'core')}")
     click.echo(f"            {', '.join(processor['features']) or 'features not known'}")
-    click.echo(f"precision   {', '.join(document['precision'])}")
+    precisions = ", ".join(document["precision"])
+    click.echo(f"precision   {precisions}; auto takes {document['auto_precision']}")
     click.echo(f"gpu         {', '.join(document['gpus']) or 'none that the backend can use'}")
     click.echo(f"backend     {document['backend']}")
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
@@ -37,6 +38,7 @@ def _examine() -> dict[str, Any]:
     return {
         "processor": processor,
         "precision": ["float32", *(["bfloat16 (native)"] if native else [])],
+        "auto_precision": runtime.choose_precision(),
         "gpus": runtime.accelerators(),
         "backend": runtime.import_keras().config.backend(),
         "versions": runtime.versions(),
