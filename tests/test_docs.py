@@ -304,7 +304,8 @@ def run_block(block: Block, folder: Path, names: dict[str, object]) -> str:
 
 
 def without_figures(text: str) -> list[str]:
-    """Return the lines of an output without its numbers, durations and alignment."""
+    """Return the lines of an output without its numbers, durations, precision and alignment."""
+    text = re.sub(r"\bin (?:b?float\d+)\b", "in #", text)
     text = re.sub(r"\b\d+ (?:h \d+ min|min \d+ s|s)\b", "# s", text)
     text = re.sub(r"-?\d[\d.,]*", "#", text)
     return [" ".join(line.split()) for line in text.strip().splitlines()]
