@@ -16,15 +16,8 @@ Row = tuple[str, "Spread", "Spread | None", str]
 
 
 @click.command("bench", short_help="Measure how quick this machine is.")
-@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
-@click.option(
-    "--size",
-    "input_size",
-    type=click.IntRange(32, 4096),
-    default=224,
-    show_default=True,
-    help="Height and width in pixels of what the base sees.",
-)
+@options.backbone_option
+@options.size_option
 @click.option(
     "--precision",
     "precisions",

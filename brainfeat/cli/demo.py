@@ -21,7 +21,7 @@ _SLICES = 4
     show_default=True,
     help="Folder to write; a folder of an earlier demo is used again.",
 )
-@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
+@options.backbone_option
 @click.option(
     "--weights",
     help="As in extract.  [default: imagenet where it is here or can be fetched, else random]",

@@ -12,7 +12,7 @@ from brainfeat.spec import PRECISIONS, SCALINGS
 @click.command("extract", short_help="Run a frozen base over all images and cache its features.")
 @click.argument("data", type=click.Path(path_type=Path))
 @options.output_option
-@click.option("--backbone", default="vgg16", show_default=True, help="Convolutional base.")
+@options.backbone_option
 @click.option(
     "--weights",
     default="imagenet",
@@ -26,14 +26,7 @@ from brainfeat.spec import PRECISIONS, SCALINGS
     show_default=True,
     help="Feed the base what its weights were trained with, or values from 0 to 1.",
 )
-@click.option(
-    "--size",
-    "input_size",
-    type=click.IntRange(32, 4096),
-    default=224,
-    show_default=True,
-    help="Height and width in pixels of what the base sees.",
-)
+@options.size_option
 @click.option(
     "--precision",
     type=click.Choice(("auto", *PRECISIONS)),

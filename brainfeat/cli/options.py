@@ -26,6 +26,17 @@ json_option = click.option(
 random_state_option = click.option(
     "--random-state", type=click.IntRange(min=0), default=0, show_default=True, help="Seed."
 )
+backbone_option = click.option(
+    "--backbone", default="vgg16", show_default=True, help="Convolutional base."
+)
+size_option = click.option(
+    "--size",
+    "input_size",
+    type=click.IntRange(32, 4096),
+    default=224,
+    show_default=True,
+    help="Height and width in pixels of what the base sees.",
+)
 jobs_option = click.option(
     "--jobs",
     "n_jobs",
