@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from peers import PEERS, Array, Job, Peer, keras_script, read_pixels, write_weights
+from peers import PEERS, Array, Job, Peer, read_pixels, write_weights
 from PIL import Image
 
 from brainfeat import runtime
@@ -77,7 +77,7 @@ def serve(connection: Connection, peer: Peer, job: Job) -> None:
             started = time.perf_counter()
             kinds[kind]()
             connection.send(time.perf_counter() - started)
-        connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+        connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 class Agreement(NamedTuple):
@@ -122,7 +122,7 @@ class Worker:
         """Wait for its first features and compare them."""
         features = self.receive()
         self.agreement = compare(features["memory"], expected[:IN_MEMORY])
-        if self.peer.prepare is not keras_script:  # TensorFlow decodes JPEG otherwise than Pillow
+        if "Keras" not in self.peer.name:  # TensorFlow decodes JPEG otherwise than Pillow
             files = compare(features["files"], expected)
             self.agreement = max(self.agreement, files, key=lambda found: found.error)
 
@@ -220,7 +220,7 @@ def main() -> None:
     """Let the peers take turns and print what came of it."""
     parser = argparse.ArgumentParser(description="Compare stage one with what else does its work.")
     parser.add_argument("--images", type=Path, help="folder of images; synthetic where left out")
-    parser.add_argument("--number", type=int, default=64, help="images (%(default)s)")
+    parser.add_argument("--number", type=int, default=48, help="images (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="passes that count (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="pixels that VGG16 sees")
     parser.add_argument("--batch-size", type=int, help="for all, in place of what suits each")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +46,12 @@ class Passes(NamedTuple):
 # What a user of each library would write
 
 
-def keras_script(job: Job, _precision: str, batch_size: int) -> Passes:
-    """Predict what image_dataset_from_directory gives."""
+def keras_script(job: Job, _precision: str, batch_size: int, *, autotune: bool = True) -> Passes:
+    """Predict what image_dataset_from_directory gives.
+
+    At the end, predict mostly waits for tf.data's autotuner, whose turns double from 10 ms: a pass
+    ends after 2.55, 5.11 or 10.23 s. Hence the switch.
+    """
     keras = runtime.import_keras()  # import keras, without TensorFlow's remarks
     preprocess = keras.applications.vgg16.preprocess_input
     model = keras.applications.VGG16(
@@ -64,11 +69,18 @@ def keras_script(job: Job, _precision: str, batch_size: int) -> Passes:
             batch_size=batch_size,
             shuffle=False,
             verbose=False,
-        )
-        return model.predict(images.map(preprocess), verbose=0)
+        ).map(preprocess)
+        if not autotune:
+            import tensorflow as tf
+
+            options = tf.data.Options()
+            options.autotune.enabled = False
+            images = images.with_options(options)
+        return model.predict(images, verbose=0)
 
     def memory(pixels: Array) -> Array:
-        return model.predict(preprocess(pixels.copy()), batch_size=batch_size, verbose=0)
+        batches = split(preprocess(pixels.copy()), batch_size)
+        return np.concatenate([model.predict_on_batch(batch) for batch in batches])
 
     return Passes(files, memory)
 
@@ -206,10 +218,7 @@ def to_bgr(pixels: Array) -> Array:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, and the batch that was quickest for it on the machine of docs/benchmarks.md.
-
-    brainfeat chooses its own.
-    """
+    """A library, and the batch that was quickest for it; brainfeat chooses its own."""
 
     name: str
     precision: str
@@ -229,6 +238,7 @@ class Peer:
 
 PEERS = (
     Peer("Keras script", "float32", 32, keras_script),
+    Peer("Keras, no autotune", "float32", 32, partial(keras_script, autotune=False)),
     Peer("PyTorch", "float32", 1, pytorch, ("torch",)),
     Peer("PyTorch", "bfloat16", 32, pytorch, ("torch",)),
     Peer("OpenVINO", "float32", 8, openvino, ("openvino",)),
