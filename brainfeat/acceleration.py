@@ -57,16 +57,20 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
     Returns
     -------
     keras.Model
-        A model from the same input to the same output, with weights of its own.
+        A model from the same input to the same output, with weights of its own; `base` itself
+        where there is nothing to rewrite.
     """
     keras = import_keras()
     norms = _find_foldable(base)
     folded = {norm.name for norm in norms.values()}
+    wide = {layer.name for layer in base.layers if winograd and _is_winograd(layer)}
+    if not folded and not wide:
+        return base
 
     def rewrite(layer: Any) -> Any:
         if layer.name in folded:
             return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
-        if winograd and _is_winograd(layer):
+        if layer.name in wide:
             return _winograd_class()(
                 layer.filters, layer.activation, name=layer.name, dtype=layer.dtype_policy
             )
@@ -82,7 +86,7 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
     for layer in base.layers:
         if layer.weights and layer.name not in folded:
             arrays = _fold(layer, norms.get(layer.name))
-            if winograd and _is_winograd(layer):
+            if layer.name in wide:
                 arrays[0] = transform_kernel(arrays[0])
             rewritten.get_layer(layer.name).set_weights(arrays)
     rewritten.trainable = False

@@ -262,12 +262,17 @@ class Backbone:
 
     @cached_property
     def copies(self) -> tuple[runtime.Forward, ...]:
-        """The compiled function from images to features, once for each device."""
+        """The compiled function from images to features, once for each device.
+
+        What is rewritten has weights of its own, so the base is let go of; the spec is kept.
+        """
+        self.spec  # noqa: B018
         compiled: list[runtime.Forward] = []
         for device in self.devices:
             with runtime.on_device(device):
                 base = self.base if not compiled else self._copy_base()
                 compiled.append(runtime.compile_forward(self._assemble(base), device))
+        vars(self).pop("base")
         return tuple(compiled)
 
     @property
@@ -373,7 +378,9 @@ def load_backbone(
         robust = BACKBONES[name].robust
         precision = runtime.choose_precision(device) if robust else "float32"
     if precision not in get_args(Precision):
-        raise ParameterError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        raise ParameterError(
+            f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}, auto"
+        )
     if not isinstance(input_size, int | np.integer) or not 32 <= input_size <= 4096:
         raise ParameterError(f"input size {input_size!r}; expected 32 to 4096 whole pixels")
     if not isinstance(random_state, int | np.integer) or random_state < 0:

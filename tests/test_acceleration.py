@@ -69,6 +69,11 @@ def test_maps_of_a_large_image_are_the_same():
     )
 
 
+def test_where_there_is_nothing_to_rewrite_it_is_the_base_itself():
+    base = load_backbone("vgg16", weights="random", input_size=SIZE).base
+    assert accelerate(base, winograd=True) is base
+
+
 class TestFolding:
     @pytest.mark.parametrize(
         ("name", "left"),
@@ -161,10 +166,7 @@ class TestWinograd:
         options = {"filters": 128, "kernel_size": 3, **options}
         base = keras.Model(inputs, keras.layers.Conv2D(**options)(inputs))
         draw_weights(base)
-        rewritten = accelerate(base, winograd=True)
-        assert kinds(rewritten)[1:] == ["Conv2D"]
-        images = draw_images(2, 8, 8, 128)
-        assert_same(rewritten(images), base(images), 1e-6)
+        assert accelerate(base, winograd=True) is base
 
     def test_the_transform_of_a_kernel_that_copies(self):
         """A kernel of one in its middle is, transformed, the outer product of its columns."""

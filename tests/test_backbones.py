@@ -220,6 +220,13 @@ class TestOptions:
         with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):
             random_backbone(device="tpu:0").devices  # noqa: B018
 
+    def test_once_it_is_compiled_the_base_is_let_go_of(self, images):
+        backbone = random_backbone()
+        features, spec = backbone(images), backbone.spec
+        assert "base" not in vars(backbone)
+        assert weights_digest(backbone.base) == spec.weights_sha256
+        np.testing.assert_array_equal(backbone(images), features)
+
     def test_the_base_is_frozen(self):
         assert random_backbone().base.trainable_variables == []
 

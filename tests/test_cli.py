@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from brainfeat import FeatureCache
-from brainfeat.cli import main
+from brainfeat.cli import main, options
 from brainfeat.phantoms import write_phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -332,6 +334,59 @@ class TestOthers:
         assert expected | {"confusion-matrix.png"} <= written
         again = json.loads(run(*arguments, "--json").out)
         assert again["test"] == document["test"]
+
+    def test_where_nothing_is_missing_no_network_library_is_imported(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        arguments = ["extract", str(slices), "-o", str(tmp_path / "f.h5"), *QUICK]
+        assert run(*arguments).code == 0
+        code = (
+            "import sys; from brainfeat.cli import main\n"
+            f"try: main({[*map(str, arguments), '--json']!r})\n"
+            "except SystemExit: pass\n"
+            "sys.exit(', '.join({'tensorflow', 'keras', 'jax'} & set(sys.modules)) or 0)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["computed"] == 0
+
+    def test_the_progress_line_tells_the_precision(
+        self, run: Run, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Eager(options.ProgressLine):
+            def __init__(self, label: str, unit: str) -> None:
+                super().__init__(label, unit)
+                self._interval = 0.0
+
+        monkeypatch.setattr(options, "ProgressLine", Eager)
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK]
+        result = run(*arguments, "--precision", "bfloat16")
+        assert "extracting in bfloat16: 80 of 80 images (100%)" in result.err
+        assert "images/s in bfloat16)" in result.out
+
+    @pytest.mark.parametrize(
+        ("option", "value", "said"),
+        [
+            ("--batch-size", "0", "--batch-size"),
+            ("--batch-size", "many", "--batch-size"),
+            ("--jobs", "0", "--jobs"),
+            ("--precision", "float8", "auto"),
+        ],
+    )
+    def test_odd_options_of_stage_one_are_usage_errors(
+        self, run: Run, slices: Path, tmp_path: Path, option: str, value: str, said: str
+    ) -> None:
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, option, value)
+        assert result.code == 2
+        assert said in result.err
+        assert not list(tmp_path.iterdir())
+
+    def test_a_device_that_is_not_there(self, run: Run, slices: Path, tmp_path: Path) -> None:
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--device", "gpu:7")
+        refused(result, "no device 'gpu:7'; there are", "cpu:0")
+        assert not list(tmp_path.iterdir())
 
     def test_an_interrupt_says_what_was_kept(
         self, run: Run, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
