@@ -170,6 +170,20 @@ def _count_tiles(length: int) -> int:
     return -(-length // _TILE)
 
 
+def transform_images(images: Any) -> Any:
+    """Transform the tiles of maps for Winograd's method, in tensor operations.
+
+    Parameters
+    ----------
+    images : tensor of shape (n, h, w, c)
+
+    Returns
+    -------
+    tensor of shape (36, n × tiles, c)
+    """
+    return _transform_columns(_transform_rows(images))
+
+
 def _transform_rows(images: Any) -> Any:
     """Pad (n, h, w, c), and transform the rows of its tiles: (6, n, tiles, w + padding, c)."""
     ops = import_keras().ops
@@ -211,8 +225,10 @@ def _unstack(tensor: Any) -> list[Any]:
     return [tensor[place] for place in range(_WINDOW)]
 
 
-# Shared by the layers: one that has another's shape is not compiled again.
-_fused = cache(fuse)
+# Both are shared by the layers: one that has another's shape is not compiled again.
+@cache
+def _fuse_transform() -> Any:
+    return fuse(transform_images)
 
 
 @cache
@@ -248,8 +264,7 @@ def _winograd_class() -> Any:
             self._finish = _fuse_finish(*shape[1:3], self._activation)
 
         def call(self, images: Any) -> Any:
-            tiles = _fused(_transform_columns)(_fused(_transform_rows)(images))
-            products = keras.ops.matmul(tiles, self.kernel)
+            products = keras.ops.matmul(_fuse_transform()(images), self.kernel)
             return self._finish(products, self.bias + 0.0)
 
         def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

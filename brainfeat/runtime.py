@@ -39,6 +39,8 @@ def import_keras() -> ModuleType:
     ------
     MissingDependencyError
         Keras or its backend is not installed.
+    ParameterError
+        ``KERAS_BACKEND`` names no backend.
     """
     # Level 1 leaves TensorFlow's remarks out and its warnings in.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -54,6 +56,11 @@ def import_keras() -> ModuleType:
         raise MissingDependencyError(
             f"Keras cannot be imported ({error}); install brainfeat with its dependencies: "
             "pip install brainfeat"
+        ) from error
+    except ValueError as error:
+        raise ParameterError(
+            f"Keras does not take its settings ({error}); KERAS_BACKEND must be tensorflow, jax or "
+            f"torch, got {os.environ.get('KERAS_BACKEND')!r}"
         ) from error
     return keras  # type: ignore[no-any-return]
 

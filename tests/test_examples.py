@@ -165,8 +165,44 @@ def test_benchmark_peers_takes_one_of_copies(benchmark_peers: ModuleType, tmp_pa
         benchmark_peers.write_images(job, tmp_path / "slices", 9)
 
 
-# The peers are five libraries, each called as its users would, and a run that is fair to them.
-LONGER = {"benchmark_peers": 300, "peers": 300}
+def run_alone(name: str, *arguments: str) -> str:
+    """Run an example in a process of its own: it turns what the library keeps to itself."""
+    words = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
+    printed = run_alone(
+        "benchmark_rewriting", *BASE, "--batch", "2", "--rounds", "1", "--weights", "random"
+    )
+    assert "mobilenet-0.75, 32 pixels, batch of 2" in printed
+    rows = re.findall(r"^(\w+ \w+) +[\d.]+ +([\d.]+) +(\d\.\d+) +(\S+)$", printed, re.MULTILINE)
+    assert [name for name, *_ in rows] == [
+        "plain float32",
+        "brainfeat float32",
+        "brainfeat bfloat16",
+        "brainfeat float16",
+    ]
+    assert rows[0][1] == "1.00"
+    assert float(rows[0][3]) < 1e-4 < float(rows[2][3])
+
+
+def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
+    lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
+    assert len(lines) == 9
+    assert all(re.search(r": \w+ [\d.]+ ms, \w+ [\d.]+ ms", line) for line in lines)
+
+
+# The peers are five libraries, each called as its users would, and a run that is fair to them; the
+# other two have a line for each thing that docs/benchmarks.md compares.
+LONGER = {
+    "benchmark_peers": 300,
+    "peers": 300,
+    "benchmark_rewriting": 100,
+    "benchmark_tried": 130,
+}
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -266,6 +266,18 @@ class TestImport:
         assert done.stdout.startswith(f"{MissingDependencyError.__name__} Keras cannot be imported")
         assert "pip install brainfeat" in done.stdout
 
+    def test_a_backend_that_does_not_exist_is_named(self):
+        done = subprocess.run(
+            [sys.executable, "-m", "brainfeat", "doctor"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "KERAS_BACKEND": "nonsense"},
+        )
+        assert done.returncode == 1
+        assert "KERAS_BACKEND must be tensorflow, jax or torch, got 'nonsense'" in done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_start_up_is_silent(self):
         script = "from brainfeat import runtime; runtime.import_keras()"
         done = subprocess.run(

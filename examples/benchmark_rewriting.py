@@ -1,0 +1,93 @@
+"""What rewriting a base and lowering its precision give, and how far its features move.
+
+    python examples/benchmark_rewriting.py --batch 4 8 16
+    python examples/benchmark_rewriting.py --images brain-mri/Testing --backbone mobilenet-0.75
+
+Images are noise unless a folder is named. Rounds are interleaved; the first is not counted. Cosines
+and differences, in mean features, are to brainfeat's float32. Without its ImageNet weights Keras
+scales the input of EfficientNet otherwise; brainfeat never does.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+from brainfeat import read_table, runtime
+from brainfeat.backbones import BACKBONES, Backbone, load_backbone
+from brainfeat.preprocessing import preprocess_image
+from brainfeat.readers import read_image
+from brainfeat.spec import PRECISIONS
+
+
+def main() -> None:
+    """Print one table a batch size."""
+    parser = argparse.ArgumentParser(description="Measure what a rewritten base gives.")
+    parser.add_argument("--backbone", choices=BACKBONES, default="vgg16")
+    parser.add_argument("--weights", default="random", help="as in brainfeat extract")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--images", help="folder or CSV; noise where left out")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--rounds", type=int, default=6)
+    chosen = parser.parse_args()
+    bases = {"plain float32": compile_plain(chosen)}
+    for precision in PRECISIONS:
+        bases[f"brainfeat {precision}"] = load(chosen, precision).copies[0]
+    for batch in chosen.batch:
+        images = draw(chosen, batch)
+        features = {name: base(images) for name, base in bases.items()}
+        seconds = take_turns(bases, images, chosen.rounds)
+        full, slowest = features["brainfeat float32"], median(seconds["plain float32"])
+        print(f"{chosen.backbone}, {chosen.size} pixels, batch of {batch}")
+        print(
+            f"{'base':<20}{'images/s':>10}{'ratio':>8}{'mean cosine':>13}{'largest difference':>20}"
+        )
+        for name, found in features.items():
+            rate = batch / median(seconds[name])
+            ratio = slowest / median(seconds[name])
+            lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(full, axis=1)
+            cosine = ((found * full).sum(axis=1) / lengths).mean()
+            moved = np.abs(found - full).max() / np.abs(full).mean()
+            print(f"{name:<20}{rate:>10.2f}{ratio:>8.2f}{cosine:>13.6f}{moved:>20.1e}")
+
+
+def load(chosen: argparse.Namespace, precision: str) -> Backbone:
+    """Load the base as extract does."""
+    options = {"weights": chosen.weights, "input_size": chosen.size}
+    return load_backbone(chosen.backbone, precision=precision, **options)
+
+
+def compile_plain(chosen: argparse.Namespace) -> Callable:
+    """Compile Keras's own base, scaling and pooling, as they are."""
+    keras, base = runtime.import_keras(), load(chosen, "float32").base
+    images = keras.Input((chosen.size, chosen.size, 3))
+    module = getattr(keras.applications, BACKBONES[chosen.backbone].module)
+    maps = base(module.preprocess_input(images * 255.0))
+    return runtime.compile_forward(keras.Model(images, keras.ops.mean(maps, axis=(1, 2))))
+
+
+def draw(chosen: argparse.Namespace, number: int) -> np.ndarray:
+    """Take images evenly from the table, or draw noise."""
+    if chosen.images is None:
+        shape = number, chosen.size, chosen.size, 3
+        return np.random.default_rng(0).random(shape, np.float32)
+    table = read_table(chosen.images)
+    paths = [table.absolute_path(place * len(table) // number) for place in range(number)]
+    return np.stack([preprocess_image(read_image(path), size=chosen.size) for path in paths])
+
+
+def take_turns(bases: dict[str, Callable], images: np.ndarray, rounds: int) -> dict[str, list]:
+    """Time each base once a round."""
+    seconds = {name: [] for name in bases}
+    for _ in range(rounds):
+        for name, base in bases.items():
+            started = time.perf_counter()
+            base(images)
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What was tried to make VGG16's base quicker on a processor under TensorFlow, kept or not.
+
+    python examples/benchmark_tried.py
+    python examples/benchmark_tried.py --divide 7      # small maps, as a test
+
+Each pair is timed in turns in this process; a line has the median milliseconds of each.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+import tensorflow as tf
+
+from brainfeat import acceleration, runtime
+from brainfeat.backbones import Backbone, load_backbone
+
+keras = runtime.import_keras()
+NOISE = np.random.default_rng(0)
+# Pixels, channels and filters of a layer of each block.
+LAYERS = (224, 64, 64), (112, 64, 128), (112, 128, 128), (56, 256, 256), (14, 512, 512)
+
+
+def compare(title: str, **work: Callable[[], object]) -> None:
+    """Time pieces of work in turns, after one that does not count, and print a line."""
+    seconds = {name: [] for name in work}
+    for counted in (False, *[True] * 5):
+        for name, piece in work.items():
+            started = time.perf_counter()
+            piece()
+            if counted:
+                seconds[name].append(1e3 * (time.perf_counter() - started))
+    print(f"{title}: " + ", ".join(f"{name} {median(ms):.1f} ms" for name, ms in seconds.items()))
+
+
+def try_fusion(size: int) -> None:
+    """Transform 8 maps of the second block in fused passes over memory, and without fusion."""
+    maps = tf.constant(NOISE.random((8, size, size, 128), np.float32))
+    fused = runtime.fuse(acceleration.transform_images)
+    plain = tf.function(acceleration.transform_images, autograph=False)
+    compare(
+        f"Winograd's transform of 8 images, {size} pixels, 128 channels",
+        fused=lambda: fused(maps),
+        not_fused=lambda: plain(maps),
+    )
+
+
+def try_layers(size: int, channels: int, filters: int) -> None:
+    """Compute one convolution for 8 images directly and by Winograd's method."""
+    inputs = keras.Input((size, size, channels))
+    layer = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
+    direct = keras.Model(inputs, layer(inputs))
+    acceleration._FEWEST_CHANNELS, acceleration._LEAST_FLOP = 1, 0
+    winograd = acceleration.accelerate(direct, winograd=True)
+    maps = NOISE.random((8, size, size, channels), np.float32)
+    works = {
+        name: as_function(model) for name, model in (("direct", direct), ("winograd", winograd))
+    }
+    pieces = {name: (lambda call=call: call(maps)) for name, call in works.items()}
+    compare(f"{size} pixels, {channels} to {filters} channels, 8 images", **pieces)
+
+
+def as_function(model: object) -> Callable:
+    """Compile a model; its output stays a tensor."""
+    traced = tf.function(model, autograph=False)
+    return lambda images: traced(tf.constant(images))
+
+
+def compare_on(images: np.ndarray, title: str, bases: dict[str, Callable]) -> None:
+    """Time whole bases on the same images."""
+    compare(title, **{name: (lambda base=base: base(images)) for name, base in bases.items()})
+
+
+def try_bases(size: int) -> None:
+    """Compute 8 images by VGG16's whole base."""
+    images = NOISE.random((8, size, size, 3), np.float32)
+    bases = {}
+    for fewest in (128, 129):
+        acceleration._FEWEST_CHANNELS = fewest
+        bases[f"from_{fewest}_channels"] = load(size).copies[0]
+    compare_on(images, "VGG16 in float32, batch of 8", bases)
+    scaled = load(size, precision="bfloat16").copies[0]
+    unit = load(size, precision="bfloat16", scaling="unit").copies[0]
+    keras.config.set_dtype_policy("bfloat16")
+    stored = keras.applications.VGG16(False, weights=None, input_shape=images.shape[1:])
+    keras.config.set_dtype_policy("float32")
+    bases = {"scaled": scaled, "not_scaled": unit, "weights_stored_in_it": as_function(stored)}
+    compare_on(images, "VGG16 in bfloat16, batch of 8", bases)
+
+
+def load(size: int, **options: str) -> Backbone:
+    """Load VGG16 with random weights."""
+    return load_backbone("vgg16", weights="random", input_size=size, **options)
+
+
+def try_grey(size: int) -> None:
+    """Compute the first convolution of one channel and of three."""
+    images = NOISE.random((8, size, size, 3), np.float32)
+    first = {}
+    for name, channels in (("grey", 1), ("colour", 3)):
+        inputs = keras.Input((size, size, channels))
+        layer = keras.layers.Conv2D(64, 3, padding="same", activation="relu")
+        first[name] = as_function(keras.Model(inputs, layer(inputs)))
+    compare(
+        "first convolution, 8 images",
+        grey=lambda: first["grey"](images[..., :1]),
+        colour=lambda: first["colour"](images),
+    )
+
+
+def main() -> None:
+    """Print a line for each trial."""
+    parser = argparse.ArgumentParser(description="Time what was tried on VGG16's base.")
+    parser.add_argument("--divide", type=int, default=1, help="divide all sizes by it")
+    divisor = parser.parse_args().divide
+    try_fusion(112 // divisor)
+    for size, channels, filters in LAYERS:
+        try_layers(size // divisor, channels, filters)
+    try_bases(224 // divisor)
+    try_grey(224 // divisor)
+
+
+if __name__ == "__main__":
+    main()
