@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ from brainfeat.storage import (
 )
 
 CHUNK_ROWS = 1024
+
+_logger = logging.getLogger(__name__)
+
 _OPEN_FILES = 16
 _SHARD_STEM = "[0-9a-f]" * 64
 _SHARD_NAME = f"{_SHARD_STEM}.h5"
@@ -486,23 +490,27 @@ def write_shard(
     Path
         The shard; it counts from now on.
     """
-    _make_folder(folder)
     facts = [asdict(fact) for fact in measured]
-    return write_file(
-        folder,
-        SHARD_SCHEMA,
-        datasets={
-            "features": features,
-            "sha256": np.frombuffer(b"".join(sha256), np.uint8).reshape(-1, 32),
-            "view": np.array(view, "<i2"),
-            **{
-                name: np.array([fact[name] for fact in facts], rule.dtype)
-                for name, rule in _MEASURED.items()
-            },
+    datasets: dict[str, NDArray[Any]] = {
+        "features": features,
+        "sha256": np.frombuffer(b"".join(sha256), np.uint8).reshape(-1, 32),
+        "view": np.array(view, "<i2"),
+        **{
+            name: np.array([fact[name] for fact in facts], rule.dtype)
+            for name, rule in _MEASURED.items()
         },
-        attributes={"spec": spec.to_json(), "augmentation": canonical_json(augmentation or {})},
-        name_by_content=True,
-    )
+    }
+    attributes = {"spec": spec.to_json(), "augmentation": canonical_json(augmentation or {})}
+    while True:
+        _make_folder(folder)
+        try:
+            return write_file(
+                folder, SHARD_SCHEMA, datasets=datasets, attributes=attributes, name_by_content=True
+            )
+        except CacheError:
+            if folder.is_dir():
+                raise
+            # A run that ended meanwhile found it empty and took it away.
 
 
 def list_shards(folder: Path) -> list[Shard]:
@@ -514,9 +522,23 @@ def list_shards(folder: Path) -> list[Shard]:
     for path in sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []:
         try:
             shards.append(_check_shard(path))
-        except (CacheCorruptError, CacheFormatError):
+        except (CacheCorruptError, CacheFormatError) as error:
+            _logger.warning("%s", error)
             path.replace(path.with_suffix(".damaged"))
+        except CacheError:
+            if path.exists():
+                raise
+            # A run that ended meanwhile has merged it.
     return shards
+
+
+def count_rows(folder: Path) -> int:
+    """Count the rows in the shards of a ``.parts`` folder, whole or not."""
+    rows = 0
+    for path in folder.glob(_SHARD_NAME):
+        with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
+            rows += len(file.arrays["view"])
+    return rows
 
 
 def _check_shard(path: Path) -> Shard:
@@ -534,6 +556,17 @@ def remove_parts(folder: Path) -> None:
     for pattern in (_SHARD_NAME, f"{_SHARD_STEM}.damaged", TEMPORARY_NAME):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def remove_shards(folder: Path, keys: NDArray[np.bytes_]) -> None:
+    """Remove the shards of a ``.parts`` folder whose rows all have a key among those given."""
+    for path in folder.glob(_SHARD_NAME):
+        with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
+            rows = row_keys(np.asarray(file.arrays["sha256"]), np.asarray(file.arrays["view"]))
+            if np.isin(rows, keys).all():
+                path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 

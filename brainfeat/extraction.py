@@ -5,9 +5,8 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,23 +17,18 @@ from brainfeat import runtime
 from brainfeat.augmentation import VIEW_LIMIT, Augmentation, augment_image
 from brainfeat.backbones import Backbone, load_backbone
 from brainfeat.cache import (
-    CACHE_SCHEMA,
     CHUNK_ROWS,
-    SHARD_SCHEMA,
     FeatureCache,
     Measured,
     Rejected,
     RowIndex,
-    Shard,
-    Source,
-    list_shards,
     parts_folder,
-    remove_parts,
     row_keys,
-    write_cache,
     write_shard,
 )
 from brainfeat.errors import CacheError, ImageReadError, ParameterError, TableError
+from brainfeat.locks import lock_folder
+from brainfeat.merging import Output, Overtaken, identify
 from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
@@ -47,6 +41,8 @@ ChosenPrecision = Precision | Literal["auto"]
 Progress = Callable[[int, int, str], None]
 
 _SHARD_SECONDS = 30.0
+# Times that other runs may write the output first, where the file system has no locks.
+_ATTEMPTS = 5
 # Images of a batch where the backbone is a function that does not say what it likes best.
 _BATCH_SIZE = 32
 # Views that are decoded ahead: a batch that is full at once when the one before it is taken.
@@ -211,54 +207,60 @@ def extract(
     """
     started = time.perf_counter()
     output = Path(output)
-    found = _identity(output)
+    identify(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
     views = (augmentation or Augmentation(random_state=random_state)) if augment else None
-    with ExitStack() as stack:
-        cache = _open_cache(output, stack, overwrite=overwrite)
-        shards = list_shards(parts_folder(output))
-        if isinstance(backbone, str):
-            if precision == "auto":
-                precision = _find_precision(cache, shards) or "auto"
-            backbone = load_backbone(
-                backbone,
-                weights=weights,
-                scaling=scaling,
-                input_size=input_size,
-                precision=precision,
-                random_state=random_state,
-                device=device,
-                n_images=len(table) * (augment + 1),
+    computed = 0
+    with lock_folder(parts_folder(output)) as alone:
+        for _ in range(_ATTEMPTS):
+            with suppress(Overtaken), ExitStack() as stack:
+                found = Output(output, stack, overwrite=overwrite)
+                if isinstance(backbone, str):
+                    if precision == "auto":
+                        precision = found.precision or "auto"
+                    backbone = load_backbone(
+                        backbone,
+                        weights=weights,
+                        scaling=scaling,
+                        input_size=input_size,
+                        precision=precision,
+                        random_state=random_state,
+                        device=device,
+                        n_images=len(table) * (augment + 1),
+                    )
+                spec = _choose_spec(found.cache, backbone)
+                found.check_spec(spec)
+                run = _Run(
+                    table=table,
+                    backbone=backbone,
+                    spec=spec,
+                    index=found.index(spec, views),
+                    parts=parts_folder(output),
+                    augment=augment,
+                    augmentation=views,
+                    batch_size=batch_size,
+                    read=read,
+                )
+                run.compute(n_jobs or runtime.usable_cores(), on_error, progress)
+                computed += run.computed
+                _finish(run, found, alone=alone)
+                break
+        else:
+            raise CacheError(
+                f"{output} was written by other runs {_ATTEMPTS} times while this one was at work; "
+                "its finished rows are kept: run it again when the others have ended"
             )
-        spec = _choose_spec(cache, backbone)
-        cache = _check_spec(cache, shards, spec, output, overwrite=overwrite)
-        run = _Run(
-            table=table,
-            backbone=backbone,
-            spec=spec,
-            index=_index(cache, shards, spec, views, stack),
-            found=found,
-            parts=parts_folder(output),
-            augment=augment,
-            augmentation=views,
-            batch_size=batch_size,
-            read=read,
-        )
-        run.compute(n_jobs or runtime.usable_cores(), on_error, progress)
-        keys = run.keys()
-        if cache is not None and not overwrite:
-            _check_dropped(cache, keys)
-        _finish(run, cache, keys, output)
+    rows = sum(1 for _ in run.rows())
     seconds = time.perf_counter() - started
     return Extraction(
-        rows=len(keys),
-        computed=run.computed,
-        reused=len(keys) - run.computed,
+        rows=rows,
+        computed=computed,
+        reused=max(0, rows - computed),
         rejected=tuple(run.rejected),
         seconds=seconds,
-        images_per_second=run.computed / seconds,
+        images_per_second=computed / seconds,
         precision=spec.precision,
         fingerprint=spec.fingerprint,
         output=output,
@@ -278,95 +280,11 @@ def _check_options(
         raise ParameterError(f"unknown on_error {on_error!r}; there are skip, raise")
 
 
-def _identity(output: Path) -> tuple[int, int] | None:
-    """Tell one file at a path from another that replaced it; None is no file."""
-    try:
-        if not output.parent.is_dir():
-            raise CacheError(f"{output}: there is no folder {output.parent} to write into")
-        status = output.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CacheError(f"{output}: cannot be reached ({error.strerror})") from error
-    return status.st_ino, status.st_mtime_ns
-
-
-def _open_cache(output: Path, stack: ExitStack, *, overwrite: bool) -> FeatureCache | None:
-    if not output.exists():
-        return None
-    try:
-        return stack.enter_context(FeatureCache.open(output))
-    except CacheError:
-        if overwrite and output.is_file():
-            return None
-        raise
-
-
-def _find_precision(cache: FeatureCache | None, shards: Sequence[Shard]) -> Precision | None:
-    """Return the precision of what an earlier run computed."""
-    specs = [cache.spec] if cache is not None else [shard.spec for shard in shards]
-    return specs[0].precision if specs else None
-
-
 def _choose_spec(cache: FeatureCache | None, backbone: FeatureExtractor) -> FeatureSpec:
     """Take the cache's spec where its recipe is this run's: then the base need not be loaded."""
     if cache is not None and cache.provenance.get("recipe") == backbone.recipe:
         return cache.spec
     return backbone.spec
-
-
-def _check_spec(
-    cache: FeatureCache | None,
-    shards: Sequence[Shard],
-    spec: FeatureSpec,
-    output: Path,
-    *,
-    overwrite: bool,
-) -> FeatureCache | None:
-    """Refuse features of another spec, finished or not; set them aside where that is asked for."""
-    if not overwrite:
-        if cache is not None:
-            cache.spec.require(spec, here=f"{output} (--overwrite replaces it)", there="this run")
-        for shard in shards:
-            shard.spec.require(
-                spec,
-                here=f"the unfinished {shard.path.parent} (--overwrite discards it)",
-                there="this run",
-            )
-    return cache if cache is not None and cache.spec == spec else None
-
-
-def _index(
-    cache: FeatureCache | None,
-    shards: Sequence[Shard],
-    spec: FeatureSpec,
-    augmentation: Augmentation | None,
-    stack: ExitStack,
-) -> RowIndex:
-    """Index the rows of this spec that exist, finished or not."""
-    ranges = augmentation.to_dict() if augmentation else None
-    sources = [
-        Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == ranges)
-        for shard in shards
-        if shard.spec == spec
-    ]
-    if cache is not None:
-        views = cache.augmentation == ranges
-        sources.append(Source(path=cache.path, schema=CACHE_SCHEMA, views=views))
-    index = RowIndex(sources)
-    stack.callback(index.close)
-    return index
-
-
-def _check_dropped(cache: FeatureCache, keys: NDArray[np.bytes_]) -> None:
-    """Refuse to lose rows of images that the table has not."""
-    lost = np.isin(row_keys(cache.sha256, cache.view), keys, invert=True)
-    if lost.any():
-        raise CacheError(
-            f"{cache.path} holds {lost.sum():,} rows that this run would drop (first: "
-            f"{cache.paths[lost][0]}, view {cache.view[lost][0]}); pass --overwrite to drop them "
-            "and keep the others, or name another output"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,7 +305,6 @@ class _Run:
     backbone: FeatureExtractor
     spec: FeatureSpec
     index: RowIndex
-    found: tuple[int, int] | None
     parts: Path
     augment: int
     augmentation: Augmentation | None
@@ -560,43 +477,10 @@ def _key(sha256: bytes, view: int) -> bytes:
     return sha256 + view.to_bytes(2, "big")
 
 
-def _finish(run: _Run, cache: FeatureCache | None, keys: NDArray[np.bytes_], output: Path) -> None:
-    """Merge what there is into the output, unless the output says all of it already."""
-    columns = _columns(run)
-    attributes: dict[str, Any] = {
-        "class_names": list(run.table.class_names),
-        "rejected": [asdict(rejected) for rejected in run.rejected],
-        "augmentation": run.augmentation.to_dict() if run.augmentation else None,
-    }
-    if cache is None or not _says_the_same(cache, keys, columns, attributes):
-        kept = cache.provenance if cache is not None and not run.computed else None
-        attributes["provenance"] = kept or _provenance(run)
-        attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        if _identity(output) != run.found:
-            raise CacheError(
-                f"{output} was written by another run meanwhile, and is left as it is; run again "
-                "to bring it up to date"
-            )
-        with ExitStack() as stack:
-            index = _index(cache, list_shards(run.parts), run.spec, run.augmentation, stack)
-            try:
-                write_cache(
-                    output,
-                    index=index,
-                    keys=keys,
-                    spec=run.spec,
-                    columns=columns,
-                    attributes=attributes,
-                )
-            except KeyError as error:
-                raise CacheError(
-                    f"{run.parts} lost finished rows, as where another run writes the same output; "
-                    "this run wrote nothing: run it again"
-                ) from error
-    remove_parts(run.parts)
-
-
-def _columns(run: _Run) -> dict[str, NDArray[Any]]:
+def _finish(run: _Run, found: Output, *, alone: bool) -> None:
+    """Merge what there is into the output."""
+    keys = run.keys()
+    found.check_dropped(keys)
     rows = np.array([row for row, _ in run.rows()], np.intp)
     table = run.table
     texts = {
@@ -605,31 +489,21 @@ def _columns(run: _Run) -> dict[str, NDArray[Any]]:
         "group": table.groups,
         "source": table.sources,
     }
-    return {
-        "label": table.label_indices[rows],
-        **{name: as_text(values)[rows] for name, values in texts.items()},
-    }
-
-
-def _says_the_same(
-    cache: FeatureCache,
-    keys: NDArray[np.bytes_],
-    columns: Mapping[str, NDArray[Any]],
-    attributes: Mapping[str, Any],
-) -> bool:
-    stored = {
-        "label": cache.y,
-        "path": as_text(cache.paths),
-        "split": as_text(cache.splits),
-        "group": as_text(cache.groups),
-        "source": as_text(cache.sources),
-    }
-    return (
-        attributes["class_names"] == list(cache.class_names)
-        and attributes["rejected"] == [asdict(rejected) for rejected in cache.rejected]
-        and attributes["augmentation"] == cache.augmentation
-        and np.array_equal(keys, row_keys(cache.sha256, cache.view))
-        and all(np.array_equal(columns[name], stored[name]) for name in stored)
+    kept = found.cache.provenance if found.cache is not None and not run.computed else None
+    found.merge(
+        keys,
+        spec=run.spec,
+        augmentation=run.augmentation,
+        columns={
+            "label": table.label_indices[rows],
+            **{name: as_text(values)[rows] for name, values in texts.items()},
+        },
+        attributes={
+            "class_names": list(table.class_names),
+            "rejected": [asdict(rejected) for rejected in run.rejected],
+        },
+        provenance=kept or _provenance(run),
+        alone=alone,
     )
 
 

@@ -1,9 +1,13 @@
 """Tests of the command line: what it prints, what it refuses, and with which exit code."""
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -388,8 +392,15 @@ class TestOthers:
         refused(result, "no device 'gpu:7'; there are", "cpu:0")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_an_interrupt_says_what_was_kept(
-        self, run: Run, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        run: Run,
+        slices: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        sign: signal.Signals,
+        code: int,
     ) -> None:
         from brainfeat.backbones import Backbone
 
@@ -402,17 +413,64 @@ class TestOthers:
             def interrupted(images: np.ndarray) -> np.ndarray:
                 calls.append(len(images))
                 if len(calls) == 3:
-                    raise KeyboardInterrupt
+                    os.kill(os.getpid(), sign)
                 return forward(images)
 
             return (interrupted,)
 
         monkeypatch.setattr(Backbone, "copies", property(compile_interrupted))
         arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
+        before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)
-        refused(result, "kept in", "f.h5.parts", "go on", code=130)
+        refused(result, "finished rows kept in", "f.h5.parts", "go on", code=code)
+        assert len(result.err.splitlines()) == 2
+        assert signal.getsignal(signal.SIGTERM) is before
+        kept = int(re.search(r"(\d+) finished rows", result.err)[1])
         document = json.loads(run(*arguments, "--json").out)
-        assert (document["computed"], document["rows"]) == (48, 80)
+        assert document["rows"] == 80
+        assert document["computed"] == 80 - kept <= 48
+
+    def test_sigterm_before_anything_is_finished(self, slices: Path, tmp_path: Path) -> None:
+        script = """
+            import os, signal, sys
+            from brainfeat import extraction
+            from brainfeat.cli import main
+            extraction.load_backbone = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            main(sys.argv[1:])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), "extract", slices, "-o", "f.h5"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 143
+        assert done.stderr.splitlines()[-1] == (
+            "brainfeat: error: ended by SIGTERM; no new row was finished; "
+            "run the same command again to go on"
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_sigterm_ends_any_command(self, features: Path, tmp_path: Path) -> None:
+        script = """
+            import os, signal, sys
+            from brainfeat import training
+            from brainfeat.cli import main
+            training.fit_with_val = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            main(sys.argv[1:])
+        """
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        done = subprocess.run(
+            [*command, "fit-head", features, "-o", "h.h5", "--head", "lda"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 143
+        assert done.stderr.strip() == "brainfeat: error: ended by SIGTERM"
+        assert not list(tmp_path.iterdir())
 
     def test_version_and_usage(self, run: Run) -> None:
         assert run("--version").out.startswith("brainfeat, version 0.1")

@@ -2,12 +2,15 @@
 
 import dataclasses
 import errno
+import fcntl
 import hashlib
+import itertools
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainfeat import extraction
+from brainfeat import extraction, merging
 from brainfeat.augmentation import Augmentation, augment_image
 from brainfeat.backbones import load_backbone
 from brainfeat.cache import FeatureCache, Rejected, list_shards, parts_folder
@@ -833,16 +836,66 @@ def test_a_table_without_images(table, output):
 
 
 class TestTwoRunsAtOnce:
-    """One output may get two runs by mistake: neither may harm the other's rows."""
+    """One output may get two runs by mistake: both end well, and no row is computed twice."""
 
-    @staticmethod
-    def outcome(table, output, backbone):
-        try:
-            return extract(table, output, backbone=backbone, batch_size=2)
-        except CacheError as error:
-            return error
+    def test_the_second_waits_for_the_first(self, table, finished, tmp_path, caplog):
+        output = tmp_path / "other.h5"
 
-    def test_the_cache_is_whole(self, table, finished, tmp_path):
+        class Slow(Blocks):
+            def __call__(self, images):
+                time.sleep(0.2)
+                return super().__call__(images)
+
+        with ThreadPoolExecutor(2) as threads:
+            runs = [
+                threads.submit(extract, table, output, backbone=Slow(), batch_size=2)
+                for _ in range(2)
+            ]
+            results = [run.result() for run in runs]
+        assert sorted(result.computed for result in results) == [0, 6]
+        assert "another run holds" in caplog.text
+        assert contents(output) == contents(finished)
+        assert not parts_folder(output).exists()
+
+    def test_the_lock_dies_with_its_process(self, table, images, finished, tmp_path):
+        output = tmp_path / "other.h5"
+        script = f"""
+            import sys, time
+            sys.path[:0] = {sys.path!r}
+            from test_extraction import Blocks, describe, extract
+            from pathlib import Path
+
+            class Endless(Blocks):
+                def __call__(self, images):
+                    print("at work", flush=True)
+                    time.sleep(60)
+
+            extract(describe(Path({str(images)!r})), {str(output)!r}, backbone=Endless())
+        """
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+            assert first.stdout.readline() == "at work\n"
+            with ThreadPoolExecutor(1) as thread:
+                second = thread.submit(extract, table, output, backbone=Blocks())
+                with pytest.raises(TimeoutError):
+                    second.result(timeout=0.3)
+                first.kill()
+                assert second.result(timeout=30).computed == 6
+        assert contents(output) == contents(finished)
+
+
+class TestTwoRunsWithoutLocks:
+    """A file system may have no locks: work is done twice then, and no row is lost or twice."""
+
+    @pytest.fixture(autouse=True)
+    def no_locks(self, monkeypatch):
+        def flock(descriptor, operation):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        monkeypatch.setattr(extraction, "_SHARD_SECONDS", -1.0)
+
+    def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)
 
         class Meeting(Blocks):
@@ -853,33 +906,60 @@ class TestTwoRunsAtOnce:
 
         output = tmp_path / "other.h5"
         with ThreadPoolExecutor(2) as threads:
-            runs = [threads.submit(self.outcome, table, output, Meeting()) for _ in range(2)]
-            outcomes = [run.result() for run in runs]
-        assert any(not isinstance(outcome, CacheError) for outcome in outcomes)
+            runs = [
+                threads.submit(extract, table, output, backbone=Meeting(), batch_size=2)
+                for _ in range(2)
+            ]
+            assert [run.result().rows for run in runs] == [6, 6]
         assert contents(output) == contents(finished)
+        assert not parts_folder(output).exists()
 
-    def test_a_run_whose_shards_another_has_merged_ends_cleanly(self, table, finished, tmp_path):
+    def test_one_whose_shards_another_has_merged_goes_on(self, table, finished, tmp_path):
         """The other run finishes between this one's last batch and its merge."""
         output = tmp_path / "other.h5"
-        test = self
 
         class Overtaken(Blocks):
             def __call__(self, images):
                 features = super().__call__(images)
                 if len(self.batches) == 3:
-                    test.overtaking = test.outcome(table, output, Blocks())
+                    assert extract(table, output, backbone=Blocks()).rows == 6
                 return features
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(extraction, "_SHARD_SECONDS", -1.0)
-            outcome = self.outcome(table, output, Overtaken())
-        assert self.overtaking.rows == 6
-        assert isinstance(outcome, CacheError)
-        assert "another run" in str(outcome)
+        result = extract(table, output, backbone=Overtaken(), batch_size=2)
+        assert (result.rows, result.computed, result.reused) == (6, 6, 0)
         assert contents(output) == contents(finished)
 
-    def test_what_another_run_wrote_meanwhile_is_not_replaced(self, table, output):
-        """Neither run saw the other's output when it began: they are of different specs."""
+    def test_one_keeps_the_shards_of_another_with_more_images(self, images, finished, tmp_path):
+        output = tmp_path / "other.h5"
+        fewer, all_rows = describe(images, ROWS[:4]), describe(images)
+
+        class Overtaking(Blocks):
+            """Its run starts before the other, and ends after it."""
+
+            def __call__(self, images):
+                if len(self.batches) == 2:
+                    assert extract(fewer, output, backbone=Blocks()).rows == 4
+                return super().__call__(images)
+
+        backbone = Overtaking()
+        assert extract(all_rows, output, backbone=backbone, batch_size=2).rows == 6
+        assert sum(map(len, backbone.batches)) == 6
+        assert contents(output) == contents(finished)
+
+    def test_one_with_fewer_images_drops_none_of_another(self, images, finished, tmp_path):
+        output = tmp_path / "other.h5"
+        fewer, all_rows = describe(images, ROWS[:4]), describe(images)
+
+        class Overtaken(Blocks):
+            def __call__(self, images):
+                extract(all_rows, output, backbone=Blocks())
+                return super().__call__(images)
+
+        with pytest.raises(CacheError, match=r"holds 2 rows that this run would drop"):
+            extract(fewer, output, backbone=Overtaken())
+        assert contents(output) == contents(finished)
+
+    def test_what_another_run_wrote_of_another_spec_is_not_replaced(self, table, output):
         theirs = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
 
         class Overtaken(Blocks):
@@ -887,6 +967,14 @@ class TestTwoRunsAtOnce:
                 extract(table, output, backbone=theirs)
                 return super().__call__(images)
 
-        with pytest.raises(CacheError, match="another run"):
+        with pytest.raises(SpecMismatchError, match=r"overwrite replaces it.*scaling"):
             extract(table, output, backbone=Overtaken())
         assert contents(output)["spec"] == theirs.spec
+
+    def test_a_run_that_is_overtaken_for_ever_gives_up(self, table, output):
+        looks = itertools.count()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(merging, "identify", lambda _: next(looks))
+            with pytest.raises(CacheError, match="written by other runs 5 times"):
+                extract(table, output, backbone=Blocks())
+        assert extract(table, output, backbone=Blocks()).computed == 0

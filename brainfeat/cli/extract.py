@@ -107,7 +107,7 @@ def command(
     Run again, it computes only what is missing: new images, or what an interrupted run had left.
     """
     from brainfeat.augmentation import Augmentation
-    from brainfeat.cache import parts_folder
+    from brainfeat.cache import count_rows, parts_folder
     from brainfeat.extraction import extract
     from brainfeat.table import read_table
 
@@ -126,11 +126,13 @@ def command(
                 **chosen,
             )
     except KeyboardInterrupt as stop:
-        kept = parts_folder(output)
-        finished = f"finished rows are kept in {kept}" if kept.is_dir() else "nothing was written"
-        raise options.Interrupted(
-            f"interrupted; {finished}; run the same command again to go on"
-        ) from stop
+        parts = parts_folder(output)
+        rows = count_rows(parts)
+        kept = "no new row was finished"
+        if rows:
+            kept = f"{options.count(rows, 'finished row')} kept in {parts}"
+        advice = f"; {kept}; run the same command again to go on"
+        raise options.interruption(stop, advice) from stop
     if as_json:
         options.print_json(result.to_dict())
         return

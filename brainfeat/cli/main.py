@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from brainfeat import __version__
-from brainfeat.cli.options import Interrupted
+from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_interrupt
 from brainfeat.errors import BrainfeatError
 
 COMMANDS = {
@@ -53,21 +53,23 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit.
 
     A BrainfeatError becomes one line on stderr and exit code 1, a usage error click's 2, Ctrl-C
-    130. A bug keeps its traceback.
+    130, SIGTERM 143. A bug keeps its traceback.
     """
     try:
-        group.main(args=arguments, prog_name="brainfeat", standalone_mode=False)
+        with sigterm_as_interrupt():
+            group.main(args=arguments, prog_name="brainfeat", standalone_mode=False)
     except BrainfeatError as error:
         fail(str(error), 1)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except Interrupted as stop:
+    except (Interrupted, Ended) as stop:
         fail(stop.message, stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        fail("interrupted", Interrupted.exit_code)
+    except click.Abort as abort:
+        ending = interruption(abort.__cause__)
+        fail(ending.message, ending.exit_code)
     except BrokenPipeError:
         # What reads stdout has gone, as in `brainfeat … | head`: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

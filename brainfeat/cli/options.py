@@ -2,11 +2,14 @@
 
 import ast
 import json
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import click
 
@@ -60,10 +63,41 @@ class AutoInteger(click.ParamType[int | None]):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
-class Interrupted(click.ClickException):
-    """Ctrl-C, with a word on what was kept; exit code 130 as for SIGINT in a shell."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
 
-    exit_code = 130
+
+class Interrupted(click.ClickException):
+    """Ctrl-C; the exit code is what a shell gives for SIGINT."""
+
+    exit_code = 128 + signal.SIGINT
+
+
+class Ended(click.ClickException):
+    """SIGTERM; the exit code is what a shell gives for it."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+def interruption(stop: BaseException | None, kept: str = "") -> click.ClickException:
+    """Return the error that says in one line what ended a command, and what was kept."""
+    if isinstance(stop, Terminated):
+        return Ended(f"ended by SIGTERM{kept}")
+    return Interrupted(f"interrupted{kept}")
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: finished work is kept, and a line says so."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse_param(text: str) -> tuple[str, Any]:
