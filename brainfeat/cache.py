@@ -513,13 +513,18 @@ def write_shard(
             # A run that ended meanwhile found it empty and took it away.
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """List the files of a ``.parts`` folder that have the name of a shard, unread."""
+    return sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []
+
+
 def list_shards(folder: Path) -> list[Shard]:
     """List the shards of a ``.parts`` folder; set aside those that are damaged.
 
     A shard whose name is not its content's digest was swapped or renamed, and is set aside too.
     """
     shards = []
-    for path in sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []:
+    for path in shard_paths(folder):
         try:
             shards.append(_check_shard(path))
         except (CacheCorruptError, CacheFormatError) as error:
@@ -535,7 +540,7 @@ def list_shards(folder: Path) -> list[Shard]:
 def count_rows(folder: Path) -> int:
     """Count the rows in the shards of a ``.parts`` folder, whole or not."""
     rows = 0
-    for path in folder.glob(_SHARD_NAME):
+    for path in shard_paths(folder):
         with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
             rows += len(file.arrays["view"])
     return rows
@@ -562,7 +567,7 @@ def remove_parts(folder: Path) -> None:
 
 def remove_shards(folder: Path, keys: NDArray[np.bytes_]) -> None:
     """Remove the shards of a ``.parts`` folder whose rows all have a key among those given."""
-    for path in folder.glob(_SHARD_NAME):
+    for path in shard_paths(folder):
         with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
             rows = row_keys(np.asarray(file.arrays["sha256"]), np.asarray(file.arrays["view"]))
             if np.isin(rows, keys).all():

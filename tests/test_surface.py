@@ -25,7 +25,7 @@ OPTIONS = {
     },
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
-    "evaluate": {"--split", "--markdown", "--json"},
+    "evaluate": {"--split", "--markdown", "--verify", "--json"},
     "extract": {
         "--output",
         "--backbone",
@@ -52,6 +52,7 @@ OPTIONS = {
         "--param",
         "--search",
         "--n-iter",
+        "--verify",
         "--epochs",
         "--class-weight",
         "--val-fraction",
@@ -62,7 +63,7 @@ OPTIONS = {
         "--random-state",
         "--json",
     },
-    "info": {"--json"},
+    "info": {"--verify", "--json"},
 }
 
 

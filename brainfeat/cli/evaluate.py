@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from brainfeat.cli import options
+from brainfeat.storage import Verify
 
 
 @click.command("evaluate", short_help="Measure a head on the images of a split.")
@@ -18,15 +19,28 @@ from brainfeat.cli import options
     help="Which images of the table.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+@options.verify_option
 @options.json_option
-def command(head: Path, features: Path, *, split: str, markdown: bool, as_json: bool) -> None:
+def command(
+    head: Path,
+    features: Path,
+    *,
+    split: str,
+    markdown: bool,
+    verify: Verify,
+    as_json: bool,
+) -> None:
     """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote."""
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.cache import FeatureCache
     from brainfeat.evaluation import evaluate
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
-    evaluation = evaluate(head, features, split=split)
+    bundle = HeadBundle.load(head, verify=verify)
+    with FeatureCache.open(features, verify=verify) as cache:
+        evaluation = evaluate(bundle, cache, split=split)
     if as_json:
         options.print_json(evaluation.to_dict())
     else:

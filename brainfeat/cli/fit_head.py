@@ -8,6 +8,7 @@ import click
 
 from brainfeat.cli import options
 from brainfeat.heads import HEAD_NAMES
+from brainfeat.storage import Verify
 
 
 @click.command("fit-head", short_help="Fit a classifier on cached features.")
@@ -71,6 +72,7 @@ from brainfeat.heads import HEAD_NAMES
     help="What no part and no fold may cut: the table's groups, if any (auto) or always (column).",
 )
 @options.jobs_option
+@options.verify_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -82,6 +84,7 @@ def command(
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
+    verify: Verify,
     overwrite: bool,
     as_json: bool,
     **chosen: Any,
@@ -95,6 +98,7 @@ def command(
     folds of train and validation. The test images take no part in it.
     """
     from brainfeat.bundle import SAVABLE_HEADS, check_target
+    from brainfeat.cache import FeatureCache
     from brainfeat.training import ALL_HEADS, fit_head
 
     started = time.perf_counter()
@@ -103,8 +107,11 @@ def command(
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    with options.ProgressLine("cross-validating", "fits") as progress:
-        bundle = fit_head(features, head=head, params=given, progress=progress, **chosen)
+    with (
+        FeatureCache.open(features, verify=verify) as cache,
+        options.ProgressLine("cross-validating", "fits") as progress,
+    ):
+        bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
     bundle.save(output, overwrite=overwrite)
     training = bundle.training
     document = {

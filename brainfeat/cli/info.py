@@ -1,5 +1,6 @@
 """``brainfeat info``: what a cache or a bundle holds, and whether it is whole."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,38 @@ from brainfeat.cli import options
 
 @click.command("info", short_help="Tell what a file holds, and whether it is whole.")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read all of it, and the shards beside it, and name everything that is wrong.",
+)
 @options.json_option
-def command(file: Path, *, as_json: bool) -> None:
+def command(file: Path, *, verify: bool, as_json: bool) -> None:
     """Tell what FILE, a feature cache or a fitted head, holds, and whether it is whole.
 
     Exit code 1 says that it is damaged, or no file of brainfeat's.
     """
-    document = _describe(file)
+    problems = _verify(file) if verify else []
+    document = (
+        {"file": str(file), "whole": False, "problems": problems} if problems else _describe(file)
+    )
     if as_json:
         options.print_json(document)
-        return
+    elif problems:
+        click.echo("\n".join(problems))
+    else:
+        _show(document)
+    if problems:
+        sys.exit(1)
+
+
+def _verify(file: Path) -> list[str]:
+    from brainfeat.verification import find_problems
+
+    return find_problems(file)
+
+
+def _show(document: dict[str, Any]) -> None:
     for name, value in document.items():
         if isinstance(value, dict):
             click.echo(f"{name}:")

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, get_args
 
 import click
+
+from brainfeat.storage import Verify
 
 output_option = click.option(
     "-o",
@@ -28,6 +30,13 @@ json_option = click.option(
 )
 random_state_option = click.option(
     "--random-state", type=click.IntRange(min=0), default=0, show_default=True, help="Seed."
+)
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(get_args(Verify)),
+    default="full",
+    show_default=True,
+    help="Compare each file with the SHA-256 it was written with, or trust it (off).",
 )
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."

@@ -1,0 +1,102 @@
+"""What is wrong with a file: all of it is read and compared, and the shards beside it too."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from brainfeat.bundle import BUNDLE_SCHEMA, HeadBundle
+from brainfeat.cache import (
+    CACHE_SCHEMA,
+    CHUNK_ROWS,
+    SHARD_SCHEMA,
+    FeatureCache,
+    parts_folder,
+    shard_paths,
+)
+from brainfeat.errors import BrainfeatError
+from brainfeat.storage import Schema, StoredFile
+
+
+def find_problems(path: str | os.PathLike[str]) -> list[str]:
+    """Read every byte of a cache, a shard or a bundle, and name all that is wrong.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. Shards in the ``.parts`` folder of a cache are looked at too.
+
+    Returns
+    -------
+    list of str
+        One line a problem; empty where the file is whole.
+
+    Examples
+    --------
+    >>> find_problems("no-such-file.h5")
+    ['no-such-file.h5: does not exist; expected a brainfeat-features file']
+    """
+    path = Path(path)
+    schema = _find_schema(path)
+    problems = list(_find_in(path, schema))
+    for shard in shard_paths(parts_folder(path)):
+        problems.extend(_find_in(shard, SHARD_SCHEMA))
+    return list(dict.fromkeys(problems))
+
+
+def _find_schema(path: Path) -> Schema:
+    """Tell the format of a file by its attributes; that of a cache where they cannot be read."""
+    for schema in (BUNDLE_SCHEMA, SHARD_SCHEMA):
+        try:
+            with StoredFile(path, schema, verify="off"):
+                return schema
+        except BrainfeatError:
+            continue
+    return CACHE_SCHEMA
+
+
+def _find_in(path: Path, schema: Schema) -> Iterator[str]:
+    try:
+        with StoredFile(path, schema):
+            pass
+    except BrainfeatError as error:
+        yield str(error)
+    try:
+        with StoredFile(path, schema, verify="off") as file:
+            readable = True
+            for name in file.arrays:
+                for problem in _find_in_array(file, name):
+                    readable = False
+                    yield problem
+            if readable and file.digest() != file.content_sha256:
+                yield f"{path}: its content is not what content_sha256 says"
+    except BrainfeatError as error:
+        yield str(error)
+        return
+    if readable:
+        yield from _find_in_content(path, schema)
+
+
+def _find_in_array(file: StoredFile, name: str) -> Iterator[str]:
+    array = file.arrays[name]
+    for start in range(0, len(array), CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, len(array))
+        rows = f"{file.path}: {name}, rows {start:,} to {stop - 1:,}"
+        try:
+            block = array[start:stop]
+        except BrainfeatError as error:
+            yield f"{rows}: cannot be read ({error})"
+            continue
+        if block.dtype.kind == "f" and not np.isfinite(block).all():
+            yield f"{rows}: values that are not finite"
+
+
+def _find_in_content(path: Path, schema: Schema) -> Iterator[str]:
+    try:
+        if schema is CACHE_SCHEMA:
+            FeatureCache.open(path, verify="off").close()
+        elif schema is BUNDLE_SCHEMA:
+            HeadBundle.load(path, verify="off")
+    except BrainfeatError as error:
+        yield str(error)
