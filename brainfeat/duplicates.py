@@ -1,0 +1,180 @@
+"""Images that show the same: identical files, near duplicates, and the clusters that they form."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.errors import ParameterError
+
+# Justified by measurement in docs/explanation/leakage.md: no two of 7,019 slices of different
+# classes are as similar, and re-saved, rescaled and brightened copies are.
+NEAR_THRESHOLD = 0.92
+
+# 2,048² similarities of float32 are 16 MiB.
+_BLOCK_ROWS = 2048
+# Pairs that are held before they are reduced to the clusters that they join: 160 MB.
+_PAIR_LIMIT = 10_000_000
+
+Labels = NDArray[np.intp]
+
+
+class Matrix(Protocol):
+    """Rows of features, in memory or in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        """Return some rows."""
+        ...
+
+
+class Pairs(NamedTuple):
+    """Near duplicates: rows i < j of each pair, and their similarity."""
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    similarity: NDArray[np.float32]
+
+
+def label_identical(sha256: NDArray[np.uint8]) -> Labels:
+    """Give rows of the same file content the same label.
+
+    Parameters
+    ----------
+    sha256 : ndarray of shape (n, 32), uint8
+        Digests.
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1 of the k different contents.
+
+    Examples
+    --------
+    >>> label_identical(np.array([[1] * 32, [0] * 32, [1] * 32], np.uint8)).tolist()
+    [1, 0, 1]
+    """
+    digests = np.ascontiguousarray(sha256).view("V32").reshape(-1)
+    _, labels = np.unique(digests, return_inverse=True)
+    return labels.reshape(-1)
+
+
+def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs]:
+    """Yield all pairs of rows that are as similar as a threshold.
+
+    The similarity is the cosine of the angle between two rows from which the mean row was
+    subtracted. Each pair of rows is compared: the work grows with the square of their number.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d), float32
+        Features of view 0; what is sliced by rows is read a block at a time.
+    threshold : float
+        Least similarity, above 0 and at most 1.
+
+    Yields
+    ------
+    Pairs
+        In blocks.
+
+    Raises
+    ------
+    ParameterError
+        The threshold is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ParameterError(f"threshold {threshold}; expected above 0 and at most 1")
+    directions = _directions(X)
+    n = len(directions)
+    for low in range(0, n, _BLOCK_ROWS):
+        block = directions[low : low + _BLOCK_ROWS]
+        for start in range(low, n, _BLOCK_ROWS):
+            similarity = block @ directions[start : start + _BLOCK_ROWS].T
+            if start == low:
+                similarity[np.tril_indices(len(block))] = -1
+            rows, columns = np.nonzero(similarity >= np.float32(threshold))
+            if len(rows):
+                yield Pairs(rows + low, columns + start, similarity[rows, columns])
+
+
+def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
+    """Give rows the same label that a chain of near duplicates connects.
+
+    Parameters
+    ----------
+    X, threshold
+        As in :func:`find_near`.
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1 of the k clusters; most clusters are one row.
+
+    Examples
+    --------
+    >>> X = np.array([[1, 0], [-1, 0.1], [1, 0.001]], np.float32)
+    >>> label_near(X).tolist()
+    [0, 1, 0]
+    """
+    labels = np.arange(X.shape[0])
+    waiting: list[Pairs] = []
+    held = 0
+    for pairs in find_near(X, threshold=threshold):
+        new = labels[pairs.first] != labels[pairs.second]
+        waiting.append(Pairs(*(column[new] for column in pairs)))
+        held += int(new.sum())
+        if held > _PAIR_LIMIT:
+            labels, held = _join(labels, waiting), 0
+            waiting.clear()
+    return _join(labels, waiting)
+
+
+def join_labels(first: Labels, second: Labels) -> Labels:
+    """Give rows the same label that either labelling connects, over any number of steps.
+
+    Examples
+    --------
+    >>> join_labels(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 1]
+    """
+    members = np.arange(len(first))
+    _, representative = np.unique(second, return_index=True)
+    _, place = np.unique(second, return_inverse=True)
+    pairs = Pairs(members, representative[place], np.empty(0, np.float32))
+    return _join(first, [pairs])
+
+
+def _join(labels: Labels, pairs: list[Pairs]) -> Labels:
+    """Merge the labels that pairs of rows connect."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    k = int(labels.max(initial=-1)) + 1
+    first = np.concatenate([labels[pair.first] for pair in pairs] or [np.empty(0, np.intp)])
+    second = np.concatenate([labels[pair.second] for pair in pairs] or [np.empty(0, np.intp)])
+    edges = coo_array((np.ones(len(first), bool), (first, second)), shape=(k, k))
+    _, component = connected_components(edges, directed=False)
+    joined: Labels = component.astype(np.intp)[labels]
+    return joined
+
+
+def _directions(X: Matrix) -> NDArray[np.float32]:
+    """Subtract the mean row and scale each row to length 1, in one new array."""
+    rows = np.empty(X.shape, np.float32)
+    total = np.zeros(X.shape[1])
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        rows[start : start + _BLOCK_ROWS] = X[start : start + _BLOCK_ROWS]
+        total += rows[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)
+    mean = (total / max(1, len(rows))).astype(np.float32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        block -= mean
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        # A row that is the mean itself has no direction and is near to none.
+        np.divide(block, length, out=block, where=length > 0)
+    return rows
