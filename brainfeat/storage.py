@@ -1,7 +1,8 @@
 """The one owner of h5py: flat HDF5 files written whole, verified, renamed, and guarded when read.
 
 A file starts with a user block of 512 bytes that holds the SHA-256 of all the bytes after it, so
-that one changed bit anywhere is noticed before HDF5 parses anything.
+that one changed bit anywhere is noticed before anything is parsed. HDF5 itself opens a file only
+when :mod:`brainfeat.structure` has found nothing in it but what is written here.
 """
 
 import errno
@@ -10,10 +11,9 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.spec import canonical_json
+from brainfeat.structure import BASE, Structure, StructureError, read_structure
 
 Verify = Literal["full", "off"]
 Attribute = str | int | float
 
 TEMPORARY_NAME = f".{'[0-9a-f]' * 16}.tmp"
 
-_BLOCK = 512
 _MAGIC = b"brainfeat sha256:"
 _READ_BYTES = 8 << 20
-_ATTRIBUTE_LIMIT = 64 << 20
-_OBJECT_LIMIT = 64
+# HDF5's simplest structures hold attributes of less than 64 KiB; a longer text is a dataset.
+_LONG_TEXT = 32 << 10
+_LONG_FOLDER = "attributes/"
+_TEXT_LIMIT = 64 << 20
 # More than what HDF5 itself adds to a file of few objects.
 _OVERHEAD = 1 << 20
-_FLETCHER32 = 3
-_FLETCHER32_BYTES = 4
 # What a file system answers that has not the operation.
 _UNSUPPORTED = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP)
 # What h5py raises on a damaged file depends on where the damage is.
@@ -61,6 +61,9 @@ class DatasetRule:
     dtype: str
     ndim: int = 1
     chunk_rows: int | None = None
+
+
+_LONG_RULE = DatasetRule(dtype="|u1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,30 +218,25 @@ class StoredFile:
         self.path = Path(path)
         self.schema = schema
         _check_bytes(self.path, schema, verify=verify)
+        structure = _check_structure(self.path, schema)
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
         except _HDF5_ERRORS as error:
             raise _translate(error, self.path, schema) from error
         try:
-            self._open()
-        except BaseException:
+            arrays = {
+                name: StoredArray(self._file[name], self.path, schema) for name in structure.arrays
+            }
+            self.attributes = _read_attributes(structure, arrays, schema, self.path)
+        except BaseException as error:
             # HDF5 cannot always close what it could not read; the first error is the one that says
             # what is wrong.
             with suppress(*_HDF5_ERRORS):
                 self._file.close()
+            if isinstance(error, _HDF5_ERRORS) and not isinstance(error, BrainfeatError):
+                raise _translate(error, self.path, schema) from error
             raise
-
-    def _open(self) -> None:
-        try:
-            self.attributes = _read_attributes(self._file, self.schema)
-            self.arrays = {
-                name: StoredArray(dataset, self.path, self.schema)
-                for name, dataset in _walk(self._file, self.schema)
-            }
-        except _HDF5_ERRORS as error:
-            if isinstance(error, BrainfeatError):
-                raise type(error)(f"{self.path}: {error}") from error
-            raise _translate(error, self.path, self.schema) from error
+        self.arrays = {name: arrays[name] for name in arrays if not _is_long(name)}
 
     @property
     def content_sha256(self) -> str:
@@ -349,8 +347,8 @@ def _write_content(
 
     attributes = {"format": schema.format, "format_version": schema.version, **attributes}
     digests = {}
-    # v110 stores attributes of more than 64 KiB and puts a checksum on HDF5's own metadata.
-    with h5py.File(path, "x", libver=("v110", "v110"), userblock_size=_BLOCK) as file:
+    # The oldest structures are the simplest: those that brainfeat.structure lets in.
+    with h5py.File(path, "x", libver=("earliest", "v108"), userblock_size=BASE) as file:
         for name, values in sorted(datasets.items()):
             digests[name] = _write_dataset(file, name, values, schema.rule(name))
         content = _content_digest(attributes, digests)
@@ -397,12 +395,15 @@ def _write_dataset(
 def _write_attribute(file: Any, name: str, value: Attribute) -> None:
     import h5py
 
-    if isinstance(value, str):
-        data = value.encode("utf-8")
+    if not isinstance(value, str):
+        file.attrs[name] = value
+        return
+    data = value.encode("utf-8")
+    if len(data) > _LONG_TEXT:
+        file.create_dataset(_LONG_FOLDER + name, data=np.frombuffer(data, np.uint8))
+    else:
         dtype = h5py.string_dtype("utf-8", max(1, len(data)))
         file.attrs.create(name, np.array(data, dtype=dtype))
-    else:
-        file.attrs[name] = value
 
 
 def _compare(path: Path, schema: Schema, content: str) -> None:
@@ -423,12 +424,12 @@ def _seal(path: Path) -> None:
 
 
 def _user_block(digest: str) -> bytes:
-    return (_MAGIC + digest.encode("ascii") + b"\n").ljust(_BLOCK, b"\0")
+    return (_MAGIC + digest.encode("ascii") + b"\n").ljust(BASE, b"\0")
 
 
 def _digest_bytes(file: Any) -> str:
     hasher = hashlib.sha256()
-    file.seek(_BLOCK)
+    file.seek(BASE)
     while data := file.read(_READ_BYTES):
         hasher.update(data)
     file.seek(0)
@@ -442,7 +443,7 @@ def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
             what = "is not a regular file" if path.exists() else "does not exist"
             raise schema.error(f"{path}: {what}; expected a {schema.format} file")
         with path.open("rb") as file:
-            block = file.read(_BLOCK)
+            block = file.read(BASE)
             if not block.startswith(_MAGIC):
                 raise schema.format_error(
                     f"{path}: not a file that brainfeat wrote; expected a {schema.format} file"
@@ -503,120 +504,65 @@ def _content_digest(attributes: Mapping[str, Attribute], datasets: Mapping[str, 
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _read_attributes(file: Any, schema: Schema) -> dict[str, Attribute]:
-    import h5py
+def _check_structure(path: Path, schema: Schema) -> Structure:
+    """Refuse a file that HDF5 must not open, and one that is not of the schema."""
+    try:
+        structure = read_structure(path)
+        _check_format(structure, schema)
+    except StructureError as error:
+        raise schema.format_error(
+            f"{path}: {error}, so it is not as brainfeat writes a {schema.format} file"
+        ) from error
+    except OSError as error:
+        raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
+    except BrainfeatError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return structure
 
-    found = set(_names(partial(h5py.h5a.iterate, file.id)))
-    wanted = {"format", "format_version", "content_sha256"} | schema.attributes
-    if "format" not in found or _read_attribute(file, "format", schema) != schema.format:
+
+def _check_format(structure: Structure, schema: Schema) -> None:
+    attributes = structure.attributes
+    if attributes.get("format") != schema.format:
         raise schema.format_error(f"not a {schema.format} file")
-    version = _read_attribute(file, "format_version", schema) if "format_version" in found else None
+    version = attributes.get("format_version")
     if version != schema.version:
         raise schema.format_error(
             f"format version {version}, but this brainfeat reads version {schema.version}"
         )
-    if found != wanted:
-        odd = ", ".join(sorted(map(repr, found ^ wanted)))
-        raise schema.format_error(f"root attributes are missing or unknown: {odd}")
-    return {name: _read_attribute(file, name, schema) for name in sorted(wanted)}
+    for name, array in structure.arrays.items():
+        rule = _LONG_RULE if _is_long(name) else schema.rule(name)
+        if rule is None:
+            raise schema.format_error(f"unknown dataset {name!r}")
+        kind = "S" if array.dtype.kind == "S" else array.dtype.str
+        if (kind, len(array.shape)) != (rule.dtype, rule.ndim):
+            raise schema.format_error(
+                f"dataset {name!r} is {array.dtype} of {len(array.shape)} dimensions, "
+                f"expected {rule.dtype} of {rule.ndim}"
+            )
 
 
-def _names(iterate: Callable[..., Any]) -> list[str]:
-    """List the names of links or attributes.
-
-    HDF5 1.14 crashes where it sorts the names of a damaged file by itself (its issue 5417).
-    """
-    import h5py
-
-    names: list[bytes] = []
-    iterate(names.append, order=h5py.h5.ITER_NATIVE)
-    return sorted(name.decode("utf-8", "backslashreplace") for name in names)
+def _is_long(name: str) -> bool:
+    return name.startswith(_LONG_FOLDER)
 
 
-def _read_attribute(file: Any, name: str, schema: Schema) -> Attribute:
-    import h5py
-
-    low = file.attrs.get_id(name)
-    kind = low.get_type()
-    fixed = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
-    number = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) and (
-        kind.get_size() == 8
-    )
-    if not (fixed or number) or low.shape != () or low.get_storage_size() > _ATTRIBUTE_LIMIT:
-        raise schema.format_error(f"attribute {name!r} is not one plain number or text")
-    value = file.attrs[name]
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if not math.isfinite(value):
-        raise schema.format_error(f"attribute {name!r} is not a finite number")
-    return value.item()  # type: ignore[no-any-return]
-
-
-def _walk(group: Any, schema: Schema, prefix: str = "") -> list[tuple[str, Any]]:
-    """List the datasets below a group, each checked against the schema, through hard links only."""
-    import h5py
-
-    found: list[tuple[str, Any]] = []
-    if len(group) > _OBJECT_LIMIT:
-        raise schema.format_error(f"more than {_OBJECT_LIMIT} objects")
-    for key in _names(group.id.links.iterate):
-        name = f"{prefix}{key}"
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise schema.format_error(f"{name!r} is a link to elsewhere")
-        kind = group.get(key, getclass=True)
-        if kind is h5py.Dataset and schema.rule(name) is not None:
-            _check_dataset(name, group[key], schema)
-            found.append((name, group[key]))
-        elif kind is h5py.Group and name.count("/") < 2:
-            found.extend(_walk(group[key], schema, f"{name}/"))
-        else:
-            raise schema.format_error(f"unknown object {name!r}")
-        if len(found) > _OBJECT_LIMIT:
-            raise schema.format_error(f"more than {_OBJECT_LIMIT} objects")
+def _read_attributes(
+    structure: Structure, arrays: Mapping[str, StoredArray], schema: Schema, path: Path
+) -> dict[str, Attribute]:
+    """Return the root attributes, those among them that are datasets for their length too."""
+    found: dict[str, Attribute] = dict(structure.attributes)
+    names = [*found, *(name.removeprefix(_LONG_FOLDER) for name in arrays if _is_long(name))]
+    wanted = {"format", "format_version", "content_sha256"} | schema.attributes
+    if sorted(names) != sorted(wanted):
+        odd = ", ".join(sorted(map(repr, set(names) ^ wanted))) or "one is there twice"
+        raise schema.format_error(f"{path}: root attributes are missing or unknown: {odd}")
+    for name in filter(_is_long, arrays):
+        if len(arrays[name]) > _TEXT_LIMIT:
+            raise schema.format_error(f"{path}: {name!r} is longer than {_TEXT_LIMIT:,} bytes")
+        try:
+            found[name.removeprefix(_LONG_FOLDER)] = arrays[name][:].tobytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise schema.format_error(f"{path}: {name!r} is not UTF-8") from error
     return found
-
-
-def _check_dataset(name: str, dataset: Any, schema: Schema) -> None:
-    import h5py
-
-    rule = schema.rule(name)
-    kind = dataset.id.get_type()
-    plain = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID) or (
-        isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
-    )
-    if rule is None or not plain or dataset.ndim != rule.ndim:
-        raise schema.format_error(f"dataset {name!r} has an unexpected type or shape")
-    fits = dataset.dtype.kind == "S" if rule.dtype == "S" else dataset.dtype == np.dtype(rule.dtype)
-    if not fits:
-        raise schema.format_error(f"dataset {name!r} is {dataset.dtype}, expected {rule.dtype}")
-    creation = dataset.id.get_create_plist()
-    if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
-        raise schema.format_error(f"dataset {name!r} keeps its numbers in another file")
-    filters = [creation.get_filter(place)[0] for place in range(creation.get_nfilters())]
-    if filters not in ([], [_FLETCHER32]):
-        raise schema.format_error(f"dataset {name!r} needs a filter other than Fletcher-32")
-    if not _is_stored_whole(dataset, checksums=len(filters)):
-        raise schema.format_error(f"dataset {name!r} declares more than what is stored")
-
-
-def _is_stored_whole(dataset: Any, *, checksums: int) -> bool:
-    """Tell whether all that a dataset declares is in its file.
-
-    HDF5 reads past the end of a chunk that is shorter than its declared size, and gives zeros for
-    one that is missing.
-    """
-    declared = dataset.size * dataset.dtype.itemsize
-    if declared > dataset.file.id.get_filesize():
-        return False
-    if dataset.chunks is None:
-        return bool(dataset.id.get_storage_size() == declared)
-    chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    whole = (0, chunk_bytes + checksums * _FLETCHER32_BYTES)
-    stored: list[tuple[int, int]] = []
-    dataset.id.chunk_iter(lambda chunk: stored.append((chunk.filter_mask, chunk.size)))
-    parts = zip(dataset.shape, dataset.chunks, strict=True)
-    count = math.prod(-(-length // step) for length, step in parts)
-    return len(stored) == count and set(stored) <= {whole}
 
 
 def as_text(values: Iterable[str]) -> NDArray[np.bytes_]:

@@ -132,7 +132,7 @@ def change(example, tmp_path):
     def changed(edit):
         path = tmp_path / "changed.h5"
         shutil.copy(example, path)
-        with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        with h5py.File(path, "r+", libver=("earliest", "v108")) as file:
             edit(file)
         storage._seal(path)
         return path
@@ -333,7 +333,9 @@ class TestOpening:
 
     @pytest.mark.parametrize("name", ["path", "split", "group", "source"])
     def test_a_text_that_is_no_utf8(self, change, name):
-        path = change(replace_dataset(name, np.array([b"\xff"] * N_ROWS)))
+        path = change(
+            replace_dataset(name, np.array([b"\xff"] * N_ROWS, h5py.string_dtype("utf-8", 1)))
+        )
         with (
             FeatureCache.open(path) as cache,
             pytest.raises(CacheFormatError, match=rf"changed.h5: {name} is not UTF-8"),
@@ -668,7 +670,7 @@ class TestSetAside:
         ],
     )
     def test_one_that_contradicts_itself(self, tmp_path, good, edit):
-        with h5py.File(good, "r+", libver=("v110", "v110")) as file:
+        with h5py.File(good, "r+", libver=("earliest", "v108")) as file:
             edit(file)
         storage._seal(good)
         assert self.counted(tmp_path) == []
