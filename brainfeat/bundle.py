@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.calibration import softmax
-from brainfeat.errors import BrainfeatError, BundleError
+from brainfeat.errors import BrainfeatError, BundleError, HeadError
+from brainfeat.heads import HEAD_NAMES, trees
+from brainfeat.heads.trees import TREE_ARRAYS
 from brainfeat.spec import FeatureSpec, canonical_json, parse_json
 from brainfeat.storage import DatasetRule, Schema, StoredFile, Verify, write_file
 
@@ -42,7 +44,7 @@ ALLOWED_TYPES: Mapping[str, frozenset[str]] = {
     "TypeNode": frozenset({"builtins.int", "builtins.str"}),
 }
 _NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
-SAVABLE_HEADS = ("dense", "logistic", "linear-svm", "svm", "knn", "lda")
+TREE_HEADS = ("random-forest", "hist-gradient-boosting")
 
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
@@ -77,6 +79,10 @@ BUNDLE_SCHEMA = Schema(
         r"dense/mean": DatasetRule(dtype="<f8"),
         r"dense/scale": DatasetRule(dtype="<f8"),
         r"skops": DatasetRule(dtype="|u1"),
+        **{
+            rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in TREE_ARRAYS.items()
+        },
         r"probe/X": DatasetRule(dtype="<f4", ndim=2),
         r"probe/probabilities": DatasetRule(dtype="<f8", ndim=2),
     },
@@ -186,7 +192,7 @@ class HeadBundle:
         BundleError
             The file exists, cannot be written, or the head cannot be stored safely.
         """
-        path = check_target(path, self.head, overwrite=overwrite)
+        path = check_target(path, overwrite=overwrite)
         try:
             head = canonical_json({"name": self.head, "params": self.params})
         except (TypeError, ValueError) as error:
@@ -247,7 +253,7 @@ class HeadBundle:
         spec = FeatureSpec.from_json(str(stored["spec"]))
         names = _typed(parse_json(str(stored["class_names"])), list, "class_names")
         head = _typed(parse_json(str(stored["head"])), dict, "head")
-        if set(head) != {"name", "params"} or head["name"] not in SAVABLE_HEADS:
+        if set(head) != {"name", "params"} or head["name"] not in HEAD_NAMES:
             raise BundleError(f"unknown head {head.get('name')!r}")
         if not all(map(_is_text, names)) or len(set(names)) != len(names) or len(names) < 2:
             raise BundleError("class_names must be two or more different texts")
@@ -281,19 +287,15 @@ class HeadBundle:
             raise BundleError("the stored head does not give the probabilities stored with it")
 
 
-def check_target(path: str | os.PathLike[str], head: str, *, overwrite: bool) -> Path:
-    """Refuse a place or a head that cannot be written, before anything is fitted.
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Refuse a place that cannot be written, before anything is fitted.
 
     Raises
     ------
     BundleError
-        The head cannot be stored safely, the folder is missing, or the file exists.
+        The folder is missing, or the file exists.
     """
     path = Path(path)
-    if head not in SAVABLE_HEADS:
-        raise BundleError(
-            f"a {head} head cannot be stored safely yet; those that can: {', '.join(SAVABLE_HEADS)}"
-        )
     if not path.parent.is_dir():
         raise BundleError(f"{path}: there is no folder {path.parent} to write into")
     if path.is_dir() or (path.exists() and not overwrite):
@@ -312,6 +314,8 @@ def _typed(value: Any, kind: type, name: str) -> Any:
 
 
 def _to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
+    if head in TREE_HEADS:
+        return {f"trees/{name}": array for name, array in trees.to_arrays(estimator).items()}
     if head != "dense":
         import skops.io
 
@@ -338,6 +342,8 @@ def _from_arrays(
     stored = {name: array for name, array in arrays.items() if name not in _PROBE_NAMES}
     if head == "dense":
         return _dense_from_arrays(params, stored, n_classes)
+    if head in TREE_HEADS:
+        return _trees_from_arrays(head, stored, n_features, n_classes)
     if set(stored) != {"skops"}:
         raise BundleError(
             f"a {head} head is a skops archive alone; got {', '.join(stored) or 'none'}"
@@ -383,6 +389,16 @@ def _dense_from_arrays(
         )
     except _REBUILD_ERRORS as error:
         raise BundleError(f"the stored dense head cannot be rebuilt ({error})") from error
+
+
+def _trees_from_arrays(
+    head: str, arrays: Mapping[str, NDArray[Any]], n_features: int, n_classes: int
+) -> Any:
+    plain = {name.removeprefix("trees/"): array for name, array in arrays.items()}
+    try:
+        return trees.from_arrays(head, plain, n_features=n_features, n_classes=n_classes)
+    except HeadError as error:
+        raise BundleError(f"the stored head cannot be rebuilt ({error})") from error
 
 
 def _audit_archive(archive: bytes) -> None:

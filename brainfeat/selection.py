@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.bundle import SAVABLE_HEADS
 from brainfeat.calibration import fit_temperature, softmax
 from brainfeat.errors import BrainfeatError, HeadError
 from brainfeat.evaluation import Evaluation, measure
@@ -73,16 +72,13 @@ class Selection:
     ----------
     candidates : tuple of Candidate
         In the order of their ranks; those that could not be fitted come last.
-    chosen : int
-        Rank of the best that a bundle can hold; where it can hold none of them, 1.
     recipe : HeadRecipe
-        How the chosen one is made.
+        How the first one is made.
     cv : dict
-        Cross-validated figures of the chosen one, as `cross_validate` gives them.
+        Cross-validated figures of the first one, as `cross_validate` gives them.
     """
 
     candidates: tuple[Candidate, ...]
-    chosen: int
     recipe: HeadRecipe
     cv: dict[str, Any]
 
@@ -91,7 +87,6 @@ class Selection:
         return {
             "metric": METRIC,
             "n_folds": self.cv["n_folds"],
-            "chosen": self.chosen,
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
 
@@ -190,12 +185,10 @@ def select_head(
         Candidate(rank=rank if place in ranked else None, **rated[place])
         for rank, place in enumerate(order, 1)
     )
-    savable = [place for place in ranked if recipes[place].head in SAVABLE_HEADS]
-    best = (savable or ranked)[0]
+    best = ranked[0]
     probabilities = _to_probabilities(recipes[best], data, folds, results[best])
     return Selection(
         candidates=candidates,
-        chosen=1 + ranked.index(best),
         recipe=recipes[best],
         cv=_describe(data, folds, probabilities),
     )

@@ -64,9 +64,9 @@ def fit_head(
     together once its validation figures are taken.
 
     A search, or ``head="all"``, first cross-validates candidates on the same folds of train and
-    validation and ranks them by mean balanced accuracy; the best one is fitted, of those that a
-    bundle can hold. Its cross-validated figures are a little too good, for they helped to choose
-    it; those of the test part are not, for no candidate saw it.
+    validation and ranks them by mean balanced accuracy; the best one is fitted. Its cross-validated
+    figures are a little too good, for they helped to choose it; those of the test part are not, for
+    no candidate saw it.
 
     Parameters
     ----------

@@ -22,9 +22,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from brainfeat import storage
-from brainfeat.bundle import ALLOWED_TYPES, SAVABLE_HEADS, HeadBundle
+from brainfeat.bundle import ALLOWED_TYPES, TREE_HEADS, HeadBundle
 from brainfeat.errors import BundleError, SpecMismatchError
-from brainfeat.heads import make_head
+from brainfeat.heads import HEAD_NAMES, make_head
 from brainfeat.heads.dense import DenseHead
 from brainfeat.spec import FeatureSpec
 
@@ -42,6 +42,8 @@ def draw(n_classes=4):
 def make_estimator(head, n_classes=4, **params):
     """Fit a head; the dense one is made of arrays, so that nothing here needs Keras."""
     if head != "dense":
+        quick = {"random-forest": {"n_estimators": 7}, "hist-gradient-boosting": {"max_iter": 4}}
+        params = {**quick.get(head, {}), **params}
         return make_head(head, random_state=0, **params).fit(*draw(n_classes))
     rng = np.random.default_rng(1)
     layers = [
@@ -70,11 +72,14 @@ def make_bundle(head="svm", n_classes=4, **fields):
     )
 
 
+ARCHIVED = [head for head in HEAD_NAMES if head not in ("dense", *TREE_HEADS)]
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Give the file of each head that can be saved."""
+    """Give the file of each head."""
     folder = tmp_path_factory.mktemp("bundles")
-    return {head: make_bundle(head).save(folder / f"{head}.h5") for head in SAVABLE_HEADS}
+    return {head: make_bundle(head).save(folder / f"{head}.h5") for head in HEAD_NAMES}
 
 
 @pytest.fixture
@@ -140,12 +145,14 @@ def read_schema(archive):
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
-@pytest.mark.parametrize("head", SAVABLE_HEADS)
-def test_a_head_comes_back_bit_for_bit(tmp_path, head, n_classes):
+@pytest.mark.parametrize("head", HEAD_NAMES)
+def test_a_head_comes_back(tmp_path, head, n_classes):
     bundle = make_bundle(head, n_classes)
     back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
     X, _ = draw(n_classes)
-    assert np.array_equal(back.predict_proba(X), bundle.predict_proba(X))
+    # scikit-learn's threads add up the trees of a forest in any order.
+    tolerance = 1e-14 if head in TREE_HEADS else 0
+    assert np.allclose(back.predict_proba(X), bundle.predict_proba(X), rtol=0, atol=tolerance)
     assert back.predict(X).tolist() == bundle.predict(X).tolist()
     for field in ("spec", "class_names", "head", "params", "temperature", "training"):
         assert getattr(back, field) == getattr(bundle, field)
@@ -222,15 +229,6 @@ def test_another_spec_is_refused_by_field():
 
 
 # Where a bundle can be saved
-
-
-@pytest.mark.parametrize("head", ["random-forest", "hist-gradient-boosting"])
-def test_trees_are_refused_and_nothing_is_written(tmp_path, head):
-    params = {"n_estimators": 2} if head == "random-forest" else {"max_iter": 2}
-    bundle = make_bundle(head, estimator=make_estimator(head, **params))
-    with pytest.raises(BundleError, match=f"a {head} head cannot be stored safely"):
-        bundle.save(tmp_path / "head.h5")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_head_of_a_type_not_allowed_is_refused_and_nothing_is_written(tmp_path):
@@ -316,7 +314,7 @@ def test_a_truncated_file_is_refused(saved, tmp_path):
         ("head", '{"name":"svm","params":{"C":NaN}}', "NaN"),
         ("head", '{"name":"svm"}', "unknown head"),
         ("head", '{"name":["svm"],"params":{}}', "unknown head"),
-        ("head", '{"name":"random-forest","params":{}}', "unknown head"),
+        ("head", '{"name":"random-forest","params":{}}', "missing or too many"),
         ("head", '{"name":"svm","params":[]}', "params"),
         ("head", '"svm"', "head must be"),
         ("training", "[]", "training must be"),
@@ -344,15 +342,17 @@ def test_an_attribute_that_lies_is_refused(craft, attribute, value, message):
     assert message in refuse(craft(**{attribute: value}))
 
 
-@pytest.mark.parametrize("head", SAVABLE_HEADS)
+@pytest.mark.parametrize("head", HEAD_NAMES)
 @pytest.mark.parametrize("width", [7, 9, 10**9, 0, -1])
 def test_a_spec_of_another_width_is_refused(craft, head, width):
     fields = {**json.loads(SPEC.to_json()), "n_features": width}
     refuse(craft(head, spec=json.dumps(fields)))
 
 
-@pytest.mark.parametrize("stored", [head for head in SAVABLE_HEADS if head != "dense"])
-@pytest.mark.parametrize("claimed", SAVABLE_HEADS)
+@pytest.mark.parametrize(
+    "stored", [head for head in HEAD_NAMES if head not in ("dense", *TREE_HEADS)]
+)
+@pytest.mark.parametrize("claimed", HEAD_NAMES)
 def test_a_head_of_another_name_is_refused(craft, stored, claimed):
     if stored != claimed:
         refuse(craft(stored, head=json.dumps({"name": claimed, "params": {}})))
@@ -496,7 +496,7 @@ def test_a_loader_that_is_not_allowed_is_refused(craft, saved, node):
 def test_every_allowed_type_is_needed(saved):
     """Fails where the list grows beyond what the heads are made of."""
     needed = set()
-    for head in SAVABLE_HEADS[1:]:
+    for head in ARCHIVED:
         waiting = [read_schema(read_archive(saved[head]))]
         while waiting:
             value = waiting.pop()

@@ -20,7 +20,7 @@ import pytest
 
 import brainfeat
 from brainfeat.backbones import BACKBONES
-from brainfeat.bundle import BUNDLE_SCHEMA, SAVABLE_HEADS
+from brainfeat.bundle import BUNDLE_SCHEMA
 from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA, FeatureCache
 from brainfeat.cli.main import COMMANDS, group
 from brainfeat.evaluation import Evaluation
@@ -424,8 +424,8 @@ def test_format_page_states_the_chunk() -> None:
 
 
 def test_format_page_lists_the_heads_that_can_be_saved() -> None:
-    sentence = read("reference/bundle-format.md").split("<!-- names: SAVABLE_HEADS -->")[1]
-    assert tuple(code(sentence.split(";")[0].replace("\n", " "))) == SAVABLE_HEADS
+    sentence = read("reference/bundle-format.md").split("<!-- names: HEAD_NAMES -->")[1]
+    assert tuple(code(sentence.split(";")[0].replace("\n", " "))) == HEAD_NAMES
 
 
 def test_h5py_alone_reads_a_cache_as_described(tmp_path: Path) -> None:

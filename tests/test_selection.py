@@ -11,7 +11,7 @@ from sklearn import metrics
 from sklearn.model_selection import ParameterGrid
 
 from brainfeat import selection
-from brainfeat.bundle import SAVABLE_HEADS, HeadBundle
+from brainfeat.bundle import TREE_HEADS, HeadBundle
 from brainfeat.errors import HeadError, ParameterError, TableError
 from brainfeat.heads import HEAD_NAMES, make_head
 from brainfeat.heads.grids import GRIDS, draw_candidates
@@ -69,12 +69,10 @@ def test_every_point_of_a_grid_can_be_fitted_and_saved(head, make_cache, tmp_pat
     cache = make_cache(*draw())
     trees = {"n_estimators": 3, "max_iter": 2}
     for place, point in enumerate(ParameterGrid(list(GRIDS[head]))):
-        small = {name: trees[name] for name in trees if head not in SAVABLE_HEADS}
+        small = trees if head in TREE_HEADS else {}
         params = {**point, **{k: v for k, v in small.items() if k in make_head(head).get_params()}}
         bundle = fit_head(cache, head=head, params=params)
-        if head in SAVABLE_HEADS:
-            back = HeadBundle.load(bundle.save(tmp_path / f"{place}.h5"))
-            assert back.params == params
+        assert HeadBundle.load(bundle.save(tmp_path / f"{place}.h5")).params == params
 
 
 def test_candidates_are_drawn_without_replacement_and_by_the_seed():
@@ -216,7 +214,7 @@ def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
     cache = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [100, 30, 30]))
     bundle = fit_head(cache, head="logistic", search=True, n_iter=4, cv=3, n_jobs=1)
     search = bundle.training["search"]
-    assert (search["metric"], search["n_folds"], search["chosen"]) == ("balanced_accuracy", 3, 1)
+    assert (search["metric"], search["n_folds"]) == ("balanced_accuracy", 3)
     assert len(search["candidates"]) == 4
     best = search["candidates"][0]
     assert (best["head"], best["params"]) == (bundle.head, bundle.params)
@@ -271,18 +269,7 @@ def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
     assert rows["dense"] == {"epochs": 3, "hidden_units": (8,)}
     assert rows["random-forest"] == {"n_estimators": 5}
     assert rows["svm"] == {}
-    assert bundle.head in SAVABLE_HEADS
-
-
-def test_the_best_that_can_be_saved_is_chosen():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=2, random_state=0)
-    recipes = [make_recipe("random-forest", n_estimators=60), make_recipe("knn", n_neighbors=59)]
-    found = select_head(recipes, data, folds, n_jobs=1)
-    assert [row.head for row in found.candidates] == ["random-forest", "knn"]
-    assert (found.chosen, found.recipe.head) == (2, "knn")
-    alone = select_head(recipes[:1], data, folds, n_jobs=1)
-    assert (alone.chosen, alone.recipe.head) == (1, "random-forest")
+    assert bundle.head == bundle.training["search"]["candidates"][0]["head"]
 
 
 @pytest.mark.parametrize(
@@ -340,13 +327,10 @@ def test_the_command_gives_the_table_as_json(command):
     }  # fmt: skip
 
 
-def test_the_command_says_which_head_was_passed_over(command, monkeypatch):
+def test_the_command_saves_trees(command, monkeypatch):
     monkeypatch.setattr("brainfeat.training.HEAD_NAMES", ("knn", "random-forest"))
     result = command("--head", "all", "--param", "n_estimators=60", "--param", "n_neighbors=95")
-    assert (
-        "random-forest did best but cannot be saved yet; rank 2, knn, was saved instead"
-    ) in result.out.splitlines()
-    assert HeadBundle.load(result.path).head == "knn"
+    assert HeadBundle.load(result.path).head == "random-forest"
 
 
 def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch):

@@ -97,13 +97,12 @@ def command(
     With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
     folds of train and validation. The test images take no part in it.
     """
-    from brainfeat.bundle import SAVABLE_HEADS, check_target
+    from brainfeat.bundle import check_target
     from brainfeat.cache import FeatureCache
-    from brainfeat.training import ALL_HEADS, fit_head
+    from brainfeat.training import fit_head
 
     started = time.perf_counter()
-    # Of all heads, one is chosen that can be saved.
-    check_target(output, SAVABLE_HEADS[0] if head == ALL_HEADS else head, overwrite=overwrite)
+    check_target(output, overwrite=overwrite)
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
@@ -175,10 +174,3 @@ def _show_candidates(search: dict[str, Any]) -> None:
     )
     if len(rows) > 1:
         click.echo("the best of many is in part the luckiest: report its test figures, not these")
-    chosen = rows[search["chosen"] - 1]
-    if passed := [row["head"] for row in rows[: search["chosen"] - 1]]:
-        heads = " and ".join(dict.fromkeys(passed))
-        click.echo(
-            f"{heads} did best but cannot be saved yet; rank {search['chosen']}, {chosen['head']}, "
-            "was saved instead"
-        )
