@@ -240,11 +240,11 @@ class TestFitHead:
         refused(run("fit-head", features, "-o", output, "--head", "lda"), "--overwrite")
         assert output.read_text() == "mine"
 
-    def test_a_tree_head_is_refused_before_it_is_fitted(
-        self, run: Run, features: Path, tmp_path: Path
-    ) -> None:
-        result = run("fit-head", features, "-o", tmp_path / "h.h5", "--head", "random-forest")
-        refused(result, "cannot be stored safely yet", "svm")
+    def test_a_tree_head_is_saved(self, run: Run, features: Path, tmp_path: Path) -> None:
+        path = tmp_path / "h.h5"
+        assert run("fit-head", features, "-o", path, "--head", "random-forest").code == 0
+        figures = json.loads(run("evaluate", path, features, "--json").out)
+        assert figures["n"] == 16
 
     def test_one_class_only(
         self, run: Run, make_cache: Callable[..., Path], tmp_path: Path
