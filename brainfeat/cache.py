@@ -557,10 +557,16 @@ def _check_shard(path: Path) -> Shard:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove a ``.parts`` folder and what brainfeat wrote into it; strangers' files stay."""
+    """Remove a ``.parts`` folder and what brainfeat wrote into it; strangers' files stay.
+
+    What cannot be removed is left: its rows are in the cache already.
+    """
     for pattern in (_SHARD_NAME, f"{_SHARD_STEM}.damaged", TEMPORARY_NAME):
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _logger.warning("%s is merged and can be removed (%s)", path, error.strerror)
     with suppress(OSError):
         folder.rmdir()
 

@@ -7,11 +7,12 @@ when :mod:`brainfeat.structure` has found nothing in it but what is written here
 
 import errno
 import hashlib
-import math
+import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,6 @@ _READ_BYTES = 8 << 20
 _LONG_TEXT = 32 << 10
 _LONG_FOLDER = "attributes/"
 _TEXT_LIMIT = 64 << 20
-# More than what HDF5 itself adds to a file of few objects.
-_OVERHEAD = 1 << 20
 # What a file system answers that has not the operation.
 _UNSUPPORTED = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP)
 # What h5py raises on a damaged file depends on where the damage is.
@@ -304,8 +303,8 @@ def write_file(
     folder = path if name_by_content else path.parent
     temporary = (scratch or folder) / f".{secrets.token_hex(8)}.tmp"
     try:
-        _check_room(temporary, datasets, attributes)
-        content = _write_content(temporary, schema, datasets, attributes)
+        with temporary.open("xb+", buffering=0) as file:
+            content = _write_undisturbed(file, schema, datasets, attributes)
         _seal(temporary)
         _compare(temporary, schema, content)
         target = path / f"{content}.h5" if name_by_content else path
@@ -323,22 +322,77 @@ def write_file(
     return target
 
 
-def _check_room(
-    path: Path,
+class _Sink(io.RawIOBase):
+    """A file that HDF5 may write to without ever being told of an error.
+
+    After a write that failed, HDF5 crashes the process. So the first error is kept here, and
+    `check` raises it.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+
+    def stop(self, error: BaseException) -> None:
+        """Write nothing more."""
+        self._error = self._error or error
+
+    def check(self) -> None:
+        """Raise the first error there was."""
+        if self._error is not None:
+            raise self._error
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._file.readinto(buffer)
+
+    def write(self, data: Any) -> int:
+        with self._kept():
+            left = memoryview(data).cast("B")
+            while left and self._error is None:
+                left = left[self._file.write(left) :]
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._kept():
+            self._file.truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.stop(error)
+
+
+def _write_undisturbed(
+    file: io.FileIO,
+    schema: Schema,
     datasets: Mapping[str, NDArray[Any] | Blocks],
     attributes: Mapping[str, Attribute],
-) -> None:
-    """Raise an OSError where the disk is too full; HDF5 crashes after a write that failed."""
-    data = sum(math.prod(values.shape) * values.dtype.itemsize for values in datasets.values())
-    texts = sum(len(str(value).encode()) for value in attributes.values())
-    with path.open("xb") as file, _where_supported():
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, data + data // 64 + 2 * texts + _OVERHEAD)
-    path.unlink()
+) -> str:
+    """Write in a thread of its own, where no signal can end what HDF5 calls."""
+    sink = _Sink(file)
+    with ThreadPoolExecutor(1, thread_name_prefix="brainfeat-write") as thread:
+        writing = thread.submit(_write_content, sink, schema, datasets, attributes)
+        try:
+            return writing.result()
+        except BaseException as error:
+            sink.stop(error)
+            raise
 
 
 def _write_content(
-    path: Path,
+    sink: _Sink,
     schema: Schema,
     datasets: Mapping[str, NDArray[Any] | Blocks],
     attributes: Mapping[str, Attribute],
@@ -348,17 +402,22 @@ def _write_content(
     attributes = {"format": schema.format, "format_version": schema.version, **attributes}
     digests = {}
     # The oldest structures are the simplest: those that brainfeat.structure lets in.
-    with h5py.File(path, "x", libver=("earliest", "v108"), userblock_size=BASE) as file:
+    with h5py.File(sink, "w", libver=("earliest", "v108"), userblock_size=BASE) as written:
         for name, values in sorted(datasets.items()):
-            digests[name] = _write_dataset(file, name, values, schema.rule(name))
+            digests[name] = _write_dataset(written, name, values, schema.rule(name), sink.check)
         content = _content_digest(attributes, digests)
         for name, value in {**attributes, "content_sha256": content}.items():
-            _write_attribute(file, name, value)
+            _write_attribute(written, name, value)
+    sink.check()
     return content
 
 
 def _write_dataset(
-    file: Any, name: str, values: NDArray[Any] | Blocks, rule: DatasetRule | None
+    file: Any,
+    name: str,
+    values: NDArray[Any] | Blocks,
+    rule: DatasetRule | None,
+    check: Callable[[], None],
 ) -> str:
     import h5py
 
@@ -386,6 +445,7 @@ def _write_dataset(
         contiguous = np.ascontiguousarray(block)
         hasher.update(contiguous.view(np.uint8).data if contiguous.size else b"")
         dataset[start : start + len(block)] = contiguous.view(stored)
+        check()
         start += len(block)
     if start != values.shape[0]:
         raise ValueError(f"dataset {name!r} has {start} rows where {values.shape[0]} were promised")
