@@ -311,7 +311,10 @@ int creat(const char *name, mode_t mode)
 int close(int descriptor)
 {
     char path[PATH_MAX] = "";
-    if (state.root[0] && state.kinds >> CLOSE & 1)
+    struct stat status;
+    /* Only of what was written to: of nothing else can a close be refused. */
+    if (state.root[0] && state.kinds >> CLOSE & 1 && fcntl(descriptor, F_GETFL) & O_ACCMODE &&
+        !fstat(descriptor, &status) && status.st_size)
         name_of(descriptor, path);
     int action = enter(CLOSE, path);
     int done = (int)syscall(SYS_close, descriptor);

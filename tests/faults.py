@@ -5,6 +5,7 @@ which arms the shim and does one task below one folder: it is killed at a bounda
 there. What the child leaves is for the tests to judge. No TensorFlow takes part.
 """
 
+import atexit
 import ctypes
 import dataclasses
 import functools
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from PIL import Image
 from powercut import KINDS, Call, read_trace
 
 from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache, Measured, list_shards, write_shard
+from brainfeat.cache import FeatureCache, list_shards, write_shard
 from brainfeat.errors import BrainfeatError
 from brainfeat.extraction import extract
 from brainfeat.preprocessing import preprocess_image
@@ -50,6 +52,8 @@ MODES = (
     "flip",
 )
 BOUNDARIES = tuple(kind for kind in KINDS if kind not in ("close", "mark"))
+
+Act = Callable[[], Any]
 
 SIZE = 16
 N_FEATURES = 8
@@ -179,45 +183,27 @@ def make_bundle(seed: int = 0) -> HeadBundle:
 # --- what a child does -------------------------------------------------------------------------
 
 
-def do_extract(folder: Path, *, images: str, seconds: float = 0.0, **options: Any) -> Any:
+def prepare_extract(folder: Path, *, images: str, seconds: float = 0.0, **options: Any) -> Act:
     """Run stage one over a folder of images; mark each shard that was acknowledged."""
-    acknowledge(folder)
+    acknowledge()
     backbone = Blocks(seconds=seconds)
-    done = extract(
-        read_table(images),
-        folder / "features.h5",
-        backbone=backbone,
-        batch_size=1,
-        n_jobs=1,
-        **options,
-    )
-    mark("done")
-    return {"computed": done.computed, "calls": backbone.images, "rows": done.rows}
+    table = read_table(images)
+
+    def act() -> dict[str, Any]:
+        output = folder / "features.h5"
+        done = extract(table, output, backbone=backbone, batch_size=1, n_jobs=1, **options)
+        return {"computed": done.computed, "rejected": len(done.rejected)}
+
+    return act
 
 
-def do_save(folder: Path, *, seed: int, **options: Any) -> Any:
+def prepare_save(folder: Path, *, seed: int, **options: Any) -> Act:
     """Save a bundle."""
-    make_bundle(seed).save(folder / "head.h5", **options)
-    mark("done")
-    return {}
+    bundle = make_bundle(seed)
+    return lambda: str(bundle.save(folder / "head.h5", **options))
 
 
-def do_shard(folder: Path, *, rows: int = 3) -> Any:
-    """Write one shard."""
-    shard = write_shard(
-        folder / "features.h5.parts",
-        spec=SPEC,
-        augmentation=None,
-        features=np.arange(rows * N_FEATURES, dtype=np.float32).reshape(rows, N_FEATURES),
-        sha256=[hashlib.sha256(bytes([row])).digest() for row in range(rows)],
-        view=[0] * rows,
-        measured=[Measured(width=8, height=8, channels=1, file_bytes=64)] * rows,
-    )
-    mark("done")
-    return {"shard": shard.name}
-
-
-def acknowledge(folder: Path) -> None:
+def acknowledge() -> None:
     """Mark the images of each shard as soon as ``write_shard`` has returned."""
 
     def write_and_mark(*arguments: Any, **options: Any) -> Path:
@@ -238,11 +224,7 @@ def mark(text: str) -> None:
         MARKS[0](text.encode())
 
 
-def nothing(folder: Path, **options: Any) -> Any:
-    """Do nothing."""
-
-
-TASKS = {"extract": do_extract, "save": do_save, "shard": do_shard, "nothing": nothing}
+TASKS = {"extract": prepare_extract, "save": prepare_save}
 MARKS: list[Callable[[bytes], Any]] = []
 LIMITS = {"fsize": resource.RLIMIT_FSIZE, "nofile": resource.RLIMIT_NOFILE}
 
@@ -255,14 +237,8 @@ def be_child(request: dict[str, Any]) -> None:
     signal.alarm(request.get("patience", 60))
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(log, 2)
-    if request.get("small_shards", True):
-        small_shards()
-    for name, most in request.get("limits", {}).items():
-        resource.setrlimit(LIMITS[name], (most, most))
-    if "uid" in request:
-        os.setgroups([])
-        os.setgid(request["uid"])
-        os.setuid(request["uid"])
+    small_shards(request.get("shard_rows", ROWS_A_SHARD))
+    act = TASKS[request["task"]](Path(request["folder"]), **request.get("options", {}))
     trace = os.open(request["trace"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     result_file = os.open(request["result"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     kinds = sum(1 << KINDS.index(kind) for kind in request.get("kinds", BOUNDARIES))
@@ -272,17 +248,27 @@ def be_child(request: dict[str, Any]) -> None:
         ctypes.c_long(request.get("number", -1)),
         MODES.index(request.get("mode", "watch")),
         request.get("error", 0),
-        trace,
+        -1 if "limit" in request else trace,
     )
+    if "limit" in request:
+        name, most = request["limit"]
+        kind = LIMITS[name]
+        was = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most, was[1]))
+    if "uid" in request:
+        os.setgroups([])
+        os.setgid(request["uid"])
+        os.setuid(request["uid"])
     result: dict[str, Any] = {}
     try:
-        result["value"] = TASKS[request["task"]](
-            Path(request["folder"]), **request.get("options", {})
-        )
+        result["value"] = act()
+        mark("done")
     except BrainfeatError as error:
         result["error"], result["message"] = type(error).__name__, str(error)
     except BaseException:  # noqa: BLE001  whatever it is, the test must see it
         result["bug"] = traceback.format_exc()
+    if "limit" in request:
+        resource.setrlimit(kind, was)
     result["kinds"] = [KINDS[letter - ord("a")] for letter in shim.faults_seen()]
     os.write(result_file, json.dumps(result).encode())
     # Through libc, so that HDF5 closes what it still holds: it may crash there.
@@ -319,6 +305,7 @@ def build_shim() -> Path:
     if compiler is None:
         pytest.skip("there is no C compiler to build faults.c with")
     library = Path(tempfile.mkdtemp(prefix="brainfeat-faults-"), "faults.so")
+    atexit.register(shutil.rmtree, library.parent)
     source = Path(__file__).with_suffix(".c")
     command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*command, "-o", library, source], check=True)
@@ -396,17 +383,23 @@ class Server:
 
     def run_all(self, requests: Sequence[dict[str, Any]]) -> Iterator[Outcome]:
         """Do requests one after the other; a child works while the test looks at the last one."""
-        assert self._process.stdin is not None
+        waiting: deque[dict[str, Any]] = deque()
+        try:
+            for request in map(self._fill, requests):
+                self._send(request)
+                waiting.append(request)
+                if len(waiting) > 3:
+                    yield self._take(waiting.popleft())
+            while waiting:
+                yield self._take(waiting.popleft())
+        finally:
+            # Where a test ends early, the server must not be left with answers for the next.
+            for request in waiting:
+                self._take(request)
+
+    def _take(self, request: dict[str, Any]) -> Outcome:
         assert self._process.stdout is not None
-        filled = [self._fill(request) for request in requests]
-        ahead = 3
-        for request in filled[:ahead]:
-            self._send(request)
-        for place, request in enumerate(filled):
-            code = int(self._process.stdout.readline())
-            if place + ahead < len(filled):
-                self._send(filled[place + ahead])
-            yield Outcome(code, Path(request["folder"]), request)
+        return Outcome(int(self._process.stdout.readline()), Path(request["folder"]), request)
 
     def _fill(self, request: dict[str, Any]) -> dict[str, Any]:
         self.made += 1
@@ -422,9 +415,6 @@ class Server:
         if "start" in request:
             shutil.copytree(request["start"], folder, dirs_exist_ok=True)
         folder.mkdir(exist_ok=True)
-        if "uid" in request:
-            for key in ("log", "trace", "result"):
-                Path(request[key]).touch()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -441,6 +431,7 @@ if __name__ == "__main__":
     # What the children would import anew each; as a module, because tests import it as one.
     import faults
 
-    faults.make_bundle(0), faults.make_bundle(1)
+    for seed in range(2):
+        faults.make_bundle(seed).predict_proba(faults.make_bundle(seed).probe)
     assert "tensorflow" not in sys.modules
     faults.serve()

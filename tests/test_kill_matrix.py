@@ -15,7 +15,6 @@ each boundary in four ways: see :meth:`powercut.Disk.cut_power`.
 """
 
 import json
-import os
 import random
 import re
 import shutil
@@ -25,184 +24,43 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import faults
-import numpy as np
 import pytest
-from faults import (
-    Outcome,
-    Server,
-    contents,
-    draw,
-    known_features,
-    rows_of,
-    rows_of_shards,
-)
+from faults import Outcome, contents, draw, known_features, rows_of_shards
 from powercut import Disk, files_in
+from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
 
-from brainfeat.bundle import HeadBundle
 from brainfeat.cache import parts_folder, shard_paths
-from brainfeat.extraction import extract
 from brainfeat.phantoms import write_phantoms
-from brainfeat.table import read_table
 
-CLASSES = ("glioma", "notumor", "pituitary")
-OUTPUT = "features.h5"
-SCENARIOS = ("fresh", "update", "resume", "relabel", "save", "replace")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What a run finds, does, and is to leave."""
-
-    task: str
-    start: Path | None
-    options: dict
-    output: str
-    whole: Path
-
-    @property
-    def images(self) -> Path:
-        return Path(self.options["images"])
+EXTRACTIONS = ("fresh", "update", "resume", "relabel")
+SAVES = ("save", "replace")
+SCENARIOS = (*EXTRACTIONS, *SAVES)
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kills")
+def bench(tmp_path_factory) -> Iterator[Bench]:
+    with open_bench(tmp_path_factory.mktemp("kills")) as bench:
+        yield bench
 
 
 @pytest.fixture(scope="module")
-def server(work) -> Iterator[Server]:
-    (work / "runs").mkdir()
-    server = Server(work / "runs")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def features(scenarios, work) -> dict[bytes, bytes]:
-    """Give the features of all images by digest."""
-    return known_features(*work.glob("images*"))
-
-
-@pytest.fixture(scope="module")
-def scenarios(work, server) -> dict[str, Scenario]:
-    images, more, moved = work / "images", work / "images-more", work / "images-moved"
-    for seed in range(12):
-        draw(images / CLASSES[seed % 3] / f"{seed}.png", seed)
-    shutil.copytree(images, more)
-    for seed in range(12, 17):
-        draw(more / CLASSES[seed % 3] / f"{seed}.png", seed)
-    (more / "glioma/0.png").unlink()
-    (more / "glioma/3.png").rename(more / "pituitary/renamed.png")
-    shutil.copytree(images, moved)
-    (moved / "notumor/1.png").rename(moved / "pituitary/1.png")
-    wholes = {folder: work / f"whole-{folder.name}" for folder in (images, more, moved)}
-    for folder, whole in wholes.items():
-        whole.mkdir()
-        outcome = server.run("extract", folder=str(whole), options={"images": str(folder)})
-        assert outcome.code == 0, outcome
-    broken = break_off(server, images)
-    saved = [work / f"saved-{seed}" for seed in range(2)]
-    for seed, folder in enumerate(saved):
-        folder.mkdir()
-        faults.make_bundle(seed).save(folder / "head.h5")
-
-    def extraction(start: Path | None, folder: Path, **options) -> Scenario:
-        asked = {"images": str(folder), **options}
-        return Scenario("extract", start, asked, OUTPUT, wholes[folder] / OUTPUT)
-
-    def save(start: Path | None, **options) -> Scenario:
-        return Scenario("save", start, {"seed": 1, **options}, "head.h5", saved[1] / "head.h5")
-
-    return {
-        "fresh": extraction(None, images),
-        "update": extraction(wholes[images], more, overwrite=True),
-        "resume": extraction(broken, images),
-        "relabel": extraction(wholes[images], moved),
-        "save": save(None),
-        "replace": save(saved[0], overwrite=True),
-    }
-
-
-def break_off(server: Server, images: Path) -> Path:
-    """Kill a run before its merge, and damage one of its shards."""
-    outcome = server.run(
-        "extract", options={"images": str(images)}, kinds=["rename"], number=2, mode="after"
-    )
-    shards = sorted(parts_folder(outcome.folder / OUTPUT).glob("*.h5"))
-    assert len(shards) == 3
-    data = bytearray(shards[0].read_bytes())
-    data[-1] ^= 1
-    shards[0].write_bytes(data)
-    (shards[0].parent / f".{'0' * 16}.tmp").write_bytes(b"half a sh")
-    return outcome.folder
-
-
-def request(scenario: Scenario, **changes) -> dict:
-    asked = {"task": scenario.task, "options": scenario.options, **changes}
-    return asked if scenario.start is None else {**asked, "start": str(scenario.start)}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(scenarios, server) -> dict[str, Outcome]:
-    outcomes = {name: server.run(**request(it)) for name, it in scenarios.items()}
+def undisturbed(bench) -> dict[str, Outcome]:
+    outcomes = {name: bench.run(name) for name in SCENARIOS}
     for outcome in outcomes.values():
         assert outcome.code == 0, outcome
         assert "value" in outcome.told, outcome
     return outcomes
 
 
-class Judge:
-    """What must be true of an extraction's folder after a kill or a power cut."""
-
-    def __init__(self, scenario: Scenario, features: dict[bytes, bytes]) -> None:
-        self.scenario = scenario
-        self.features = features
-        self.whole = contents(scenario.whole)
-        self.wanted = set(rows_of(scenario.whole))
-        self.before = None
-        if scenario.start is not None and (scenario.start / scenario.output).exists():
-            self.before = (scenario.start / scenario.output).read_bytes()
-
-    def look(self, folder: Path, acknowledged: set[bytes]) -> set[bytes]:
-        """Check the rows that are there, and return the digests of their images."""
-        output = folder / self.scenario.output
-        rows = rows_of_shards(parts_folder(output))
-        if self.before is None and not output.exists():
-            pass
-        elif self.before is None or output.read_bytes() != self.before:
-            assert contents(output) == self.whole, "the output is neither the old nor the new"
-            rows.update(rows_of(output))
-        else:
-            rows.update(rows_of(output))
-        assert acknowledged <= set(rows), "an acknowledged row is lost"
-        for digest, values in rows.items():
-            assert self.features[digest] == values, "a row is wrong"
-        return set(rows)
-
-    def go_on(self, folder: Path, found: set[bytes]) -> int:
-        """Run again, and check that only what is missing is computed and all is as it should be."""
-        output = folder / self.scenario.output
-        backbone = faults.Blocks()
-        options = {key: value for key, value in self.scenario.options.items() if key != "images"}
-        table = read_table(self.scenario.images)
-        done = extract(table, output, backbone=backbone, batch_size=1, n_jobs=1, **options)
-        assert done.computed == backbone.images == len(self.wanted - found)
-        assert contents(output) == self.whole
-        assert list(files_in(folder)) == [self.scenario.output], "something is left over"
-        return backbone.images
-
-
-@pytest.mark.parametrize("name", ["fresh", "update", "resume", "relabel"])
-def test_a_killed_extraction_loses_nothing(name, scenarios, undisturbed, features, server, record):
-    scenario = scenarios[name]
-    judge = Judge(scenario, features)
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
+    judge = bench.judge(name)
     counts: Counter[str] = Counter()
     computed = set()
-    for outcome in kill_all(scenario, undisturbed[name], server, counts):
+    for outcome in kill_all(bench, name, undisturbed[name], counts):
         found = judge.look(outcome.folder, outcome.acknowledged)
         computed.add(judge.go_on(outcome.folder, found))
         outcome.forget()
@@ -211,15 +69,13 @@ def test_a_killed_extraction_loses_nothing(name, scenarios, undisturbed, feature
     assert 0 in computed
 
 
-@pytest.mark.parametrize("name", ["save", "replace"])
-def test_a_killed_save_leaves_the_old_bundle_or_the_new(
-    name, scenarios, undisturbed, server, record
-):
+@pytest.mark.parametrize("name", SAVES)
+def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed):
     """It may leave its temporary file too, which has no name that counts."""
-    scenario = scenarios[name]
+    scenario = bench.scenarios[name]
     counts: Counter[str] = Counter()
     seen = set()
-    for outcome in kill_all(scenario, undisturbed[name], server, counts):
+    for outcome in kill_all(bench, name, undisturbed[name], counts):
         path = outcome.folder / scenario.output
         seen.add(which_bundle(path, scenario))
         faults.make_bundle(1).save(path, overwrite=True)
@@ -232,32 +88,18 @@ def test_a_killed_save_leaves_the_old_bundle_or_the_new(
     assert seen == {"none" if scenario.start is None else "old", "new"}
 
 
-def which_bundle(path: Path, scenario: Scenario) -> str:
-    """Tell the old bundle, byte for byte, from the whole new one."""
-    if scenario.start is None and not path.exists():
-        return "none"
-    if scenario.start and path.read_bytes() == (scenario.start / scenario.output).read_bytes():
-        return "old"
-    loaded, meant = HeadBundle.load(path), faults.make_bundle(1)
-    assert loaded.training == meant.training
-    np.testing.assert_array_equal(
-        loaded.predict_proba(meant.probe), meant.predict_proba(meant.probe)
-    )
-    return "new"
-
-
 def kill_all(
-    scenario: Scenario, undisturbed: Outcome, server: Server, counts: Counter[str]
+    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str]
 ) -> Iterator[Outcome]:
     """Kill a run at every boundary in every way; yield what is left."""
     kinds = undisturbed.told["kinds"]
-    requests = [
-        request(scenario, number=number, mode=mode)
+    points = [
+        {"number": number, "mode": mode}
         for mode in ("before", "after", "torn")
         for number, kind in enumerate(kinds)
         if kind == "write" or mode != "torn"
     ]
-    for outcome in server.run_all(requests):
+    for outcome in bench.run_all(name, points):
         assert outcome.code == -signal.SIGKILL, outcome
         counts[f"{outcome.request['mode']} {kinds[outcome.request['number']]}"] += 1
         yield outcome
@@ -270,9 +112,9 @@ def test_the_kill_points_are_many_and_of_every_kind(undisturbed):
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_each_boundary_is_seen(name, scenarios, undisturbed, tmp_path):
+def test_each_boundary_is_seen(name, bench, undisturbed, tmp_path):
     """The traced calls, played again on what was there, give the files that the run left."""
-    disk, outcome = play(scenarios[name], undisturbed[name])
+    disk, outcome = play(bench.scenarios[name], undisturbed[name])
     disk.cut_power(tmp_path / "all", "all", random.Random(0))
     assert files_in(tmp_path / "all") == files_in(outcome.folder)
 
@@ -316,12 +158,10 @@ def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, se
             shutil.rmtree(target)
 
 
-@pytest.mark.parametrize("name", ["fresh", "update", "resume", "relabel"])
-def test_a_power_cut_loses_no_acknowledged_row(
-    name, scenarios, undisturbed, features, tmp_path, record
-):
-    scenario = scenarios[name]
-    judge = Judge(scenario, features)
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_path):
+    scenario = bench.scenarios[name]
+    judge = bench.judge(name)
     counts: Counter[str] = Counter()
     for folder, promised, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
         found = judge.look(folder, promised)
@@ -332,25 +172,23 @@ def test_a_power_cut_loses_no_acknowledged_row(
     record(f"power cuts, {name}", counts)
 
 
-@pytest.mark.parametrize("name", ["save", "replace"])
-def test_a_power_cut_leaves_the_old_bundle_or_the_new(
-    name, scenarios, undisturbed, tmp_path, record
-):
+@pytest.mark.parametrize("name", SAVES)
+def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, bench, undisturbed, tmp_path):
     counts: Counter[str] = Counter()
-    scenario = scenarios[name]
+    scenario = bench.scenarios[name]
     for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
         found = which_bundle(folder / scenario.output, scenario)
         assert found == "new" or not done
     record(f"power cuts, {name}", counts)
 
 
-def test_thirty_kills_at_random_times(work, server, tmp_path, record):
+def test_thirty_kills_at_random_times(bench, tmp_path):
     """Each run goes on from the one before, and computes nothing that is there."""
     images = tmp_path / "images-many"
     for seed in range(100):
         draw(images / CLASSES[seed % 3] / f"{seed}.png", seed)
     whole = tmp_path / "whole"
-    outcome = server.run("extract", folder=str(whole), options={"images": str(images)})
+    outcome = bench.server.run("extract", folder=str(whole), options={"images": str(images)})
     assert outcome.code == 0, outcome
     scenario = Scenario("extract", None, {"images": str(images)}, "features.h5", whole / OUTPUT)
     features = known_features(images)
@@ -362,7 +200,7 @@ def test_thirty_kills_at_random_times(work, server, tmp_path, record):
     found: set[bytes] = set()
     counts: Counter[str] = Counter()
     for _ in range(30):
-        outcome = server.run(
+        outcome = bench.server.run(
             "extract", folder=str(tmp_path / "out"), options=options, kill_after=rng.uniform(0, 0.2)
         )
         counts["killed" if outcome.code else "ended before"] += 1
@@ -409,12 +247,3 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     told = json.loads(done.stdout)
     assert 0 < told["computed"] == told["rows"] - there
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "slices"]
-
-
-@pytest.fixture(scope="session")
-def record(request) -> Iterator:
-    """Give a function that keeps counts; where BRAINFEAT_COUNTS names a file, they go there."""
-    kept: dict[str, dict[str, int]] = {}
-    yield lambda name, counts: kept.update({name: dict(counts)})
-    if place := os.environ.get("BRAINFEAT_COUNTS"):
-        Path(place).write_text(json.dumps(kept, indent=1))
