@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -109,8 +110,8 @@ def known_features(*folders: Path) -> dict[bytes, bytes]:
     }
 
 
-def small_shards(rows: int = ROWS_A_SHARD) -> None:
-    """Make stage one write a shard every few rows."""
+def small_shards(rows: int = ROWS_A_SHARD, change: Callable[..., Any] = setattr) -> None:
+    """Make stage one write a shard every few rows; a test passes ``monkeypatch.setattr``."""
     found = [
         module
         for name, module in list(sys.modules.items())
@@ -119,7 +120,7 @@ def small_shards(rows: int = ROWS_A_SHARD) -> None:
     assert found, "the module that writes shards has no _SHARD_SECONDS any more"
     for module in found:
         assert rows < module.CHUNK_ROWS
-        module.CHUNK_ROWS = rows
+        change(module, "CHUNK_ROWS", rows)
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -150,10 +151,15 @@ def rows_of_shards(folder: Path) -> dict[bytes, bytes]:
     """Give the features in the whole shards of a folder by digest of the image file."""
     rows = {}
     for shard in list_shards(folder):
-        with h5py.File(shard.path, "r", locking=False) as file:
-            digests = [row.tobytes() for row in file["sha256"][:]]
-            rows.update(zip(digests, (row.tobytes() for row in file["features"][:]), strict=True))
+        rows.update(rows_of_shard(shard.path))
     return rows
+
+
+def rows_of_shard(path: Path) -> dict[bytes, bytes]:
+    """Give the features of a shard, as h5py reads it, by digest of the image file."""
+    with h5py.File(path, "r", locking=False) as file:
+        digests = [row.tobytes() for row in file["sha256"][:]]
+        return dict(zip(digests, (row.tobytes() for row in file["features"][:]), strict=True))
 
 
 @functools.cache
@@ -224,7 +230,53 @@ def mark(text: str) -> None:
         MARKS[0](text.encode())
 
 
-TASKS = {"extract": prepare_extract, "save": prepare_save}
+def prepare_probe(folder: Path, *, file: str, places: int, seed: int) -> Act:
+    """Open a file without verification after flips of one bit, and count what comes of them."""
+    good = Path(file).read_bytes()
+    path = folder / Path(file).name
+    open_file = open_bundle if "head" in path.name else open_cache
+    meant = open_file(Path(file), verify="off")
+    rng = random.Random(seed)
+
+    def act() -> dict[str, int]:
+        counts = dict.fromkeys(("found", "harmless", "not found"), 0)
+        for place in sorted(rng.sample(range(len(good)), places)):
+            path.write_bytes(flip(good, place, rng.randrange(8)))
+            os.write(2, f"{place}\n".encode())
+            try:
+                same = open_file(path, verify="off") == meant
+            except BrainfeatError:
+                counts["found"] += 1
+            else:
+                counts["harmless" if same else "not found"] += 1
+        return counts
+
+    return act
+
+
+def flip(data: bytes, place: int, bit: int) -> bytes:
+    """Change one bit."""
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
+
+
+def open_cache(path: Path, **options: Any) -> Any:
+    """Read all of a cache."""
+    with FeatureCache.open(path, **options) as cache:
+        columns = {name: values.tobytes() for name, values in cache.table.items()}
+        about = (cache.spec, cache.class_names, cache.rejected, cache.provenance, cache.created_at)
+        return columns, cache.X[:].tobytes(), cache.sha256.tobytes(), about
+
+
+def open_bundle(path: Path, **options: Any) -> Any:
+    """Read all of a bundle, and predict with it."""
+    bundle = HeadBundle.load(path, **options)
+    about = (bundle.spec, bundle.class_names, bundle.training, bundle.params)
+    return bundle.predict_proba(make_bundle(0).probe).tobytes(), about
+
+
+TASKS = {"extract": prepare_extract, "save": prepare_save, "probe": prepare_probe}
 MARKS: list[Callable[[bytes], Any]] = []
 LIMITS = {"fsize": resource.RLIMIT_FSIZE, "nofile": resource.RLIMIT_NOFILE}
 
