@@ -502,7 +502,7 @@ def write_shard(
     }
     attributes = {"spec": spec.to_json(), "augmentation": canonical_json(augmentation or {})}
     while True:
-        _make_folder(folder)
+        make_folder(folder)
         try:
             return write_file(
                 folder, SHARD_SCHEMA, datasets=datasets, attributes=attributes, name_by_content=True
@@ -515,7 +515,10 @@ def write_shard(
 
 def shard_paths(folder: Path) -> list[Path]:
     """List the files of a ``.parts`` folder that have the name of a shard, unread."""
-    return sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []
+    try:
+        return sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []
+    except OSError as error:
+        raise CacheError(f"{folder}: cannot be listed ({error.strerror})") from error
 
 
 def list_shards(folder: Path) -> list[Shard]:
@@ -529,7 +532,8 @@ def list_shards(folder: Path) -> list[Shard]:
             shards.append(_check_shard(path))
         except (CacheCorruptError, CacheFormatError) as error:
             _logger.warning("%s", error)
-            path.replace(path.with_suffix(".damaged"))
+            with suppress(OSError):  # it is passed over where it is, too
+                path.replace(path.with_suffix(".damaged"))
         except CacheError:
             if path.exists():
                 raise
@@ -616,7 +620,7 @@ def write_cache(
         ``created_at`` (str).
     """
     scratch = parts_folder(path)
-    _make_folder(scratch)
+    make_folder(scratch)
     joined = keys.view(np.uint8).reshape(-1, 34)
     features = Blocks((len(keys), spec.n_features), np.dtype("<f4"), _gathered(index, keys))
     write_file(
@@ -648,7 +652,8 @@ def _gathered(index: RowIndex, keys: NDArray[np.bytes_]) -> Iterator[NDArray[np.
         yield index.gather("features", keys[start : start + CHUNK_ROWS])
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a ``.parts`` folder where it is missing."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

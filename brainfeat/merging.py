@@ -18,6 +18,7 @@ from brainfeat.cache import (
     RowIndex,
     Source,
     list_shards,
+    make_folder,
     parts_folder,
     remove_parts,
     remove_shards,
@@ -191,6 +192,8 @@ class Output:
         if not self._says_the_same(keys, columns, attributes):
             attributes["provenance"] = provenance
             attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            # Where it cannot be made, no other run is the reason.
+            make_folder(parts_folder(self.path))
             sources = self._sources(spec, augmentation)
             if identify(self.path) != self._found:
                 raise Overtaken

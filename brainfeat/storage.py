@@ -319,6 +319,9 @@ def write_file(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     _sync_folder(folder, schema)
+    if name_by_content:
+        # The folder of such files is often as new as its first file.
+        _sync_folder(folder.parent, schema)
     return target
 
 

@@ -1,0 +1,249 @@
+"""Runs are killed wherever they change the disk, and its power is cut there: nothing is lost.
+
+A *boundary* is a call that changes what is below the output's folder, whoever makes it, Python or
+HDF5: ``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
+``posix_fallocate``, ``fsync``, ``fdatasync``, ``rename``, ``unlink``, ``remove``, ``mkdir``,
+``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
+before each boundary and after it, and each write a third time when half of its bytes are written.
+The runs are: a first extraction with its merge; an update by new, renamed and removed images; the
+rest of a run that was killed before and of whose shards one is damaged; a change of labels alone; a
+bundle saved, and one that replaces another. The calls that are traced are played again, which gives
+the same files: there is no boundary that is not seen.
+
+A kill leaves what the kernel knows. What a power cut leaves is worked out from the same traces, at
+each boundary in four ways: see :meth:`powercut.Disk.cut_power`.
+"""
+
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import faults
+import pytest
+from faults import Outcome, contents, draw, known_features, rows_of_shards
+from powercut import Disk, files_in
+from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
+
+from brainfeat.cache import parts_folder, shard_paths
+from brainfeat.phantoms import write_phantoms
+
+EXTRACTIONS = ("fresh", "update", "resume", "relabel")
+SAVES = ("save", "replace")
+SCENARIOS = (*EXTRACTIONS, *SAVES)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Iterator[Bench]:
+    with open_bench(tmp_path_factory.mktemp("kills")) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench) -> dict[str, Outcome]:
+    outcomes = {name: bench.run(name) for name in SCENARIOS}
+    for outcome in outcomes.values():
+        assert outcome.code == 0, outcome
+        assert "value" in outcome.told, outcome
+    return outcomes
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
+    judge = bench.judge(name)
+    counts: Counter[str] = Counter()
+    computed = set()
+    for outcome in kill_all(bench, name, undisturbed[name], counts):
+        found = judge.look(outcome.folder, outcome.acknowledged)
+        computed.add(judge.go_on(outcome.folder, found))
+        outcome.forget()
+    record(name, counts)
+    assert undisturbed[name].told["value"]["computed"] in computed
+    assert 0 in computed
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed):
+    """It may leave its temporary file too, which has no name that counts."""
+    scenario = bench.scenarios[name]
+    counts: Counter[str] = Counter()
+    seen = set()
+    for outcome in kill_all(bench, name, undisturbed[name], counts):
+        path = outcome.folder / scenario.output
+        seen.add(which_bundle(path, scenario))
+        faults.make_bundle(1).save(path, overwrite=True)
+        assert which_bundle(path, scenario) == "new"
+        left = [name for name in files_in(outcome.folder) if name != scenario.output]
+        assert all(re.fullmatch(r"\.[0-9a-f]{16}\.tmp", name) for name in left)
+        counts["runs that left a temporary file"] += bool(left)
+        outcome.forget()
+    record(name, counts)
+    assert seen == {"none" if scenario.start is None else "old", "new"}
+
+
+def kill_all(
+    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str]
+) -> Iterator[Outcome]:
+    """Kill a run at every boundary in every way; yield what is left."""
+    kinds = undisturbed.told["kinds"]
+    points = [
+        {"number": number, "mode": mode}
+        for mode in ("before", "after", "torn")
+        for number, kind in enumerate(kinds)
+        if kind == "write" or mode != "torn"
+    ]
+    for outcome in bench.run_all(name, points):
+        assert outcome.code == -signal.SIGKILL, outcome
+        counts[f"{outcome.request['mode']} {kinds[outcome.request['number']]}"] += 1
+        yield outcome
+
+
+def test_the_kill_points_are_many_and_of_every_kind(undisturbed):
+    kinds = [kind for outcome in undisturbed.values() for kind in outcome.told["kinds"]]
+    assert {"create", "write", "sync", "rename", "unlink", "mkdir", "rmdir"} <= set(kinds)
+    assert len(kinds) >= 300
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_boundary_is_seen(name, bench, undisturbed, tmp_path):
+    """The traced calls, played again on what was there, give the files that the run left."""
+    disk, outcome = play(bench.scenarios[name], undisturbed[name])
+    disk.cut_power(tmp_path / "all", "all", random.Random(0))
+    assert files_in(tmp_path / "all") == files_in(outcome.folder)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_file_is_synchronised_before_its_name_and_its_folder_after(name, undisturbed):
+    trace = undisturbed[name].trace
+    renames = [place for place, call in enumerate(trace) if call.kind == "rename"]
+    assert renames
+    for place in renames:
+        file, folder = trace[place].path, str(Path(trace[place].other).parent)
+        if trace[place].other.endswith(".damaged"):
+            continue
+        before = [call.kind for call in trace[:place] if call.path == file]
+        assert before[-1] == "sync", "written to after it was synchronised, or never"
+        after = next(call for call in trace[place + 1 :] if call.kind != "unlink")
+        assert (after.kind, after.path) == ("sync", folder)
+
+
+def play(scenario: Scenario, outcome: Outcome) -> tuple[Disk, Outcome]:
+    disk = Disk(outcome.folder, scenario.start)
+    for call in outcome.trace:
+        disk.apply(call)
+    return disk, outcome
+
+
+def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, set[bytes], bool]]:
+    """Cut the power after every call in every way; yield the folder and what was promised then."""
+    disk = Disk(outcome.folder, scenario.start)
+    rng = random.Random(0)
+    promised: set[bytes] = set()
+    for place, call in enumerate(outcome.trace):
+        disk.apply(call)
+        promised.update(call.marks("rows"))
+        done = (call.kind, call.path) == ("mark", "done")
+        for how in ("least", "names", "some", "some"):
+            target = folder / f"{place}"
+            disk.cut_power(target, how, rng)
+            yield target, promised, done
+            counts[how] += 1
+            shutil.rmtree(target)
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_path):
+    scenario = bench.scenarios[name]
+    judge = bench.judge(name)
+    counts: Counter[str] = Counter()
+    for folder, promised, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+        found = judge.look(folder, promised)
+        if done:
+            assert contents(folder / scenario.output) == judge.whole
+        elif counts.total() % 25 == 0:
+            judge.go_on(folder, found)
+    record(f"power cuts, {name}", counts)
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, bench, undisturbed, tmp_path):
+    counts: Counter[str] = Counter()
+    scenario = bench.scenarios[name]
+    for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+        found = which_bundle(folder / scenario.output, scenario)
+        assert found == "new" or not done
+    record(f"power cuts, {name}", counts)
+
+
+def test_thirty_kills_at_random_times(bench, tmp_path):
+    """Each run goes on from the one before, and computes nothing that is there."""
+    images = tmp_path / "images-many"
+    for seed in range(100):
+        draw(images / CLASSES[seed % 3] / f"{seed}.png", seed)
+    whole = tmp_path / "whole"
+    outcome = bench.server.run("extract", folder=str(whole), options={"images": str(images)})
+    assert outcome.code == 0, outcome
+    scenario = Scenario("extract", None, {"images": str(images)}, "features.h5", whole / OUTPUT)
+    features = known_features(images)
+    digest_of = {values: digest for digest, values in features.items()}
+    judge = Judge(scenario, features)
+    options = {**scenario.options, "seconds": 0.01}
+    rng = random.Random(0)
+    promised: set[bytes] = set()
+    found: set[bytes] = set()
+    counts: Counter[str] = Counter()
+    for _ in range(30):
+        outcome = bench.server.run(
+            "extract", folder=str(tmp_path / "out"), options=options, kill_after=rng.uniform(0, 0.2)
+        )
+        counts["killed" if outcome.code else "ended before"] += 1
+        computed = {digest_of[values] for values in outcome.computed}
+        assert len(computed) == len(outcome.computed)
+        assert not computed & found
+        promised |= outcome.acknowledged
+        before, found = found, judge.look(outcome.folder, promised)
+        assert found >= before
+        counts["rows computed in vain"] += len(computed - found)
+        # Those of a shard that was not full, of one that was being written, and on the way.
+        assert len(computed - found) <= 2 * faults.ROWS_A_SHARD + 4
+    judge.go_on(tmp_path / "out", found)
+    record("random kills", counts)
+    assert counts["killed"] >= 15
+
+
+def test_the_command_goes_on_after_a_kill(tmp_path):
+    """The real command with a real base, killed once a shard is there."""
+    slices = write_phantoms(tmp_path / "slices", patients_per_class=20, size=48)
+    output = tmp_path / "features.h5"
+    options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
+    command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
+    script = (
+        "import sys; from brainfeat import extraction; from brainfeat.cli import main; "
+        "extraction.CHUNK_ROWS = 8; main(sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as killed:
+        while not shard_paths(parts_folder(output)):
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+    assert not output.exists()
+    there = len(rows_of_shards(parts_folder(output)))
+    done = subprocess.run(
+        [sys.executable, "-m", "brainfeat", *command], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert 0 < told["computed"] == told["rows"] - there
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "slices"]
