@@ -20,6 +20,16 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of PNG
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PASSES = (  # of an interlaced PNG: where each begins, and its steps
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_BYTES_AT_ONCE = 65_536
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the other three are tables
@@ -65,12 +75,15 @@ class Contents:
         The EXIF block, ``b""`` where there is none.
     palette : int or None
         The number of colours of a PNG palette.
+    row_bytes : int
+        The bytes that the rows of a PNG have when they are inflated.
     """
 
     header: ImageHeader
     stream: bytes
     exif: bytes
     palette: int | None = None
+    row_bytes: int = 0
 
 
 def unpack_png(data: bytes, *, name: str) -> Contents:
@@ -97,7 +110,7 @@ def unpack_png(data: bytes, *, name: str) -> Contents:
     kinds = [kind for kind, _ in chunks]
     start, number = _find_pixels(kinds, name)
     bodies = dict(reversed(chunks))  # the first of each kind
-    width, height, depth, colour = _read_header(bytes(bodies[b"IHDR"]), name)
+    width, height, depth, colour, interlaced = _read_header(bytes(bodies[b"IHDR"]), name)
     needed: list[tuple[bytes, bytes | memoryview]] = [(b"IHDR", bodies[b"IHDR"])]
     colours = None
     if colour == 3:
@@ -112,7 +125,33 @@ def unpack_png(data: bytes, *, name: str) -> Contents:
         PNG_SIGNATURE + b"".join(_chunk(*part) for part in [*needed, (b"IEND", b"")]),
         bytes(bodies.get(b"eXIf", b"")),
         colours,
+        _count_row_bytes(width, height, depth * _CHANNELS[colour], interlaced=interlaced),
     )
+
+
+def has_all_rows(png: Contents) -> bool:
+    """Tell whether a PNG has the bytes that its rows need; Pillow would leave the others black."""
+    palette = 0 if png.palette is None else 12 + 3 * png.palette
+    pixels = memoryview(png.stream)[len(PNG_SIGNATURE) + 25 + palette + 8 : -16]
+    inflater = zlib.decompressobj()
+    count = 0
+    for place in range(0, len(pixels), _BYTES_AT_ONCE):
+        left = bytes(pixels[place : place + _BYTES_AT_ONCE])
+        while left and count < png.row_bytes and not inflater.eof:
+            count += len(inflater.decompress(left, _BYTES_AT_ONCE))
+            left = inflater.unconsumed_tail
+        if inflater.eof:
+            break
+    return count >= png.row_bytes
+
+
+def _count_row_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
+    """Count the bytes of all rows, each after its filter byte."""
+    count = 0
+    for x, y, dx, dy in _PASSES if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((x - width) // dx), -((y - height) // dy)
+        count += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
+    return count
 
 
 def _find_pixels(kinds: list[bytes], name: str) -> tuple[int, int]:
@@ -161,8 +200,8 @@ def _chunk(kind: bytes, body: bytes | memoryview) -> bytes:
     return b"".join((struct.pack(">I4s", len(body), kind), body, struct.pack(">I", checksum)))
 
 
-def _read_header(header: bytes, name: str) -> tuple[int, int, int, int]:
-    """Read width, height, bit depth and colour type, if the standard has them."""
+def _read_header(header: bytes, name: str) -> tuple[int, int, int, int, bool]:
+    """Read size, bit depth, colour type and whether it is interlaced, if the standard has them."""
     if len(header) != 13:
         raise _damaged("PNG", name, f"a header of {len(header):,} bytes")
     width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", header)
@@ -175,7 +214,7 @@ def _read_header(header: bytes, name: str) -> tuple[int, int, int, int]:
         raise _damaged(
             "PNG", name, f"compression {compression}, filter {prediction}, interlace {interlace}"
         )
-    return width, height, depth, colour
+    return width, height, depth, colour, bool(methods[2])
 
 
 def unpack_jpeg(data: bytes, *, name: str) -> Contents:

@@ -24,6 +24,7 @@ from brainfeat.readers.containers import (
     PNG_SIGNATURE,
     Contents,
     ImageHeader,
+    has_all_rows,
     unpack_jpeg,
     unpack_png,
 )
@@ -278,19 +279,23 @@ def _decode(contents: Contents, name: str) -> "Image":
     try:
         with _plugins()[kind](BytesIO(contents.stream)) as image:
             image.load()
-            if contents.palette is not None:
-                _check_palette(image, contents.palette)
+            if kind == "PNG":
+                _check_png(image, contents)
             pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
             return pixels.transpose(Transpose[method]) if method else pixels
     except _DAMAGE as error:
         raise ImageReadError(name, _reason(kind, error)) from error
 
 
-def _check_palette(image: "Image", colours: int) -> None:
-    """Refuse pixels of a colour that the palette lacks, which Pillow would make up."""
-    highest = np.asarray(image).max()
-    if highest >= colours:
-        raise ValueError(f"a pixel of colour {highest} in a palette of {colours}")
+def _check_png(image: "Image", contents: Contents) -> None:
+    """Refuse what Pillow would make up: rows that are not there, colours that a palette lacks."""
+    last_rows = [(0, y, image.width, y + 1) for y in range(max(0, image.height - 2), image.height)]
+    # Not image.crop(), which would warn of sizes that a global limit of Pillow's forbids.
+    black = any(image.im.crop(row).getbbox(False) is None for row in last_rows)
+    if black and not has_all_rows(contents):
+        raise ValueError("truncated")
+    if contents.palette is not None and (highest := np.asarray(image).max()) >= contents.palette:
+        raise ValueError(f"a pixel of colour {highest} in a palette of {contents.palette}")
 
 
 def _orientation(exif: bytes) -> int:
