@@ -263,18 +263,22 @@ def _check_texts(**columns: tuple[str, ...]) -> None:
                 raise TableError(f"The {column} {quote(value)} {trouble}.")
 
 
-def _build(root: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageTable:
+def _build(source: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageTable:
     paths, labels, splits, groups, sources = zip(*rows, strict=True)
-    return ImageTable(
-        root=root.absolute(),
-        paths=paths,
-        labels=labels,
-        splits=splits,
-        groups=groups,
-        sources=sources,
-        class_names=tuple(sorted(set(labels) - {""})),
-        skipped=dict(sorted(skipped.items())),
-    )
+    root = source if source.is_dir() else source.parent
+    try:
+        return ImageTable(
+            root=root.absolute(),
+            paths=paths,
+            labels=labels,
+            splits=splits,
+            groups=groups,
+            sources=sources,
+            class_names=tuple(sorted(set(labels) - {""})),
+            skipped=dict(sorted(skipped.items())),
+        )
+    except TableError as error:
+        raise TableError(f"{quote(source)}: {error}") from error
 
 
 def _read_csv(source: Path) -> ImageTable:
@@ -292,7 +296,7 @@ def _read_csv(source: Path) -> ImageTable:
         raise TableError(f"{quote(source)} lists no images: it has a header and no rows.")
     _check_splits(source, entries)
     _check_files(source, entries)
-    return _build(source.parent, rows, skipped)
+    return _build(source, rows, skipped)
 
 
 def _contradiction(source: Path, first: tuple[Row, int], second: tuple[Row, int]) -> TableError:
