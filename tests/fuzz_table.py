@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    print(dict(fuzz(chosen.cases, seed=chosen.seed)))  # noqa: T201
+    print(dict(fuzz(chosen.cases, seed=chosen.seed)))
 
 
 if __name__ == "__main__":

@@ -251,8 +251,8 @@ REFUSED = {
     "very long label": (HEADER + f"1.jpg,{'é' * 600}\n", "is longer than 1,024 bytes"),
     "very long split": (f"path,label,split\n1.jpg,a,{'s' * 9999}\n", "line 2: unknown split 's"),
     "composed and decomposed": (
-        HEADER + "1.jpg,caf\xe9\n2.jpg,cafe\u0301\n",
-        "'cafe\\u0301' and 'caf\\xe9' look alike",
+        HEADER + "1.jpg,\xe9\n2.jpg,e\u0301\n",
+        "'e\\u0301' and '\\xe9' look alike",
     ),
     "zero-width space": (HEADER + "1.jpg,gli\u200boma\n2.jpg,glioma\n", "look alike"),
     "word joiner": (HEADER + "1.jpg,glioma\u2060\n2.jpg,glioma\n", "look alike"),
@@ -412,17 +412,17 @@ class TestFolders:
         assert "'a\\nb' contains a control character: rename it" in refusal(tmp_path)
 
     def test_classes_that_look_alike(self, tmp_path):
-        for name in ("caf\xe9", "cafe\u0301"):
+        for name in ("\xe9", "e\u0301"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "1.jpg").touch()
         message = refusal(tmp_path)
-        assert "'cafe\\u0301' and 'caf\\xe9' look alike" in message
+        assert "'e\\u0301' and '\\xe9' look alike" in message
         assert str(tmp_path) in message
 
     def test_one_decomposed_class_is_kept_as_it_is(self, tmp_path):
-        (tmp_path / "cafe\u0301").mkdir()
-        (tmp_path / "cafe\u0301/1.jpg").touch()
-        assert read_table(tmp_path).class_names == ("cafe\u0301",)
+        (tmp_path / "e\u0301").mkdir()
+        (tmp_path / "e\u0301/1.jpg").touch()
+        assert read_table(tmp_path).class_names == ("e\u0301",)
 
     def test_a_thousand_levels(self, tmp_path):
         with nested(tmp_path, "d", 1000):
