@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from brainfeat.evaluation import evaluate
     from brainfeat.extraction import extract
     from brainfeat.heads.dense import DenseHead
-    from brainfeat.table import read_table
+    from brainfeat.table import read_table, write_table
     from brainfeat.training import fit_head
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ _HOMES = {
     "extract": "extraction",
     "fit_head": "training",
     "read_table": "table",
+    "write_table": "table",
 }
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "extract",
     "fit_head",
     "read_table",
+    "write_table",
 ]
 
 

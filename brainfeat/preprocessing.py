@@ -7,6 +7,8 @@ from brainfeat.errors import ParameterError
 
 FITS = ("stretch",)
 
+_BLOCK_VALUES = 1_000_000  # rounded at once: a large image needs no second copy in float32
+
 
 def preprocess_image(
     image: npt.NDArray[np.float32], *, size: int = 224, fit: str = "stretch"
@@ -94,9 +96,13 @@ def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         raise ParameterError(
             f"The image must lie in [0, 1]. Got {lowest:g} to {highest:g} instead."
         )
-    scaled = image * np.float32(255)
-    np.rint(scaled, out=scaled)
-    return scaled.astype(np.uint8)
+    pixels = np.empty(image.shape, np.uint8)
+    rows = max(1, _BLOCK_VALUES // (image.shape[1] * 3))
+    for top in range(0, len(image), rows):
+        block = image[top : top + rows] * np.float32(255)
+        np.rint(block, out=block)
+        pixels[top : top + rows] = block
+    return pixels
 
 
 def scale_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -2,35 +2,37 @@
 
 import csv
 import os
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import TableError
+from brainfeat.folders import read_folder
+from brainfeat.rows import (
+    COLUMNS,
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    SPLITS,
+    Row,
+    check_appearance,
+    csv_path_trouble,
+    form_trouble,
+    is_so,
+    path_trouble,
+    quote,
+    some,
+    text_trouble,
+)
+from brainfeat.spreadsheet import cell_text, csv_cell
 
-SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_COLUMNS = ("path", "label", "split", "group", "source")
-_LINE_LIMIT = 1_000_000  # characters; a "line" beyond it is no table and would fill the memory
-_TEXT_LIMIT = {"path": 4096, "label": 1024, "group": 1024, "source": 1024}  # bytes of UTF-8
-_QUOTE_LIMIT = 200  # characters of a name in a message
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ROW_LIMIT = 1_000_000  # characters; a row beyond it is no table and would fill the memory
 _CLASS_LIMIT = np.iinfo(np.int16).max
 
 
@@ -77,11 +79,10 @@ class ImageTable:
         lengths = {len(column) for column in columns}
         if len(lengths) > 1:
             raise TableError(f"The columns of a table must be equally long, not {sorted(lengths)}.")
-        for path in self.paths:
-            if trouble := _path_trouble(path):
-                raise TableError(f"The path {_quote(path)} {trouble}.")
+        _check_paths(self.paths)
+        _check_texts(label=self.labels, group=self.groups, source=self.sources)
         if unknown := set(self.splits) - {*SPLITS, ""}:
-            raise TableError(f"Splits must be one of {SPLITS} or '', not {sorted(unknown)}.")
+            raise TableError(f"Splits must be one of {SPLITS} or '', not {some(sorted(unknown))}.")
         if self.class_names != tuple(sorted(set(self.labels) - {""})):
             raise TableError("class_names must be the distinct labels, sorted.")
         if len(self.class_names) > _CLASS_LIMIT:
@@ -89,6 +90,7 @@ class ImageTable:
                 f"{len(self.class_names):,} classes are more than the {_CLASS_LIMIT:,} that a cache"
                 " can hold: is the label column the right one?"
             )
+        check_appearance(self.class_names)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,11 +123,12 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     * a folder of images only, which gives an unlabelled table;
     * a CSV file (UTF-8, comma-separated) with the columns ``path`` and ``label`` and, where
       wanted, ``split``, ``group`` and ``source``; paths are relative to the CSV's folder, with
-      ``/``. Further columns are passed over. Rows keep their order.
+      ``/``. Further columns are passed over. Rows keep their order. An apostrophe that
+      `write_table` put before a text is taken away.
 
     In a folder, images are the files that end in .jpg, .jpeg or .png, in any case, sorted by path.
     Hidden and other files are passed over and counted in `ImageTable.skipped`. A CSV may name a
-    file of any ending: whether it is an image is then found when it is read.
+    file of any ending: whether it is an image is then found when it is read. Links are followed.
 
     Parameters
     ----------
@@ -139,8 +142,9 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     Raises
     ------
     TableError
-        If the path does not exist, holds no images, mixes two layouts, or if the CSV is malformed,
-        lists missing files, leads out of its folder or contradicts itself.
+        If the path does not exist, holds no images, mixes two layouts or has two classes that look
+        alike, or if the CSV is malformed, lists missing files, leads out of its folder or
+        contradicts itself.
 
     Examples
     --------
@@ -157,234 +161,128 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     (('glioma', 'notumor'), {'hidden': 1})
     """
     source = Path(path)
-    if _is(source.is_dir):
-        return _read_folder(source)
+    if is_so(source.is_dir):
+        return _build(source, *read_folder(source))
     if source.suffix.lower() in IMAGE_SUFFIXES:
-        raise TableError(f"{_quote(source)} is one image; pass the folder of images or a CSV file.")
-    if _is(source.is_file):
+        raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file.")
+    if is_so(source.is_file):
         return _read_csv(source)
-    if _is(source.exists):
-        raise TableError(f"{_quote(source)} is neither a folder nor a regular file; pass either.")
+    if is_so(source.exists):
+        raise TableError(f"{quote(source)} is neither a folder nor a regular file; pass either.")
     raise TableError(
-        f"{_quote(source)} does not exist or cannot be reached; pass a folder of images or a CSV"
+        f"{quote(source)} does not exist or cannot be reached; pass a folder of images or a CSV"
         " file."
     )
 
 
-class _Row(NamedTuple):
-    path: str
-    label: str = ""
-    split: str = ""
-    group: str = ""
-    source: str = ""
+def write_table(
+    table: ImageTable, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write a table as a CSV file that `read_table` reads as the same table.
+
+    The columns are path and label, and split, group and source where any row has one. A text that a
+    spreadsheet would run as a formula, as it starts with ``=``, ``+``, ``-`` or ``@``, is written
+    behind an apostrophe. What was passed over (`ImageTable.skipped`) is not written.
+
+    Parameters
+    ----------
+    table : ImageTable
+        The table.
+    path : path-like
+        The CSV file: in the root of the table, or in a folder above it, where the paths are then
+        written with the folders between. It appears whole or not at all.
+    overwrite : bool, default=False
+        Whether a file that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    TableError
+        If the file exists or cannot be written, if the images are not below its folder, if a path
+        would be read as another one, or if only some rows have a split. Nothing is changed then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "=glioma").mkdir()
+    >>> (folder / "=glioma" / "1.jpg").touch()
+    >>> table = read_table(folder)
+    >>> print(write_table(table, folder / "table.csv").read_text())
+    path,label
+    '=glioma/1.jpg,'=glioma
+    <BLANKLINE>
+    >>> read_table(folder / "table.csv") == table
+    True
+    """
+    target = Path(path)
+    if not is_so(target.parent.is_dir):
+        raise TableError(f"{quote(target)}: there is no folder {quote(target.parent)}.")
+    if is_so(target.is_dir) or (os.path.lexists(target) and not overwrite):
+        raise TableError(f"{quote(target)} exists: name another file or pass overwrite=True.")
+    rows = _rows_below(table, target)
+    always = {"path", "label"}
+    columns = [
+        name for name in COLUMNS if name in always or any(getattr(row, name) for row in rows)
+    ]
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([csv_cell(getattr(row, name)) for name in columns] for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise TableError(f"{quote(target)} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return target
 
 
-def _build(root: Path, rows: Iterable[_Row], skipped: dict[str, int]) -> ImageTable:
+def _check_paths(paths: tuple[str, ...]) -> None:
+    for path in paths:
+        if trouble := path_trouble(path) or form_trouble(path):
+            raise TableError(f"The path {quote(path)} {trouble}.")
+    if len(set(paths)) < len(paths):
+        (path, number), *_ = Counter(paths).most_common(1)
+        raise TableError(f"The path {quote(path)} is listed {number:,} times: keep one.")
+
+
+def _check_texts(**columns: tuple[str, ...]) -> None:
+    for column, values in columns.items():
+        for value in set(values):
+            if trouble := text_trouble(value, column):
+                raise TableError(f"The {column} {quote(value)} {trouble}.")
+
+
+def _build(source: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageTable:
     paths, labels, splits, groups, sources = zip(*rows, strict=True)
-    return ImageTable(
-        root=root.absolute(),
-        paths=paths,
-        labels=labels,
-        splits=splits,
-        groups=groups,
-        sources=sources,
-        class_names=tuple(sorted(set(labels) - {""})),
-        skipped=dict(sorted(skipped.items())),
-    )
-
-
-# ---------------------------------------------------------------------------------- text
-
-
-def _quote(name: object) -> str:
-    """Put a name in quotes, on one line and of bounded length whatever it contains."""
-    text = str(name)
-    return repr(text) if len(text) <= _QUOTE_LIMIT else f"{text[:_QUOTE_LIMIT]!r}…"
-
-
-def _text_trouble(text: str, column: str) -> str | None:
-    """Say what keeps a text out of a table, or None."""
+    root = source if source.is_dir() else source.parent
     try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    if _CONTROL.search(text):
-        return "contains a control character"
-    if size > _TEXT_LIMIT[column]:
-        return f"is longer than {_TEXT_LIMIT[column]:,} bytes"
-    return None
-
-
-def _path_trouble(path: str) -> str | None:
-    """Say what keeps a path out of a table, or None."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute():
-        return "is absolute: paths must be relative to the table's folder"
-    if ".." in pure.parts:
-        return "leads out of its folder by '..': paths must stay below the table's folder"
-    if not pure.parts:
-        return "names no file"
-    return _text_trouble(path, "path")
-
-
-# ------------------------------------------------------------------------------- folders
-
-
-def _counts(skipped: Counter[str]) -> str:
-    """Say what was passed over."""
-    counts = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(skipped.items()))
-    return f"passed over: {counts or 'nothing'}"
-
-
-def _read_folder(root: Path) -> ImageTable:
-    found = _walk(root)
-    if not found.images:
-        raise TableError(
-            f"{_quote(root)} holds no images ({', '.join(IMAGE_SUFFIXES)});"
-            f" {_counts(found.skipped)}."
+        return ImageTable(
+            root=root.absolute(),
+            paths=paths,
+            labels=labels,
+            splits=splits,
+            groups=groups,
+            sources=sources,
+            class_names=tuple(sorted(set(labels) - {""})),
+            skipped=dict(sorted(skipped.items())),
         )
-    rows: list[_Row] = []
-    skipped = found.skipped
-    for parts, row in _place_all(root, found):
-        if row is None:
-            skipped["outside the class folders"] += 1
-        elif trouble := _text_trouble(row.label, "label"):
-            raise TableError(
-                f"The name of the class folder {_quote('/'.join(parts[:-1]))} {trouble}: rename it."
-            )
-        elif trouble := _text_trouble(row.path, "path"):
-            skipped[f"name {trouble}"] += 1
-        else:
-            rows.append(row)
-    if not rows:
-        raise TableError(f"{_quote(root)}: no image has a usable name; {_counts(skipped)}.")
-    return _build(root, sorted(rows), skipped)
-
-
-class _Found(NamedTuple):
-    folders: list[str]  # names, directly below the root
-    images: list[tuple[str, ...]]  # the parts of each path below the root
-    skipped: Counter[str]
-
-
-def _walk(root: Path) -> _Found:
-    """Find every image below a folder, following links but no folder twice."""
-    found = _Found([], [], Counter())
-    # A link to a parent of the root would lead through the whole disk.
-    seen = {_identity(parent) for parent in root.resolve().parents if _is(parent.exists)}
-    pending: deque[tuple[str, ...]] = deque([()])
-    while pending:
-        parts = pending.popleft()
-        folder = root.joinpath(*parts)
-        try:
-            identity = _identity(folder)
-            if identity in seen:
-                found.skipped["folder seen before"] += 1
-                continue
-            with os.scandir(folder) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise TableError(
-                f"The folder {_quote(folder)} cannot be listed ({error.strerror}): make it"
-                " readable or move it away."
-            ) from error
-        seen.add(identity)
-        if len(parts) == 1:
-            found.folders.append(parts[0])
-        for entry in listing:
-            _sort_in(entry, parts, found, pending)
-    return found
-
-
-def _sort_in(
-    entry: os.DirEntry[str],
-    parts: tuple[str, ...],
-    found: _Found,
-    pending: deque[tuple[str, ...]],
-) -> None:
-    here = (*parts, entry.name)
-    if entry.name.startswith(".") or entry.name == "__MACOSX":
-        found.skipped["hidden"] += 1
-    elif _is(entry.is_dir):
-        # Real folders come before links, so that a folder that is both keeps its real path.
-        (pending.append if entry.is_symlink() else pending.appendleft)(here)
-    elif Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
-        found.skipped["not an image"] += 1
-    elif not _is(entry.is_file):
-        found.skipped["broken link" if entry.is_symlink() else "not a regular file"] += 1
-    else:
-        found.images.append(here)
-
-
-def _is(test: Callable[[], bool]) -> bool:
-    try:
-        return test()
-    except OSError:  # a link to itself, or one through a folder that may not be entered
-        return False
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _place_all(root: Path, found: _Found) -> Iterator[tuple[tuple[str, ...], _Row | None]]:
-    """Give the parts of each image's path with its row, or with None where no class holds it."""
-    with_images = {parts[0] for parts in found.images if len(parts) > 1}
-    split_folders = sorted(name for name in found.folders if name.lower() in _SPLIT_NAMES)
-    class_folders = sorted(with_images - set(split_folders))
-    _check_layout(root, found, split_folders, class_folders)
-    depth = 2 if split_folders else 1 if class_folders else 0
-    for parts in found.images:
-        if len(parts) <= depth:
-            yield parts, None
-            continue
-        yield (
-            parts,
-            _Row(
-                path="/".join(parts),
-                label=parts[depth - 1] if depth else "",
-                split=_SPLIT_NAMES[parts[0].lower()] if depth == 2 else "",
-            ),
-        )
-
-
-def _check_layout(
-    root: Path, found: _Found, split_folders: list[str], class_folders: list[str]
-) -> None:
-    if split_folders and class_folders:
-        raise TableError(
-            f"{_quote(root)} mixes split folders ({_some(split_folders)}) and other folders"
-            f" ({_some(class_folders)}): keep either split folders or class folders there."
-        )
-    filled = {parts[0] for parts in found.images if len(parts) > 2}
-    for name in split_folders:
-        if name not in filled:
-            raise TableError(
-                f"The split folder {_quote(root / name)} has no class folders with images: put its"
-                " images into one folder a class, or move it away."
-            )
-    for parts in found.images if class_folders else ():
-        if len(parts) > 2 and parts[1].lower() in _SPLIT_NAMES:
-            raise TableError(
-                f"{_quote(root)}: the class folder {_quote(parts[0])} holds the split folder"
-                f" {_quote(parts[1])}: pass {_quote(root / parts[0])}, or put the split"
-                " folders above the class folders."
-            )
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    """Name the first few."""
-    names = list(names)
-    rest = len(names) - limit
-    return ", ".join(map(_quote, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-# ----------------------------------------------------------------------------------- CSV
+    except TableError as error:
+        raise TableError(f"{quote(source)}: {error}") from error
 
 
 def _read_csv(source: Path) -> ImageTable:
-    entries: dict[str, tuple[_Row, int]] = {}
+    entries: dict[str, tuple[Row, int]] = {}
     skipped: Counter[str] = Counter()
     for row, line in _csv_rows(source):
         known, known_line = entries.setdefault(row.path, (row, line))
@@ -395,129 +293,166 @@ def _read_csv(source: Path) -> ImageTable:
         skipped["listed twice"] += 1
     rows = [row for row, _ in entries.values()]
     if not rows:
-        raise TableError(f"{_quote(source)} lists no images: it has a header and no rows.")
+        raise TableError(f"{quote(source)} lists no images: it has a header and no rows.")
     _check_splits(source, entries)
     _check_files(source, entries)
-    return _build(source.parent, rows, skipped)
+    return _build(source, rows, skipped)
 
 
-def _contradiction(source: Path, first: tuple[_Row, int], second: tuple[_Row, int]) -> TableError:
+def _contradiction(source: Path, first: tuple[Row, int], second: tuple[Row, int]) -> TableError:
     column, one, other = next(
         (column, getattr(first[0], column), getattr(second[0], column))
-        for column in _COLUMNS
+        for column in COLUMNS
         if getattr(first[0], column) != getattr(second[0], column)
     )
     return TableError(
-        f"{_quote(source)}: {_quote(first[0].path)} is listed with the {column} {_quote(one)}"
-        f" (line {first[1]}) and the {column} {_quote(other)} (line {second[1]}): keep one of them."
+        f"{quote(source)}: {quote(first[0].path)} is listed with the {column} {quote(one)}"
+        f" (line {first[1]}) and the {column} {quote(other)} (line {second[1]}): keep one of them."
     )
 
 
-def _check_splits(source: Path, entries: dict[str, tuple[_Row, int]]) -> None:
+def _check_splits(source: Path, entries: dict[str, tuple[Row, int]]) -> None:
     without = [line for row, line in entries.values() if not row.split]
     if 0 < len(without) < len(entries):
         raise TableError(
-            f"{_quote(source)}: {len(without):,} of {len(entries):,} rows have no split (the first"
+            f"{quote(source)}: {len(without):,} of {len(entries):,} rows have no split (the first"
             f" on line {without[0]}): give every row a split, or none."
         )
 
 
-def _check_files(source: Path, entries: dict[str, tuple[_Row, int]]) -> None:
-    missing = [
-        f"{_quote(path)} (line {line})"
-        for path, (_, line) in entries.items()
-        if not _is(source.parent.joinpath(path).is_file)
-    ]
+def _check_files(source: Path, entries: dict[str, tuple[Row, int]]) -> None:
+    missing = 0
+    first: list[str] = []
+    for path, (_, line) in entries.items():
+        if not is_so(source.parent.joinpath(path).is_file):
+            missing += 1
+            if len(first) < 3:
+                first.append(f"{quote(path)} (line {line})")
     if missing:
-        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        more = f" and {missing - 3:,} more" if missing > 3 else ""
         raise TableError(
-            f"{_quote(source)}: {len(missing):,} of {len(entries):,} listed files are missing:"
-            f" {', '.join(missing[:3])}{more}; paths are relative to {_quote(source.parent)}."
+            f"{quote(source)}: {missing:,} of {len(entries):,} listed files are missing:"
+            f" {', '.join(first)}{more}; paths are relative to {quote(source.parent)}."
         )
 
 
-def _csv_rows(source: Path) -> Iterator[tuple[_Row, int]]:
-    """Give each row of a CSV file with its line number."""
+def _csv_rows(source: Path) -> Iterator[tuple[Row, int]]:
+    """Give each row of a CSV file with the number of its first line."""
+    line = 1
+
+    def lines(file: TextIO) -> Iterator[str]:
+        begun = size = 0
+        while text := file.readline(_ROW_LIMIT):
+            begun, size = line, len(text) + (size if begun == line else 0)
+            if size >= _ROW_LIMIT:
+                raise TableError(
+                    f"{quote(source)}, line {line} has {_ROW_LIMIT:,} characters or more, with the"
+                    " lines that its quotes join to it: this is no table of images."
+                )
+            yield text
+
     try:
         # utf-8-sig also reads files without a byte order mark.
         with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(_lines(file, source), strict=True)
+            reader = csv.reader(lines(file), strict=True)
             header = next(reader, [])
             columns = _read_header(header, source)
+            line = reader.line_num + 1
             for cells in reader:
-                place = f"{_quote(source)}, line {reader.line_num}"
                 if cells:  # an empty line has none
-                    row = _read_row(cells, columns, width=len(header), place=place)
-                    yield row, reader.line_num
+                    place = f"{quote(source)}, line {line}"
+                    yield _read_row(cells, columns, width=len(header), place=place), line
+                line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise TableError(
-            f"{_quote(source)} is not UTF-8 text ({error.reason}): save it as 'CSV UTF-8'."
+            f"{quote(source)} is not UTF-8 text ({error.reason}): save it as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
-        raise TableError(f"{_quote(source)}, line {reader.line_num}: {error}.") from error
+        raise TableError(
+            f"{quote(source)}, line {line}: {error}; in the row that begins there, is a quote left"
+            " open?"
+        ) from error
     except OSError as error:
-        raise TableError(f"{_quote(source)} cannot be read: {error.strerror}.") from error
-
-
-def _lines(file: TextIO, source: Path) -> Iterator[str]:
-    number = 0
-    while line := file.readline(_LINE_LIMIT):
-        number += 1
-        if len(line) == _LINE_LIMIT:
-            raise TableError(
-                f"{_quote(source)}, line {number} has {_LINE_LIMIT:,} characters or more: this is"
-                " no table of images."
-            )
-        yield line
+        raise TableError(f"{quote(source)} cannot be read: {error.strerror}.") from error
 
 
 def _read_header(cells: list[str], source: Path) -> dict[str, int]:
     """Find the number of each column that is known."""
+    if any("\0" in cell for cell in cells):
+        raise TableError(
+            f"{quote(source)} is not UTF-8 text (it holds NUL characters, as UTF-16 does): save it"
+            " as 'CSV UTF-8'."
+        )
     names = [cell.strip().lower() for cell in cells]
     missing = [column for column in ("path", "label") if column not in names]
     if missing:
         for delimiter in (";", "\t", "|"):
             if any(delimiter in cell for cell in cells):
                 raise TableError(
-                    f"The fields of {_quote(source)} are separated by {delimiter!r}: save it with"
+                    f"The fields of {quote(source)} are separated by {delimiter!r}: save it with"
                     " commas."
                 )
         raise TableError(
-            f"{_quote(source)} has no column {' and no column '.join(map(repr, missing))}: its"
-            f" first line must name path and label; it has {_some(cells) or 'nothing'}."
+            f"{quote(source)} has no column {' and no column '.join(map(repr, missing))}: its"
+            f" first line must name path and label; it has {some(cells) or 'nothing'}."
         )
-    for column in _COLUMNS:
+    for column in COLUMNS:
         if names.count(column) > 1:
-            raise TableError(f"{_quote(source)} has the column {column!r} twice: keep one.")
-    return {name: names.index(name) for name in _COLUMNS if name in names}
+            raise TableError(f"{quote(source)} has the column {column!r} twice: keep one.")
+    return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _read_row(cells: list[str], columns: dict[str, int], *, width: int, place: str) -> _Row:
+def _read_row(cells: list[str], columns: dict[str, int], *, width: int, place: str) -> Row:
     if len(cells) != width:
         raise TableError(
             f"{place} has {len(cells)} fields where the header has {width}: put a field that"
             " contains a comma into quotes."
         )
-    values = {name: cells[i].strip(" \t") for name, i in columns.items()}
+    values = {name: cell_text(cells[i]) for name, i in columns.items()}
     path = values.pop("path")
-    if "\\" in path or re.match(r"[A-Za-z]:", path):
-        raise TableError(
-            f"{place}: the path {_quote(path)} must be relative, with / between its parts."
-        )
-    if trouble := _path_trouble(path):
-        raise TableError(f"{place}: the path {_quote(path)} {trouble}.")
+    if trouble := csv_path_trouble(path):
+        raise TableError(f"{place}: the path {quote(path)} {trouble}.")
     for column in ("label", "group", "source"):
-        if trouble := _text_trouble(values.get(column, ""), column):
-            raise TableError(f"{place}: the {column} {_quote(values[column])} {trouble}.")
+        if trouble := text_trouble(values.get(column, ""), column):
+            raise TableError(f"{place}: the {column} {quote(values[column])} {trouble}.")
     if split := values.get("split"):
         values["split"] = _read_split(split, place)
-    return _Row(path=str(PurePosixPath(path)), **values)
+    return Row(path=str(PurePosixPath(path)), **values)
 
 
 def _read_split(text: str, place: str) -> str:
-    if text.lower() not in _SPLIT_NAMES:
+    if text.lower() not in SPLIT_NAMES:
         raise TableError(
-            f"{place}: unknown split {_quote(text)}; use {', '.join(_SPLIT_NAMES)}, or leave"
+            f"{place}: unknown split {quote(text)}; use {', '.join(SPLIT_NAMES)}, or leave"
             " all empty."
         )
-    return _SPLIT_NAMES[text.lower()]
+    return SPLIT_NAMES[text.lower()]
+
+
+def _rows_below(table: ImageTable, target: Path) -> list[Row]:
+    """Give the rows of a table with their paths relative to the folder of a CSV file."""
+    between = _find_between(table.root, target.parent)
+    if between is None:
+        raise TableError(
+            f"{quote(target)}: the images are in {quote(table.root)}, which is not below its"
+            " folder: write the table there or above."
+        )
+    if len(set(map(bool, table.splits))) > 1:
+        raise TableError("Only some rows have a split: give every row a split, or none.")
+    columns = (table.paths, table.labels, table.splits, table.groups, table.sources)
+    rows = [Row(str(between / path), *texts) for path, *texts in zip(*columns, strict=True)]
+    for row in rows:
+        if trouble := csv_path_trouble(row.path):
+            raise TableError(
+                f"The path {quote(row.path)} in a CSV {trouble}: rename the file or its folder."
+            )
+    return rows
+
+
+def _find_between(root: Path, folder: Path) -> PurePosixPath | None:
+    """Find the path from a folder down to another, or None."""
+    pairs = ((root.resolve(), folder.resolve()), (root, folder.absolute()))
+    for below, above in pairs:
+        if below.is_relative_to(above) and ".." not in below.parts:
+            return PurePosixPath(below.relative_to(above).as_posix())
+    return None

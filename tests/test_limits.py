@@ -23,8 +23,6 @@ from scenarios import Bench, Scenario, open_bench, record, which_bundle
 
 RUNS = ("update", "resume", "save", "replace")
 FILLED = ("create", "write", "truncate", "allocate", "mkdir")
-# HDF5 takes the process with it after a write that failed. To be removed with that.
-CRASHES = pytest.mark.xfail(reason="HDF5 crashes after a write that failed", strict=True)
 CALLED = (*FILLED, "sync", "rename", "unlink", "rmdir")
 
 
@@ -115,7 +113,6 @@ def remount(folder: Path, how: str) -> None:
 class TestCallsThatFail:
     """What became of the old file is part of the check of each run."""
 
-    @CRASHES
     def test_a_disk_that_is_full_from_some_call_on(self, bench, name):
         number = errno.EDQUOT if name == "update" else errno.ENOSPC
         calls = len(calls_of(bench, name, FILLED))
@@ -129,7 +126,6 @@ class TestCallsThatFail:
         record(f"{errno.errorcode[number]} from a call on, {name}", ended)
         assert set(ended) == {"refused"}
 
-    @CRASHES
     def test_a_call_that_fails_once(self, bench, name):
         calls = calls_of(bench, name, CALLED)
         # Only the lock, what is left over, and the setting aside of what is damaged hang on these.
@@ -161,7 +157,7 @@ class TestCallsThatFail:
 
 @pytest.mark.parametrize("name", ["relabel", "replace"])
 class TestCallsThatDoOtherwise:
-    @pytest.mark.parametrize("mode", ["short", pytest.param("fail", marks=CRASHES)])
+    @pytest.mark.parametrize("mode", ["short", "fail"])
     def test_a_call_that_does_half_or_is_interrupted_is_done_again(self, bench, name, mode):
         kinds = ("write",) if mode == "short" else ("write", "create", "sync")
         calls = len(calls_of(bench, name, kinds))
@@ -209,7 +205,6 @@ class TestRealLimits:
         assert ended["refused"]
         assert ended["went on"]
 
-    @CRASHES
     def test_a_full_disk(self, bench, name, small_disk):
         ended: Counter[str] = Counter()
         scenario = bench.scenarios[name]

@@ -87,6 +87,7 @@ def test_public_names() -> None:
         "extract",
         "fit_head",
         "read_table",
+        "write_table",
     ]
     assert all(hasattr(brainfeat, name) for name in brainfeat.__all__)
 

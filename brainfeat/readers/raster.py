@@ -1,15 +1,14 @@
 """JPEG and PNG files through Pillow, and nothing else that Pillow could read.
 
-The plug-ins of the formats are called by themselves and not through ``PIL.Image.open``, which
-tries the formats that are asked for in the same way, but compares the size with a global limit
-afterwards and speaks of it by a warning: a limit of one's own, in threads, needs neither.
+A file is taken apart first, and Pillow is given the pixels alone. Its plug-ins are called by
+themselves and not through ``PIL.Image.open``, which compares the size with a global limit and
+speaks of it by a warning: a limit of one's own, in threads, needs neither.
 """
 
 import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ImageReadError
+from brainfeat.readers.containers import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    Contents,
+    ImageHeader,
+    has_all_rows,
+    unpack_jpeg,
+    unpack_png,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,8 +37,8 @@ FORMATS = ("JPEG", "PNG")
 PIXEL_LIMIT = 64_000_000
 BYTE_LIMIT = 600_000_000  # 64 million pixels of 16-bit RGBA, not compressed, and room for metadata
 
-_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
-_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_SIGNATURES = {"JPEG": JPEG_SIGNATURE, "PNG": PNG_SIGNATURE}
+_UNPACK = {"JPEG": unpack_jpeg, "PNG": unpack_png}
 # What Pillow's plug-ins raise on damaged files.
 _DAMAGE = (
     OSError,
@@ -56,27 +64,6 @@ _TRANSPOSITIONS = {  # by the EXIF orientation; 1 is upright
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What an image file says of itself before it is decoded.
-
-    Parameters
-    ----------
-    width, height : int
-        Pixels, as stored: before a turn that EXIF asks for.
-    channels : int
-        1 grey or palette, 2 grey with alpha, 3 RGB, 4 RGBA or CMYK. Grey with alpha of 16 bits
-        counts 4, as Pillow opens it.
-    format : str
-        ``"JPEG"`` or ``"PNG"``, by the content of the file.
-    """
-
-    width: int
-    height: int
-    channels: int
-    format: str
 
 
 def read_image(
@@ -128,8 +115,8 @@ def read_image(
     """
     name = _name(source, name)
     data = _read(source, name)
-    with _open(data, name=name, formats=formats, pixel_limit=pixel_limit) as image:
-        return _to_unit(_decode(image, data, name))
+    contents = _unpack(data, name=name, formats=formats, pixel_limit=pixel_limit)
+    return _to_unit(_decode(contents, name))
 
 
 def read_header(
@@ -166,8 +153,7 @@ def read_header(
     """
     name = _name(source, name)
     data = _read(source, name)
-    with _open(data, name=name, formats=formats, pixel_limit=pixel_limit) as image:
-        return ImageHeader(image.width, image.height, len(image.getbands()), str(image.format))
+    return _unpack(data, name=name, formats=formats, pixel_limit=pixel_limit).header
 
 
 def read_bytes(
@@ -202,9 +188,13 @@ def read_bytes(
     """
     name = _name(path, name)
     try:
-        status = Path(path).stat()
-        _check_file(status, name, byte_limit)
-        data = Path(path).read_bytes()
+        _check_file(Path(path).stat(), name, byte_limit)  # opening a device may have effects
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            _check_file(status, name, byte_limit)  # it may have been replaced since
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:  # it grows
+                data += file.read(byte_limit + 1 - len(data))
     except ImageReadError:
         raise
     except FileNotFoundError as error:
@@ -214,6 +204,11 @@ def read_bytes(
     except ValueError as error:  # a NUL in the path
         raise ImageReadError(name, "not a path that a file can have") from error
     return _check_bytes(data, name, byte_limit)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file even where a pipe has taken its place, for which one would wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_file(status: os.stat_result, name: str, byte_limit: int) -> None:
@@ -249,9 +244,22 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str) -> bytes:
     return _check_bytes(source.read(BYTE_LIMIT + 1), name, BYTE_LIMIT)
 
 
-def _format(data: bytes) -> str | None:
-    """Tell the format by the first bytes."""
-    return next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
+def _unpack(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> Contents:
+    """Take a file of an allowed format and size apart; nothing is decoded yet."""
+    if isinstance(formats, str) or not set(formats) <= set(FORMATS):
+        raise ValueError(f"The formats must be some of {FORMATS}. Got {formats!r} instead.")
+    kind = next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
+    if kind is None or kind not in formats:
+        raise ImageReadError(name, f"not a {' or '.join(formats)} image")
+    contents = _UNPACK[kind](data, name=name)
+    header = contents.header
+    if (pixels := header.width * header.height) > pixel_limit:
+        raise ImageReadError(
+            name,
+            f"{header.width:,} × {header.height:,} = {pixels:,} pixels, more than the limit of"
+            f" {pixel_limit:,}",
+        )
+    return contents
 
 
 @cache
@@ -259,54 +267,35 @@ def _plugins() -> "dict[str, type[ImageFile]]":
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 
-    class Jpeg(JpegImageFile):
-        def _read_dpi_from_exif(self) -> None:
-            """Leave the EXIF block alone: Pillow would warn of damage that hurts no pixel."""
-
-    return {"JPEG": Jpeg, "PNG": PngImageFile}
+    return {"JPEG": JpegImageFile, "PNG": PngImageFile}
 
 
-def _open(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> "ImageFile":
-    """Open an image of an allowed format and size; nothing is decoded yet."""
-    if isinstance(formats, str) or not set(formats) <= set(FORMATS):
-        raise ValueError(f"The formats must be some of {FORMATS}. Got {formats!r} instead.")
-    kind = _format(data)
-    if kind is None or kind not in formats:
-        raise ImageReadError(name, f"not a {' or '.join(formats)} image")
-    if kind == "PNG" and b"acTL" in data[: data.find(b"IDAT")]:
-        raise ImageReadError(name, "an animated PNG: it holds several images")
-    stream = BytesIO(data)
-    try:
-        image = _plugins()[kind](stream)
-    except _DAMAGE as error:
-        raise ImageReadError(name, _reason(data, kind, error)) from error
-    if (pixels := image.width * image.height) > pixel_limit:
-        raise ImageReadError(
-            name,
-            f"{image.width:,} × {image.height:,} = {pixels:,} pixels, more than the limit of"
-            f" {pixel_limit:,}",
-        )
-    if data.find(_ENDINGS[kind], stream.tell()) < 0:
-        raise ImageReadError(name, "truncated")
-    return image
-
-
-def _decode(image: "ImageFile", data: bytes, name: str) -> "Image":
+def _decode(contents: Contents, name: str) -> "Image":
     """Decode the pixels and turn them upright."""
     from PIL.Image import Transpose
-    from PIL.PngImagePlugin import PngImageFile
 
+    kind = contents.header.format
+    method = _TRANSPOSITIONS.get(_orientation(contents.exif))
     try:
-        if isinstance(image, PngImageFile):
-            # Pillow decodes pixels without looking at their checksums.
-            PngImageFile(BytesIO(data)).verify()
-        image.load()
-        image.info.pop("transparency", None)  # convert() warns of what it drops
-        pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
-        method = _TRANSPOSITIONS.get(_orientation(image.info.get("exif", b"")))
-        return pixels.transpose(Transpose[method]) if method else pixels
+        with _plugins()[kind](BytesIO(contents.stream)) as image:
+            image.load()
+            if kind == "PNG":
+                _check_png(image, contents)
+            pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
+            return pixels.transpose(Transpose[method]) if method else pixels
     except _DAMAGE as error:
-        raise ImageReadError(name, _reason(data, str(image.format), error)) from error
+        raise ImageReadError(name, _reason(kind, error)) from error
+
+
+def _check_png(image: "Image", contents: Contents) -> None:
+    """Refuse what Pillow would make up: rows that are not there, colours that a palette lacks."""
+    last_rows = [(0, y, image.width, y + 1) for y in range(max(0, image.height - 2), image.height)]
+    # Not image.crop(), which would warn of sizes that a global limit of Pillow's forbids.
+    black = any(image.im.crop(row).getbbox(False) is None for row in last_rows)
+    if black and not has_all_rows(contents):
+        raise ValueError("truncated")
+    if contents.palette is not None and (highest := np.asarray(image).max()) >= contents.palette:
+        raise ValueError(f"a pixel of colour {highest} in a palette of {contents.palette}")
 
 
 def _orientation(exif: bytes) -> int:
@@ -338,9 +327,9 @@ def _to_unit(image: "Image") -> npt.NDArray[np.float32]:
     return unit if unit.ndim == 3 else np.repeat(unit[:, :, np.newaxis], 3, axis=2)
 
 
-def _reason(data: bytes, kind: str, error: BaseException) -> str:
+def _reason(kind: str, error: BaseException) -> str:
     """Say in a few words on one line why a file is not decoded."""
-    if _ENDINGS[kind] not in data or "truncated" in str(error).lower():
+    if "truncated" in str(error).lower():
         return "truncated"
     words = " ".join(str(error).split()) or type(error).__name__
     return f"a damaged or unsupported {kind} image ({words[:120]})"

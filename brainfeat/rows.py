@@ -1,0 +1,110 @@
+"""One row of a table of images: what it holds, and what may stand in it."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from brainfeat.errors import TableError
+
+SPLITS = ("train", "val", "test")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+COLUMNS = ("path", "label", "split", "group", "source")
+_TEXT_LIMIT = {"path": 4096, "label": 1024, "group": 1024, "source": 1024}  # bytes of UTF-8
+_QUOTE_LIMIT = 200  # characters of a name in a message
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Row(NamedTuple):
+    """What is known of one image; ``""`` where it is not known."""
+
+    path: str
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    source: str = ""
+
+
+def quote(name: object) -> str:
+    """Put a name in quotes, on one line and of bounded length whatever it contains."""
+    quoted = repr(str(name))
+    return quoted if len(quoted) <= _QUOTE_LIMIT + 2 else f"{quoted[:_QUOTE_LIMIT]}…{quoted[0]}"
+
+
+def text_trouble(text: str, column: str) -> str | None:
+    """Say what keeps a text out of a column of a table, or None."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if _CONTROL.search(text):
+        return "contains a control character"
+    if size > _TEXT_LIMIT[column]:
+        return f"is longer than {_TEXT_LIMIT[column]:,} bytes"
+    return None
+
+
+def path_trouble(path: str) -> str | None:
+    """Say what keeps a path out of a table, or None."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute():
+        return "is absolute: paths must be relative to the table's folder"
+    if ".." in pure.parts:
+        return "leads out of its folder by '..': paths must stay below the table's folder"
+    if not pure.parts:
+        return "names no file"
+    return text_trouble(path, "path")
+
+
+def form_trouble(path: str) -> str | None:
+    """Say what keeps a path from being the one way to write it, or None."""
+    plain = str(PurePosixPath(path))
+    return None if path == plain else f"has a plainer form: write {quote(plain)}"
+
+
+def csv_path_trouble(path: str) -> str | None:
+    """Say what keeps a path out of a CSV, or None."""
+    if "\\" in path or re.match(r"[A-Za-z]:", path):
+        return "must be relative, with / between its parts"
+    return path_trouble(path)
+
+
+def check_appearance(class_names: Iterable[str]) -> None:
+    """Refuse two classes that a reader could not tell apart, and one that cannot be seen."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
+        appearance = " ".join(unicodedata.normalize("NFC", visible).split())
+        if not appearance:
+            raise TableError(f"The label {name!a:.200} shows nothing: name the class.")
+        if (other := seen.setdefault(appearance, name)) != name:
+            raise TableError(
+                f"The classes {other!a:.200} and {name!a:.200} look alike: write both in one way,"
+                " or give them names that can be told apart."
+            )
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """Name the first few."""
+    names = list(names)
+    rest = len(names) - limit
+    return ", ".join(map(quote, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def is_so(test: Callable[[], bool]) -> bool:
+    """Ask a question about a file; what cannot be reached is not so."""
+    try:
+        return test()
+    except OSError:  # a link to itself, or one through a folder that may not be entered
+        return False
