@@ -3,9 +3,10 @@
 import hashlib
 import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -45,6 +46,8 @@ _SHARD_SECONDS = 30.0
 _ATTEMPTS = 5
 # Images of a batch where the backbone is a function that does not say what it likes best.
 _BATCH_SIZE = 32
+# Images of more pixels are decoded one at a time: 64 million of them take 1.5 GB on their way.
+_LARGE_PIXELS = 4_000_000
 # Views that are decoded ahead: a batch that is full at once when the one before it is taken.
 _VIEWS_AHEAD = 32
 
@@ -315,6 +318,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.sha256: list[bytes] = [b""] * len(self.table)
+        self._large_images = threading.Lock()
 
     def views_of(self, row: int) -> range:
         """Return the views that the cache has of an image."""
@@ -404,10 +408,12 @@ class _Run:
             return _Loaded(sha256=sha256)
         try:
             header = read_header(io.BytesIO(data), name=path)
-            decoded = self.read(io.BytesIO(data), name=path)
+            large = header.width * header.height > _LARGE_PIXELS
+            with self._large_images if large else nullcontext():
+                decoded = self.read(io.BytesIO(data), name=path)
+                image = preprocess_image(decoded, size=self.spec.input_size, fit=self.spec.fit)
         except ImageReadError as error:
             return _Loaded(error=error)
-        image = preprocess_image(decoded, size=self.spec.input_size, fit=self.spec.fit)
         return _Loaded(
             sha256=sha256,
             measured=Measured(

@@ -320,6 +320,16 @@ class TestOthers:
         refused(run("info", tmp_path / "x"), "not a file that brainfeat wrote")
         refused(run("info", tmp_path / "none"), "does not exist")
 
+    def test_names_cannot_move_the_cursor(self, run: Run, tmp_path: Path, make_cache: Any) -> None:
+        names = ("glioma\x1b[2J", "pituitary\n\u202e")
+        cache = make_cache(np.eye(4), [0, 1, 0, 1], class_names=names)
+        told = run("info", cache)
+        assert "glioma\\x1b[2J: 2" in told.out
+        assert "pituitary\\n\\u202e: 2" in told.out
+        missing = run("info", tmp_path / "\x1b[31mnone")
+        refused(missing, "\\x1b[31mnone")
+        assert "\x1b" not in told.out + missing.err
+
     def test_doctor(self, run: Run) -> None:
         document = json.loads(run("doctor", "--json").out)
         assert document["backend"] == "tensorflow"

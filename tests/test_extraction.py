@@ -627,6 +627,33 @@ class TestAugment:
         assert run(table, output, augment=1, overwrite=True)[0].rows == 9
 
 
+class TestLargeImages:
+    def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
+        monkeypatch.setattr(extraction, "_LARGE_PIXELS", 40 * 36 - 1)
+        assert self.most_at_once(table, output) == 1
+
+    def test_others_are_decoded_together(self, table, output, monkeypatch):
+        monkeypatch.setattr(extraction, "_LARGE_PIXELS", 40 * 36)
+        assert self.most_at_once(table, output) > 1
+
+    def most_at_once(self, table, output):
+        """Give the number of images that were seen at work at the same time."""
+        at_work, seen = [], []
+        together = threading.Event()
+
+        def read(source, *, name):
+            at_work.append(name)
+            seen.append(len(at_work))
+            if len(at_work) > 1:
+                together.set()
+            together.wait(0.2)
+            at_work.remove(name)
+            return read_image(source, name=name)
+
+        run(table, output, read=read, n_jobs=3)
+        return max(seen)
+
+
 class TestUnreadable:
     @pytest.fixture
     def broken(self, images, table):

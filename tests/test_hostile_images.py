@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import socket
 import stat
 import struct
@@ -17,6 +18,7 @@ import tempfile
 import textwrap
 import threading
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainfeat.errors import ImageReadError
+from brainfeat.errors import BrainfeatError, ImageReadError
 from brainfeat.readers import containers, raster, read_bytes, read_header, read_image
 
 RNG = np.random.default_rng(0)
@@ -717,6 +719,25 @@ class TestFilesThatChange:
     def test_emptied(self, path, change):
         change(lambda: os.truncate(path, 0))
         assert refusal(path) == "empty file"
+
+    def test_no_file_handles_left(self, path):
+        """The file may be good: to reject it would lose an image."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+        taken = []
+        try:
+            with suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            with pytest.raises(
+                BrainfeatError, match="too many open files; the image may"
+            ) as caught:
+                read_bytes(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for descriptor in taken:
+                os.close(descriptor)
+        assert not isinstance(caught.value, ImageReadError)
 
     @pytest.mark.parametrize("more", [10, 10_000])
     def test_grown_while_it_is_read(self, path, monkeypatch, more):

@@ -113,7 +113,7 @@ def command(
 
     table = read_table(data)
     for reason, number in sorted(table.skipped.items()):
-        click.echo(f"passed over {options.count(number, 'file')}: {reason}", err=True)
+        options.say(f"passed over {options.count(number, 'file')}: {reason}", err=True)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", "images") as progress:
@@ -137,9 +137,9 @@ def command(
         options.print_json(result.to_dict())
         return
     for rejected in result.rejected:
-        click.echo(f"rejected {rejected.path}: {rejected.reason}", err=True)
+        options.say(f"rejected {rejected.path}: {rejected.reason}", err=True)
     rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
-    click.echo(
+    options.say(
         f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
         f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"

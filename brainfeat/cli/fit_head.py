@@ -135,42 +135,42 @@ def _show(document: dict[str, Any]) -> None:
     if document["search"] is not None:
         _show_candidates(document["search"])
     sizes = ", ".join(f"{name} {size:,}" for name, size in document["split"].items())
-    click.echo(f"{document['head']} head of {len(document['classes'])} classes on images: {sizes}")
+    options.say(f"{document['head']} head of {len(document['classes'])} classes on images: {sizes}")
     for part in ("val", "test"):
         figures = document[part]
         if figures is not None:
-            click.echo(
+            options.say(
                 f"  {part:<5} accuracy {figures['accuracy']:.4f}   balanced "
                 f"{figures['balanced_accuracy']:.4f}   macro F1 {figures['macro']['f1']:.4f}"
             )
     if document["cv"] is not None:
         accuracy = document["cv"]["accuracy"]
-        click.echo(
+        options.say(
             f"  {document['cv']['n_folds']}-fold cross-validation: accuracy "
             f"{accuracy['mean']:.4f} ± {accuracy['std']:.4f} (mean ± standard deviation of folds)"
         )
-    click.echo(f"{document['output']} written in {options.format_seconds(document['seconds'])}")
+    options.say(f"{document['output']} written in {options.format_seconds(document['seconds'])}")
 
 
 def _show_candidates(search: dict[str, Any]) -> None:
     rows = search["candidates"]
     width = max(len(row["head"]) for row in rows)
-    click.echo(f"rank  {'head':<{width}}  balanced accuracy  log loss  seconds  parameters")
+    options.say(f"rank  {'head':<{width}}  balanced accuracy  log loss  seconds  parameters")
     for row in rows:
         params = ", ".join(f"{name}={value}" for name, value in row["params"].items())
         if row["error"] is not None:
-            click.echo(
+            options.say(
                 f"   –  {row['head']:<{width}}  failed: {row['error']} ({params or 'defaults'})"
             )
             continue
-        click.echo(
+        options.say(
             f"{row['rank']:>4}  {row['head']:<{width}}  {row['mean']:>8.4f} ± {row['std']:.4f} "
             f"{row['log_loss']:>9.4f} {row['seconds']:>8.1f}  {params or 'defaults'}"
         )
         for message in row["warnings"]:
-            click.echo(f"warning: rank {row['rank']}, {row['head']}: {message}", err=True)
-    click.echo(
+            options.say(f"warning: rank {row['rank']}, {row['head']}: {message}", err=True)
+    options.say(
         f"mean ± standard deviation of the same {search['n_folds']} folds; no test image is in any"
     )
     if len(rows) > 1:
-        click.echo("the best of many is in part the luckiest: report its test figures, not these")
+        options.say("the best of many is in part the luckiest: report its test figures, not these")

@@ -30,7 +30,8 @@ def command(file: Path, *, verify: bool, as_json: bool) -> None:
     if as_json:
         options.print_json(document)
     elif problems:
-        click.echo("\n".join(problems))
+        for problem in problems:
+            options.say(problem)
     else:
         _show(document)
     if problems:
@@ -46,11 +47,11 @@ def _verify(file: Path) -> list[str]:
 def _show(document: dict[str, Any]) -> None:
     for name, value in document.items():
         if isinstance(value, dict):
-            click.echo(f"{name}:")
+            options.say(f"{name}:")
             for key, entry in value.items():
-                click.echo(f"  {key}: {entry}")
+                options.say(f"  {key}: {entry}")
         else:
-            click.echo(f"{name}: {value}")
+            options.say(f"{name}: {value}")
 
 
 def _describe(file: Path) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def fail(message: str, code: int) -> None:
     """Write one line to stderr and exit."""
-    line = " ".join(message.split())
+    from brainfeat.report.text import make_printable
+
+    line = make_printable(" ".join(message.split()))
     click.echo(f"brainfeat: {click.style('error', fg='red')}: {line}", err=True)
     sys.exit(code)

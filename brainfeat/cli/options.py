@@ -126,6 +126,13 @@ def parse_param(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, in which names of files and classes cannot move the cursor."""
+    from brainfeat.report.text import make_printable
+
+    click.echo(make_printable(line), err=err)
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -5,6 +5,7 @@ themselves and not through ``PIL.Image.open``, which compares the size with a gl
 speaks of it by a warning: a limit of one's own, in threads, needs neither.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import ImageReadError
+from brainfeat.errors import BrainfeatError, ImageReadError
 from brainfeat.readers.containers import (
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
@@ -54,6 +55,8 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+# What is wrong with the process and not with the file.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _EXIF_TYPES = {3: "H", 4: "I"}  # SHORT as the standard says; LONG is met too
 _TRANSPOSITIONS = {  # by the EXIF orientation; 1 is upright
     2: "FLIP_LEFT_RIGHT",
@@ -178,6 +181,8 @@ def read_bytes(
     ------
     ImageReadError
         If the file is missing, empty, too long, may not be read, or is no regular file.
+    BrainfeatError
+        If the process has no file handles or memory left, which says nothing about the file.
 
     Examples
     --------
@@ -200,7 +205,13 @@ def read_bytes(
     except FileNotFoundError as error:
         raise ImageReadError(name, "no such file") from error
     except OSError as error:
-        raise ImageReadError(name, (error.strerror or str(error)).lower()) from error
+        reason = (error.strerror or str(error)).lower()
+        if error.errno in _SHORTAGES:
+            raise BrainfeatError(
+                f"{name}: {reason}; the image may be good: raise the limit, or lower --jobs, and "
+                "run again"
+            ) from error
+        raise ImageReadError(name, reason) from error
     except ValueError as error:  # a NUL in the path
         raise ImageReadError(name, "not a path that a file can have") from error
     return _check_bytes(data, name, byte_limit)
