@@ -46,6 +46,8 @@ ALLOWED_TYPES: Mapping[str, frozenset[str]] = {
 _NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
 TREE_HEADS = ("random-forest", "hist-gradient-boosting")
 
+# What is looked into of how a head was trained: objects, or null.
+_TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
 # What the parsers of zip, .npy and skops raise on bytes that are not theirs, and scikit-learn on
@@ -271,7 +273,7 @@ class HeadBundle:
             params=params,
             estimator=_from_arrays(head["name"], params, arrays, spec.n_features, len(names)),
             temperature=temperature,
-            training=_typed(parse_json(str(stored["training"])), dict, "training"),
+            training=_read_training(str(stored["training"])),
             probe=arrays["probe/X"],
         )
         bundle._check_probe(arrays["probe/probabilities"])
@@ -311,6 +313,17 @@ def _typed(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
         raise BundleError(f"{name} must be a JSON {kind.__name__}")
     return value
+
+
+def _read_training(text: str) -> dict[str, Any]:
+    """Read how the head was trained, and check the parts that are looked into."""
+    training: dict[str, Any] = _typed(parse_json(text), dict, "training")
+    for name in _TRAINING_PARTS:
+        _typed(training.get(name) or {}, dict, f"training's {name}")
+    for ids in (training.get("held_out") or {}).values():
+        if not all(map(_is_text, _typed(ids, list, "a part that was held out"))):
+            raise BundleError("the images that were held out must be texts")
+    return training
 
 
 def _to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ import textwrap
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import fuzz_json
 import fuzz_storage
 import h5py
 import numpy as np
@@ -886,3 +887,13 @@ def test_nothing_but_a_brainfeat_error_comes_of_mutated_files(tmp_path):
     assert set(counts) == {"refused", "read"}
     assert counts.total() == 1000
     assert counts["refused"] > 400
+
+
+def test_nothing_but_a_brainfeat_error_comes_of_mutated_json(tmp_path):
+    """``python tests/fuzz_json.py --cases 20000`` tries more."""
+    samples = fuzz_json.make_samples(tmp_path)
+    counts = fuzz_json.fuzz(samples, folder=tmp_path, cases=300, seed=2)
+    assert set(counts) <= {"refused", "read", "not writable"}
+    assert counts.total() == 300
+    assert counts["refused"] > 150
+    assert counts["read"] > 20
