@@ -17,22 +17,15 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.augmentation import VIEW_LIMIT, Augmentation, augment_image
 from brainfeat.backbones import Backbone, load_backbone
-from brainfeat.cache import (
-    CHUNK_ROWS,
-    FeatureCache,
-    Measured,
-    Rejected,
-    RowIndex,
-    parts_folder,
-    row_keys,
-    write_shard,
-)
+from brainfeat.cache import CHUNK_ROWS, FeatureCache, Measured, Rejected
 from brainfeat.errors import CacheError, ImageReadError, ParameterError, TableError
+from brainfeat.index import RowIndex, row_keys
 from brainfeat.locks import lock_folder
 from brainfeat.merging import Output, Overtaken, identify
 from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
+from brainfeat.shards import parts_folder, write_shard
 from brainfeat.spec import FeatureSpec, Precision, Scaling
 from brainfeat.storage import as_text
 from brainfeat.table import ImageTable
@@ -486,6 +479,7 @@ def _key(sha256: bytes, view: int) -> bytes:
 def _finish(run: _Run, found: Output, *, alone: bool) -> None:
     """Merge what there is into the output."""
     keys = run.keys()
+    run.index.close()
     found.check_dropped(keys)
     rows = np.array([row for row, _ in run.rows()], np.intp)
     table = run.table

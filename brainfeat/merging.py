@@ -1,9 +1,13 @@
 """Output: the rows that an output has, finished or not, and their merge into one cache."""
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.augmentation import Augmentation
-from brainfeat.cache import (
-    CACHE_SCHEMA,
+from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, FeatureCache
+from brainfeat.errors import CacheError
+from brainfeat.index import KeySet, RowIndex, Source, row_keys, split_keys
+from brainfeat.shards import (
     SHARD_SCHEMA,
-    FeatureCache,
-    RowIndex,
-    Source,
     list_shards,
     make_folder,
     parts_folder,
     remove_parts,
     remove_shards,
-    row_keys,
-    write_cache,
 )
-from brainfeat.errors import CacheError
-from brainfeat.spec import FeatureSpec, Precision
-from brainfeat.storage import as_text
+from brainfeat.spec import FeatureSpec, Precision, canonical_json
+from brainfeat.storage import Blocks, write_file
+
+Keys = NDArray[np.bytes_]
+
+# What is gathered at once: where rows are in another order than their sources, each block reads
+# most of every source.
+_GATHER_BYTES = 128 << 20
+_GATHER_ROWS = 64 << 10
 
 
 class Overtaken(Exception):  # noqa: N818
@@ -142,21 +149,24 @@ class Output:
                 raise
             raise Overtaken from error
 
-    def check_dropped(self, keys: NDArray[np.bytes_]) -> None:
+    def check_dropped(self, keys: Keys) -> None:
         """Refuse to lose rows of images that the table has not."""
         if self.cache is None or self._overwrite:
             return
-        lost = np.isin(row_keys(self.cache.sha256, self.cache.view), keys, invert=True)
-        if lost.any():
+        wanted = KeySet(keys)
+        kept = [wanted.contains(block) for block in _iterate_keys(self.cache)]
+        lost = np.flatnonzero(~np.concatenate([np.empty(0, np.bool_), *kept]))
+        if len(lost):
+            first = self.cache.encoded("path")[lost[0]].decode("utf-8")
             raise CacheError(
-                f"{self.path} holds {lost.sum():,} rows that this run would drop (first: "
-                f"{self.cache.paths[lost][0]}, view {self.cache.view[lost][0]}); pass --overwrite "
+                f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
+                f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
                 "to drop them and keep the others, or name another output"
             )
 
     def merge(
         self,
-        keys: NDArray[np.bytes_],
+        keys: Keys,
         *,
         spec: FeatureSpec,
         augmentation: Augmentation | None,
@@ -174,7 +184,7 @@ class Output:
         spec, augmentation
             What the features mean, and what made the views above 0.
         columns, attributes : mapping
-            As in :func:`brainfeat.cache.write_cache`, but for what is known here.
+            As in :func:`write_cache`, but for what is known here.
         provenance : mapping
             Versions, hardware and options.
         alone : bool
@@ -213,27 +223,105 @@ class Output:
 
     def _says_the_same(
         self,
-        keys: NDArray[np.bytes_],
+        keys: Keys,
         columns: Mapping[str, NDArray[Any]],
         attributes: Mapping[str, Any],
     ) -> bool:
         cache = self.cache
         if cache is None:
             return False
-        stored = {
-            "label": cache.y,
-            "path": as_text(cache.paths),
-            "split": as_text(cache.splits),
-            "group": as_text(cache.groups),
-            "source": as_text(cache.sources),
-        }
         return (
             attributes["class_names"] == list(cache.class_names)
             and attributes["rejected"] == [asdict(rejected) for rejected in cache.rejected]
             and attributes["augmentation"] == cache.augmentation
-            and np.array_equal(keys, row_keys(cache.sha256, cache.view))
-            and all(np.array_equal(columns[name], stored[name]) for name in stored)
+            and len(keys) == len(cache)
+            and all(starmap(np.array_equal, _pair(keys, _iterate_keys(cache))))
+            and np.array_equal(columns["label"], cache.y)
+            and all(np.array_equal(columns[name], cache.encoded(name)) for name in TEXTS)
         )
+
+
+def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
+    """Yield the identity of each row, some megabytes at a time."""
+    start = 0
+    for sha256 in cache.blocks("sha256"):
+        yield row_keys(sha256, cache.view[start : start + len(sha256)])
+        start += len(sha256)
+
+
+def _pair(
+    values: NDArray[Any], blocks: Iterator[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Pair each block with the values at its place."""
+    start = 0
+    for block in blocks:
+        yield values[start : start + len(block)], block
+        start += len(block)
+
+
+def write_cache(
+    path: Path,
+    *,
+    index: RowIndex,
+    keys: Keys,
+    spec: FeatureSpec,
+    columns: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Merge rows that exist into one cache, in the order of `keys`.
+
+    Parameters
+    ----------
+    path : Path
+        The cache; one that is there is replaced in one step.
+    index : RowIndex
+        Where the rows are.
+    keys : ndarray of shape (n,), S34
+        Identity of each row.
+    spec : FeatureSpec
+        What the features mean.
+    columns : mapping
+        ``label`` (int16) and ``path``, ``split``, ``group``, ``source`` (UTF-8 of a fixed length),
+        each (n,).
+    attributes : mapping
+        ``class_names``, ``rejected``, ``augmentation``, ``provenance`` (JSON values) and
+        ``created_at`` (str).
+    """
+    scratch = parts_folder(path)
+    make_folder(scratch)
+    n = len(keys)
+
+    def blocks(dtype: str, *shape: int, read: Callable[[Keys], NDArray[Any]]) -> Blocks:
+        row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+        step = min(_GATHER_ROWS, max(CHUNK_ROWS, _GATHER_BYTES // row_bytes))
+        values = (read(keys[start : start + step]) for start in range(0, n, step))
+        return Blocks((n, *shape), np.dtype(dtype), values)
+
+    write_file(
+        path,
+        CACHE_SCHEMA,
+        datasets={
+            "features": blocks("<f4", spec.n_features, read=partial(index.gather, "features")),
+            "sha256": blocks("|u1", 32, read=lambda some: split_keys(some)[0]),
+            "view": blocks("<i2", read=lambda some: split_keys(some)[1]),
+            "label": np.asarray(columns["label"], "<i2"),
+            **{name: columns[name] for name in TEXTS},
+            **{
+                name: blocks(rule.dtype, read=partial(index.gather, name))
+                for name, rule in MEASURED.items()
+            },
+        },
+        attributes={
+            "spec": spec.to_json(),
+            "fingerprint": spec.fingerprint,
+            "class_names": json.dumps(attributes["class_names"]),
+            "rejected": json.dumps(attributes["rejected"]),
+            "augmentation": canonical_json(attributes["augmentation"] or {}),
+            "provenance": canonical_json(attributes["provenance"]),
+            "created_at": attributes["created_at"],
+        },
+        scratch=scratch,
+    )
 
 
 def identify(output: Path) -> tuple[int, int] | None:

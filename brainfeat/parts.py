@@ -67,7 +67,7 @@ class LabelledRows:
                 "extract them anew, in float32"
             )
         view = cache.view[rows]
-        _, place = np.unique(cache.paths[rows], return_inverse=True)
+        _, place = np.unique(cache.encoded("path")[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
         first[place[view == 0]] = np.flatnonzero(view == 0)
         return cls(

@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat.bundle import BUNDLE_SCHEMA, HeadBundle
-from brainfeat.cache import (
-    CACHE_SCHEMA,
-    CHUNK_ROWS,
-    SHARD_SCHEMA,
-    FeatureCache,
-    parts_folder,
-    shard_paths,
-)
+from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
 from brainfeat.errors import BrainfeatError
+from brainfeat.shards import SHARD_SCHEMA, parts_folder, shard_paths
 from brainfeat.storage import Schema, StoredFile
 
 

@@ -33,11 +33,12 @@ from PIL import Image
 from powercut import KINDS, Call, read_trace
 
 from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache, list_shards, write_shard
+from brainfeat.cache import FeatureCache
 from brainfeat.errors import BrainfeatError
 from brainfeat.extraction import extract
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
+from brainfeat.shards import list_shards, write_shard
 from brainfeat.spec import FeatureSpec
 from brainfeat.table import read_table
 

@@ -15,8 +15,8 @@ from faults import Outcome, Server, contents, draw, known_features, rows_of, row
 from powercut import files_in
 
 from brainfeat.bundle import HeadBundle
-from brainfeat.cache import parts_folder
 from brainfeat.extraction import extract
+from brainfeat.shards import parts_folder
 from brainfeat.table import read_table
 
 CLASSES = ("glioma", "notumor", "pituitary")

@@ -4,30 +4,20 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from brainfeat import cache as module
+from brainfeat import index as module
 from brainfeat import storage
-from brainfeat.cache import (
-    CACHE_SCHEMA,
-    SHARD_SCHEMA,
-    FeatureCache,
-    Measured,
-    Rejected,
-    RowIndex,
-    Source,
-    list_shards,
-    parts_folder,
-    remove_parts,
-    row_keys,
-    write_cache,
-    write_shard,
-)
+from brainfeat.cache import CACHE_SCHEMA, FeatureCache, Measured, Rejected
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+from brainfeat.index import RowIndex, Source, row_keys
+from brainfeat.merging import write_cache
+from brainfeat.shards import SHARD_SCHEMA, list_shards, parts_folder, remove_parts, write_shard
 from brainfeat.spec import FeatureSpec
 from brainfeat.storage import StoredArray, StoredFile, as_text
 
@@ -779,3 +769,34 @@ class TestMerge:
         monkeypatch.setattr(storage, "_seal", lambda path: (sealed.append(path), seal(path)))
         write_example(tmp_path / "features.h5")
         assert {path.parent.name for path in sealed} == {"features.h5.parts"}
+
+
+def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
+    """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
+    monkeypatch.setattr("brainfeat.merging._GATHER_ROWS", 1000)
+    monkeypatch.setattr("brainfeat.storage._READ_BYTES", 64 << 10)
+    rows, width = 40_000, 4
+    sha256 = [number.to_bytes(32, "big") for number in range(rows)]
+    paths = [
+        shard(tmp_path, np.zeros((8000, width)), sha256[start : start + 8000], [0] * 8000)
+        for start in range(0, rows, 8000)
+    ]
+    keys = row_keys(as_bytes(sha256), np.zeros(rows))
+    columns = {name: np.full(rows, b"x" * 40) for name in ("path", "split", "group", "source")}
+    columns["label"] = np.zeros(rows, np.int16)
+    tracemalloc.start()
+    try:
+        index = index_of(*paths)
+        write_cache(
+            tmp_path / "features.h5",
+            index=index,
+            keys=keys,
+            spec=SPEC,
+            columns=columns,
+            attributes=ATTRIBUTES,
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        index.close()
+    assert peak < 120 * rows

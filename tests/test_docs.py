@@ -21,12 +21,13 @@ import pytest
 import brainfeat
 from brainfeat.backbones import BACKBONES
 from brainfeat.bundle import BUNDLE_SCHEMA
-from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA, FeatureCache
+from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
 from brainfeat.cli.main import COMMANDS, group
 from brainfeat.evaluation import Evaluation
 from brainfeat.extraction import Extraction
 from brainfeat.heads import HEAD_NAMES
 from brainfeat.heads.classical import CLASSIFIERS
+from brainfeat.shards import SHARD_SCHEMA
 from brainfeat.storage import Schema
 
 # TensorFlow's variables under NumPy 2, where Keras reads them.

@@ -21,7 +21,7 @@ from PIL import Image
 from brainfeat import extraction, merging
 from brainfeat.augmentation import Augmentation, augment_image
 from brainfeat.backbones import load_backbone
-from brainfeat.cache import FeatureCache, Rejected, list_shards, parts_folder
+from brainfeat.cache import FeatureCache, Rejected
 from brainfeat.errors import (
     CacheCorruptError,
     CacheError,
@@ -34,6 +34,7 @@ from brainfeat.errors import (
 from brainfeat.extraction import extract
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
+from brainfeat.shards import list_shards, parts_folder
 from brainfeat.spec import FeatureSpec
 from brainfeat.table import read_table
 

@@ -32,8 +32,8 @@ from faults import Outcome, contents, draw, known_features, rows_of_shards
 from powercut import Disk, files_in
 from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
 
-from brainfeat.cache import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms
+from brainfeat.shards import parts_folder, shard_paths
 
 EXTRACTIONS = ("fresh", "update", "resume", "relabel")
 SAVES = ("save", "replace")

@@ -27,9 +27,10 @@ from hypothesis.stateful import (
 )
 from scenarios import CLASSES, OUTPUT, record
 
-from brainfeat.cache import FeatureCache, parts_folder, shard_paths
+from brainfeat.cache import FeatureCache
 from brainfeat.errors import CacheCorruptError, CacheError, ImageReadError
 from brainfeat.extraction import extract
+from brainfeat.shards import parts_folder, shard_paths
 from brainfeat.table import read_table
 
 CONTENTS = 14

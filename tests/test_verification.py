@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache, Measured, parts_folder, write_shard
+from brainfeat.cache import FeatureCache, Measured
 from brainfeat.cli import main
+from brainfeat.shards import parts_folder, write_shard
 from brainfeat.training import fit_head
 from brainfeat.verification import find_problems
 

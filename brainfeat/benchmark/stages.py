@@ -21,20 +21,14 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.backbones import Backbone
 from brainfeat.benchmark.results import Computing, Decoding, EndToEnd, Fitting, Spread
-from brainfeat.cache import (
-    SHARD_SCHEMA,
-    Measured,
-    RowIndex,
-    Source,
-    parts_folder,
-    row_keys,
-    write_cache,
-    write_shard,
-)
+from brainfeat.cache import Measured
 from brainfeat.extraction import extract
+from brainfeat.index import RowIndex, Source, row_keys
+from brainfeat.merging import write_cache
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_image
+from brainfeat.shards import SHARD_SCHEMA, parts_folder, write_shard
 from brainfeat.spec import FeatureSpec, Precision
 from brainfeat.storage import as_text
 from brainfeat.table import ImageTable, read_table

@@ -107,8 +107,8 @@ def command(
     Run again, it computes only what is missing: new images, or what an interrupted run had left.
     """
     from brainfeat.augmentation import Augmentation
-    from brainfeat.cache import count_rows, parts_folder
     from brainfeat.extraction import extract
+    from brainfeat.shards import count_rows, parts_folder
     from brainfeat.table import read_table
 
     table = read_table(data)

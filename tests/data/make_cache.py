@@ -10,17 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.cache import (
-    SHARD_SCHEMA,
-    Measured,
-    RowIndex,
-    Source,
-    parts_folder,
-    remove_parts,
-    row_keys,
-    write_cache,
-    write_shard,
-)
+from brainfeat.cache import Measured
+from brainfeat.index import RowIndex, Source, row_keys
+from brainfeat.merging import write_cache
+from brainfeat.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
 from brainfeat.spec import FeatureSpec
 from brainfeat.storage import as_text
 
