@@ -450,6 +450,7 @@ def _write_dataset(
         dataset[start : start + len(block)] = contiguous.view(stored)
         check()
         start += len(block)
+        del block, contiguous  # the next one is made before the names are bound anew
     if start != values.shape[0]:
         raise ValueError(f"dataset {name!r} has {start} rows where {values.shape[0]} were promised")
     return _entry(dtype, values.shape, hasher.hexdigest())

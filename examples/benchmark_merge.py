@@ -93,7 +93,7 @@ def read(output: Path, what: str) -> None:
             total = sum(float(block.sum()) for block in cache.X.blocks())
             print(f"sum {total}", file=sys.stderr)
         elif what == "columns":
-            chosen = cache.mask("train") & (cache.encoded("group") == b"p0000001")
+            chosen = cache.mask("train") & (cache.column("group") == b"p0000001")
             print(f"{chosen.sum()} rows of a group", file=sys.stderr)
         elif what == "random rows":
             rows = np.random.default_rng(1).integers(0, len(cache), 10_000)
