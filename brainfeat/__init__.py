@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from brainfeat.evaluation import evaluate
     from brainfeat.extraction import extract
     from brainfeat.heads.dense import DenseHead
+    from brainfeat.leakage import audit
     from brainfeat.table import read_table, write_table
     from brainfeat.training import fit_head
 
@@ -20,6 +21,7 @@ _HOMES = {
     "DenseHead": "heads.dense",
     "FeatureCache": "cache",
     "HeadBundle": "bundle",
+    "audit": "leakage",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit_head": "training",
@@ -32,6 +34,7 @@ __all__ = [
     "DenseHead",
     "FeatureCache",
     "HeadBundle",
+    "audit",
     "evaluate",
     "extract",
     "fit_head",

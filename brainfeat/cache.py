@@ -130,7 +130,7 @@ class FeatureCache:
         if missing:
             raise CacheFormatError(f"datasets are missing: {', '.join(missing)}")
         check_shapes(self._file, self.spec)
-        labels = self._column("label")
+        labels = self.column("label")
         if len(labels) and not -1 <= labels.min() <= labels.max() < len(self.class_names):
             raise CacheFormatError("a label is no index into class_names")
 
@@ -179,17 +179,17 @@ class FeatureCache:
     @cached_property
     def y(self) -> NDArray[np.int64]:
         """Index into `class_names` of each row, (n,); −1 is unlabelled."""
-        return self._column("label").astype(np.int64)
+        return self.column("label").astype(np.int64)
 
     @cached_property
     def view(self) -> NDArray[np.int16]:
         """View of each row, (n,): 0 the image itself, 1… augmented."""
-        return self._column("view")
+        return self.column("view")
 
     @cached_property
     def sha256(self) -> NDArray[np.uint8]:
         """SHA-256 of the bytes of each row's file, (n, 32)."""
-        return self._column("sha256")
+        return self.column("sha256")
 
     @cached_property
     def paths(self) -> NDArray[np.str_]:
@@ -225,7 +225,7 @@ class FeatureCache:
             "split": self.splits,
             "group": self.groups,
             "source": self.sources,
-            **{name: self._column(name) for name in MEASURED},
+            **{name: self.column(name) for name in MEASURED},
         }
 
     def mask(self, split: str | None = None, *, views: bool = False) -> NDArray[np.bool_]:
@@ -246,8 +246,30 @@ class FeatureCache:
         if not views:
             chosen &= self.view == 0
         if split is not None:
-            chosen &= self.encoded("split") == split.encode()
+            chosen &= self.splits == split
         return chosen
+
+    def assign(self, protocol: Mapping[str, tuple[str, str]]) -> None:
+        """Let another table say splits and groups; the file stays as it is.
+
+        Parameters
+        ----------
+        protocol : mapping of str to (str, str)
+            Split and group of each path of the cache; further paths are passed over.
+
+        Raises
+        ------
+        CacheError
+            A path of the cache is not there.
+        """
+        paths = self.paths.tolist()
+        if missing := [path for path in paths if path not in protocol]:
+            raise CacheError(
+                f"{self.path} has {len(set(missing)):,} images that the table does not list "
+                f"(first: {missing[0]}); paths must be those that were extracted"
+            )
+        self.splits = np.array([protocol[path][0] for path in paths])
+        self.groups = np.array([protocol[path][1] for path in paths])
 
     def image_ids(self, rows: NDArray[np.intp]) -> list[str]:
         """Name the images of rows by a digest of path and content, which tells neither.
@@ -261,7 +283,7 @@ class FeatureCache:
         list of str
             16 hexadecimal digits each.
         """
-        paths = self.encoded("path")
+        paths = self.column("path")
         return [
             hashlib.sha256(self.sha256[row].tobytes() + paths[row]).hexdigest()[:16] for row in rows
         ]
@@ -291,12 +313,9 @@ class FeatureCache:
     ) -> None:
         self.close()
 
-    def _column(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> NDArray[Any]:
+        """Read a column as it is stored; texts are UTF-8, which takes a quarter of NumPy's."""
         return np.asarray(self._file.arrays[name])
-
-    def encoded(self, name: str) -> NDArray[np.bytes_]:
-        """Read a column of texts, such as ``path``, as it is stored: UTF-8, a quarter as large."""
-        return self._column(name)
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """Yield a column in order, some megabytes at a time."""
@@ -304,7 +323,7 @@ class FeatureCache:
 
     def _text(self, name: str) -> NDArray[np.str_]:
         try:
-            return np.strings.decode(self._column(name), "utf-8")
+            return np.strings.decode(self.column(name), "utf-8")
         except UnicodeDecodeError as error:
             raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
 

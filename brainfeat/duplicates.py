@@ -102,6 +102,45 @@ def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs
                 yield Pairs(rows + low, columns + start, similarity[rows, columns])
 
 
+def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Find the most similar of some rows for each of others.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d), float32
+        Features of view 0, as in :func:`find_near`.
+    rows : ndarray of int, shape (m,)
+        The rows that are asked about.
+    of : ndarray of int
+        The rows that are offered.
+
+    Returns
+    -------
+    ndarray of shape (m,), int
+        Places in `of`.
+
+    Examples
+    --------
+    >>> X = np.array([[1, 0], [-1, 0.1], [1, 0.2]], np.float32)
+    >>> find_nearest(X, np.array([0]), of=np.array([1, 2])).tolist()
+    [1]
+    """
+    directions = _directions(X)
+    best = np.full(len(rows), -np.inf, np.float32)
+    nearest = np.zeros(len(rows), np.intp)
+    for low in range(0, len(rows), _BLOCK_ROWS):
+        some = slice(low, low + _BLOCK_ROWS)
+        block = directions[rows[some]]
+        for start in range(0, len(of), _BLOCK_ROWS):
+            similarity = block @ directions[of[start : start + _BLOCK_ROWS]].T
+            place = similarity.argmax(axis=1)
+            value = similarity[np.arange(len(block)), place]
+            better = value > best[some]
+            nearest[some][better] = place[better] + start
+            best[some][better] = value[better]
+    return nearest
+
+
 def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
     """Give rows the same label that a chain of near duplicates connects.
 

@@ -157,7 +157,7 @@ class Output:
         kept = [wanted.contains(block) for block in _iterate_keys(self.cache)]
         lost = np.flatnonzero(~np.concatenate([np.empty(0, np.bool_), *kept]))
         if len(lost):
-            first = self.cache.encoded("path")[lost[0]].decode("utf-8")
+            first = self.cache.column("path")[lost[0]].decode("utf-8")
             raise CacheError(
                 f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
                 f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
@@ -236,8 +236,8 @@ class Output:
             and attributes["augmentation"] == cache.augmentation
             and len(keys) == len(cache)
             and all(starmap(np.array_equal, _pair(keys, _iterate_keys(cache))))
-            and np.array_equal(columns["label"], cache.y)
-            and all(np.array_equal(columns[name], cache.encoded(name)) for name in TEXTS)
+            and np.array_equal(columns["label"], cache.column("label"))
+            and all(np.array_equal(columns[name], cache.column(name)) for name in TEXTS)
         )
 
 

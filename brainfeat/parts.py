@@ -1,17 +1,19 @@
 """The labelled rows of a cache, and the parts (train, val, test, folds) that its images form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache import FeatureCache
+from brainfeat.duplicates import join_labels, label_identical
 from brainfeat.errors import CacheError, TableError
+from brainfeat.leakage import Audit, quick_audit
 from brainfeat.splitting import make_folds, split_rows
 
-GroupBy = Literal["auto", "column", "none"]
+GroupBy = Literal["auto", "column", "near-duplicates", "none"]
 Rows = NDArray[np.intp]
 
 # Rows that are looked at in one step, so that a million need no copy of themselves.
@@ -30,8 +32,10 @@ class LabelledRows:
         Of each row, the row of its view 0.
     images : ndarray of shape (m,), int
         The rows of view 0.
-    groups : ndarray of shape (n,), str, or None
-        Of each row; None where groups are not looked at.
+    rows : ndarray of shape (n,), int
+        The rows of the cache that they are.
+    groups : ndarray of shape (n,), str or int, or None
+        Of each row, right at the rows of view 0; None where groups are not looked at.
     class_names : tuple of str
     """
 
@@ -39,11 +43,12 @@ class LabelledRows:
     y: NDArray[np.int64]
     image: Rows
     images: Rows
-    groups: NDArray[np.str_] | None
+    rows: Rows
+    groups: NDArray[Any] | None
     class_names: tuple[str, ...]
 
     @classmethod
-    def read(cls, cache: FeatureCache, group_by: GroupBy) -> "LabelledRows":
+    def read(cls, cache: FeatureCache) -> "LabelledRows":
         """Read the labelled rows of a cache, refusing what no head can be fitted on."""
         if cache.spec.pooling == "none":
             raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
@@ -56,10 +61,6 @@ class LabelledRows:
                 f"{cache.path} has labelled images of too few classes ({names}); "
                 "a classifier needs two or more"
             )
-        groups = cache.groups[rows]
-        if group_by == "column" and not groups.any():
-            raise TableError(f"{cache.path} has no groups; give the table a group column")
-        grouped = group_by != "none" and bool(groups.any())
         X = cache.X[:] if len(rows) == len(cache) else cache.X[rows]
         if bad := _count_not_finite(X):
             raise CacheError(
@@ -67,7 +68,7 @@ class LabelledRows:
                 "extract them anew, in float32"
             )
         view = cache.view[rows]
-        _, place = np.unique(cache.encoded("path")[rows], return_inverse=True)
+        _, place = np.unique(cache.column("path")[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
         first[place[view == 0]] = np.flatnonzero(view == 0)
         return cls(
@@ -75,17 +76,68 @@ class LabelledRows:
             y=y,
             image=first[place],
             images=np.flatnonzero(view == 0),
-            groups=groups if grouped else None,
+            rows=rows,
+            groups=None,
             class_names=cache.class_names,
         )
+
+    def group(self, groups: NDArray[Any] | None) -> "LabelledRows":
+        """Return the same rows with groups, given for each row of the cache."""
+        return replace(self, groups=None if groups is None else groups[self.rows])
 
     def rows_of(self, images: Rows) -> Rows:
         """Return the rows of images with their augmented views."""
         return np.flatnonzero(np.isin(self.image, images))
 
-    def groups_of(self, images: Rows) -> NDArray[np.str_] | None:
+    def groups_of(self, images: Rows) -> NDArray[Any] | None:
         """Return the group of each image, or None where groups are not looked at."""
         return None if self.groups is None else self.groups[images]
+
+
+def choose_groups(
+    cache: FeatureCache, group_by: GroupBy, found: Audit
+) -> tuple[NDArray[Any] | None, str]:
+    """Choose what no part and no fold may cut.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    group_by : {"auto", "column", "near-duplicates", "none"}
+        The table's groups where there are any, else clusters of near duplicates (auto); the table's
+        (column); clusters joined with the table's groups (near-duplicates); nothing.
+    found : Audit
+        What :func:`brainfeat.leakage.quick_audit` says of the cache.
+
+    Returns
+    -------
+    tuple of (ndarray of shape (n,) or None, str)
+        Group of each row of the cache, right at the rows of view 0, and what groups are: "column",
+        "near-duplicates", "identical" where those cannot be told, or "none".
+
+    Raises
+    ------
+    TableError
+        The table has no groups and must have.
+    """
+    grouped = bool(cache.groups.any())
+    if group_by == "none":
+        return None, "none"
+    if group_by == "column" and not grouped:
+        raise TableError(f"{cache.path} has no groups; give the table a group column")
+    if group_by == "column" or (group_by == "auto" and grouped):
+        return cache.groups, "column"
+    if group_by == "auto" and (found.near is None or found.near["chained"]):
+        copies = label_identical(cache.sha256)
+        return (copies if found.identical["groups"] else None), "identical"
+    clusters = found.clusters if found.near is not None else quick_audit(cache, limit=None).clusters
+    if not grouped and found.near is not None and not found.near["clusters"]:
+        return None, "near-duplicates"
+    if grouped:
+        # Images of no group are joined with nothing.
+        names = np.where(cache.groups != "", cache.groups, np.arange(len(cache)).astype(np.str_))
+        _, numbers = np.unique(names, return_inverse=True)
+        clusters = join_labels(clusters + 1, numbers)
+    return clusters, "near-duplicates"
 
 
 def split_images(

@@ -4,7 +4,7 @@ import csv
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -221,11 +221,19 @@ def write_table(
     True
     """
     target = Path(path)
-    if not is_so(target.parent.is_dir):
-        raise TableError(f"{quote(target)}: there is no folder {quote(target.parent)}.")
-    if is_so(target.is_dir) or (os.path.lexists(target) and not overwrite):
-        raise TableError(f"{quote(target)} exists: name another file or pass overwrite=True.")
-    rows = _rows_below(table, target)
+    _check_target(target, overwrite=overwrite)
+    return write_rows(_rows_below(table, target), target, overwrite=overwrite)
+
+
+def write_rows(rows: Sequence[Row], target: Path, *, overwrite: bool = False) -> Path:
+    """Write rows as `write_table` does, wherever their images are.
+
+    Raises
+    ------
+    TableError
+        If the file exists or cannot be written. Nothing is changed then.
+    """
+    _check_target(target, overwrite=overwrite)
     always = {"path", "label"}
     columns = [
         name for name in COLUMNS if name in always or any(getattr(row, name) for row in rows)
@@ -245,6 +253,13 @@ def write_table(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return target
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not is_so(target.parent.is_dir):
+        raise TableError(f"{quote(target)}: there is no folder {quote(target.parent)}.")
+    if is_so(target.is_dir) or (os.path.lexists(target) and not overwrite):
+        raise TableError(f"{quote(target)} exists: name another file or pass overwrite=True.")
 
 
 def _check_paths(paths: tuple[str, ...]) -> None:
@@ -281,7 +296,25 @@ def _build(source: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageT
         raise TableError(f"{quote(source)}: {error}") from error
 
 
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read the rows of a CSV file as `read_table` does, whether their images are there or not.
+
+    Raises
+    ------
+    TableError
+        As in `read_table`.
+    """
+    entries, _ = _read_entries(Path(path))
+    return [row for row, _ in entries.values()]
+
+
 def _read_csv(source: Path) -> ImageTable:
+    entries, skipped = _read_entries(source)
+    _check_files(source, entries)
+    return _build(source, [row for row, _ in entries.values()], skipped)
+
+
+def _read_entries(source: Path) -> tuple[dict[str, tuple[Row, int]], Counter[str]]:
     entries: dict[str, tuple[Row, int]] = {}
     skipped: Counter[str] = Counter()
     for row, line in _csv_rows(source):
@@ -291,12 +324,10 @@ def _read_csv(source: Path) -> ImageTable:
         if known != row:
             raise _contradiction(source, (known, known_line), (row, line))
         skipped["listed twice"] += 1
-    rows = [row for row, _ in entries.values()]
-    if not rows:
+    if not entries:
         raise TableError(f"{quote(source)} lists no images: it has a header and no rows.")
     _check_splits(source, entries)
-    _check_files(source, entries)
-    return _build(source, rows, skipped)
+    return entries, skipped
 
 
 def _contradiction(source: Path, first: tuple[Row, int], second: tuple[Row, int]) -> TableError:

@@ -16,10 +16,12 @@ from brainfeat.evaluation import Evaluation, measure
 from brainfeat.heads import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.recipe import FittedHead, HeadRecipe, fit_with_val
+from brainfeat.leakage import quick_audit
 from brainfeat.parts import (
     GroupBy,
     LabelledRows,
     Rows,
+    choose_groups,
     fold_images,
     name_held_out,
     split_images,
@@ -90,9 +92,11 @@ def fit_head(
     cv : int or None
         Folds of a cross-validation over train and validation; None does none, or takes 5 where
         candidates are compared.
-    group_by : {"auto", "column", "none"}
-        What a part never cuts: the table's ``group`` where it has one (auto) or must have one
-        (column), or nothing.
+    group_by : {"auto", "column", "near-duplicates", "none"}
+        What no part and no fold cuts: the table's groups where there are any, else clusters of near
+        duplicates (auto); the table's (column); clusters joined with the table's groups
+        (near-duplicates); or nothing. Above 50,000 images, and where one chain joins a tenth of
+        them, auto takes identical files for near duplicates.
     n_jobs : int or None
         Processes that fit folds; None takes all cores.
     random_state : int
@@ -163,7 +167,10 @@ def fit_head(
     ]
     for recipe in recipes:
         recipe.make()
-    data = LabelledRows.read(cache, group_by)
+    data = LabelledRows.read(cache)
+    leakage = quick_audit(cache)
+    groups, grouped_by = choose_groups(cache, group_by, leakage)
+    data = data.group(groups)
     parts = split_images(
         data,
         cache,
@@ -205,7 +212,8 @@ def fit_head(
         "search": None if selection is None else selection.to_dict(),
         "history": getattr(fitted.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),
-        "group_by": "column" if data.groups is not None else "none",
+        "group_by": grouped_by,
+        "leakage": _without_paths(leakage.to_dict()),
         "random_state": int(random_state),
         "cache_sha256": cache.content_sha256,
         "versions": runtime.versions(),
@@ -299,6 +307,11 @@ def _plain(value: Any) -> Any:
 def _measure(fitted: FittedHead, data: LabelledRows, images: Rows) -> Evaluation:
     probabilities = fitted.predict_proba(data.X[images])
     return measure(data.y[images], probabilities, class_names=data.class_names)
+
+
+def _without_paths(leakage: dict[str, Any]) -> dict[str, Any]:
+    """Count the conflicts instead of naming their images: a head tells nobody's files."""
+    return {**leakage, "label_conflicts": len(leakage["label_conflicts"])}
 
 
 def _make_probe(X: NDArray[np.float32], random_state: int) -> NDArray[np.float32]:

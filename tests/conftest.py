@@ -45,14 +45,17 @@ def write_vectors(
     splits: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
+    contents: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+    file_bytes: Sequence[int] | None = None,
     view: Sequence[int] | None = None,
     **spec: object,
 ) -> Path:
-    """Write a cache with one row a vector; the row's identity is the digest of its path."""
+    """Write a cache with one row a vector; its identity is the digest of its content, or path."""
     rows = len(X)
     paths = paths or [f"image-{row:05}.png" for row in range(rows)]
     views = np.zeros(rows, np.int16) if view is None else np.asarray(view, np.int16)
-    digests = [hashlib.sha256(path.encode()).digest() for path in paths]
+    digests = [hashlib.sha256(text.encode()).digest() for text in contents or paths]
     meaning = FeatureSpec(
         **{
             "backbone": "vgg16",
@@ -70,7 +73,10 @@ def write_vectors(
         features=np.asarray(X, np.float32),
         sha256=digests,
         view=views,
-        measured=[Measured(width=8, height=8, channels=1, file_bytes=64)] * rows,
+        measured=[
+            Measured(width=8, height=8, channels=1, file_bytes=int(size))
+            for size in (file_bytes if file_bytes is not None else [64] * rows)
+        ],
     )
     index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
     empty = [""] * rows
@@ -84,7 +90,7 @@ def write_vectors(
             "path": as_text(paths),
             "split": as_text(splits if splits is not None else empty),
             "group": as_text(groups if groups is not None else empty),
-            "source": as_text(empty),
+            "source": as_text(sources if sources is not None else empty),
         },
         attributes={
             "class_names": list(class_names),

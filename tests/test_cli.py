@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainfeat import FeatureCache
+from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
 from brainfeat.phantoms import write_phantoms
+from brainfeat.table import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -304,6 +305,91 @@ class TestEvaluate:
 
     def test_a_file_that_is_no_head(self, run: Run, features: Path) -> None:
         refused(run("evaluate", features, features), "not a brainfeat-head file")
+
+
+class TestSplit:
+    def test_of_a_cache_near_duplicates_are_kept_together(
+        self, run: Run, make_cache: Any, tmp_path: Path
+    ) -> None:
+        rng = np.random.default_rng(0)
+        y = np.repeat(np.arange(80) % 4, 2)
+        X = np.repeat(rng.standard_normal((80, 64)), 2, axis=0)
+        cache = make_cache(X + 0.01 * rng.standard_normal(X.shape), y)
+        output = tmp_path / "table.csv"
+        document = json.loads(run("split", cache, "-o", output, "--json").out)
+        assert document == {
+            "output": str(output),
+            "images": {"train": 112, "val": 24, "test": 24},
+            "groups": 80,
+            "group_by": "near-duplicates",
+        }
+        rows = read_rows(output)
+        assert [row.split for row in rows[::2]] == [row.split for row in rows[1::2]]
+        assert [row.path for row in rows] == [f"image-{row:05}.png" for row in range(160)]
+        again = run("split", cache, "-o", output)
+        refused(again, "exists")
+        run("split", cache, "-o", output, "--overwrite", "--random-state", "1")
+        assert read_rows(output) != rows
+        run("split", cache, "-o", output, "--overwrite", "--val-fraction", "0")
+        assert {row.split for row in read_rows(output)} == {"train", "test"}
+
+    def test_of_a_folder_identical_files_are_kept_together(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(slices, tmp_path / "slices")
+        images = sorted(folder.rglob("*.png"))
+        for image in images[::2]:
+            shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
+        (folder / "table.csv").unlink()
+        told = run("split", folder, "-o", folder / "table.csv")
+        assert f"none of {len(images[::2])} groups (identical) is cut" in told.out
+        table = read_table(folder / "table.csv")
+        split = dict(zip(table.paths, table.splits, strict=True))
+        for path in table.paths:
+            if path.endswith("-copy.png"):
+                assert split[path] == split[path.replace("-copy", "")]
+        refused(
+            run("split", folder, "-o", folder / "x.csv", "--group-by", "near-duplicates"),
+            "split the cache",
+        )
+
+    def test_of_a_table_its_groups_are_kept(self, run: Run, slices: Path, tmp_path: Path) -> None:
+        document = json.loads(
+            run("split", slices / "table.csv", "-o", tmp_path / "t.csv", "--json").out
+        )
+        assert document["group_by"] == "column"
+        groups: dict[str, set[str]] = {}
+        for row in read_rows(tmp_path / "t.csv"):
+            groups.setdefault(row.group, set()).add(row.split)
+        assert {len(parts) for parts in groups.values()} == {1}
+
+    def test_other_commands_take_it_without_a_new_extraction(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "table.csv"
+        run("split", features, "-o", table, "--test-fraction", "0.25", "--val-fraction", "0.25")
+        head = tmp_path / "head.h5"
+        fitted = run("fit-head", features, "-o", head, "--head", "lda", "--table", table, "--json")
+        assert json.loads(fitted.out)["split"] == {"train": 48, "val": 16, "test": 16}
+        measured = run("evaluate", head, features, "--table", table, "--json")
+        assert json.loads(measured.out)["n"] == 16
+
+
+class TestLeakageIsSaid:
+    def test_by_fit_head_in_one_line(self, run: Run, make_cache: Any, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((80, 64)), np.arange(80) % 4
+        X[79], y[79] = X[0], y[0]
+        splits = np.repeat(["train", "test"], [60, 20])
+        cache = make_cache(X, y, splits=splits)
+        told = run("fit-head", cache, "-o", tmp_path / "head.h5", "--head", "lda")
+        assert told.err == (
+            "warning: near duplicates are in several splits: 1 cluster, 1 test image with a copy "
+            f"in train; see brainfeat audit {cache}\n"
+        )
+
+    def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
+        assert run("fit-head", features, "-o", svm, "--head", "svm", "--overwrite").err == ""
 
 
 class TestOthers:

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from brainfeat import duplicates
-from brainfeat.duplicates import find_near, join_labels, label_identical, label_near
+from brainfeat.duplicates import (
+    find_near,
+    find_nearest,
+    join_labels,
+    label_identical,
+    label_near,
+)
 from brainfeat.errors import ParameterError
 
 
@@ -112,3 +118,12 @@ def test_joined_labels_are_the_finest_that_either_connects(pair):
     same = component[:, None] == component[None, :]
     assert np.array_equal(joined[:, None] == joined[None, :], same)
     assert set(joined) == set(range(joined.max() + 1))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 2048])
+def test_the_nearest_is_that_of_the_whole_matrix(monkeypatch, rows):
+    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", rows)
+    X = blobs(20, 5, spread=0.8)
+    asked, offered = np.arange(0, 100, 3), np.arange(1, 100, 3)[::-1]
+    expected = similarities(X)[np.ix_(asked, offered)].argmax(axis=1)
+    np.testing.assert_array_equal(find_nearest(X, asked, of=offered), expected)

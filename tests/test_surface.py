@@ -25,7 +25,7 @@ OPTIONS = {
     },
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
-    "evaluate": {"--split", "--markdown", "--verify", "--json"},
+    "evaluate": {"--split", "--table", "--markdown", "--verify", "--json"},
     "extract": {
         "--output",
         "--backbone",
@@ -59,11 +59,31 @@ OPTIONS = {
         "--cv",
         "--group-by",
         "--jobs",
+        "--table",
         "--overwrite",
         "--random-state",
         "--json",
     },
     "info": {"--verify", "--json"},
+    "audit": {
+        "--threshold",
+        "--table",
+        "--strict",
+        "--pairs",
+        "--verify",
+        "--overwrite",
+        "--random-state",
+        "--json",
+    },
+    "split": {
+        "--output",
+        "--test-fraction",
+        "--val-fraction",
+        "--group-by",
+        "--overwrite",
+        "--random-state",
+        "--json",
+    },
 }
 
 
@@ -83,6 +103,7 @@ def test_public_names() -> None:
         "DenseHead",
         "FeatureCache",
         "HeadBundle",
+        "audit",
         "evaluate",
         "extract",
         "fit_head",

@@ -155,8 +155,52 @@ def test_group_by_column_needs_groups(make_cache):
         fit(make_cache(*draw()), group_by="column")
 
 
-def test_group_by_auto_does_without_groups(make_cache):
-    assert fit(make_cache(*draw()), group_by="auto").training["group_by"] == "none"
+def make_copies(*, kind, dimensions=64):
+    """Draw images of four classes, each with two copies: the same vectors, or nearly the same."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 4
+    X = rng.standard_normal((60, dimensions)) + 0.3 * rng.standard_normal((4, dimensions))[y]
+    noise = 0.05 if kind == "near" else 0.0
+    copies = X[:, None] + noise * rng.standard_normal((60, 3, dimensions))
+    return copies.reshape(180, -1).astype(np.float32), np.repeat(y, 3)
+
+
+@pytest.mark.parametrize("group_by", ["auto", "near-duplicates"])
+def test_without_groups_near_duplicates_are_not_cut(make_cache, fitted_rows, group_by):
+    X, y = make_copies(kind="near")
+    bundle = fit(make_cache(X, y), head="dense", group_by=group_by)
+    assert bundle.training["group_by"] == "near-duplicates"
+    train, val = (set(places(X, rows)) for rows in fitted_rows[0])
+    for part in (train, val, set(range(180)) - train - val):
+        assert part == {row for row in range(180) if row // 3 * 3 in part}
+
+
+def test_near_duplicates_are_joined_with_the_groups_of_the_table(make_cache, fitted_rows):
+    X, y = make_copies(kind="near")
+    # Image 0 is of the patient of image 4, both glioma; other images have no patient.
+    groups = ["p1" if row in (0, 12) else "" for row in range(180)]
+    path = make_cache(X, y, groups=groups)
+    fit(path, head="dense", group_by="near-duplicates")
+    train, val = (set(places(X, rows)) for rows in fitted_rows[0])
+    for part in (train, val, set(range(180)) - train - val):
+        assert ({0, 1, 2} <= part) == ({12, 13, 14} <= part)
+    assert fit(path).training["group_by"] == "column"
+
+
+def test_where_chains_join_everything_identical_files_alone_are_kept_together(make_cache):
+    X, y = draw(200)
+    X[:100] = X[0] + 0.01 * X[:100]
+    bundle = fit(make_cache(X, y))
+    assert bundle.training["group_by"] == "identical"
+    assert "cannot be told apart" in bundle.training["leakage"]["findings"][0]
+
+
+def test_the_head_names_no_files_of_conflicting_labels(make_cache):
+    X, y = make_copies(kind="near")
+    y[0] = 3
+    leakage = fit(make_cache(X, y)).training["leakage"]
+    assert leakage["label_conflicts"] == 1
+    assert "image-" not in json.dumps(leakage)
 
 
 def test_views_train_with_their_image_and_are_never_measured(make_cache, fitted_rows):
@@ -238,6 +282,7 @@ def test_val_and_train_share_no_group_and_leave_no_image_out(sizes, fraction, se
         X=np.zeros((rows.size, 1), np.float32),
         y=y,
         image=rows,
+        rows=rows,
         images=rows,
         groups=np.char.mod("p%d", number),
         class_names=("a", "b"),
@@ -286,7 +331,7 @@ def test_more_folds_than_images_of_a_class_are_refused(make_cache):
     X, y = draw(60, 3)
     y[:4] = 3
     splits = np.where(np.arange(60) % 4 == 3, "val", "train")
-    message = refuse(TableError, make_cache(X, y, splits=splits), cv=5)
+    message = refuse(TableError, make_cache(X, y, splits=splits), cv=5, group_by="none")
     assert "'pituitary' has 4 images" in message
     assert "fewer folds" in message
 
@@ -294,7 +339,7 @@ def test_more_folds_than_images_of_a_class_are_refused(make_cache):
 def test_a_class_too_small_to_split_is_refused(make_cache):
     X, y = draw(60, 3)
     y[0] = 3
-    message = refuse(TableError, make_cache(X, y))
+    message = refuse(TableError, make_cache(X, y), group_by="none")
     assert "'pituitary' has 1 image" in message
     assert "add images" in message
 
@@ -366,7 +411,8 @@ def test_a_bad_parameter_is_refused(make_cache, head, params, name):
 def test_out_of_fold_figures_are_scikit_learns(make_cache):
     X, y = draw(spread=0.6)
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
-    bundle = fit(make_cache(X, y, splits=splits), cv=4, n_jobs=1, random_state=3)
+    path = make_cache(X, y, splits=splits)
+    bundle = fit(path, cv=4, n_jobs=1, random_state=3, group_by="none")
     X, y = X[:96], y[:96]
     expected, by_fold = np.empty((96, 4)), []
     for train, test in make_folds(y, n_folds=4, random_state=3):
@@ -436,7 +482,8 @@ def test_folds_of_a_support_vector_machine_train_on_all_images_of_the_others(
 ):
     X, y = draw(spread=0.6)
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
-    bundle = fit(make_cache(X, y, splits=splits), head="svm", cv=3, n_jobs=1)
+    path = make_cache(X, y, splits=splits)
+    bundle = fit(path, head="svm", cv=3, n_jobs=1, group_by="none")
     assert [len(train) for train, _ in fitted_rows].count(64) == 3
     cv = bundle.training["cv"]
     folds = make_folds(y[:96], n_folds=3, random_state=0)

@@ -18,6 +18,7 @@ from brainfeat.storage import Verify
     show_default=True,
     help="Which images of the table.",
 )
+@options.table_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @options.verify_option
 @options.json_option
@@ -26,20 +27,20 @@ def command(
     features: Path,
     *,
     split: str,
+    table: Path | None,
     markdown: bool,
     verify: Verify,
     as_json: bool,
 ) -> None:
     """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote."""
     from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
     from brainfeat.evaluation import evaluate
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
     bundle = HeadBundle.load(head, verify=verify)
-    with FeatureCache.open(features, verify=verify) as cache:
+    with options.open_cache(features, table=table, verify=verify) as cache:
         evaluation = evaluate(bundle, cache, split=split)
     if as_json:
         options.print_json(evaluation.to_dict())

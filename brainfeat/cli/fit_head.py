@@ -64,13 +64,8 @@ from brainfeat.storage import Verify
     metavar="K",
     help="Cross-validate in K folds.  [default: 5 with --search or --head all; else none]",
 )
-@click.option(
-    "--group-by",
-    type=click.Choice(["auto", "column", "none"]),
-    default="auto",
-    show_default=True,
-    help="What no part and no fold may cut: the table's groups, if any (auto) or always (column).",
-)
+@options.group_by_option
+@options.table_option
 @options.jobs_option
 @options.verify_option
 @options.overwrite_option
@@ -84,6 +79,7 @@ def command(
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
+    table: Path | None,
     verify: Verify,
     overwrite: bool,
     as_json: bool,
@@ -98,7 +94,6 @@ def command(
     folds of train and validation. The test images take no part in it.
     """
     from brainfeat.bundle import check_target
-    from brainfeat.cache import FeatureCache
     from brainfeat.training import fit_head
 
     started = time.perf_counter()
@@ -107,12 +102,13 @@ def command(
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
     with (
-        FeatureCache.open(features, verify=verify) as cache,
+        options.open_cache(features, table=table, verify=verify) as cache,
         options.ProgressLine("cross-validating", "fits") as progress,
     ):
         bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
     bundle.save(output, overwrite=overwrite)
     training = bundle.training
+    options.warn_of_leakage(training["leakage"]["findings"], features)
     document = {
         "head": bundle.head,
         "params": bundle.params,
@@ -122,6 +118,8 @@ def command(
         "test": training["test"],
         "cv": training["cv"],
         "search": training["search"],
+        "group_by": training["group_by"],
+        "leakage": training["leakage"],
         "seconds": time.perf_counter() - started,
         "output": str(output),
     }

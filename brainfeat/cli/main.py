@@ -12,6 +12,7 @@ from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_i
 from brainfeat.errors import BrainfeatError
 
 COMMANDS = {
+    "audit": "brainfeat.cli.audit",
     "bench": "brainfeat.cli.bench",
     "demo": "brainfeat.cli.demo",
     "doctor": "brainfeat.cli.doctor",
@@ -19,6 +20,7 @@ COMMANDS = {
     "extract": "brainfeat.cli.extract",
     "fit-head": "brainfeat.cli.fit_head",
     "info": "brainfeat.cli.info",
+    "split": "brainfeat.cli.split",
 }
 
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
 
 import click
 
+from brainfeat.duplicates import NEAR_THRESHOLD
 from brainfeat.storage import Verify
+
+if TYPE_CHECKING:
+    from brainfeat.cache import FeatureCache
 
 output_option = click.option(
     "-o",
@@ -37,6 +41,27 @@ verify_option = click.option(
     default="full",
     show_default=True,
     help="Compare each file with the SHA-256 it was written with, or trust it (off).",
+)
+table_option = click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Take splits and groups from this table, such as split wrote, instead of the cache's.",
+)
+threshold_option = click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=NEAR_THRESHOLD,
+    show_default=True,
+    help="Least similarity of near duplicates: the cosine of their centred features.",
+)
+group_by_option = click.option(
+    "--group-by",
+    type=click.Choice(["auto", "column", "near-duplicates", "none"]),
+    default="auto",
+    show_default=True,
+    help="What no part and no fold may cut: the table's groups, or else clusters of near "
+    "duplicates (auto); the table's; clusters joined with the table's groups; or nothing.",
 )
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."
@@ -124,6 +149,27 @@ def parse_param(text: str) -> tuple[str, Any]:
         return name.strip(), ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name.strip(), value
+
+
+@contextmanager
+def open_cache(
+    path: Path, *, table: Path | None = None, verify: Verify = "full"
+) -> Iterator["FeatureCache"]:
+    """Open a cache, with the splits and groups of another table where one is given."""
+    from brainfeat.cache import FeatureCache
+    from brainfeat.table import read_rows
+
+    with FeatureCache.open(path, verify=verify) as cache:
+        if table is not None:
+            cache.assign({row.path: (row.split, row.group) for row in read_rows(table)})
+        yield cache
+
+
+def warn_of_leakage(findings: list[str], features: Path) -> None:
+    """Say in one line on stderr that figures are too good to be true, if they are."""
+    if findings:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
 
 
 def say(line: str, *, err: bool = False) -> None:

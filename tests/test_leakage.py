@@ -1,0 +1,318 @@
+"""The audit: each finding is planted and found; a clean set has none."""
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from brainfeat import FeatureCache, read_table
+from brainfeat.cli.audit import command
+from brainfeat.errors import CacheError, ParameterError
+from brainfeat.leakage import audit, find_overlap, list_pairs, quick_audit
+
+IMAGES, WIDTH = 400, 64
+NAMES = [f"image-{row:03}.png" for row in range(IMAGES)]
+
+
+def draw(seed=0):
+    """Draw images of four classes that are all different, the last 100 of them for the test."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(IMAGES) % 4
+    X = rng.standard_normal((IMAGES, WIDTH)) + 0.3 * rng.standard_normal((4, WIDTH))[y]
+    return X.astype(np.float32), y, np.repeat(["train", "val", "test"], [250, 50, 100])
+
+
+@pytest.fixture
+def examine(make_cache):
+    """Give a function that audits a cache of vectors."""
+
+    def examine(X, y, *, how=audit, options=(), **columns):
+        with FeatureCache.open(make_cache(X, y, **columns)) as cache:
+            return how(cache, **dict(options))
+
+    return examine
+
+
+def test_a_clean_set_has_no_findings(examine):
+    X, y, splits = draw()
+    found = examine(X, y, splits=splits)
+    assert found.findings == []
+    assert found.images == IMAGES
+    assert found.identical == {
+        "groups": 0,
+        "files": 0,
+        "cross_split_groups": 0,
+        "test_files": 0,
+    }
+    assert found.near["clusters"] == found.near["test_files"] == 0
+    assert (found.near["largest"], found.near["sizes"]) == (1, [1])
+    assert found.label_conflicts == ()
+    assert found.shortcut["accuracy"] == pytest.approx(found.shortcut["chance"], abs=0.05)
+    assert found.permutation["accuracy"] == pytest.approx(found.permutation["chance"], abs=0.01)
+
+
+def test_identical_files_are_counted(examine):
+    X, y, splits = draw()
+    contents = NAMES.copy()
+    # Two within train; three over train and test, two of them in test; one over val and test.
+    for copy, original in ((1, 0), (398, 2), (399, 2), (397, 260), (12, 11)):
+        contents[copy], X[copy], y[copy] = contents[original], X[original], y[original]
+    found = examine(X, y, splits=splits, contents=contents)
+    assert found.identical == {
+        "groups": 4,
+        "files": 9,
+        "cross_split_groups": 2,
+        "test_files": 3,
+    }
+    assert found.near["clusters"] == 4
+    assert found.findings[0] == (
+        "identical files are in several splits: 2 groups, 3 test images with a copy in train"
+    )
+    assert not any("labels" in finding for finding in found.findings[:2])
+
+
+def test_near_duplicates_are_clustered(examine):
+    X, y, splits = draw()
+    rng = np.random.default_rng(1)
+    for copy, original in ((399, 0), (398, 0), (20, 21), (19, 20)):
+        X[copy] = X[original] + 0.05 * rng.standard_normal(WIDTH)
+        y[copy] = y[original]
+    found = examine(X, y, splits=splits)
+    near = found.near
+    assert (near["clusters"], near["images"], near["sizes"]) == (2, 6, [3, 3])
+    assert (near["cross_split_clusters"], near["test_files"], near["chained"]) == (1, 2, False)
+    assert found.identical["groups"] == 0
+    assert found.clusters[0] == found.clusters[398] == found.clusters[399]
+    assert "near duplicates are in several splits: 1 cluster, 2 test images" in found.findings[0]
+
+
+def test_labels_that_contradict_each_other_are_named(examine):
+    X, y, splits = draw()
+    contents = NAMES.copy()
+    contents[1], X[1], y[0], y[1] = contents[0], X[0], 2, 3
+    X[6], y[5], y[6] = X[5] * 1.001, 0, 1
+    X[8], y[8] = X[7] * 1.001, -1  # a label that is not known contradicts none
+    found = examine(X, y, splits=splits, contents=contents)
+    assert found.label_conflicts == (
+        {
+            "kind": "identical",
+            "paths": ["image-00000.png", "image-00001.png"],
+            "labels": ["notumor", "pituitary"],
+        },
+        {
+            "kind": "near",
+            "paths": ["image-00005.png", "image-00006.png"],
+            "labels": ["glioma", "meningioma"],
+        },
+    )
+    assert found.findings == [
+        "identical files have several labels: 1 group",
+        "near duplicates have several labels: 1 cluster",
+    ]
+
+
+def test_a_patient_on_both_sides_is_found(examine):
+    X, y, splits = draw()
+    groups = [f"p{row // 2}" for row in range(IMAGES)]
+    groups[0] = groups[399] = "px"
+    groups[1] = groups[398] = ""
+    found = examine(X, y, splits=splits, groups=groups)
+    assert found.groups_across_splits == 1
+    assert found.findings == ["groups are in several splits: 1 of the table's"]
+
+
+@pytest.mark.parametrize("column", ["file_bytes", "sources"])
+def test_a_shortcut_is_found(examine, column):
+    X, y, splits = draw()
+    noise = np.random.default_rng(0).integers(0, 2, IMAGES) * (np.arange(IMAGES) % 5 == 0)
+    values = {"file_bytes": 1000 * (y + noise), "sources": [f"site {label}" for label in y]}
+    found = examine(X, y, splits=splits, **{column: values[column]})
+    assert found.shortcut["accuracy"] > 0.8
+    assert found.findings[0].startswith("the class can be told without the pixels: width, height")
+
+
+def test_shuffled_labels_are_guessed_through_copies(examine):
+    """Half of the test images are copies: a quarter of the others is right by chance."""
+    X, y, splits = draw()
+    X[300:350], y[300:350] = X[:50] * 1.001, y[:50]
+    found = examine(X, y, splits=splits)
+    assert found.permutation["accuracy"] == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
+    assert "shuffled labels are guessed" in found.findings[-1]
+
+
+def test_without_splits_nothing_is_across_them(examine):
+    X, y, _ = draw()
+    contents = NAMES.copy()
+    contents[1], X[1], y[1] = contents[0], X[0], y[0]
+    found = examine(X, y, contents=contents)
+    assert found.identical == {"groups": 1, "files": 2, "cross_split_groups": 0, "test_files": 0}
+    assert found.permutation["protocol"] == "each of 5 grouped folds, by the others"
+    assert found.findings == []
+
+
+def test_one_chain_of_many_is_no_set_of_copies(examine):
+    X, y, splits = draw()
+    X[:200] = X[0] + 0.01 * X[:200]
+    found = examine(X, y, splits=splits)
+    assert found.near["chained"]
+    assert "one chain joins 200 of 400 images" in found.findings[0]
+
+
+def test_few_images_of_a_class_have_no_controls(examine):
+    X, y, splits = draw()
+    y[:] = np.where(np.arange(IMAGES) < 3, 1, 0)
+    found = examine(X, y)
+    assert found.shortcut is found.permutation is None
+    assert examine(X, np.zeros(IMAGES, int), splits=splits).permutation is None
+
+
+def test_views_are_no_images(examine):
+    X, y, splits = draw()
+    both = {"paths": [*NAMES, *NAMES], "view": np.repeat([0, 1], IMAGES)}
+    found = examine(np.concatenate([X, X]), np.tile(y, 2), splits=np.tile(splits, 2), **both)
+    assert (found.images, found.identical["groups"], found.near["clusters"]) == (IMAGES, 0, 0)
+    assert set(found.clusters[IMAGES:]) == {-1}
+
+
+def test_the_quick_form_looks_at_copies_alone(examine):
+    X, y, splits = draw()
+    quick = examine(X, y, splits=splits, how=quick_audit)
+    whole = examine(X, y, splits=splits)
+    assert quick.shortcut is quick.permutation is None
+    assert quick.near == whole.near
+    large = examine(X, y, splits=splits, how=quick_audit, options={"limit": IMAGES - 1})
+    assert large.near is None
+    assert large.findings == []
+
+
+def test_what_cannot_be_audited_is_refused(examine):
+    X, y, _ = draw()
+    X[3, 3] = np.nan
+    with pytest.raises(CacheError, match="not finite in 1 of 400 rows"):
+        examine(X, y)
+    with pytest.raises(ParameterError, match=r"threshold 1\.5"):
+        examine(*draw()[:2], options={"threshold": 1.5})
+    with pytest.raises(CacheError, match="has no images"):
+        examine(np.empty((0, 4)), [])
+    with pytest.raises(CacheError, match="feature maps"):
+        examine(*draw()[:2], pooling="none")
+
+
+def test_overlap_tells_identical_from_near(make_cache):
+    X, y, splits = draw()
+    contents = NAMES.copy()
+    contents[399], X[399] = contents[0], X[0]
+    X[398] = X[1] * 1.001
+    X[397] = X[396] * 1.001  # alike, but both in test
+    with FeatureCache.open(make_cache(X, y, splits=splits, contents=contents)) as cache:
+        test, train = np.arange(300, 400), np.arange(300)
+        overlap = find_overlap(cache, test, train)
+        assert np.flatnonzero(overlap.identical).tolist() == [99]
+        assert np.flatnonzero(overlap.near).tolist() == [98, 99]
+        assert overlap.clusters[97] == overlap.clusters[96]
+        assert len(set(overlap.clusters)) == 99
+        itself = find_overlap(cache, train[:5], train)
+        assert itself.identical.all()
+        nothing = find_overlap(cache, test, np.empty(0, int))
+        assert not nothing.near.any()
+
+
+def test_the_public_set_has_216_test_images_that_are_in_train(real_data, examine):
+    table = read_table(real_data / "data" / "brain-mri")
+    contents = [
+        hashlib.sha256(table.absolute_path(row).read_bytes()).hexdigest()
+        for row in range(len(table))
+    ]
+    first = {content: row for row, content in reversed(list(enumerate(contents)))}
+    X = np.random.default_rng(0).standard_normal((len(table), 64)).astype(np.float32)
+    found = examine(
+        X[[first[content] for content in contents]],
+        table.label_indices,
+        how=quick_audit,
+        splits=table.splits,
+        contents=contents,
+    )
+    assert found.identical == {
+        "groups": 300,
+        "files": 726,
+        "cross_split_groups": 189,
+        "test_files": 216,
+    }
+    assert found.near["clusters"] == 300
+    assert found.label_conflicts == ()
+
+
+class TestCommand:
+    @pytest.fixture
+    def leaky(self, make_cache):
+        X, y, splits = draw()
+        X[398] = X[1] + 0.05 * X[2]
+        paths = [f"{'=cmd' if row == 398 else 'x'}/{name}" for row, name in enumerate(NAMES)]
+        return make_cache(X, y, splits=splits, paths=paths)
+
+    def run(self, *arguments):
+        return CliRunner().invoke(command, list(map(str, arguments)))
+
+    def test_json_has_the_keys_of_the_interface(self, leaky):
+        document = json.loads(self.run(leaky, "--json").stdout)
+        assert set(document) == {
+            "images",
+            "identical",
+            "near",
+            "groups_across_splits",
+            "label_conflicts",
+            "shortcut",
+            "permutation",
+            "findings",
+        }
+        assert {"groups", "files", "cross_split_groups", "test_files"} <= set(document["identical"])
+        assert {"threshold", "clusters", "largest", "test_files"} <= set(document["near"])
+        assert {"accuracy", "chance"} <= set(document["shortcut"])
+
+    def test_strict_ends_with_3_where_something_is_found(self, leaky, make_cache):
+        assert self.run(leaky).exit_code == 0
+        assert self.run(leaky, "--strict").exit_code == 3
+        assert self.run(leaky, "--strict", "--threshold", "1").exit_code == 0
+        X, y, splits = draw()
+        clean = self.run(make_cache(X, y, splits=splits), "--strict")
+        assert (clean.exit_code, "Nothing was found." in clean.stdout) == (0, True)
+
+    def test_it_says_what_was_found(self, leaky):
+        told = self.run(leaky).stdout
+        assert "1 cluster" in told.split("Found:")[1]
+        assert "at a similarity of 0.92; largest: 2" in told
+
+    def test_pairs_go_to_a_csv_that_no_spreadsheet_runs(self, leaky, tmp_path):
+        pairs = tmp_path / "pairs.csv"
+        assert self.run(leaky, "--pairs", pairs).exit_code == 0
+        with pairs.open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert row["first"] == "x/image-001.png"
+        assert row["second"] == "'=cmd/image-398.png"
+        assert (row["split_first"], row["split_second"]) == ("train", "test")
+        assert float(row["similarity"]) > 0.99
+        with pytest.raises(Exception, match="--overwrite"):
+            CliRunner().invoke(command, [str(leaky), "--pairs", str(pairs)], catch_exceptions=False)
+
+    def test_another_table_says_the_splits(self, leaky, tmp_path):
+        table = tmp_path / "table.csv"
+        rows = [f"{'=cmd' if row == 398 else 'x'}/{name}" for row, name in enumerate(NAMES)]
+        lines = [f"{path},a,{'train' if row != 5 else 'test'}" for row, path in enumerate(rows)]
+        table.write_text("\n".join(["path,label,split", *lines]))
+        document = json.loads(self.run(leaky, "--json", "--table", table).stdout)
+        assert document["near"]["clusters"] == 1
+        assert document["near"]["cross_split_clusters"] == 0
+        table.write_text("\n".join(["path,label,split", *lines[1:]]))
+        with pytest.raises(CacheError, match=r"1 images that the table does not list \(first: x/"):
+            CliRunner().invoke(command, [str(leaky), "--table", str(table)], catch_exceptions=False)
+
+
+def test_pairs_are_listed_once(make_cache):
+    X, y, splits = draw()
+    X[398] = X[399] = X[1] * 1.001
+    with FeatureCache.open(make_cache(X, y, splits=splits)) as cache:
+        pairs = [(pair["first"], pair["second"]) for pair in list_pairs(cache)]
+    assert len(pairs) == len(set(pairs)) == 3
