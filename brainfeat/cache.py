@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -30,6 +31,8 @@ FEATURES = {
     **MEASURED,
 }
 TEXTS = ("path", "split", "group", "source")
+# Texts that are decoded at a time.
+_TEXT_ROWS = 64 << 10
 
 CACHE_SCHEMA = Schema(
     format="brainfeat-features",
@@ -322,8 +325,14 @@ class FeatureCache:
         return self._file.arrays[name].blocks()
 
     def _text(self, name: str) -> NDArray[np.str_]:
+        encoded = self.column(name)
+        with suppress(UnicodeDecodeError):
+            return encoded.astype(np.str_)
+        # Not ASCII alone. NumPy makes an object of each text that it decodes.
+        starts = range(0, len(encoded), _TEXT_ROWS)
+        blocks = (encoded[start : start + _TEXT_ROWS] for start in starts)
         try:
-            return np.strings.decode(self.column(name), "utf-8")
+            return np.concatenate([np.strings.decode(block, "utf-8") for block in blocks])
         except UnicodeDecodeError as error:
             raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
 

@@ -322,9 +322,9 @@ class _Run:
 
     def keys(self) -> NDArray[np.bytes_]:
         """Return the identity of each row of the cache, in the table's order."""
-        pairs = [(self.sha256[row], view) for row, view in self.rows()]
-        digests = np.frombuffer(b"".join(sha256 for sha256, _ in pairs), np.uint8).reshape(-1, 32)
-        return row_keys(digests, np.array([view for _, view in pairs], np.int16))
+        digests = b"".join(self.sha256[row] for row, _ in self.rows())
+        views = np.fromiter((view for _, view in self.rows()), np.int16)
+        return row_keys(np.frombuffer(digests, np.uint8).reshape(-1, 32), views)
 
     def rows(self) -> Iterator[tuple[int, int]]:
         """Yield the image and the view of each row of the cache."""
@@ -481,7 +481,7 @@ def _finish(run: _Run, found: Output, *, alone: bool) -> None:
     keys = run.keys()
     run.index.close()
     found.check_dropped(keys)
-    rows = np.array([row for row, _ in run.rows()], np.intp)
+    rows = np.fromiter((row for row, _ in run.rows()), np.intp)
     table = run.table
     texts = {
         "path": table.paths,

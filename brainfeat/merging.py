@@ -1,12 +1,10 @@
 """Output: the rows that an output has, finished or not, and their merge into one cache."""
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,6 @@ from brainfeat.spec import FeatureSpec, Precision, canonical_json
 from brainfeat.storage import Blocks, write_file
 
 Keys = NDArray[np.bytes_]
-
-# What is gathered at once: where rows are in another order than their sources, each block reads
-# most of every source.
-_GATHER_BYTES = 128 << 20
-_GATHER_ROWS = 64 << 10
 
 
 class Overtaken(Exception):  # noqa: N818
@@ -275,7 +268,7 @@ def write_cache(
     path : Path
         The cache; one that is there is replaced in one step.
     index : RowIndex
-        Where the rows are.
+        Where the rows are; it forgets their keys.
     keys : ndarray of shape (n,), S34
         Identity of each row.
     spec : FeatureSpec
@@ -289,27 +282,22 @@ def write_cache(
     """
     scratch = parts_folder(path)
     make_folder(scratch)
-    n = len(keys)
-
-    def blocks(dtype: str, *shape: int, read: Callable[[Keys], NDArray[Any]]) -> Blocks:
-        row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
-        step = min(_GATHER_ROWS, max(CHUNK_ROWS, _GATHER_BYTES // row_bytes))
-        values = (read(keys[start : start + step]) for start in range(0, n, step))
-        return Blocks((n, *shape), np.dtype(dtype), values)
-
+    places = index.locate(keys)
+    index.forget()
+    n, starts = len(keys), range(0, len(keys), CHUNK_ROWS)
+    features = index.read_blocks("features", places, folder=scratch)
+    digests = (split_keys(keys[start : start + CHUNK_ROWS])[0] for start in starts)
+    views = (split_keys(keys[start : start + CHUNK_ROWS])[1] for start in starts)
     write_file(
         path,
         CACHE_SCHEMA,
         datasets={
-            "features": blocks("<f4", spec.n_features, read=partial(index.gather, "features")),
-            "sha256": blocks("|u1", 32, read=lambda some: split_keys(some)[0]),
-            "view": blocks("<i2", read=lambda some: split_keys(some)[1]),
+            "features": Blocks((n, spec.n_features), np.dtype("<f4"), features),
+            "sha256": Blocks((n, 32), np.dtype("|u1"), digests),
+            "view": Blocks((n,), np.dtype("<i2"), views),
             "label": np.asarray(columns["label"], "<i2"),
             **{name: columns[name] for name in TEXTS},
-            **{
-                name: blocks(rule.dtype, read=partial(index.gather, name))
-                for name, rule in MEASURED.items()
-            },
+            **index.read(MEASURED, places),
         },
         attributes={
             "spec": spec.to_json(),

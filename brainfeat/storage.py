@@ -11,7 +11,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -631,5 +631,7 @@ def _read_attributes(
 
 def as_text(values: Iterable[str]) -> NDArray[np.bytes_]:
     """Encode texts as the fixed-length UTF-8 that a dataset of dtype ``"S"`` holds."""
-    encoded = [value.encode("utf-8") for value in values]
-    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded), 1)}")
+    texts = values if isinstance(values, Sequence) else list(values)
+    size = max((len(text.encode("utf-8")) for text in texts), default=0)
+    encoded = (text.encode("utf-8") for text in texts)
+    return np.fromiter(encoded, f"S{max(1, size)}", count=len(texts))

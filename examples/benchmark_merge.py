@@ -1,167 +1,204 @@
-"""Time and peak memory of merging and reading a large cache, each in a process of its own.
+"""What a cache of millions of rows costs to merge, to read and to change: seconds and peak memory.
 
-    python examples/benchmark_merge.py --rows 5000000 --folder /scratch     # 21 GB of disk
-    python examples/benchmark_merge.py --rows 20000                         # small, as a test
+    python examples/benchmark_merge.py --rows 5000000 --folder /tmp
+    python examples/benchmark_merge.py --rows 500000 --order shuffled
 
-Rows of 512 features go to shards of 1,024 rows, as stage one writes them. They are then merged,
-once in the order of the shards and with --shuffled in a random one; verified, opened and read. A
-plain copy of the cache in the same run says what the disk can do.
+Features are noise, in shards of 1,024 rows as stage one writes them. Each step runs in a process of
+its own, whose peak is what Linux calls VmHWM: all of it, with the imports and with what the step is
+handed, the rows' keys and the table's columns. The last column is the seconds over those of a plain
+copy of the shards into one file, fsync included. The folder needs room for the features twice,
+and three times where they are shuffled.
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from brainfeat import FeatureCache
-from brainfeat.cache import CHUNK_ROWS, Measured
+from brainfeat.cache import CHUNK_ROWS, FeatureCache, Measured
 from brainfeat.index import row_keys
 from brainfeat.merging import Output
-from brainfeat.shards import parts_folder, write_shard
+from brainfeat.shards import parts_folder, shard_paths, write_shard
 from brainfeat.spec import FeatureSpec
 
-N_FEATURES = 512
-SPEC = FeatureSpec(
-    backbone="vgg16", layer="block5_pool", n_features=N_FEATURES, weights_sha256="0" * 64
-)
+Work = Callable[[], None]
+
 CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
-MEASURED = Measured(width=512, height=512, channels=1, file_bytes=20_000)
-
-
-def digests_of(start: int, stop: int) -> list[bytes]:
-    """Give the digest of each row's made-up file."""
-    return [hashlib.sha256(row.to_bytes(8, "little")).digest() for row in range(start, stop)]
-
-
-def write_shards(output: Path, rows: int) -> None:
-    """Write what stage one would leave when it is done but for the merge."""
-    rng = np.random.default_rng(0)
-    for start in range(0, rows, CHUNK_ROWS):
-        size = min(CHUNK_ROWS, rows - start)
-        write_shard(
-            parts_folder(output),
-            spec=SPEC,
-            augmentation=None,
-            features=rng.standard_normal((size, N_FEATURES), np.float32),
-            sha256=digests_of(start, start + size),
-            view=[0] * size,
-            measured=[MEASURED] * size,
-        )
-
-
-def merge(output: Path, rows: int, *, shuffled: bool = False, relabelled: bool = False) -> None:
-    """Merge the shards, or write the cache anew with other labels."""
-    keys = np.empty(rows, "S34")
-    for start in range(0, rows, CHUNK_ROWS):
-        some = b"".join(digests_of(start, min(start + CHUNK_ROWS, rows)))
-        sha256 = np.frombuffer(some, np.uint8).reshape(-1, 32)
-        keys[start : start + len(sha256)] = row_keys(sha256, np.zeros(len(sha256), np.int16))
-    if shuffled:
-        np.random.default_rng(0).shuffle(keys)
-    numbers = np.arange(rows)
-    with ExitStack() as stack:
-        found = Output(output, stack, overwrite=False)
-        found.merge(
-            keys,
-            spec=SPEC,
-            augmentation=None,
-            columns={
-                "label": ((numbers + relabelled) % len(CLASSES)).astype(np.int16),
-                "path": np.char.mod(b"scans/site-1/image-%08d.png", numbers),
-                "split": np.full(rows, b"train"),
-                "group": np.char.mod(b"p%07d", numbers // 20),
-                "source": np.full(rows, b"site-1"),
-            },
-            attributes={"class_names": CLASSES, "rejected": []},
-            provenance={},
-            alone=True,
-        )
-
-
-def read(output: Path, what: str) -> None:
-    """Read a cache in one of several ways."""
-    with FeatureCache.open(output, verify="full" if what == "verify" else "off") as cache:
-        if what == "stream":
-            total = sum(float(block.sum()) for block in cache.X.blocks())
-            print(f"sum {total}", file=sys.stderr)
-        elif what == "columns":
-            chosen = cache.mask("train") & (cache.column("group") == b"p0000001")
-            print(f"{chosen.sum()} rows of a group", file=sys.stderr)
-        elif what == "random rows":
-            rows = np.random.default_rng(1).integers(0, len(cache), 10_000)
-            print(f"mean {cache.X[rows].mean()}", file=sys.stderr)
-
-
-def copy(output: Path) -> None:
-    """Copy the cache as a program would that writes what it reads, and synchronise it."""
-    target = output.with_name("copy.h5")
-    with output.open("rb") as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, 8 << 20)
-        os.fsync(file.fileno())
-    target.unlink()
-
-
-STEPS = {
-    "copy": lambda output, _: copy(output),
-    "merge": merge,
-    "merge, shuffled": lambda output, rows: merge(output, rows, shuffled=True),
-    "merge, other labels": lambda output, rows: merge(output, rows, relabelled=True),
-    **{
-        name: lambda output, _, name=name: read(output, name)
-        for name in ("open", "verify", "stream", "columns", "random rows")
-    },
+FACTS = Measured(width=512, height=512, channels=3, file_bytes=20_000)
+TEXTS = {
+    "path": (b"Training/glioma/slice-%08d.png", 1),
+    "split": (b"train", 0),
+    "group": (b"patient-%06d", 10),
+    "source": (b"site-%02d", 100_000),
 }
 
 
-def peak_megabytes() -> float:
-    """Give the peak memory of this process: its resident set, without what is mapped from files."""
-    status = Path("/proc/self/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    return int(fields["VmHWM"].split()[0]) / 1000
-
-
-def measure(step: str, output: Path, rows: int) -> None:
-    """Do one step in a process of its own and print a line."""
-    command = [sys.executable, __file__, "--rows", str(rows), "--step", step, "--output", output]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, peak = map(float, done.stdout.split())
-    print(f"{step:<20} {seconds:>8.1f} s {peak:>8,.0f} MB", flush=True)
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--folder", type=Path, help="where the files go for a while")
-    parser.add_argument("--shuffled", action="store_true", help="merge in a random order, too")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    """Print one table: a line a step."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dimensions", type=int, default=512)
+    parser.add_argument("--order", choices=("table", "shuffled"), default="table")
+    parser.add_argument("--folder", help="where the files go, and are removed from")
+    parser.add_argument("--step", choices=STEPS, help="take one step in this process and folder")
+    chosen = parser.parse_args(arguments)
     if chosen.step:
+        work = STEPS[chosen.step](Path(chosen.folder) / "features.h5", chosen)
         started = time.perf_counter()
-        STEPS[chosen.step](chosen.output, chosen.rows)
-        print(time.perf_counter() - started, peak_megabytes())
+        work()
+        seconds = time.perf_counter() - started
+        peak = Path("/proc/self/status").read_text(encoding="ascii").split("VmHWM:")[1].split()[0]
+        print(seconds, int(peak) / 1024)
         return
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        output = Path(name) / "features.h5"
-        for merging in ["merge", *["merge, shuffled"][: chosen.shuffled]]:
-            output.unlink(missing_ok=True)
-            write_shards(output, chosen.rows)
-            measure(merging, output, chosen.rows)
-        print(f"{output.stat().st_size / 1e9:.2f} GB")
-        for step in ("copy", "open", "verify", "stream", "columns", "random rows"):
-            measure(step, output, chosen.rows)
-        if not chosen.shuffled:
-            measure("merge, other labels", output, chosen.rows)
+    print(f"{chosen.rows:,} rows of {chosen.dimensions} features, in {chosen.order} order")
+    print(f"{'step':<26}{'seconds':>10}{'peak MB':>10}{'of a copy':>11}", flush=True)
+    words = [sys.executable, __file__, "--order", chosen.order]
+    words += ["--rows", str(chosen.rows), "--dimensions", str(chosen.dimensions)]
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        figures = {}
+        for step in STEPS:
+            command = [*words, "--folder", folder, "--step", step]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            figures[step], peak = map(float, done.stdout.split())
+            ratio = figures[step] / figures.get("copy the shards", np.nan)
+            print(f"{step:<26}{figures[step]:>10.2f}{peak:>10,.0f}{ratio:>11.2f}", flush=True)
+        size = (Path(folder) / "features.h5").stat().st_size
+    print(f"the cache has {size / 2**20:,.0f} MB")
 
+
+def write_shards(output: Path, chosen: argparse.Namespace) -> Work:
+    """Write the shards as stage one does."""
+    noise = np.random.default_rng(0)
+
+    def write() -> None:
+        for digests in draw_digests(chosen.rows):
+            write_shard(
+                parts_folder(output),
+                spec=describe(chosen),
+                augmentation=None,
+                features=noise.random((len(digests), chosen.dimensions), np.float32),
+                sha256=[row.tobytes() for row in digests],
+                view=[0] * len(digests),
+                measured=[FACTS] * len(digests),
+            )
+
+    return write
+
+
+def copy_shards(output: Path, _: argparse.Namespace) -> Work:
+    """Copy the bytes of all shards into one file that lasts: the least that a merge must do."""
+
+    def copy() -> None:
+        with tempfile.TemporaryFile(dir=output.parent) as target:
+            for path in shard_paths(parts_folder(output)):
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, target, 8 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+
+    return copy
+
+
+def merge(output: Path, chosen: argparse.Namespace, *, relabelled: int = 0) -> Work:
+    """Do what stage one does when all rows exist: look them up, and write the cache."""
+    order = np.arange(chosen.rows, dtype=np.uint32)
+    if chosen.order == "shuffled":
+        np.random.default_rng(1).shuffle(order)
+    digests = np.concatenate(list(draw_digests(chosen.rows)))
+    keys = row_keys(digests, np.zeros(chosen.rows, np.int16))
+    del digests
+    keys = keys[order]
+    labels = (order % len(CLASSES)).astype(np.int16)
+    labels[:relabelled] = (labels[:relabelled] + 1) % len(CLASSES)
+    columns = {name: write_texts(order, *how) for name, how in TEXTS.items()}
+    spec = describe(chosen)
+
+    def work() -> None:
+        with ExitStack() as stack:
+            found = Output(output, stack, overwrite=False)
+            found.check_spec(spec)
+            found.index(spec, None).close()
+            found.check_dropped(keys)
+            found.merge(
+                keys,
+                spec=spec,
+                augmentation=None,
+                columns={"label": labels, **columns},
+                attributes={"class_names": CLASSES, "rejected": []},
+                provenance={},
+                alone=True,
+            )
+
+    return work
+
+
+def relabel(output: Path, chosen: argparse.Namespace) -> Work:
+    """Change one label: the cache is written anew from itself."""
+    return merge(output, chosen, relabelled=1)
+
+
+def reading(look: Callable[[FeatureCache], object]) -> Callable[..., Work]:
+    """Open the cache, without comparing its bytes, and look at a part of it."""
+
+    def prepare(output: Path, _: argparse.Namespace) -> Work:
+        def read() -> None:
+            with FeatureCache.open(output, verify="off") as cache:
+                look(cache)
+
+        return read
+
+    return prepare
+
+
+def read_random_rows(cache: FeatureCache) -> np.ndarray:
+    """Read the features of 10,000 rows anywhere."""
+    return cache.X[np.random.default_rng(2).integers(len(cache), size=10_000)]
+
+
+def describe(chosen: argparse.Namespace) -> FeatureSpec:
+    """Say what the noise means."""
+    base = {"backbone": "vgg16", "layer": "block5_pool", "weights_sha256": "0" * 64}
+    return FeatureSpec(n_features=chosen.dimensions, **base)
+
+
+def draw_digests(rows: int) -> Iterator[np.ndarray]:
+    """Draw what stands for the digests of the files, a shard at a time."""
+    noise = np.random.default_rng(3)
+    for start in range(0, rows, CHUNK_ROWS):
+        yield noise.integers(256, size=(min(CHUNK_ROWS, rows - start), 32), dtype=np.uint8)
+
+
+def write_texts(order: np.ndarray, text: bytes, repeats: int) -> np.ndarray:
+    """Write a column of texts, numbered where they differ."""
+    column = np.full(len(order), text % 0 if repeats else text)
+    for start in range(0, len(order) * bool(repeats), CHUNK_ROWS):
+        numbers = order[start : start + CHUNK_ROWS] // repeats
+        column[start : start + CHUNK_ROWS] = [text % number for number in numbers.tolist()]
+    return column
+
+
+STEPS = {
+    "write the shards": write_shards,
+    "copy the shards": copy_shards,
+    "merge": merge,
+    "open, verified": lambda output, _: lambda: FeatureCache.open(output).close(),
+    "open, not verified": reading(len),
+    "stream the features": reading(lambda cache: sum(map(len, cache.X.blocks()))),
+    "labels and splits": reading(lambda cache: cache.y[cache.mask("train")]),
+    "groups as texts": reading(lambda cache: cache.groups),
+    "paths as texts": reading(lambda cache: cache.paths),
+    "10,000 random rows": reading(read_random_rows),
+    "change one label": relabel,
+    "change nothing": relabel,
+}
 
 if __name__ == "__main__":
     main()

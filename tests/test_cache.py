@@ -164,6 +164,17 @@ class TestProperties:
         assert getattr(cache, name).tolist() == COLUMNS[column]
         assert getattr(cache, name).dtype.kind == "U"
 
+    def test_texts_of_ascii_alone_are_decoded_as_others(self, change):
+        values = np.array([b"a", b"bc", b"", b"d", b"e", b"f"], h5py.string_dtype("utf-8", 2))
+        with FeatureCache.open(change(replace_dataset("group", values))) as cache:
+            assert cache.groups.tolist() == ["a", "bc", "", "d", "e", "f"]
+            assert cache.groups.dtype.kind == "U"
+
+    def test_texts_are_decoded_block_by_block(self, example, monkeypatch):
+        monkeypatch.setattr("brainfeat.cache._TEXT_ROWS", 2)
+        with FeatureCache.open(example) as cache:
+            assert cache.paths.tolist() == COLUMNS["path"]
+
     def test_identity(self, cache):
         assert [bytes(row) for row in cache.sha256] == digests(COLUMNS["path"])
         assert cache.view.tolist() == VIEWS
@@ -773,7 +784,7 @@ class TestMerge:
 
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
-    monkeypatch.setattr("brainfeat.merging._GATHER_ROWS", 1000)
+    monkeypatch.setattr("brainfeat.index._BLOCK_ROWS", 1000)
     monkeypatch.setattr("brainfeat.storage._READ_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]

@@ -195,13 +195,26 @@ def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     assert all(re.search(r": \w+ [\d.]+ ms, \w+ [\d.]+ ms", line) for line in lines)
 
 
+@pytest.mark.parametrize("order", ["table", "shuffled"])
+def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str) -> None:
+    words = ["--rows", "2500", "--dimensions", "4", "--order", order, "--folder", str(tmp_path)]
+    printed = run_alone("benchmark_merge", *words)
+    rows = re.findall(r"^([\w ,]+?) +([\d.]+) +([\d,]+) +([\d.]+|nan)$", printed, re.MULTILINE)
+    names = [name for name, *_ in rows]
+    assert names[:3] == ["write the shards", "copy the shards", "merge"]
+    assert names[-2:] == ["change one label", "change nothing"]
+    assert rows[1][3] == "1.00"
+    assert not list(tmp_path.iterdir())
+
+
 # The peers are five libraries, each called as its users would, and a run that is fair to them; the
-# other two have a line for each thing that docs/benchmarks.md compares.
+# others have a line or more for each thing that docs/benchmarks.md compares.
 LONGER = {
     "benchmark_peers": 300,
     "peers": 300,
     "benchmark_rewriting": 100,
     "benchmark_tried": 130,
+    "benchmark_merge": 210,
 }
 
 
