@@ -129,6 +129,37 @@ class HeadBundle:
     training: dict[str, Any]
     probe: NDArray[np.float32]
 
+    def scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Give the scores whose softmax, divided by `temperature`, are the probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features of this bundle's spec.
+
+        Returns
+        -------
+        ndarray of shape (n, k), float64
+            Columns are in the order of `class_names`.
+
+        Raises
+        ------
+        BundleError
+            X has another shape, or a value that is not finite.
+        """
+        from brainfeat.heads import head_scores
+
+        features = np.asarray(X, np.float32)
+        if features.ndim != 2 or features.shape[1] != self.spec.n_features:
+            raise BundleError(
+                f"features of shape {features.shape}; this head takes (n, {self.spec.n_features})"
+            )
+        if not np.isfinite(features).all():
+            raise BundleError("the features hold values that are not finite")
+        if not len(features):
+            return np.empty((0, len(self.class_names)))
+        return head_scores(self.estimator, features)
+
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Give the probability of each class.
 
@@ -147,18 +178,7 @@ class HeadBundle:
         BundleError
             X has another shape, or a value that is not finite.
         """
-        from brainfeat.heads import head_scores
-
-        features = np.asarray(X, np.float32)
-        if features.ndim != 2 or features.shape[1] != self.spec.n_features:
-            raise BundleError(
-                f"features of shape {features.shape}; this head takes (n, {self.spec.n_features})"
-            )
-        if not np.isfinite(features).all():
-            raise BundleError("the features hold values that are not finite")
-        if not len(features):
-            return np.empty((0, len(self.class_names)))
-        return softmax(head_scores(self.estimator, features), temperature=self.temperature)
+        return softmax(self.scores(X), temperature=self.temperature)
 
     def predict(self, X: ArrayLike) -> NDArray[np.str_]:
         """Give the name of the most probable class of each row of X, (n,)."""

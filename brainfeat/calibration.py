@@ -1,7 +1,12 @@
 """Temperature scaling: one number that makes scores into probabilities one can believe."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+# Bins of equal width, as in Guo et al. 2017, arXiv:1706.04599, §4.
+N_BINS = 15
 
 # A temperature outside this range would say that the scores carry no order at all.
 _LOG_RANGE = (-6.0, 6.0)
@@ -79,3 +84,59 @@ def fit_temperature(
 
     found = minimize_scalar(log_loss, bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))
+
+
+def reliability(
+    y: NDArray[np.integer], probabilities: NDArray[np.float64], *, n_bins: int = N_BINS
+) -> dict[str, Any]:
+    """Compare how sure a head is with how often it is right.
+
+    Images are put into bins of equal width by the probability of the class that they are called.
+    The expected calibration error is the mean over images of the distance between the share of a
+    bin that is right and its mean probability (Naeini et al. 2015; Guo et al. 2017, §2).
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,), int
+        Index of the true class of each image.
+    probabilities : ndarray of shape (n, k), float64
+        Rows sum to 1.
+    n_bins : int
+
+    Returns
+    -------
+    dict
+        ``ece``; ``log_loss`` and ``brier`` as :class:`brainfeat.figures.Evaluation` defines them;
+        ``bins``: a list of those that have images, each with its ends ``low`` and ``high``, number
+        of images ``n``, mean probability ``confidence`` and share ``accuracy``.
+
+    Examples
+    --------
+    >>> found = reliability(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]]))
+    >>> round(found["ece"], 6), [entry["n"] for entry in found["bins"]]
+    (0.3, [2])
+    """
+    from sklearn import metrics
+
+    called, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.searchsorted(edges[1:-1], confidence)
+    n = np.bincount(bins, minlength=n_bins)
+    sure = np.bincount(bins, weights=confidence, minlength=n_bins)
+    right = np.bincount(bins, weights=called == y, minlength=n_bins)
+    classes = np.arange(probabilities.shape[1])
+    return {
+        "ece": float(abs(sure - right).sum() / len(y)),
+        "log_loss": float(metrics.log_loss(y, probabilities, labels=classes)),
+        "brier": float(metrics.brier_score_loss(y, probabilities, labels=classes)),
+        "bins": [
+            {
+                "low": float(edges[place]),
+                "high": float(edges[place + 1]),
+                "n": int(n[place]),
+                "confidence": float(sure[place] / n[place]),
+                "accuracy": float(right[place] / n[place]),
+            }
+            for place in np.flatnonzero(n)
+        ],
+    }

@@ -1,137 +1,32 @@
-"""What a head is worth on labelled rows: head and cache in, frozen numbers out."""
+"""What a head is worth on a split of a cache: on all images, and without copies of seen ones."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from brainfeat.errors import BundleError, CacheError, TableError
+from brainfeat.calibration import reliability, softmax
+from brainfeat.figures import Evaluation, Interval, Predictions, Subset, measure
+from brainfeat.subsets import Copies, find_copies, match_classes, read_column, select_images
+from brainfeat.uncertainty import (
+    CONFIDENCE,
+    MIN_GROUPS,
+    N_RESAMPLES,
+    Intervals,
+    check_prevalence,
+    count_by_group,
+    find_intervals,
+    predictive_values,
+    score_overall,
+)
 
 if TYPE_CHECKING:
     from brainfeat.bundle import HeadBundle
     from brainfeat.cache import FeatureCache
-
-# What rows of probabilities may miss 1 by: float32 softmaxes of many classes stay far below it.
-_SUM_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """Scores of one class against the rest.
-
-    Attributes
-    ----------
-    name : str
-        The class.
-    precision : float or None
-        Share of the images called this class that are of it; None if no image was called so.
-    recall : float or None
-        Share of the images of this class that were called so; None if there is no image of it.
-    f1 : float or None
-        Harmonic mean of the two; None if there is no image of the class.
-    support : int
-        Number of images of the class.
-    """
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanScores:
-    """Means over the classes that have images; an undefined precision counts as 0.
-
-    Attributes
-    ----------
-    precision, recall, f1 : float
-        Mean of the classes' scores.
-    """
-
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How well probabilities fit the true classes of n images.
-
-    An image is called the class of its highest probability, the first one of equals. Figures that
-    are not defined for the images at hand are None.
-
-    Attributes
-    ----------
-    n : int
-        Number of images.
-    class_names : tuple of str
-        The k classes, in the order of `per_class` and `confusion_matrix`.
-    accuracy : float
-        Share of the images that were called what they are.
-    balanced_accuracy : float
-        Mean recall of the classes that have images.
-    per_class : tuple of ClassScores
-        Precision, recall, F1 and support of each class.
-    macro, weighted : MeanScores
-        Means over the classes that have images, each class counting once or by its support.
-    confusion_matrix : tuple of tuple of int, (k, k)
-        Numbers of images; rows are true classes, columns what they were called.
-    roc_auc : float or None
-        Area under the ROC curve of one class against the rest, mean over the classes that have
-        images. None if all images are of one class.
-    log_loss : float
-        Mean of -ln(probability of the true class); a probability of 0 counts as 2.2e-16.
-    brier : float
-        Mean squared distance of the probabilities from certainty of the true class, summed over the
-        classes: 0 to 2. With two classes half of that, 0 to 1, as is the custom and scikit-learn's
-        default.
-    mcc : float or None
-        Matthews correlation coefficient (Gorodkin's R_K beyond two classes); 0 if all images were
-        called the same. None if all images are of one class.
-    """
-
-    n: int
-    class_names: tuple[str, ...]
-    accuracy: float
-    balanced_accuracy: float
-    per_class: tuple[ClassScores, ...]
-    macro: MeanScores
-    weighted: MeanScores
-    confusion_matrix: tuple[tuple[int, ...], ...]
-    roc_auc: float | None
-    log_loss: float
-    brier: float
-    mcc: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the figures as plain lists, dictionaries and numbers, which JSON can hold.
-
-        Returns
-        -------
-        dict
-            The attributes by name; ``per_class`` is a dictionary by class name. Undefined figures
-            are None.
-
-        Examples
-        --------
-        >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
-        >>> evaluation.to_dict()["per_class"]["glioma"]
-        {'precision': 1.0, 'recall': 1.0, 'f1': 1.0, 'support': 1}
-        """
-        fields = asdict(self)
-        scores = {entry.pop("name"): entry for entry in fields["per_class"]}
-        return {
-            **fields,
-            "class_names": list(self.class_names),
-            "per_class": scores,
-            "confusion_matrix": [list(row) for row in self.confusion_matrix],
-        }
 
 
 def evaluate(
@@ -139,11 +34,21 @@ def evaluate(
     cache: "FeatureCache | str | os.PathLike[str]",
     *,
     split: str = "test",
+    threshold: float | None = None,
+    by: Any = None,
+    prevalence: Mapping[str, float] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    random_state: int = 0,
 ) -> Evaluation:
     """Measure a head on the images of one split of a feature cache.
 
     Augmented views and unlabelled images take no part. Classes are matched by name, so that the
     cache and the bundle may order them differently.
+
+    The figures are also given without the images of which the head has seen an identical file, and
+    without those of which it has seen a near duplicate: what it is worth on images that are new to
+    it. Intervals of 95 % are percentiles of a bootstrap over groups: those of the table, or else
+    clusters of near duplicates. There are none where a class has images of fewer than ten groups.
 
     Parameters
     ----------
@@ -154,6 +59,18 @@ def evaluate(
     split : {"test", "val", "train", "all"}
         Which images; ``"all"`` takes every labelled one. Where the table has no splits, ``"test"``
         and ``"val"`` are the images that the fit of this head held out.
+    threshold : float or None
+        Least similarity of near duplicates, as in :func:`brainfeat.audit`. None takes its default,
+        and looks for them among up to 50,000 images.
+    by : str, array-like of shape (rows of the cache,), or None
+        A column by whose values the images are told apart, ``"source"``, ``"group"``, ``"split"``,
+        ``"width"``, ``"height"`` or ``"channels"``; or its values.
+    prevalence : mapping of str to float, or None
+        How common a class is among the people that are looked at, for its predictive values.
+    n_resamples : int
+        Of the bootstrap, at least 1,000.
+    random_state : int
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -168,11 +85,26 @@ def evaluate(
         If no labelled image is in the split.
     BundleError
         If images are of a class that the head does not know.
+    ParameterError
+        If one of the other arguments is out of range.
 
     Examples
     --------
-    >>> evaluate("svm.h5", "mri.h5", split="test").accuracy  # doctest: +SKIP
-    0.978
+    >>> from tempfile import TemporaryDirectory
+    >>> from brainfeat import extract, fit_head, read_table
+    >>> from brainfeat.phantoms import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     table = read_table(write_phantoms(f"{folder}/slices", patients_per_class=6, size=48))
+    ...     result = extract(
+    ...         table,
+    ...         f"{folder}/features.h5",
+    ...         backbone="mobilenet-0.75",
+    ...         weights="random",
+    ...         input_size=32,
+    ...     )
+    ...     evaluation = evaluate(fit_head(result.output, head="knn"), result.output)
+    >>> evaluation.subsets["without_identical"].n == evaluation.n
+    True
     """
     with ExitStack() as stack:
         if isinstance(bundle, str | os.PathLike):
@@ -184,212 +116,130 @@ def evaluate(
 
             cache = stack.enter_context(FeatureCache.open(cache))
         bundle.check_spec(cache.spec)
-        mask = _select(bundle, cache, split)
-        if not mask.any():
-            raise CacheError(_explain_no_rows(cache, split))
-        y = _match_classes(cache.y[mask], cache.class_names, bundle.class_names)
-        probabilities = bundle.predict_proba(cache.X[mask])
-    return measure(y, probabilities, class_names=bundle.class_names)
-
-
-def _select(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> npt.NDArray[np.bool_]:
-    """Mark the images of a split: the table's, or else those that the head's fit held out."""
-    labelled = cache.mask()
-    if split == "all":
-        return labelled
-    held_out = (bundle.training.get("held_out") or {}).get(split)
-    if held_out is None or cache.splits[labelled].any():
-        return cache.mask(split)
-    rows = np.flatnonzero(labelled)
-    chosen = np.zeros_like(labelled)
-    found = rows[np.isin(cache.image_ids(rows), held_out)]
-    if 0 < len(found) < len(held_out):
-        raise CacheError(
-            f"the cache has {len(found)} of the {len(held_out)} images that this head held out as "
-            f"{split!r}: files were renamed or removed; fit the head anew"
-        )
-    chosen[found] = True
-    return chosen
-
-
-def measure(
-    y: npt.ArrayLike, probabilities: npt.ArrayLike, *, class_names: Sequence[str]
-) -> Evaluation:
-    """Measure probabilities against the true classes.
-
-    Parameters
-    ----------
-    y : array-like of int, shape (n,)
-        True class of each image, an index into `class_names`.
-    probabilities : array-like of float, shape (n, k)
-        Probability of each class; rows sum to 1 (to 1e-4, and are then scaled to do so exactly).
-    class_names : sequence of str
-        The k classes, two or more. Not every one needs to be in `y`.
-
-    Returns
-    -------
-    Evaluation
-        The figures; :class:`Evaluation` defines each.
-
-    Raises
-    ------
-    TableError
-        If `y` is empty, holds other values than indices of classes, or `class_names` are fewer than
-        two or not distinct.
-    BundleError
-        If `probabilities` have another shape, are negative or not finite, or do not sum to 1.
-
-    Examples
-    --------
-    >>> evaluation = measure(
-    ...     [0, 0, 1, 1],
-    ...     [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]],
-    ...     class_names=["none", "glioma"],
-    ... )
-    >>> evaluation.accuracy, evaluation.confusion_matrix
-    (0.75, ((1, 1), (0, 2)))
-    """
-    from sklearn import metrics
-
-    names = _check_class_names(class_names)
-    labels = _check_labels(y, len(names))
-    p = _check_probabilities(probabilities, (labels.size, len(names)))
-    called = p.argmax(axis=1)
-    classes = np.arange(len(names))
-    present = np.unique(labels)
-    macro = _average_scores(labels, called, present, "macro")
-    matrix = metrics.confusion_matrix(labels, called, labels=classes)
-    several = present.size > 1
-    return Evaluation(
-        n=labels.size,
-        class_names=names,
-        accuracy=float(metrics.accuracy_score(labels, called)),
-        balanced_accuracy=macro.recall,
-        per_class=_score_classes(labels, called, names),
-        macro=macro,
-        weighted=_average_scores(labels, called, present, "weighted"),
-        confusion_matrix=tuple(tuple(row) for row in matrix.tolist()),
-        roc_auc=_average_roc_auc(labels, p, present) if several else None,
-        log_loss=float(metrics.log_loss(labels, p, labels=classes)),
-        brier=float(metrics.brier_score_loss(labels, p, labels=classes)),
-        mcc=float(metrics.matthews_corrcoef(labels, called)) if several else None,
+        rows = select_images(bundle, cache, split)
+        y = match_classes(cache.y[rows], cache.class_names, bundle.class_names)
+        shares = check_prevalence(prevalence, bundle.class_names)
+        values = None if by is None else read_column(cache, by)[rows]
+        scores = bundle.scores(cache.X[rows])
+        copies = find_copies(bundle, cache, rows, threshold=threshold)
+    judge = _Judge(
+        Predictions(
+            rows=rows,
+            y=y,
+            probabilities=softmax(scores, temperature=bundle.temperature),
+            groups=copies.groups,
+            identical=copies.identical,
+            near=copies.near,
+        ),
+        class_names=bundle.class_names,
+        n_resamples=n_resamples,
+        random_state=random_state,
+    )
+    found = judge.find_intervals()
+    measured = measure(y, judge.predictions.probabilities, class_names=bundle.class_names)
+    return replace(
+        measured,
+        per_class=tuple(
+            replace(entry, intervals=found.by_class[label] if found.by_class else None)
+            for label, entry in enumerate(measured.per_class)
+        ),
+        split=split,
+        subsets=dict(_judge_subsets(judge, copies, found)),
+        bootstrap={
+            "method": "percentile",
+            "confidence": CONFIDENCE,
+            "n_resamples": n_resamples,
+            "random_state": random_state,
+        },
+        by={} if values is None else dict(_judge_parts(judge, values)),
+        prevalence=_predict_values(measured, shares),
+        calibration={
+            "temperature": bundle.temperature,
+            "before": reliability(y, softmax(scores)),
+            "after": reliability(y, judge.predictions.probabilities),
+        },
+        predictions=judge.predictions,
     )
 
 
-def _check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(class_names)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise TableError(f"class_names must be two or more distinct names, got {list(names)}")
-    return names
+class _Judge:
+    """Predictions, and how figures of some of them are found."""
 
+    def __init__(
+        self,
+        predictions: Predictions,
+        *,
+        class_names: tuple[str, ...],
+        n_resamples: int,
+        random_state: int,
+    ) -> None:
+        self.predictions = predictions
+        self._class_names = class_names
+        self._options = {"n_resamples": n_resamples, "random_state": random_state}
 
-def _check_labels(y: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.intp]:
-    labels = np.asarray(y)
-    if labels.ndim != 1 or labels.size == 0:
-        raise TableError(f"y must be a non-empty array of shape (n,), got shape {labels.shape}")
-    if labels.dtype.kind not in "iu":
-        raise TableError(f"y must hold class indices (int), got dtype {labels.dtype}")
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise TableError(
-            f"y must hold indices of the {n_classes} classes, 0 to {n_classes - 1}, "
-            f"got {labels.min()} to {labels.max()}: leave unlabelled rows out"
+    def find_intervals(
+        self, chosen: NDArray[np.bool_] | None = None, *, each_class: bool = True
+    ) -> Intervals:
+        """Find the intervals of the chosen images, or of all."""
+        kept = slice(None) if chosen is None else chosen
+        return find_intervals(
+            self.predictions.y[kept],
+            self.predictions.probabilities[kept],
+            groups=self.predictions.groups[kept],
+            class_names=self._class_names,
+            each_class=each_class,
+            **self._options,
         )
-    return labels.astype(np.intp)
 
-
-def _check_probabilities(
-    probabilities: npt.ArrayLike, shape: tuple[int, int]
-) -> npt.NDArray[np.float64]:
-    p = np.asarray(probabilities, dtype=np.float64)
-    if p.shape != shape:
-        raise BundleError(
-            f"probabilities must have shape {shape}, one row an image and one column a class, "
-            f"got {p.shape}"
+    def describe(self, chosen: NDArray[np.bool_], found: Intervals | None = None) -> Subset:
+        """Give the figures of the chosen images."""
+        y = self.predictions.y[chosen]
+        found = found or self.find_intervals(chosen, each_class=False)
+        if not len(y):
+            return Subset(n=0, n_groups=0, reason="there are no images")
+        called = self.predictions.probabilities[chosen].argmax(axis=1)
+        together = np.zeros(len(y), np.intp)
+        k = len(self._class_names)
+        counts = count_by_group(y, called, together, k).reshape(1, k, k)
+        figures = {name: float(values[0]) for name, values in score_overall(counts).items()}
+        intervals: Mapping[str, Interval] | None = found.overall
+        return Subset(
+            n=len(y), n_groups=found.n_groups, **figures, intervals=intervals, reason=found.reason
         )
-    if not np.isfinite(p).all():
-        raise BundleError("probabilities hold values that are not finite: check the head's inputs")
-    if p.min() < 0:
-        raise BundleError(f"probabilities must not be negative, got {p.min():.6g}: apply a softmax")
-    sums = p.sum(axis=1, keepdims=True)
-    worst = float(sums[abs(sums - 1).argmax(), 0])
-    if abs(worst - 1) > _SUM_TOLERANCE:
-        raise BundleError(f"each row of probabilities must sum to 1, got {worst:.6g}")
-    scaled: npt.NDArray[np.float64] = p / sums
-    return scaled
 
 
-def _score_classes(
-    labels: npt.NDArray[np.intp], called: npt.NDArray[np.intp], names: tuple[str, ...]
-) -> tuple[ClassScores, ...]:
-    from sklearn.metrics import precision_recall_fscore_support
+def _judge_subsets(judge: _Judge, copies: Copies, found: Intervals) -> Iterator[tuple[str, Subset]]:
+    everything = np.ones(len(copies.identical), np.bool_)
+    yield "all", judge.describe(everything, found)
+    yield "without_identical", judge.describe(~copies.identical)
+    if copies.near is None:
+        yield "without_near", Subset(n=0, n_groups=0, reason=copies.reason)
+    else:
+        yield "without_near", judge.describe(~copies.near)
 
-    columns = precision_recall_fscore_support(
-        labels, called, labels=np.arange(len(names)), zero_division=np.nan
-    )
-    return tuple(
-        ClassScores(
-            name=name,
-            precision=None if np.isnan(precision) else float(precision),
-            recall=float(recall) if support else None,
-            f1=float(f1) if support else None,
-            support=int(support),
+
+def _judge_parts(judge: _Judge, values: NDArray[np.str_]) -> Iterator[tuple[str, Subset]]:
+    for value in np.unique(values):
+        chosen = values == value
+        n_groups = len(np.unique(judge.predictions.groups[chosen]))
+        if n_groups < MIN_GROUPS:
+            reason = f"too few to judge: {n_groups} of {MIN_GROUPS} groups that are needed"
+            yield str(value), Subset(n=int(chosen.sum()), n_groups=n_groups, reason=reason)
+        else:
+            yield str(value), judge.describe(chosen)
+
+
+def _predict_values(
+    measured: Evaluation, shares: Mapping[str, float]
+) -> dict[str, dict[str, float | None]]:
+    scores = {entry.name: entry for entry in measured.per_class}
+    values = {}
+    for name, share in shares.items():
+        sensitivity, specificity = scores[name].recall, scores[name].specificity
+        ppv, npv = (
+            (None, None)
+            if sensitivity is None or specificity is None
+            else predictive_values(sensitivity, specificity, share)
         )
-        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
-    )
-
-
-def _average_scores(
-    labels: npt.NDArray[np.intp],
-    called: npt.NDArray[np.intp],
-    present: npt.NDArray[np.intp],
-    average: str,
-) -> MeanScores:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    # Leaving an undefined precision out would reward a head for never naming a hard class.
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, called, labels=present, average=average, zero_division=0
-    )
-    return MeanScores(precision=float(precision), recall=float(recall), f1=float(f1))
-
-
-def _average_roc_auc(
-    labels: npt.NDArray[np.intp], p: npt.NDArray[np.float64], present: npt.NDArray[np.intp]
-) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    # Class by class: scikit-learn's multi_class="ovr" gives NaN where a class has no image.
-    return float(np.mean([roc_auc_score(labels == label, p[:, label]) for label in present]))
-
-
-def _match_classes(
-    y: npt.NDArray[np.integer], cache_names: Sequence[str], bundle_names: Sequence[str]
-) -> npt.NDArray[np.intp]:
-    """Translate indices into the cache's classes to indices into the bundle's, by name."""
-    known = {name: index for index, name in enumerate(bundle_names)}
-    unknown = [cache_names[label] for label in np.unique(y) if cache_names[label] not in known]
-    if unknown:
-        raise BundleError(
-            f"the head does not know the class {', '.join(map(repr, unknown))} of these images, "
-            f"only {', '.join(map(repr, bundle_names))}: fit a head on a cache that has it"
-        )
-    index = np.array([known.get(name, -1) for name in cache_names], dtype=np.intp)
-    matched: npt.NDArray[np.intp] = index[y]
-    return matched
-
-
-def _explain_no_rows(cache: "FeatureCache", split: str) -> str:
-    names, counts = np.unique(cache.splits[cache.mask(None)], return_counts=True)
-    found = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if name]
-    if not counts.size:
-        return "the cache has no labelled images: extract a table with labels"
-    if not found:
-        return (
-            f"the cache has no splits, and this head held no images of it out as {split!r}: "
-            "pass split 'all' where the head has seen none of them, or extract a table that has a "
-            "split column"
-        )
-    return (
-        f"the cache has no labelled images in split {split!r}: pass one it has, "
-        f"{', '.join(found)}, or 'all'"
-    )
+        values[name] = {"prevalence": share, "ppv": ppv, "npv": npv}
+    return values

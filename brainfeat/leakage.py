@@ -207,11 +207,15 @@ class Overlap:
         Whether one of the others is in the same cluster of near duplicates.
     clusters : ndarray of shape (m,), int
         Cluster of each of the images.
+    chain : str or None
+        What is said where one cluster has so many of all images that chains have joined what is not
+        alike.
     """
 
     identical: NDArray[np.bool_]
     near: NDArray[np.bool_]
     clusters: Labels
+    chain: str | None
 
 
 def find_overlap(
@@ -237,10 +241,12 @@ def find_overlap(
     same = label_identical(cache.sha256[both])
     clusters = join_labels(same, label_near(_Selection(cache, both), threshold=threshold))
     m = len(rows)
+    sizes = np.bincount(clusters[np.unique(both, return_index=True)[1]])
     return Overlap(
         identical=np.isin(same[:m], same[m:]),
         near=np.isin(clusters[:m], clusters[m:]),
         clusters=clusters[:m],
+        chain=_explain_chain(int(sizes.max()), int(sizes.sum()), threshold),
     )
 
 
@@ -323,7 +329,7 @@ def _look(images: _Images, *, threshold: float | None) -> dict[str, Any]:
             "images": copies["files"],
             "largest": int(sizes[0]),
             "sizes": sizes[: max(1, min(5, copies["groups"]))].tolist(),
-            "chained": bool(sizes[0] > max(_CHAINED_IMAGES, _CHAINED_SHARE * len(rows))),
+            "chained": _explain_chain(int(sizes[0]), len(rows), threshold) is not None,
             "cross_split_clusters": copies["cross_split_groups"],
             "test_files": copies["test_files"],
         }
@@ -339,6 +345,15 @@ def _look(images: _Images, *, threshold: float | None) -> dict[str, Any]:
         "label_conflicts": tuple(_find_conflicts(images, same, clusters)),
         "clusters": every,
     }
+
+
+def _explain_chain(largest: int, images: int, threshold: float) -> str | None:
+    if largest <= max(_CHAINED_IMAGES, _CHAINED_SHARE * images):
+        return None
+    return (
+        f"near duplicates cannot be told apart at {threshold}: one chain joins {largest:,} of "
+        f"{images:,} images; pass a higher threshold"
+    )
 
 
 def _count_copies(labels: Labels, splits: NDArray[np.str_]) -> dict[str, int]:
@@ -390,11 +405,8 @@ def _find(audit: Audit) -> Iterator[str]:
             f"identical files are in several splits: {_count(groups, 'group')}, "
             f"{_count(identical['test_files'], 'test image')} with a copy in train"
         )
-    if near and near["chained"]:
-        yield (
-            f"near duplicates cannot be told apart at {near['threshold']}: one chain joins "
-            f"{near['largest']:,} of {audit.images:,} images; pass a higher threshold"
-        )
+    if near and (chain := _explain_chain(near["largest"], audit.images, near["threshold"])):
+        yield chain
     elif near and (clusters := near["cross_split_clusters"]):
         yield (
             f"near duplicates are in several splits: {_count(clusters, 'cluster')}, "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.calibration import fit_temperature, softmax
 from brainfeat.errors import BrainfeatError, HeadError
-from brainfeat.evaluation import Evaluation, measure
+from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import needs_validation
 from brainfeat.heads.recipe import MARGIN_HEADS, FittedHead, HeadRecipe, Rows
 from brainfeat.parts import LabelledRows, take_val

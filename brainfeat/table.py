@@ -308,6 +308,40 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return [row for row, _ in entries.values()]
 
 
+def read_column(path: str | os.PathLike[str], name: str) -> dict[str, str]:
+    """Read one column of a CSV file, such as one that no other command looks at.
+
+    Returns
+    -------
+    dict of str to str
+        The cell of each image, by path.
+
+    Raises
+    ------
+    TableError
+        As in `read_table`; there is no such column, or two cells for one image.
+    """
+    source = Path(path)
+    records = _csv_cells(source)
+    header, _ = next(records, ([], 1))
+    columns = _read_header(header, source)
+    names = [cell.strip().lower() for cell in header]
+    if names.count(name.strip().lower()) != 1:
+        raise TableError(
+            f"{quote(source)} must have one column {quote(name)}; it has {some(names)}."
+        )
+    place = names.index(name.strip().lower())
+    values: dict[str, str] = {}
+    for cells, line in records:
+        row = _read_row(cells, columns, header=header, source=source, line=line)
+        value = cell_text(cells[place])
+        if values.setdefault(row.path, value) != value:
+            raise TableError(
+                f"{quote(source)}, line {line}: {quote(row.path)} has another {name} above it."
+            )
+    return values
+
+
 def _read_csv(source: Path) -> ImageTable:
     entries, skipped = _read_entries(source)
     _check_files(source, entries)
@@ -369,6 +403,15 @@ def _check_files(source: Path, entries: dict[str, tuple[Row, int]]) -> None:
 
 def _csv_rows(source: Path) -> Iterator[tuple[Row, int]]:
     """Give each row of a CSV file with the number of its first line."""
+    records = _csv_cells(source)
+    header, _ = next(records, ([], 1))
+    columns = _read_header(header, source)
+    for cells, line in records:
+        yield _read_row(cells, columns, header=header, source=source, line=line), line
+
+
+def _csv_cells(source: Path) -> Iterator[tuple[list[str], int]]:
+    """Give the cells of the header, then of each row that has some, with their first line."""
     line = 1
 
     def lines(file: TextIO) -> Iterator[str]:
@@ -386,13 +429,9 @@ def _csv_rows(source: Path) -> Iterator[tuple[Row, int]]:
         # utf-8-sig also reads files without a byte order mark.
         with source.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(lines(file), strict=True)
-            header = next(reader, [])
-            columns = _read_header(header, source)
-            line = reader.line_num + 1
-            for cells in reader:
-                if cells:  # an empty line has none
-                    place = f"{quote(source)}, line {line}"
-                    yield _read_row(cells, columns, width=len(header), place=place), line
+            for number, cells in enumerate(reader):
+                if cells or not number:  # an empty line has none
+                    yield cells, line
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise TableError(
@@ -433,10 +472,13 @@ def _read_header(cells: list[str], source: Path) -> dict[str, int]:
     return {name: names.index(name) for name in COLUMNS if name in names}
 
 
-def _read_row(cells: list[str], columns: dict[str, int], *, width: int, place: str) -> Row:
-    if len(cells) != width:
+def _read_row(
+    cells: list[str], columns: dict[str, int], *, header: list[str], source: Path, line: int
+) -> Row:
+    place = f"{quote(source)}, line {line}"
+    if len(cells) != len(header):
         raise TableError(
-            f"{place} has {len(cells)} fields where the header has {width}: put a field that"
+            f"{place} has {len(cells)} fields where the header has {len(header)}: put a field that"
             " contains a comma into quotes."
         )
     values = {name: cell_text(cells[i]) for name, i in columns.items()}

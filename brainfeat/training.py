@@ -12,7 +12,7 @@ from brainfeat import runtime
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
 from brainfeat.errors import HeadError, ParameterError
-from brainfeat.evaluation import Evaluation, measure
+from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.recipe import FittedHead, HeadRecipe, fit_with_val

@@ -36,8 +36,9 @@ class Intervals:
     overall : dict or None
         Low and high end of ``accuracy``, ``balanced_accuracy`` and ``f1_macro``.
     by_class : tuple of dict, or None
-        For each class, low and high end of ``sensitivity``, ``specificity``, ``ppv``, ``npv``,
-        ``f1``, ``roc_auc`` and ``average_precision``; without those that are not defined.
+        Where they were asked for: for each class, low and high end of ``sensitivity``,
+        ``specificity``, ``ppv``, ``npv``, ``f1``, ``roc_auc`` and ``average_precision``; without
+        those that are not defined.
     """
 
     n_groups: int
@@ -52,6 +53,7 @@ def find_intervals(
     *,
     groups: ArrayLike,
     class_names: Sequence[str],
+    each_class: bool = True,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Intervals:
@@ -73,6 +75,8 @@ def find_intervals(
         What an image cannot be drawn without; an image of no group needs a label of its own.
     class_names : sequence of str
         The k classes.
+    each_class : bool
+        Whether the classes get intervals, which takes most of the time.
     n_resamples : int
         At least 1,000.
     random_state : int
@@ -113,24 +117,19 @@ def find_intervals(
     sampled: dict[str, list[Floats]] = {name: [] for name in (*OVERALL, *BY_CLASS)}
     for weights in draw_weights(n_groups, len(labels), n_resamples, random_state):
         matrices = (weights @ counts).reshape(-1, k, k)
-        for name, values in {**score_overall(matrices), **score_classes(matrices)}.items():
+        scores = score_overall(matrices)
+        if each_class:
+            scores |= {**score_classes(matrices), **_rank_classes(rankings, weights)}
+        for name, values in scores.items():
             sampled[name].append(values)
-        ranked = [ranking.score(weights) for ranking in rankings]
-        for place, name in enumerate(("roc_auc", "average_precision")):
-            sampled[name].append(np.stack([scores[place] for scores in ranked], axis=1))
-    whole = {name: np.concatenate(values) for name, values in sampled.items()}
+    whole = {name: np.concatenate(values) for name, values in sampled.items() if values}
     return Intervals(
         n_groups=n_groups,
         reason=None,
         overall={name: _interval(whole[name]) for name in OVERALL},
-        by_class=tuple(
-            {
-                name: _interval(whole[name][:, label])
-                for name in BY_CLASS
-                if np.isfinite(whole[name][:, label]).any()
-            }
-            for label in range(k)
-        ),
+        by_class=tuple(_class_intervals(whole, label) for label in range(k))
+        if each_class
+        else None,
     )
 
 
@@ -272,6 +271,22 @@ class _Ranking:
         steps = (new_found * _divide(found, called, nothing=0.0)).sum(axis=1, keepdims=True)
         auc = _divide(area, positives * negatives)
         return auc[:, 0], _divide(steps, positives)[:, 0]
+
+
+def _rank_classes(rankings: Sequence[_Ranking], weights: Floats) -> dict[str, Floats]:
+    ranked = [ranking.score(weights) for ranking in rankings]
+    names = ("roc_auc", "average_precision")
+    return {
+        name: np.stack([scores[place] for scores in ranked], axis=1)
+        for place, name in enumerate(names)
+    }
+
+
+def _class_intervals(sampled: Mapping[str, Floats], label: int) -> dict[str, Interval]:
+    columns = {name: sampled[name][:, label] for name in BY_CLASS}
+    return {
+        name: _interval(values) for name, values in columns.items() if np.isfinite(values).any()
+    }
 
 
 def _divide(part: Floats, whole: Floats, *, nothing: float = np.nan) -> Floats:

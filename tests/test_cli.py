@@ -280,7 +280,12 @@ class TestEvaluate:
         keys = {"n", "accuracy", "balanced_accuracy", "per_class", "confusion_matrix"}
         assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
         assert document["n"] == 16
-        assert set(document["per_class"]["glioma"]) == {"precision", "recall", "f1", "support"}
+        assert {"precision", "recall", "f1", "support"} <= set(document["per_class"]["glioma"])
+        assert list(document["subsets"]) == ["all", "without_identical", "without_near"]
+        assert set(document["subsets"]["all"]) == {
+            *("n", "n_groups", "accuracy", "balanced_accuracy", "f1_macro"),
+            *("intervals", "reason"),
+        }
 
     def test_it_agrees_with_what_fit_head_stored(self, run: Run, svm: Path, features: Path) -> None:
         from brainfeat import HeadBundle

@@ -1,299 +1,344 @@
-"""Figures against hand computation and scikit-learn; evaluate against small stand-ins."""
+"""evaluate: which images are judged, what is left without copies, and what is said of each part."""
 
-import dataclasses
+import csv
 import json
-import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sklearn import metrics
 
-from brainfeat.errors import BundleError, CacheError, SpecMismatchError, TableError
-from brainfeat.evaluation import ClassScores, evaluate, measure
+from brainfeat import evaluate, fit_head
+from brainfeat.bundle import HeadBundle
+from brainfeat.cache import FeatureCache
+from brainfeat.cli.evaluate import command
+from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
+from brainfeat.report import to_markdown, to_text
+from brainfeat.report.text import count_columns
+from brainfeat.subsets import select_images
 
-NAMES = ("glioma", "meningioma", "notumor")
-
-# Three true classes, four images: one glioma is called meningioma.
-Y = [0, 0, 1, 2]
-P = [[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]
-
-
-@pytest.fixture(scope="module")
-def small():
-    return measure(Y, P, class_names=NAMES)
+IMAGES, WIDTH, TEST = 600, 32, slice(400, 600)
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
-@pytest.fixture(scope="module")
-def random_case():
-    rng = np.random.default_rng(3)
-    y = rng.integers(0, 4, 200)
-    p = rng.dirichlet(np.ones(4), 200) + 0.3 * np.eye(4)[y]
-    return y, p / p.sum(axis=1, keepdims=True)
+def draw(seed=0):
+    """Draw images of four classes, the last 200 for the test; the cosine of no two is above 0.9."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(IMAGES) % 4
+    X = rng.standard_normal((IMAGES, WIDTH)) + 0.4 * rng.standard_normal((4, WIDTH))[y]
+    return X.astype(np.float32), y, np.repeat(["train", "val", "test"], [350, 50, 200])
 
 
-def test_counts_by_hand(small):
-    assert small.n == 4
-    assert small.confusion_matrix == ((1, 1, 0), (0, 1, 0), (0, 0, 1))
-    assert small.accuracy == 0.75
+def name_files():
+    return [f"image-{row:05}.png" for row in range(IMAGES)]
 
 
-def test_class_scores_by_hand(small):
-    glioma, meningioma, notumor = small.per_class
-    assert glioma == ClassScores(
-        name="glioma", precision=1.0, recall=0.5, f1=pytest.approx(2 / 3), support=2
-    )
-    assert (meningioma.precision, meningioma.recall, meningioma.support) == (0.5, 1.0, 1)
-    assert notumor.f1 == 1.0
+@pytest.fixture
+def leaky(make_cache):
+    """A cache of which 20 test images are identical to train images, and 30 more nearly so."""
+    X, y, splits = draw()
+    contents = name_files()
+    for row in range(400, 420):
+        contents[row] = contents[row - 400]
+        X[row] = X[row - 400]
+    X[420:450] = X[20:50] + 0.01
+    return make_cache(X, y, splits=splits, contents=contents)
 
 
-def test_means_by_hand(small):
-    assert small.balanced_accuracy == pytest.approx((0.5 + 1 + 1) / 3)
-    assert small.macro.precision == pytest.approx((1 + 0.5 + 1) / 3)
-    assert small.macro.f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert small.weighted.recall == pytest.approx((2 * 0.5 + 1 + 1) / 4)
+@pytest.fixture
+def bundle(leaky):
+    return fit_head(leaky, head="lda", group_by="none")
 
 
-def test_probability_scores_by_hand(small):
-    assert small.log_loss == pytest.approx(-sum(map(math.log, (0.7, 0.3, 0.8, 0.6))) / 4)
-    squares = (0.3**2 + 0.2**2 + 0.1**2, 0.7**2 + 0.6**2 + 0.1**2, 0.06, 0.4**2 + 0.2**2 + 0.2**2)
-    assert small.brier == pytest.approx(sum(squares) / 4)
-
-
-def test_roc_auc_by_hand():
-    # Of the four pairs of a yes (0.6, 0.8) and a no (0.1, 0.7) one is in the wrong order.
-    yes = np.array([0.1, 0.6, 0.7, 0.8])
-    p = np.column_stack([1 - yes, yes])
-    assert measure([0, 1, 0, 1], p, class_names=["no", "yes"]).roc_auc == 0.75
-
-
-def test_mcc_by_hand(small):
-    # (correct · n - Σ called·true) / √((n² - Σ called²)(n² - Σ true²)), counts 1 2 1 and 2 1 1.
-    assert small.mcc == pytest.approx((3 * 4 - 5) / math.sqrt((16 - 6) * (16 - 6)))
-
-
-def test_figures_are_those_of_scikit_learn(random_case):
-    y, p = random_case
-    called = p.argmax(axis=1)
-    evaluation = measure(y, p, class_names="abcd")
-    report = metrics.classification_report(y, called, target_names=list("abcd"), output_dict=True)
-    for scores in evaluation.per_class:
-        expected = report[scores.name]
-        assert scores.precision == pytest.approx(expected["precision"])
-        assert scores.recall == pytest.approx(expected["recall"])
-        assert scores.f1 == pytest.approx(expected["f1-score"])
-        assert scores.support == expected["support"]
-    assert evaluation.macro.f1 == pytest.approx(report["macro avg"]["f1-score"])
-    assert evaluation.weighted.f1 == pytest.approx(report["weighted avg"]["f1-score"])
-    assert evaluation.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, called))
-    assert evaluation.roc_auc == pytest.approx(metrics.roc_auc_score(y, p, multi_class="ovr"))
-    assert evaluation.brier == pytest.approx(metrics.brier_score_loss(y, p))
-
-
-def test_two_classes_are_one_against_the_other():
-    y, positive = [0, 0, 1, 1], np.array([0.1, 0.6, 0.4, 0.8])
-    evaluation = measure(y, np.column_stack([1 - positive, positive]), class_names=["no", "yes"])
-    assert evaluation.roc_auc == pytest.approx(metrics.roc_auc_score(y, positive))
-    assert evaluation.brier == pytest.approx(metrics.brier_score_loss(y, positive))
-    assert evaluation.mcc == 0.0
-
-
-def test_a_class_without_images_has_no_recall():
-    evaluation = measure([0, 0, 1], P[:3], class_names=NAMES)
-    absent = evaluation.per_class[2]
-    assert (absent.precision, absent.recall, absent.f1, absent.support) == (None, None, None, 0)
-
-
-def test_a_class_without_images_counts_in_no_mean():
-    evaluation = measure([0, 1, 1], [[0.2, 0, 0.8], [0, 1, 0], [0, 1, 0]], class_names=NAMES)
-    assert evaluation.per_class[2].precision == 0.0
-    assert evaluation.balanced_accuracy == evaluation.macro.recall == 0.5
-    assert evaluation.roc_auc == 1.0
-
-
-def test_a_class_never_called_has_no_precision_and_lowers_the_mean():
-    evaluation = measure([0, 1], [[0.9, 0.1], [0.8, 0.2]], class_names=["no", "yes"])
-    assert evaluation.per_class[1].precision is None
-    assert evaluation.per_class[1].f1 == 0.0
-    assert evaluation.macro.precision == 0.25
-    assert evaluation.mcc == 0.0
-
-
-def test_images_of_one_class_have_no_ranking_and_no_correlation():
-    evaluation = measure([1, 1], [[0.1, 0.9], [0.6, 0.4]], class_names=["no", "yes"])
-    assert evaluation.roc_auc is None
-    assert evaluation.mcc is None
-    assert evaluation.accuracy == evaluation.balanced_accuracy == 0.5
-
-
-def test_equal_probabilities_are_called_the_first_class():
-    assert measure([0], [[0.5, 0.5]], class_names=["no", "yes"]).accuracy == 1.0
-
-
-def test_a_probability_of_zero_gives_a_finite_log_loss():
-    evaluation = measure([0], [[0.0, 1.0]], class_names=["no", "yes"])
-    assert evaluation.log_loss == pytest.approx(-math.log(np.finfo(float).eps))
-
-
-def test_single_precision_probabilities_are_accepted(random_case):
-    y, p = random_case
-    single = measure(y, p.astype(np.float32), class_names="abcd")
-    assert single.log_loss == pytest.approx(measure(y, p, class_names="abcd").log_loss, rel=1e-5)
-
-
-def test_an_evaluation_is_frozen(small):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        small.accuracy = 1.0
-
-
-def test_to_dict_has_the_keys_of_the_command_line(small):
-    fields = small.to_dict()
-    assert list(fields["per_class"]) == list(NAMES)
-    assert list(fields["per_class"]["glioma"]) == ["precision", "recall", "f1", "support"]
-    assert set(fields) == {
-        *("n", "class_names", "accuracy", "balanced_accuracy", "per_class", "macro", "weighted"),
-        *("confusion_matrix", "roc_auc", "log_loss", "brier", "mcc"),
+def test_copies_are_left_out(bundle, leaky):
+    subsets = evaluate(bundle, leaky).subsets
+    assert {name: subset.n for name, subset in subsets.items()} == {
+        "all": 200,
+        "without_identical": 180,
+        "without_near": 150,
     }
 
 
-@pytest.mark.parametrize("y", [Y, [0, 0, 0, 0], [0, 0, 1, 1]])
-def test_to_dict_survives_json(y):
-    fields = measure(y, P, class_names=NAMES).to_dict()
-    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
+def test_figures_without_copies_are_those_of_the_images_that_are_left(bundle, leaky):
+    evaluation = evaluate(bundle, leaky)
+    with FeatureCache.open(leaky) as cache:
+        X, y = cache.X[450:600], cache.y[450:600]
+    called = bundle.predict_proba(X).argmax(axis=1)
+    left = evaluation.subsets["without_near"]
+    assert left.accuracy == pytest.approx(metrics.accuracy_score(y, called))
+    assert left.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, called))
+    assert left.f1_macro == pytest.approx(metrics.f1_score(y, called, average="macro"))
+    assert evaluation.subsets["all"].accuracy == evaluation.accuracy
+
+
+def test_each_figure_is_in_its_interval(bundle, leaky):
+    evaluation = evaluate(bundle, leaky)
+    for subset in evaluation.subsets.values():
+        for name, (low, high) in subset.intervals.items():
+            assert low < getattr(subset, name) < high
+    for entry in evaluation.per_class:
+        figures = {
+            "sensitivity": entry.recall,
+            "specificity": entry.specificity,
+            "ppv": entry.precision,
+            "npv": entry.npv,
+            "f1": entry.f1,
+            "roc_auc": entry.roc_auc,
+            "average_precision": entry.average_precision,
+        }
+        assert set(entry.intervals) == set(figures)
+        for name, (low, high) in entry.intervals.items():
+            assert low <= figures[name] <= high
+
+
+def test_an_image_that_the_head_has_seen_is_a_copy_of_itself(bundle, leaky):
+    subsets = evaluate(bundle, leaky, split="train").subsets
+    assert subsets["all"].n == 350
+    assert subsets["without_identical"].n == subsets["without_near"].n == 0
+    assert subsets["without_near"].accuracy is None
+    assert subsets["without_near"].reason == "there are no images"
+
+
+def test_groups_of_the_table_are_drawn_as_one(make_cache):
+    X, y, splits = draw()
+    groups = [f"patient-{row // 8}" for row in range(IMAGES)]
+    path = make_cache(X, y, splits=splits, groups=groups)
+    subset = evaluate(fit_head(path, head="lda"), path).subsets["all"]
+    assert (subset.n, subset.n_groups) == (200, 25)
+
+
+def test_few_groups_of_a_class_give_figures_without_intervals(make_cache):
+    X, y, splits = draw()
+    groups = [f"patient-{row // 40}" for row in range(IMAGES)]
+    path = make_cache(X, y, splits=splits, groups=groups)
+    evaluation = evaluate(fit_head(path, head="lda"), path)
+    assert evaluation.subsets["all"].intervals is None
+    assert "5 groups; an interval needs 10" in evaluation.subsets["all"].reason
+    assert evaluation.subsets["all"].accuracy == evaluation.accuracy
+    assert all(entry.intervals is None for entry in evaluation.per_class)
+    assert "No intervals: class 'glioma' has images of 5 groups" in to_text(evaluation)
+    assert "95 % interval" not in to_text(evaluation)
+    assert json.loads(json.dumps(evaluation.to_dict()))["subsets"]["all"]["intervals"] is None
+
+
+def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
+    X, y, _ = draw()
+    path = make_cache(X, y)
+    bundle = fit_head(path, head="lda")
+    evaluation = evaluate(bundle, path)
+    held = bundle.training["split"]["test"]
+    assert [subset.n for subset in evaluation.subsets.values()] == [held] * 3
+    everything = evaluate(bundle, path, split="all").subsets
+    assert [subset.n for subset in everything.values()] == [IMAGES, held, held]
+
+
+def test_a_head_has_seen_nothing_of_another_cache_without_splits(bundle, make_cache):
+    X, y, _ = draw(seed=1)
+    other = make_cache(X, y, name="other.h5", paths=[f"other-{row}.png" for row in range(IMAGES)])
+    subsets = evaluate(bundle, other, split="all").subsets
+    assert [subset.n for subset in subsets.values()] == [IMAGES] * 3
+
+
+def test_a_chain_is_not_taken_for_copies(make_cache):
+    X, y, splits = draw()
+    X[:] = 0.3 * X + 10 * np.linspace(0, 1, IMAGES)[:, None] * np.ones(WIDTH)
+    path = make_cache(X, y, splits=splits)
+    evaluation = evaluate(fit_head(path, head="lda"), path)
+    left = evaluation.subsets["without_near"]
+    assert (left.n, left.accuracy) == (0, None)
+    assert "one chain joins" in left.reason
+    assert "without near duplicates: no figures: near duplicates cannot be told" in " ".join(
+        to_text(evaluation).split()
+    )
+
+
+def test_near_duplicates_of_many_images_are_looked_for_where_asked(bundle, leaky, monkeypatch):
+    monkeypatch.setattr("brainfeat.leakage.QUICK_LIMIT", 599)
+    left = evaluate(bundle, leaky).subsets["without_near"]
+    assert left.accuracy is None
+    assert "up to 599 images, and these are 600" in left.reason
+    assert evaluate(bundle, leaky, threshold=0.92).subsets["without_near"].n == 150
+
+
+def test_the_threshold_decides_what_is_near(bundle, leaky):
+    assert evaluate(bundle, leaky, threshold=0.99999999).subsets["without_near"].n > 150
+    with pytest.raises(ParameterError, match="threshold"):
+        evaluate(bundle, leaky, threshold=1.5)
+
+
+# Parts, prevalence, calibration
+
+
+def test_parts_by_a_column(make_cache):
+    X, y, splits = draw()
+    sources = np.array(["here"] * 300 + ["there"] * 293 + ["far"] * 7)
+    path = make_cache(X, y, splits=splits, sources=sources)
+    evaluation = evaluate(fit_head(path, head="lda"), path, by="source")
+    assert {value: part.n for value, part in evaluation.by.items()} == {"far": 7, "there": 193}
+    assert evaluation.by["far"].accuracy is None
+    assert "too few to judge: 7 of 10 groups" in evaluation.by["far"].reason
+    there = evaluation.predictions.rows < 593
+    called = evaluation.predictions.probabilities.argmax(axis=1)
+    right = (called == evaluation.predictions.y)[there]
+    assert evaluation.by["there"].accuracy == pytest.approx(right.mean())
+    assert "too few to judge" in to_text(evaluation)
+    assert "| there | 193 |" in to_markdown(evaluation)
+
+
+def test_parts_by_values(bundle, leaky):
+    evaluation = evaluate(bundle, leaky, by=np.arange(IMAGES) // 500)
+    assert {value: part.n for value, part in evaluation.by.items()} == {"0": 100, "1": 100}
+
+
+@pytest.mark.parametrize("by", ["label", "nonsense", [1, 2, 3], np.zeros((IMAGES, 2))])
+def test_what_is_no_column_is_refused(bundle, leaky, by):
+    with pytest.raises(ParameterError, match=r"column|values"):
+        evaluate(bundle, leaky, by=by)
+
+
+def test_predictive_values_at_a_prevalence(bundle, leaky):
+    evaluation = evaluate(bundle, leaky, prevalence={"glioma": 0.01})
+    glioma = evaluation.per_class[0]
+    found = glioma.recall * 0.01
+    alarms = (1 - glioma.specificity) * 0.99
+    assert evaluation.prevalence["glioma"]["ppv"] == pytest.approx(found / (found + alarms))
+    with pytest.raises(ParameterError, match="'cyst'"):
+        evaluate(bundle, leaky, prevalence={"cyst": 0.01})
+
+
+def test_calibration_compares_scores_before_and_after_the_temperature(bundle, leaky):
+    import dataclasses
+
+    warm = evaluate(dataclasses.replace(bundle, temperature=3.0), leaky)
+    plain = evaluate(dataclasses.replace(bundle, temperature=1.0), leaky)
+    assert warm.calibration["temperature"] == 3.0
+    assert warm.calibration["before"] == plain.calibration["after"]
+    assert warm.calibration["after"]["log_loss"] == pytest.approx(warm.log_loss)
+    assert warm.calibration["after"]["brier"] == pytest.approx(warm.brier)
+    assert sum(entry["n"] for entry in warm.calibration["after"]["bins"]) == 200
+
+
+def test_the_seed_decides_the_intervals(bundle, leaky):
+    first, again = (evaluate(bundle, leaky, random_state=1).to_dict() for _ in range(2))
+    assert first == again
+    other = evaluate(bundle, leaky, random_state=2).to_dict()
+    assert other["subsets"]["all"]["intervals"] != first["subsets"]["all"]["intervals"]
+    assert other["accuracy"] == first["accuracy"]
+
+
+# Which images
+
+
+def test_classes_are_matched_by_name(bundle, leaky, make_cache):
+    X, y, splits = draw()
+    turned = make_cache(X, 3 - y, splits=splits, name="turned.h5", class_names=CLASSES[::-1])
+    same = make_cache(X, y, splits=splits, name="same.h5")
+    assert evaluate(bundle, turned).confusion_matrix == evaluate(bundle, same).confusion_matrix
+
+
+def test_augmented_views_and_unlabelled_images_take_no_part(bundle, make_cache):
+    X, y, splits = draw()
+    y[TEST][:7] = -1
+    view = np.zeros(IMAGES, int)
+    view[590:] = 1
+    path = make_cache(X, y, splits=splits, view=view, name="views.h5")
+    assert evaluate(bundle, path).n == 200 - 7 - 10
+
+
+def test_features_of_another_kind_are_refused(bundle, make_cache):
+    X, y, splits = draw()
+    other = make_cache(X, y, splits=splits, name="other.h5", backbone="vgg19")
+    with pytest.raises(SpecMismatchError, match="backbone"):
+        evaluate(bundle, other)
+
+
+def test_a_class_that_the_head_does_not_know_is_named(bundle, make_cache):
+    X, y, splits = draw()
+    other = make_cache(
+        X, y, splits=splits, name="other.h5", class_names=(*CLASSES[:3], "schwannoma")
+    )
+    with pytest.raises(BundleError, match=r"'schwannoma'.*only 'glioma'"):
+        evaluate(bundle, other)
 
 
 @pytest.mark.parametrize(
-    ("y", "message"),
+    ("splits", "labels", "message"),
     [
-        ([], "non-empty"),
-        ([[0], [1]], "shape"),
-        ([0.0, 1.0], "dtype"),
-        ([0, -1], "-1 to 0: leave unlabelled"),
-        ([0, 3], "0 to 2, got 0 to 3"),
+        (["train", "test"], None, r"split 'val': pass one it has, test \(300\), train \(300\)"),
+        (None, None, r"has no splits.*'all'"),
+        (["train", "test"], -1, "no labelled images"),
     ],
 )
-def test_labels_that_are_no_class_indices_are_refused(y, message):
-    with pytest.raises(TableError, match=message):
-        measure(y, P[: len(y)], class_names=NAMES)
-
-
-@pytest.mark.parametrize(
-    ("p", "message"),
-    [
-        ([0.5, 0.5], r"shape \(2, 2\).*got \(2,\)"),
-        ([[0.5, 0.5]], r"got \(1, 2\)"),
-        ([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]], r"got \(2, 3\)"),
-        ([[0.5, 0.5], [math.nan, 0.5]], "not finite"),
-        ([[0.5, 0.5], [-0.5, 1.5]], "negative, got -0.5"),
-        ([[0.5, 0.5], [0.5, 0.6]], "sum to 1, got 1.1"),
-        ([[0.5, 0.5], [0.0, 0.0]], "sum to 1, got 0"),
-    ],
-)
-def test_what_is_no_probability_is_refused(p, message):
-    with pytest.raises(BundleError, match=message):
-        measure([0, 1], p, class_names=["no", "yes"])
-
-
-@pytest.mark.parametrize("names", [["glioma"], ["glioma", "glioma"]])
-def test_class_names_must_tell_classes_apart(names):
-    with pytest.raises(TableError, match="two or more distinct"):
-        measure([0], np.ones((1, len(names))) / len(names), class_names=names)
-
-
-def test_the_module_loads_without_scikit_learn():
-    code = "import sys, brainfeat.evaluation; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-class FakeCache:
-    """Four images and an augmented view; the classes in another order than the bundle's."""
-
-    spec = "spec"
-    class_names = ("notumor", "glioma", "rare")
-
-    def __init__(self, y=(0, 1, 1, -1, 1), splits=("test", "test", "train", "test", "test")):
-        self.y = np.array(y)
-        self.view = np.array([0, 0, 0, 0, 1])
-        self.splits = np.array(splits)
-        self.X = np.array([[0.0], [1.0], [0.0], [1.0], [0.0]], dtype=np.float32)
-        self.closed = False
-
-    def mask(self, split=None):
-        chosen = (self.y >= 0) & (self.view == 0)
-        return chosen if split is None else chosen & (self.splits == split)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.closed = True
-
-
-class FakeBundle:
-    """A head whose feature is the probability of glioma."""
-
-    class_names = ("glioma", "notumor")
-    training: dict[str, object] = {}
-
-    def check_spec(self, spec):
-        if spec != "spec":
-            raise SpecMismatchError("another spec")
-
-    def predict_proba(self, X):
-        return np.column_stack([X[:, 0], 1 - X[:, 0]]).astype(np.float64)
-
-
-def test_evaluate_matches_classes_by_name():
-    evaluation = evaluate(FakeBundle(), FakeCache())
-    assert evaluation.class_names == ("glioma", "notumor")
-    assert evaluation.confusion_matrix == ((1, 0), (0, 1))
-
-
-def test_evaluate_takes_the_labelled_images_of_the_split():
-    assert evaluate(FakeBundle(), FakeCache()).n == 2
-    assert evaluate(FakeBundle(), FakeCache(), split="train").n == 1
-
-
-def test_evaluate_takes_every_labelled_image():
-    assert evaluate(FakeBundle(), FakeCache(), split="all").n == 3
-
-
-def test_evaluate_refuses_features_of_another_kind():
-    cache = FakeCache()
-    cache.spec = "other"
-    with pytest.raises(SpecMismatchError):
-        evaluate(FakeBundle(), cache)
-
-
-def test_evaluate_names_a_class_that_the_head_does_not_know():
-    with pytest.raises(BundleError, match=r"'rare'.*only 'glioma', 'notumor'"):
-        evaluate(FakeBundle(), FakeCache(y=(0, 2, 1, -1, 1)))
-
-
-def test_a_split_without_images_is_refused_with_those_there_are():
-    with pytest.raises(CacheError, match=r"split 'val': pass one it has, test \(2\), train \(1\)"):
-        evaluate(FakeBundle(), FakeCache(), split="val")
-
-
-def test_a_cache_without_splits_is_refused_with_the_remedy():
-    with pytest.raises(CacheError, match=r"has no splits.*'all'"):
-        evaluate(FakeBundle(), FakeCache(splits=("",) * 5))
-
-
-def test_a_cache_without_labels_is_refused():
-    with pytest.raises(CacheError, match="no labelled images"):
-        evaluate(FakeBundle(), FakeCache(y=(-1,) * 5), split="all")
-
-
-def test_evaluate_opens_and_closes_paths(monkeypatch, tmp_path):
-    cache, opened = FakeCache(), []
-    monkeypatch.setattr(
-        "brainfeat.cache.FeatureCache.open", lambda path: opened.append(path) or cache
+def test_a_split_without_images_is_refused_with_the_remedy(
+    bundle, make_cache, splits, labels, message
+):
+    X, y, _ = draw()
+    names = None if splits is None else np.repeat(splits, 300)
+    paths = [f"other-{row}.png" for row in range(IMAGES)]
+    path = make_cache(
+        X, y if labels is None else y * 0 + labels, splits=names, paths=paths, name="other.h5"
     )
-    monkeypatch.setattr(
-        "brainfeat.bundle.HeadBundle.load", lambda path: opened.append(path) or FakeBundle()
+    with (
+        FeatureCache.open(path) as cache,
+        pytest.raises(CacheError, match=message),
+    ):
+        select_images(bundle, cache, "val")
+
+
+# The command
+
+
+@pytest.fixture
+def run(bundle, leaky, tmp_path):
+    """Give a function that runs the command on the head and the cache."""
+    bundle.save(tmp_path / "head.h5")
+
+    def run(*options):
+        return CliRunner().invoke(command, [str(tmp_path / "head.h5"), str(leaky), *options])
+
+    return run
+
+
+def test_the_command_prints_the_three_side_by_side_and_warns(run):
+    result = run()
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    head = next(line for line in lines if line.startswith("test images"))
+    assert head.split("  ")[-1].strip() == "without near duplicates"
+    place = lines.index(head)
+    assert lines[place + 1].split() == ["images", "200", "180", "150"]
+    assert lines[place + 4].split()[:3] == ["95", "%", "interval"]
+    assert max(map(count_columns, lines)) <= 80
+    assert "identical files are in several splits" in result.stderr
+
+
+def test_the_command_takes_prevalences_and_columns_of_a_table(run, tmp_path):
+    with (tmp_path / "more.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split", "Scanner"])
+        splits = draw()[2]
+        for row, name in enumerate(name_files()):
+            writer.writerow([name, "glioma", splits[row], f"{'AB'[row % 2]}"])
+    result = run(
+        *("--table", str(tmp_path / "more.csv"), "--by", "scanner"),
+        *("--prevalence", "glioma=0.02", "--json"),
     )
-    assert evaluate(tmp_path / "head.h5", str(tmp_path / "mri.h5")).n == 2
-    assert opened == [tmp_path / "head.h5", str(tmp_path / "mri.h5")]
-    assert cache.closed
+    document = json.loads(result.stdout)
+    assert {value: part["n"] for value, part in document["by"].items()} == {"A": 100, "B": 100}
+    assert document["prevalence"]["glioma"]["prevalence"] == 0.02
+    missing = run("--table", str(tmp_path / "more.csv"), "--by", "vendor")
+    assert "must have one column 'vendor'" in str(missing.exception)
+
+
+@pytest.mark.parametrize("share", ["glioma", "glioma=", "=0.1", "glioma=often"])
+def test_the_command_refuses_what_is_no_prevalence(run, share):
+    result = run("--prevalence", share)
+    assert result.exit_code == 2
+    assert "is not CLASS=SHARE" in result.stderr
+
+
+def test_paths_are_opened_and_closed(run, leaky, tmp_path):
+    run()
+    evaluation = evaluate(tmp_path / "head.h5", str(leaky))
+    loaded = HeadBundle.load(tmp_path / "head.h5")
+    assert evaluation.to_dict() == evaluate(loaded, leaky).to_dict()

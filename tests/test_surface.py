@@ -25,7 +25,17 @@ OPTIONS = {
     },
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
-    "evaluate": {"--split", "--table", "--markdown", "--verify", "--json"},
+    "evaluate": {
+        "--split",
+        "--table",
+        "--threshold",
+        "--by",
+        "--prevalence",
+        "--random-state",
+        "--markdown",
+        "--verify",
+        "--json",
+    },
     "extract": {
         "--output",
         "--backbone",

@@ -1,11 +1,30 @@
 """``brainfeat evaluate``: what a head is worth on a split."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cli import options
 from brainfeat.storage import Verify
+
+if TYPE_CHECKING:
+    from brainfeat.cache import FeatureCache
+
+
+def _read_shares(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    shares = {}
+    for text in values:
+        name, equals, share = text.rpartition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not CLASS=SHARE, such as glioma=0.01")
+    return shares
 
 
 @click.command("evaluate", short_help="Measure a head on the images of a split.")
@@ -19,6 +38,26 @@ from brainfeat.storage import Verify
     help="Which images of the table.",
 )
 @options.table_option
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Least similarity of near duplicates.  [default: that of audit, up to 50,000 images]",
+)
+@click.option(
+    "--by",
+    metavar="COLUMN",
+    help="Tell the images apart by a column: source, group, split, width, height, channels, or "
+    "another one of --table.",
+)
+@click.option(
+    "--prevalence",
+    "shares",
+    metavar="CLASS=SHARE",
+    multiple=True,
+    callback=_read_shares,
+    help="How common a class is where the head is to be used, for its predictive values.",
+)
+@options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @options.verify_option
 @options.json_option
@@ -28,21 +67,50 @@ def command(
     *,
     split: str,
     table: Path | None,
+    threshold: float | None,
+    by: str | None,
+    shares: dict[str, float],
+    random_state: int,
     markdown: bool,
     verify: Verify,
     as_json: bool,
 ) -> None:
-    """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote."""
+    """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
+
+    The figures of all images stand beside those of the images that are new to the head: without
+    identical files and without near duplicates in train and val, each with its 95 % interval.
+    """
     from brainfeat.bundle import HeadBundle
     from brainfeat.evaluation import evaluate
+    from brainfeat.leakage import quick_audit
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
-        evaluation = evaluate(bundle, cache, split=split)
+        evaluation = evaluate(
+            bundle,
+            cache,
+            split=split,
+            threshold=threshold,
+            by=_read_column(by, table, cache),
+            prevalence=shares,
+            random_state=random_state,
+        )
+        options.warn_of_leakage(quick_audit(cache).findings, features)
     if as_json:
         options.print_json(evaluation.to_dict())
     else:
         click.echo(to_markdown(evaluation) if markdown else to_text(evaluation))
+
+
+def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
+    """Give a column of the cache by its name; another one of the table by its values."""
+    from brainfeat.subsets import COLUMNS
+    from brainfeat.table import read_column
+
+    if by is None or by in COLUMNS or table is None:
+        return by
+    values = read_column(table, by)
+    return [values[path] for path in cache.paths]

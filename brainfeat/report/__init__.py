@@ -7,7 +7,7 @@ from brainfeat.report.markdown import to_markdown
 from brainfeat.report.text import to_text
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation import Evaluation
+    from brainfeat.figures import Evaluation
 
 __all__ = ["to_json", "to_markdown", "to_text"]
 
@@ -27,7 +27,7 @@ def to_json(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.evaluation import measure
+    >>> from brainfeat.figures import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> json.loads(to_json(evaluation))["accuracy"]
     1.0

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from brainfeat.report.text import class_rows, headline, make_printable
+from brainfeat.report.tables import (
+    by_rows,
+    class_rows,
+    describe_subsets,
+    headline,
+    interval_rows,
+    prevalence_rows,
+    subset_rows,
+)
+from brainfeat.report.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation import Evaluation
+    from brainfeat.figures import Evaluation
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]~|$"}
@@ -25,11 +34,11 @@ def to_markdown(evaluation: "Evaluation") -> str:
     Returns
     -------
     str
-        Three tables, without headings, so that they go under any. Class names are escaped.
+        Tables without headings, so that they go under any. Class names are escaped.
 
     Examples
     --------
-    >>> from brainfeat.evaluation import measure
+    >>> from brainfeat.figures import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_markdown(evaluation).splitlines()[2])
     | images | 2 |
@@ -43,11 +52,14 @@ def to_markdown(evaluation: "Evaluation") -> str:
     counts = zip(names, evaluation.confusion_matrix, strict=True)
     tables = [
         _make_table(("figure", "value"), figures),
+        *_describe_subsets(evaluation),
         _make_table(("class", "precision", "recall", "F1", "images"), scores),
+        *_describe_classes(evaluation),
         _make_table(
             ("true \\\\ predicted", *names), [(name, *map(str, row)) for name, row in counts]
         ),
     ]
+    tables += _describe_parts(evaluation)
     return "\n\n".join(tables)
 
 
@@ -60,6 +72,27 @@ def escape(name: str) -> str:
     a\|b &lt;i&gt;
     """
     return make_printable(name).translate(_ESCAPES)
+
+
+def _describe_subsets(evaluation: "Evaluation") -> list[str]:
+    if not evaluation.subsets:
+        return []
+    head, *rows = subset_rows(evaluation)
+    return [_make_table(head, rows), " ".join(map(escape, describe_subsets(evaluation)))]
+
+
+def _describe_classes(evaluation: "Evaluation") -> list[str]:
+    if not evaluation.subsets:
+        return []
+    head, *rows = interval_rows(evaluation)
+    tables = [_make_table(head, [(escape(row[0]), *row[1:]) for row in rows])]
+    shares = [(escape(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
+    return tables + ([_make_table(("class", "prevalence", "PPV", "NPV"), shares)] if shares else [])
+
+
+def _describe_parts(evaluation: "Evaluation") -> list[str]:
+    head, *rows = by_rows(evaluation)
+    return [_make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
 
 
 def _make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,16 +1,27 @@
 """An evaluation as plain text for a terminal of 80 columns."""
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from brainfeat.report.tables import (
+    UNDEFINED,
+    by_rows,
+    class_rows,
+    describe_subsets,
+    headline,
+    interval_rows,
+    prevalence_rows,
+    subset_rows,
+)
+
 if TYPE_CHECKING:
-    from brainfeat.evaluation import Evaluation
+    from brainfeat.figures import Evaluation
 
 _WIDTH = 80
 _NAME_WIDTH = 30
-_UNDEFINED = "n/a"
 _ELLIPSIS = "…"
 
 # Control, format (such as text direction), surrogate, private and unassigned characters, and the
@@ -34,7 +45,7 @@ def to_text(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.evaluation import measure
+    >>> from brainfeat.figures import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_text(evaluation))
     images                  2
@@ -59,60 +70,14 @@ def to_text(evaluation: "Evaluation") -> str:
     """
     sections = [
         _format_headline(evaluation),
+        *_format_subsets(evaluation),
         _format_classes(evaluation),
+        *_format_intervals(evaluation),
+        *_format_prevalence(evaluation),
         *_format_matrix(evaluation),
+        *_format_parts(evaluation),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
-
-
-def headline(evaluation: "Evaluation") -> list[tuple[str, str, str]]:
-    """List the figures of the whole: name, value as text, remark."""
-    worst = 1 if len(evaluation.class_names) == 2 else 2
-    return [
-        ("images", f"{evaluation.n}", ""),
-        ("accuracy", format_figure(evaluation.accuracy), ""),
-        ("balanced accuracy", format_figure(evaluation.balanced_accuracy), ""),
-        ("macro F1", format_figure(evaluation.macro.f1), ""),
-        (
-            "ROC AUC",
-            format_figure(evaluation.roc_auc),
-            "one class against the rest, mean over classes",
-        ),
-        ("log loss", format_figure(evaluation.log_loss), ""),
-        ("Brier score", format_figure(evaluation.brier), f"0 best, {worst} worst"),
-        ("Matthews corr.", format_figure(evaluation.mcc), ""),
-    ]
-
-
-def class_rows(evaluation: "Evaluation") -> list[tuple[str, str, str, str, str]]:
-    """List precision, recall, F1 and images as text: of each class, then of the two means."""
-    rows = [
-        (
-            s.name,
-            format_figure(s.precision),
-            format_figure(s.recall),
-            format_figure(s.f1),
-            s.support,
-        )
-        for s in evaluation.per_class
-    ]
-    means = (("macro mean", evaluation.macro), ("weighted mean", evaluation.weighted))
-    rows += [
-        (
-            name,
-            format_figure(mean.precision),
-            format_figure(mean.recall),
-            format_figure(mean.f1),
-            evaluation.n,
-        )
-        for name, mean in means
-    ]
-    return [(*row[:4], str(row[4])) for row in rows]
-
-
-def format_figure(value: float | None) -> str:
-    """Write a figure with four decimals; an undefined one as ``n/a``."""
-    return _UNDEFINED if value is None else f"{value:.4f}"
 
 
 def make_printable(name: str) -> str:
@@ -187,11 +152,52 @@ def _format_headline(evaluation: "Evaluation") -> list[str]:
     return [f"{line}  {remark}" for line, (_, _, remark) in zip(lines, entries, strict=True)]
 
 
+def _format_subsets(evaluation: "Evaluation") -> list[list[str]]:
+    if not evaluation.subsets:
+        return []
+    lines = _align(subset_rows(evaluation, separate=True))
+    return [lines + _wrap(describe_subsets(evaluation))]
+
+
+def _format_intervals(evaluation: "Evaluation") -> list[list[str]]:
+    """Lay seven figures of each class out as two tables, each interval below its figure."""
+    if not evaluation.subsets:
+        return []
+    head, *rows = interval_rows(evaluation)
+    tables = []
+    for columns in (slice(1, 5), slice(5, 8)):
+        table = [("class", *head[columns])]
+        for name, *cells in rows:
+            pairs = [
+                cell.partition(" ")[::2] for cell in cells[columns.start - 1 : columns.stop - 1]
+            ]
+            table.append((_label(name, _NAME_WIDTH - 6), *(figure for figure, _ in pairs)))
+            if any(interval for _, interval in pairs):
+                table.append(("", *(interval.strip("()") for _, interval in pairs)))
+        tables.append(_align(table))
+    return tables
+
+
+def _format_prevalence(evaluation: "Evaluation") -> list[list[str]]:
+    rows = [(_label(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
+    return [_align([("class", "prevalence", "PPV", "NPV"), *rows])] if rows else []
+
+
+def _format_parts(evaluation: "Evaluation") -> list[list[str]]:
+    head, *rows = by_rows(evaluation)
+    table = [(_label(row[0], _NAME_WIDTH - 8), *row[1:]) for row in rows]
+    return [_align([head, *table])] if rows else []
+
+
+def _wrap(sentences: Sequence[str]) -> list[str]:
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, _WIDTH)]
+
+
 def _format_classes(evaluation: "Evaluation") -> list[str]:
     rows = [(_label(row[0]), *row[1:]) for row in class_rows(evaluation)]
     lines = _align([("class", "precision", "recall", "F1", "images"), *rows])
-    if any(_UNDEFINED in row for row in rows):
-        lines.append(f"{_UNDEFINED}: not defined, as no image is of the class or was called so")
+    if any(UNDEFINED in row for row in rows):
+        lines.append(f"{UNDEFINED}: not defined, as no image is of the class or was called so")
     return lines
 
 
@@ -225,5 +231,5 @@ def _format_matrix(evaluation: "Evaluation") -> list[list[str]]:
     return blocks
 
 
-def _label(name: str) -> str:
-    return shorten(make_printable(name), _NAME_WIDTH)
+def _label(name: str, width: int = _NAME_WIDTH) -> str:
+    return shorten(make_printable(name), width)
