@@ -141,11 +141,18 @@ def fuzz(files: list[Path], cases: int, seed: int = 0) -> Counter[str]:
     return total
 
 
-def make_files(folder: Path) -> list[Path]:
-    """Write a cache of two chunks and three heads, each small, in another process.
+def fuzz_apart(cases: int, seed: int) -> Counter[str]:
+    """Fuzz in a process that has no threads: one that has, or has used OpenMP, cannot fork."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--cases", str(cases), "--seed", str(seed), "--json"],
+        check=True,
+        capture_output=True,
+    )
+    return Counter(json.loads(done.stdout))
 
-    A process that has used OpenMP cannot use it again in what it forks.
-    """
+
+def make_files(folder: Path) -> list[Path]:
+    """Write a cache of two chunks and three heads, each small, in another process."""
     script = "import sys, fuzz_storage; fuzz_storage.write_files(sys.argv[1])"
     subprocess.run(
         [sys.executable, "-c", script, folder],
@@ -175,8 +182,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        for what, number in fuzz(make_files(Path(temporary)), chosen.cases, chosen.seed).items():
+        counts = fuzz(make_files(Path(temporary)), chosen.cases, chosen.seed)
+    if chosen.json:
+        print(json.dumps(counts))
+    else:
+        for what, number in counts.items():
             print(f"{number:>8,}  {what}")
-    sys.exit(0)
