@@ -291,7 +291,14 @@ class HeadBundle:
             class_names=tuple(names),
             head=head["name"],
             params=params,
-            estimator=_from_arrays(head["name"], params, arrays, spec.n_features, len(names)),
+            estimator=_from_arrays(
+                head["name"],
+                params,
+                arrays,
+                n_features=spec.n_features,
+                n_classes=len(names),
+                temperature=temperature,
+            ),
             temperature=temperature,
             training=_read_training(str(stored["training"])),
             probe=arrays["probe/X"],
@@ -369,12 +376,14 @@ def _from_arrays(
     head: str,
     params: dict[str, Any],
     arrays: Mapping[str, NDArray[Any]],
+    *,
     n_features: int,
     n_classes: int,
+    temperature: float,
 ) -> Any:
     stored = {name: array for name, array in arrays.items() if name not in _PROBE_NAMES}
     if head == "dense":
-        return _dense_from_arrays(params, stored, n_classes)
+        return _dense_from_arrays(params, stored, n_classes, temperature)
     if head in TREE_HEADS:
         return _trees_from_arrays(head, stored, n_features, n_classes)
     if set(stored) != {"skops"}:
@@ -401,7 +410,10 @@ def _from_arrays(
 
 
 def _dense_from_arrays(
-    params: dict[str, Any], arrays: Mapping[str, NDArray[Any]], n_classes: int
+    params: dict[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    n_classes: int,
+    temperature: float,
 ) -> Any:
     from brainfeat.heads.dense import DenseHead
 
@@ -418,6 +430,7 @@ def _dense_from_arrays(
             mean=arrays["dense/mean"],
             scale=arrays["dense/scale"],
             classes=np.arange(n_classes),
+            temperature=temperature,
             params=params,
         )
     except _REBUILD_ERRORS as error:

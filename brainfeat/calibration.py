@@ -1,5 +1,6 @@
 """Temperature scaling: one number that makes scores into probabilities one can believe."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,60 @@ def fit_temperature(
 
     found = minimize_scalar(log_loss, bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))
+
+
+def calibrate(
+    scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
+) -> dict[str, Any]:
+    """Find the temperature of scores that folds gave to images they had not seen.
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of shape (m, k)
+        Of the test part of each fold; a single one is a part that was held out.
+    y : sequence of ndarray of shape (m,), int
+        Index of the true class of each image.
+
+    Returns
+    -------
+    dict
+        ``temperature``: that of all scores; number of images ``n`` and of folds ``n_folds``, None
+        for a single part; ``before`` and ``after``: ``log_loss``, ``brier`` and ``ece`` at a
+        temperature of 1 and at that found, each fold at that of the others.
+    """
+    found = {"temperature": fit_temperature(np.concatenate(scores), np.concatenate(y))}
+    labels = np.concatenate(y)
+    before = np.concatenate([softmax(fold) for fold in scores])
+    after = np.concatenate(scale_folds(scores, y))
+    figures = ("log_loss", "brier", "ece")
+    return {
+        **found,
+        "n": len(labels),
+        "n_folds": len(scores) if len(scores) > 1 else None,
+        "before": {name: reliability(labels, before)[name] for name in figures},
+        "after": {name: reliability(labels, after)[name] for name in figures},
+    }
+
+
+def scale_folds(
+    scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
+) -> list[NDArray[np.float64]]:
+    """Turn the scores of each fold into probabilities, at the temperature of the other folds.
+
+    Their scores, too, are of images that their head had not seen: no fold needs to train on fewer
+    images for its temperature. A single part has its own.
+    """
+    if len(scores) == 1:
+        return [softmax(scores[0], temperature=fit_temperature(scores[0], y[0]))]
+    probabilities = []
+    for place, fold in enumerate(scores):
+        others = [other for other in range(len(scores)) if other != place]
+        temperature = fit_temperature(
+            np.concatenate([scores[other] for other in others]),
+            np.concatenate([y[other] for other in others]),
+        )
+        probabilities.append(softmax(fold, temperature=temperature))
+    return probabilities
 
 
 def reliability(

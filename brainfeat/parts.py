@@ -11,7 +11,7 @@ from brainfeat.cache import FeatureCache
 from brainfeat.duplicates import join_labels, label_identical
 from brainfeat.errors import CacheError, TableError
 from brainfeat.leakage import Audit, quick_audit
-from brainfeat.splitting import make_folds, split_rows
+from brainfeat.splitting import count_folds, make_folds, split_rows
 
 GroupBy = Literal["auto", "column", "near-duplicates", "none"]
 Rows = NDArray[np.intp]
@@ -191,6 +191,12 @@ def fold_images(
         random_state=random_state,
     )
     return [(images[train], images[test]) for train, test in folds]
+
+
+def limit_folds(data: LabelledRows, parts: Mapping[str, Rows], *, n_folds: int) -> int:
+    """Return how many folds of train and val can be made, up to a number."""
+    images = np.concatenate([parts["train"], parts["val"]])
+    return min(n_folds, count_folds(data.y[images], groups=data.groups_of(images)))
 
 
 def _count_not_finite(X: NDArray[np.float32]) -> int:

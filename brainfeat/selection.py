@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.calibration import fit_temperature, softmax
+from brainfeat.calibration import calibrate, scale_folds
 from brainfeat.errors import BrainfeatError, HeadError
 from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import needs_validation
-from brainfeat.heads.recipe import MARGIN_HEADS, FittedHead, HeadRecipe, Rows
+from brainfeat.heads.recipe import FittedHead, HeadRecipe, Rows
 from brainfeat.parts import LabelledRows, take_val
 
 Fold = tuple[Rows, Rows]
@@ -65,6 +65,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """What the folds say of a head.
+
+    Attributes
+    ----------
+    figures : dict
+        ``n_folds``, ``out_of_fold`` (the figures of all images together), and ``mean`` and ``std``
+        over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
+    calibration : dict
+        As :func:`brainfeat.calibration.calibrate` gives it.
+    """
+
+    figures: dict[str, Any]
+    calibration: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which of several candidates is chosen.
 
@@ -74,19 +91,19 @@ class Selection:
         In the order of their ranks; those that could not be fitted come last.
     recipe : HeadRecipe
         How the first one is made.
-    cv : dict
-        Cross-validated figures of the first one, as `cross_validate` gives them.
+    cv : CrossValidation
+        Of the first one.
     """
 
     candidates: tuple[Candidate, ...]
     recipe: HeadRecipe
-    cv: dict[str, Any]
+    cv: CrossValidation
 
     def to_dict(self) -> dict[str, Any]:
         """Give all but the recipe and its figures as what JSON can hold."""
         return {
             "metric": METRIC,
-            "n_folds": self.cv["n_folds"],
+            "n_folds": self.cv.figures["n_folds"],
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
 
@@ -103,7 +120,7 @@ class _FoldResult:
 
 def cross_validate(
     recipe: HeadRecipe, data: LabelledRows, folds: Sequence[Fold], *, n_jobs: int | None = None
-) -> dict[str, Any]:
+) -> CrossValidation:
     """Fit on all folds but one and predict that one, for each.
 
     Parameters
@@ -119,9 +136,7 @@ def cross_validate(
 
     Returns
     -------
-    dict
-        ``n_folds``, ``out_of_fold`` (the figures of all images together), and ``mean`` and ``std``
-        over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
+    CrossValidation
 
     Raises
     ------
@@ -133,7 +148,7 @@ def cross_validate(
         raise HeadError(error)
     for message in _all_warnings(results):
         warnings.warn(message, stacklevel=2)
-    return _describe(data, folds, _to_probabilities(recipe, data, folds, results))
+    return _describe(data, folds, results)
 
 
 def select_head(
@@ -186,11 +201,10 @@ def select_head(
         for rank, place in enumerate(order, 1)
     )
     best = ranked[0]
-    probabilities = _to_probabilities(recipes[best], data, folds, results[best])
     return Selection(
         candidates=candidates,
         recipe=recipes[best],
-        cv=_describe(data, folds, probabilities),
+        cv=_describe(data, folds, results[best]),
     )
 
 
@@ -267,7 +281,7 @@ def _rate(
     error = _first_error(results)
     mean = std = log_loss = None
     if error is None:
-        evaluations = _measure(data, folds, _to_probabilities(recipe, data, folds, results))
+        evaluations = _measure(data, folds, scale_folds(*_known(data, folds, results)))
         spread = _spread([getattr(evaluation, METRIC) for evaluation in evaluations])
         mean, std = spread["mean"], spread["std"]
         log_loss = float(np.mean([evaluation.log_loss for evaluation in evaluations]))
@@ -283,29 +297,6 @@ def _rate(
     }
 
 
-def _to_probabilities(
-    recipe: HeadRecipe, data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
-) -> list[NDArray[np.float64]]:
-    """Turn the scores of each fold into probabilities.
-
-    The temperature of a fold's margins is fitted on the other folds, whose scores are of images
-    that their head had not seen either: so no fold needs to train on fewer images for it.
-    """
-    scores = [result.scores for result in results if result.scores is not None]
-    if recipe.head not in MARGIN_HEADS:
-        return [softmax(fold) for fold in scores]
-    y = [data.y[test] for _, test in folds]
-    probabilities = []
-    for place, fold in enumerate(scores):
-        others = [other for other in range(len(scores)) if other != place]
-        temperature = fit_temperature(
-            np.concatenate([scores[other] for other in others]),
-            np.concatenate([y[other] for other in others]),
-        )
-        probabilities.append(softmax(fold, temperature=temperature))
-    return probabilities
-
-
 def _measure(
     data: LabelledRows, folds: Sequence[Fold], probabilities: list[NDArray[np.float64]]
 ) -> list[Evaluation]:
@@ -316,12 +307,13 @@ def _measure(
 
 
 def _describe(
-    data: LabelledRows, folds: Sequence[Fold], probabilities: list[NDArray[np.float64]]
-) -> dict[str, Any]:
+    data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
+) -> CrossValidation:
+    scores, y = _known(data, folds, results)
+    probabilities = scale_folds(scores, y)
     evaluations = _measure(data, folds, probabilities)
-    images = np.concatenate([test for _, test in folds])
-    pooled = measure(data.y[images], np.concatenate(probabilities), class_names=data.class_names)
-    return {
+    pooled = measure(np.concatenate(y), np.concatenate(probabilities), class_names=data.class_names)
+    figures = {
         "n_folds": len(folds),
         "out_of_fold": pooled.to_dict(),
         **{
@@ -329,6 +321,15 @@ def _describe(
             for name in ("accuracy", "balanced_accuracy", "log_loss")
         },
     }
+    return CrossValidation(figures=figures, calibration=calibrate(scores, y))
+
+
+def _known(
+    data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.int64]]]:
+    """Give the scores and the true classes of the test images of each fold."""
+    scores = [result.scores for result in results if result.scores is not None]
+    return scores, [data.y[test] for _, test in folds]
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -148,6 +148,18 @@ def make_folds(
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n_folds)]
 
 
+def count_folds(y: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> int:
+    """Count the groups, or rows, of the class that has the fewest: so many folds can be made.
+
+    Examples
+    --------
+    >>> count_folds([0, 0, 0, 1, 1, 1], groups=["a", "a", "b", "c", "d", "e"])
+    2
+    """
+    units = _number_units(_check_labels(y), groups)
+    return int((units.counts > 0).sum(axis=0).min())
+
+
 class _Units(NamedTuple):
     """What moves as one: a group, or a row that has none."""
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
+from brainfeat.calibration import calibrate
 from brainfeat.errors import HeadError, ParameterError
 from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.grids import draw_candidates
-from brainfeat.heads.recipe import FittedHead, HeadRecipe, fit_with_val
+from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.leakage import quick_audit
 from brainfeat.parts import (
     GroupBy,
@@ -23,16 +24,19 @@ from brainfeat.parts import (
     Rows,
     choose_groups,
     fold_images,
+    limit_folds,
     name_held_out,
     split_images,
 )
-from brainfeat.selection import Selection, cross_validate, select_head
+from brainfeat.selection import CrossValidation, Selection, cross_validate, select_head
 
 # What stands for every head there is.
 ALL_HEADS = "all"
 # Candidates of a head, and folds, where a search is told neither.
 N_ITER = 10
 SEARCH_FOLDS = 5
+# Folds that give a head its temperature, where the classes have so many groups.
+CALIBRATION_FOLDS = 5
 
 _PROBES = 16
 # Rows whose mean and spread the probe vectors have: more would not change what they are for.
@@ -64,6 +68,11 @@ def fit_head(
     where it has no splits, 70 / 15 / 15 parts are made. Parts are stratified by class and never cut
     a group. A head that needs no validation part to stop is fitted again on train and validation
     together once its validation figures are taken.
+
+    The scores of every head are divided by one temperature, which makes probabilities of them. It
+    fits images that the head had not seen: those of the validation part, for a head that this
+    stops; for others, those that the folds of a cross-validation over train and validation left
+    out, five where ``cv`` does not say it.
 
     A search, or ``head="all"``, first cross-validates candidates on the same folds of train and
     validation and ranks them by mean balanced accuracy; the best one is fitted. Its cross-validated
@@ -189,26 +198,22 @@ def fit_head(
     if compare and folds is not None:
         selection = select_head(recipes, data, folds, n_jobs=n_jobs, progress=progress)
     recipe = recipes[0] if selection is None else selection.recipe
-    fitted = fit_with_val(
-        recipe, data.X, data.y, rows=data.rows_of(parts["train"]), val=parts["val"]
+    found = None if selection is None else selection.cv
+    if folds is not None and found is None:
+        found = cross_validate(recipe, data, folds, n_jobs=n_jobs)
+    fitted, val, calibration = _fit_calibrated(
+        recipe, data, parts, found, n_jobs=n_jobs, random_state=random_state
     )
-    val = _measure(fitted, data, parts["val"])
-    cross_validated = None if selection is None else selection.cv
-    if folds is not None and selection is None:
-        cross_validated = cross_validate(recipe, data, folds, n_jobs=n_jobs)
-    refitted = not needs_validation(recipe.head)
-    if refitted:
-        rows = data.rows_of(np.concatenate([parts["train"], parts["val"]]))
-        fitted = FittedHead(recipe.fit(data.X, data.y, rows=rows), fitted.temperature)
     test = _measure(fitted, data, parts["test"]) if len(parts["test"]) else None
     training = {
         "split": {name: len(images) for name, images in parts.items()},
         "rows": {name: len(data.rows_of(images)) for name, images in parts.items()},
         "held_out": name_held_out(cache, parts),
-        "refitted_on_val": refitted,
+        "refitted_on_val": not needs_validation(recipe.head),
         "val": val.to_dict(),
         "test": None if test is None else test.to_dict(),
-        "cv": cross_validated,
+        "cv": None if found is None else found.figures,
+        "calibration": calibration,
         "search": None if selection is None else selection.to_dict(),
         "history": getattr(fitted.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),
@@ -307,6 +312,43 @@ def _plain(value: Any) -> Any:
 def _measure(fitted: FittedHead, data: LabelledRows, images: Rows) -> Evaluation:
     probabilities = fitted.predict_proba(data.X[images])
     return measure(data.y[images], probabilities, class_names=data.class_names)
+
+
+def _fit_calibrated(
+    recipe: HeadRecipe,
+    data: LabelledRows,
+    parts: Mapping[str, Rows],
+    found: CrossValidation | None,
+    *,
+    n_jobs: int | None,
+    random_state: int,
+) -> tuple[FittedHead, Evaluation, dict[str, Any]]:
+    """Fit on train, measure on val, fit again on both; the temperature is that of unseen images.
+
+    A head that val stops has its temperature from val; others from the folds of a cross-validation,
+    or from val where a class has images of one group alone.
+    """
+    train, val = data.rows_of(parts["train"]), parts["val"]
+    if needs_validation(recipe.head):
+        estimator = recipe.fit(data.X, data.y, rows=train, val=val)
+        calibration = _calibrate_on_val(estimator, data, val)
+        fitted = FittedHead(estimator, calibration["temperature"])
+        return fitted, _measure(fitted, data, val), calibration
+    estimator = recipe.fit(data.X, data.y, rows=train)
+    n_folds = limit_folds(data, parts, n_folds=CALIBRATION_FOLDS)
+    if found is None and n_folds > 1:
+        folds = fold_images(data, parts, n_folds=n_folds, random_state=random_state)
+        found = cross_validate(recipe, data, folds, n_jobs=n_jobs)
+    calibration = _calibrate_on_val(estimator, data, val) if found is None else found.calibration
+    temperature = calibration["temperature"]
+    figures = _measure(FittedHead(estimator, temperature), data, val)
+    both = data.rows_of(np.concatenate([parts["train"], val]))
+    refitted = FittedHead(recipe.fit(data.X, data.y, rows=both), temperature)
+    return refitted, figures, calibration
+
+
+def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> dict[str, Any]:
+    return calibrate([FittedHead(estimator).scores(data.X[val])], [data.y[val]])
 
 
 def _without_paths(leakage: dict[str, Any]) -> dict[str, Any]:

@@ -330,6 +330,8 @@ def be_child(request: dict[str, Any]) -> None:
 
 def serve() -> None:
     """Fork a child for each line of standard input, and say how it ended."""
+    # A child that gives its rights up may not reach the folder of Pillow's plugins any more.
+    Image.init()
     for line in sys.stdin:
         request = json.loads(line)
         if (child := os.fork()) == 0:

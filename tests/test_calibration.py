@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
 
-from brainfeat.calibration import fit_temperature, softmax
+from brainfeat.calibration import calibrate, fit_temperature, reliability, scale_folds, softmax
 
 
 def log_loss(scores, y, temperature):
@@ -91,3 +94,95 @@ def test_no_temperature_nearby_has_less_loss():
 def test_scores_that_are_always_wrong_stay_in_range():
     found = fit_temperature(5 * np.eye(3), np.array([1, 2, 0]))
     assert 1.0 < found <= np.exp(6.0)
+
+
+class Scores(ClassifierMixin, BaseEstimator):
+    """A fitted classifier whose decision function is its input."""
+
+    classes_ = np.arange(4)
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        return X.argmax(axis=1)
+
+    def decision_function(self, X):
+        return X
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+@pytest.mark.filterwarnings("ignore:Since FrozenEstimator:UserWarning")
+def test_the_temperature_is_scikit_learns_on_smoothed_targets():
+    scores, y = draw_logits(2.5, rows=500)
+    # Each image stands in every class, with the weight that the smoothed target gives it.
+    smoothing = 1 / (len(y) + 2)
+    weights = smoothing / 4 + (1 - smoothing) * (np.arange(4) == y[:, None])
+    calibrated = CalibratedClassifierCV(FrozenEstimator(Scores()), method="temperature").fit(
+        np.repeat(scores, 4, axis=0), np.tile(np.arange(4), 500), sample_weight=weights.ravel()
+    )
+    (fold,) = calibrated.calibrated_classifiers_
+    assert fit_temperature(scores, y) == pytest.approx(1 / fold.calibrators[0].beta_, rel=1e-3)
+
+
+# Folds
+
+
+def test_each_fold_has_the_temperature_of_the_others():
+    scores, y = draw_logits(3.0, rows=900)
+    folds = [slice(0, 300), slice(300, 600), slice(600, 900)]
+    scaled = scale_folds([scores[fold] for fold in folds], [y[fold] for fold in folds])
+    for fold, found in zip(folds, scaled, strict=True):
+        others = np.ones(900, bool)
+        others[fold] = False
+        temperature = fit_temperature(scores[others], y[others])
+        assert np.array_equal(found, softmax(scores[fold], temperature=temperature))
+
+
+def test_calibration_is_told_before_and_after():
+    scores, y = draw_logits(3.0, rows=3000)
+    found = calibrate(np.split(scores, 3), np.split(y, 3))
+    assert (found["n"], found["n_folds"]) == (3000, 3)
+    assert found["temperature"] == fit_temperature(scores, y)
+    assert found["before"]["log_loss"] == pytest.approx(log_loss(scores, y, 1.0))
+    assert found["after"]["log_loss"] == pytest.approx(
+        log_loss(scores, y, found["temperature"]), rel=1e-3
+    )
+    for name in ("log_loss", "brier", "ece"):
+        assert found["after"][name] < found["before"][name]
+
+
+def test_a_single_part_has_its_own_temperature():
+    scores, y = draw_logits(3.0, rows=300)
+    found = calibrate([scores], [y])
+    assert found["n_folds"] is None
+    assert found["after"]["log_loss"] == pytest.approx(log_loss(scores, y, found["temperature"]))
+
+
+# Reliability
+
+
+def test_reliability_is_scikit_learns_curve():
+    scores, y = draw_logits(2.0, rows=2000)
+    p = softmax(scores)
+    found = reliability(y, p, n_bins=15)
+    right = p.argmax(axis=1) == y
+    accuracy, confidence = calibration_curve(right, p.max(axis=1), n_bins=15)
+    assert [entry["accuracy"] for entry in found["bins"]] == pytest.approx(accuracy.tolist())
+    assert [entry["confidence"] for entry in found["bins"]] == pytest.approx(confidence.tolist())
+    assert sum(entry["n"] for entry in found["bins"]) == 2000
+    gaps = [entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found["bins"]]
+    assert found["ece"] == pytest.approx(sum(gaps) / 2000)
+
+
+def test_what_is_calibrated_has_little_error():
+    scores, y = draw_logits(1.0)
+    assert reliability(y, softmax(scores))["ece"] < 0.02
+    assert reliability(y, softmax(5 * scores))["ece"] > 0.1
+
+
+def test_certainty_is_in_the_last_bin():
+    (entry,) = reliability(np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]]))["bins"]
+    assert (entry["high"], entry["n"], entry["confidence"], entry["accuracy"]) == (1.0, 2, 1.0, 0.5)

@@ -558,7 +558,7 @@ class TestOthers:
             import os, signal, sys
             from brainfeat import training
             from brainfeat.cli import main
-            training.fit_with_val = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            training._fit_calibrated = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
             main(sys.argv[1:])
         """
         command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -154,8 +154,13 @@ def test_without_a_validation_part_every_epoch_is_run(
 def test_from_arrays_predicts_the_same(
     fitted: DenseHead, data: tuple[np.ndarray, np.ndarray]
 ) -> None:
+    assert fitted.temperature_ != 1.0
     again = DenseHead.from_arrays(
-        fitted.layers_, mean=fitted.mean_, scale=fitted.scale_, classes=fitted.classes_
+        fitted.layers_,
+        mean=fitted.mean_,
+        scale=fitted.scale_,
+        classes=fitted.classes_,
+        temperature=fitted.temperature_,
     )
     np.testing.assert_array_equal(again.predict_proba(data[0]), fitted.predict_proba(data[0]))
 

@@ -38,7 +38,9 @@ def draw(rows=120, *, spread=0.7, seed=0):
 def make_data(rows=120):
     X, y = draw(rows)
     place = np.arange(rows)
-    return LabelledRows(X=X, y=y, image=place, images=place, groups=None, class_names=NAMES)
+    return LabelledRows(
+        X=X, y=y, image=place, images=place, rows=place, groups=None, class_names=NAMES
+    )
 
 
 def make_recipe(head, **params):
@@ -147,8 +149,8 @@ def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
     alone = cross_validate(found.recipe, data, folds, n_jobs=1)
     assert found.cv == alone
     best = found.candidates[0]
-    assert (best.mean, best.std) == tuple(alone["balanced_accuracy"].values())
-    assert best.log_loss == alone["log_loss"]["mean"]
+    assert (best.mean, best.std) == tuple(alone.figures["balanced_accuracy"].values())
+    assert best.log_loss == alone.figures["log_loss"]["mean"]
 
 
 def test_number_of_processes_changes_no_rank():

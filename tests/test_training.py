@@ -241,7 +241,8 @@ def test_val_figures_are_of_the_head_that_has_not_seen_val(make_cache):
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    expected = metrics.log_loss(y[72:96], model.fit(X[:72], y[:72]).predict_proba(X[72:96]))
+    logits = model.fit(X[:72], y[:72]).decision_function(X[72:96])
+    expected = metrics.log_loss(y[72:96], softmax(logits, temperature=bundle.temperature))
     assert bundle.training["val"]["log_loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -254,19 +255,68 @@ def test_the_refitted_head_is_that_of_train_and_val(make_cache):
     assert np.array_equal(bundle.estimator[-1].coef_, expected)
 
 
-def test_the_temperature_of_margins_is_that_of_the_head_that_has_not_seen_val(make_cache):
+@pytest.mark.parametrize("head", ["svm", "logistic"])
+def test_the_temperature_is_that_of_scores_that_five_folds_gave_to_unseen_images(make_cache, head):
     X, y = draw(spread=0.6)
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
-    bundle = fit(make_cache(X, y, splits=splits), head="svm")
-    model = make_head("svm", random_state=0).fit(X[:72], y[:72])
-    expected = fit_temperature(model.decision_function(X[72:96]), y[72:96])
-    assert bundle.temperature == pytest.approx(expected)
+    bundle = fit(make_cache(X, y, splits=splits), head=head, group_by="none")
+    scores = np.empty((96, 4))
+    for train, test in make_folds(y[:96], n_folds=5, random_state=0):
+        model = make_head(head, random_state=0).fit(X[train], y[train])
+        scores[test] = model.decision_function(X[test])
+    assert bundle.temperature == pytest.approx(fit_temperature(scores, y[:96]), rel=1e-4)
+    calibration = bundle.training["calibration"]
+    assert (calibration["n"], calibration["n_folds"]) == (96, 5)
+    assert calibration["temperature"] == bundle.temperature
+    expected = metrics.log_loss(y[:96], softmax(scores))
+    assert calibration["before"]["log_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_temperature_of_the_dense_head_is_that_of_its_val_part(make_cache):
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    bundle = fit(make_cache(X, y, splits=splits), head="dense")
+    expected = fit_temperature(bundle.scores(X[72:96]), y[72:96])
+    assert bundle.temperature == bundle.estimator.temperature_ == pytest.approx(expected)
+    assert bundle.training["calibration"]["n_folds"] is None
+    assert bundle.training["calibration"]["n"] == 24
 
 
 @pytest.mark.parametrize("head", HEAD_NAMES)
-def test_only_margins_get_a_temperature(make_cache, head):
-    bundle = fit(make_cache(*draw()), head=head)
-    assert (bundle.temperature != 1.0) is (head in {"svm", "linear-svm"})
+def test_every_head_has_a_temperature(make_cache, tmp_path, head):
+    bundle = fit(make_cache(*draw(spread=0.6)), head=head, n_jobs=1)
+    assert bundle.temperature != 1.0
+    assert HeadBundle.load(bundle.save(tmp_path / "head.h5")).temperature == bundle.temperature
+
+
+def test_folds_of_the_temperature_cut_no_group(make_cache, fitted_rows):
+    X, y = draw(160)
+    groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
+    fit(make_cache(X, y, groups=groups), n_jobs=1)
+    folds = [set(places(X, train)) for train, _ in fitted_rows[1:-1]]
+    everything = set(places(X, fitted_rows[-1][0]))
+    assert len(folds) == 5
+    for train in folds:
+        held_out = everything - train
+        assert not {groups[row] for row in train} & {groups[row] for row in held_out}
+
+
+def test_few_groups_of_a_class_make_fewer_folds(make_cache):
+    X, y = draw(120, 2)
+    groups = [f"p{row // 40}-{label}" for row, label in enumerate(y)]
+    splits = np.where(np.arange(120) < 80, "train", "val")
+    path = make_cache(X, y, splits=splits, groups=groups, class_names=("a", "b"))
+    assert fit(path).training["calibration"]["n_folds"] == 3
+    alone = make_cache(
+        X[40:],
+        y[40:],
+        name="two.h5",
+        class_names=("a", "b"),
+        splits=splits[40:],
+        groups=np.where(y[40:] == 0, "one", groups[40:]),
+    )
+    calibration = fit(alone).training["calibration"]
+    assert (calibration["n_folds"], calibration["n"]) == (None, 40)
 
 
 @settings(deadline=None, max_examples=30)
@@ -417,9 +467,12 @@ def test_out_of_fold_figures_are_scikit_learns(make_cache):
     expected, by_fold = np.empty((96, 4)), []
     for train, test in make_folds(y, n_folds=4, random_state=3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        expected[test] = model.fit(X[train], y[train]).predict_proba(X[test])
+        expected[test] = model.fit(X[train], y[train]).decision_function(X[test])
         by_fold.append(metrics.accuracy_score(y[test], expected[test].argmax(axis=1)))
-    expected /= expected.sum(axis=1, keepdims=True)
+    logits = expected.copy()
+    for train, test in make_folds(y, n_folds=4, random_state=3):
+        temperature = fit_temperature(logits[train], y[train])
+        expected[test] = softmax(logits[test], temperature=temperature)
     found = bundle.training["cv"]
     called = expected.argmax(axis=1)
     pooled = found["out_of_fold"]
@@ -469,7 +522,7 @@ def test_folds_of_the_dense_head_take_its_val_part_from_their_training_part(
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     fit(make_cache(X, y, splits=splits), head="dense", cv=3, n_jobs=1)
-    folds = [(places(X, train), places(X, val)) for train, val in fitted_rows[1:]]
+    folds = [(places(X, train), places(X, val)) for train, val in fitted_rows[:-1]]
     assert len(folds) == 3
     for train, val in folds:
         assert val
@@ -566,7 +619,7 @@ def test_class_weights_are_by_name_and_survive_the_file(make_cache, tmp_path, he
     rows = slice(72) if head == "dense" else slice(96)
     stopping = {"validation_data": (X[72:96], y[72:96])} if head == "dense" else {}
     by_hand.fit(X[rows], y[rows], **stopping)
-    assert np.allclose(back.predict_proba(X), by_hand.predict_proba(X), atol=1e-6)
+    assert np.allclose(back.scores(X), by_hand.decision_function(X), atol=1e-6)
 
 
 def test_parameters_that_are_numpy_numbers_are_stored(make_cache, tmp_path):

@@ -116,6 +116,7 @@ def command(
         "split": training["split"],
         "val": training["val"],
         "test": training["test"],
+        "calibration": training["calibration"],
         "cv": training["cv"],
         "search": training["search"],
         "group_by": training["group_by"],

@@ -77,6 +77,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Labels, in the order of all columns.
     layers_ : list of (ndarray of float32, shape (m, p); ndarray of float32, shape (p,))
         Kernel and bias of each layer; the last gives the k logits.
+    temperature_ : float
+        What the logits are divided by before the softmax: it fits the validation part best, whose
+        rows count alike; 1 where there is none.
     mean_, scale_ : ndarray of float64, shape (d,)
         Mean and standard deviation of the training rows; the scale of a constant column is 1.
     history_ : dict of str to list of float
@@ -134,6 +137,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mean: npt.ArrayLike,
         scale: npt.ArrayLike,
         classes: npt.ArrayLike,
+        temperature: float = 1.0,
         params: Mapping[str, Any] | None = None,
     ) -> Self:
         """Rebuild a fitted head from its arrays.
@@ -149,6 +153,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             As `mean_` and `scale_`.
         classes : array-like, shape (k,)
             As `classes_`.
+        temperature : float
+            As `temperature_`.
         params : mapping of str to object, optional
             Constructor parameters; `hidden_units` is taken from the layers.
 
@@ -185,6 +191,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head.mean_ = _to_finite(mean, np.float64, ndim=1)
         head.scale_ = _to_finite(scale, np.float64, ndim=1)
         head.classes_ = np.array(classes)
+        head.temperature_ = float(temperature)
         head.n_features_in_ = head.mean_.size
         _check_shapes(head)
         return head
@@ -248,7 +255,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Compute the logits of the classes.
+        """Compute the logits of the classes, before the temperature divides them.
 
         Parameters
         ----------
@@ -276,7 +283,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ndarray of float64, shape (n, k)
             Probabilities; each row sums to 1.
         """
-        return np.asarray(softmax(self._predict_logits(X), axis=1))
+        return np.asarray(softmax(self._predict_logits(X) / self.temperature_, axis=1))
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """Predict the most probable class.
@@ -305,7 +312,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         keras = import_keras()
         network = self._build_network(np.random.default_rng(0))
-        network.set_weights([array for layer in self.layers_ for array in layer])
+        divisor = np.float32(self.temperature_)
+        last = tuple(array / divisor for array in self.layers_[-1])
+        network.set_weights([array for layer in [*self.layers_[:-1], last] for array in layer])
         standardise = keras.layers.Rescaling(
             1.0 / self.scale_, offset=-self.mean_ / self.scale_, dtype="float32"
         )
@@ -373,17 +382,11 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             verbose=self.verbose,
         )
         self.layers_, self.history_ = stopping.best_layers, stopping.history
+        self.temperature_ = 1.0
         if len(rows_val.X):
-            self.layers_ = self._calibrate(self.layers_, rows_val)
+            logits = self._compute_logits(rows_val.X, self.layers_)
+            self.temperature_ = fit_temperature(logits, rows_val.codes)
         self.n_iter_, self.best_epoch_ = len(self.history_["loss"]), stopping.best_epoch
-
-    def _calibrate(self, layers: list[Layer], rows_val: Rows) -> list[Layer]:
-        """Divide the logits by the temperature that fits the validation part best."""
-        logits = self._compute_logits(rows_val.X, layers)
-        temperature = fit_temperature(logits, rows_val.codes, sample_weight=rows_val.weights)
-        kernel, bias = layers[-1]
-        divisor = np.float32(temperature)
-        return [*layers[:-1], (kernel / divisor, bias / divisor)]
 
 
 def _score(logits: npt.NDArray[np.float64], rows: Rows) -> dict[str, float]:

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.calibration import fit_temperature, softmax
+from brainfeat.calibration import softmax
 from brainfeat.errors import HeadError
-from brainfeat.heads import head_scores, make_head, needs_validation
+from brainfeat.heads import head_scores, make_head
 
 Rows = NDArray[np.intp]
 
-# Heads whose scores are margins: the softmax of a margin is no probability before it is scaled.
-MARGIN_HEADS = ("svm", "linear-svm")
 # What scikit-learn raises on parameters that it cannot work with.
 _HEAD_ERRORS = (ArithmeticError, NotImplementedError, TypeError, ValueError)
 
@@ -105,18 +103,6 @@ class FittedHead:
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Give the probability of each class for each row."""
         return softmax(self.scores(X), temperature=self.temperature)
-
-
-def fit_with_val(
-    recipe: HeadRecipe, X: NDArray[np.float32], y: NDArray[np.int64], *, rows: Rows, val: Rows
-) -> FittedHead:
-    """Fit on rows; the validation rows stop the dense head and scale the margins of an SVM."""
-    fitted = FittedHead(
-        recipe.fit(X, y, rows=rows, val=val if needs_validation(recipe.head) else None)
-    )
-    if recipe.head not in MARGIN_HEADS:
-        return fitted
-    return FittedHead(fitted.estimator, fit_temperature(fitted.scores(X[val]), y[val]))
 
 
 def _fit_pipeline(head: Any, X: NDArray[np.float32], y: NDArray[np.int64]) -> Any:
