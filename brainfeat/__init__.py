@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainfeat.bundle import HeadBundle
     from brainfeat.cache import FeatureCache
+    from brainfeat.comparison import compare
     from brainfeat.errors import BrainfeatError
     from brainfeat.evaluation import evaluate
     from brainfeat.extraction import extract
@@ -22,6 +23,7 @@ _HOMES = {
     "FeatureCache": "cache",
     "HeadBundle": "bundle",
     "audit": "leakage",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit_head": "training",
@@ -35,6 +37,7 @@ __all__ = [
     "FeatureCache",
     "HeadBundle",
     "audit",
+    "compare",
     "evaluate",
     "extract",
     "fit_head",

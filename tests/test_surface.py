@@ -23,6 +23,7 @@ OPTIONS = {
         "--random-state",
         "--json",
     },
+    "compare": {"--split", "--all-images", "--table", "--random-state", "--verify", "--json"},
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
     "evaluate": {
@@ -114,6 +115,7 @@ def test_public_names() -> None:
         "FeatureCache",
         "HeadBundle",
         "audit",
+        "compare",
         "evaluate",
         "extract",
         "fit_head",

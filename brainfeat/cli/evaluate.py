@@ -30,13 +30,7 @@ def _read_shares(
 @click.command("evaluate", short_help="Measure a head on the images of a split.")
 @click.argument("head", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
-@click.option(
-    "--split",
-    type=click.Choice(["train", "val", "test", "all"]),
-    default="test",
-    show_default=True,
-    help="Which images of the table.",
-)
+@options.split_option
 @options.table_option
 @click.option(
     "--threshold",

@@ -14,6 +14,7 @@ from brainfeat.errors import BrainfeatError
 COMMANDS = {
     "audit": "brainfeat.cli.audit",
     "bench": "brainfeat.cli.bench",
+    "compare": "brainfeat.cli.compare",
     "demo": "brainfeat.cli.demo",
     "doctor": "brainfeat.cli.doctor",
     "evaluate": "brainfeat.cli.evaluate",

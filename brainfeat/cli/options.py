@@ -42,6 +42,13 @@ verify_option = click.option(
     show_default=True,
     help="Compare each file with the SHA-256 it was written with, or trust it (off).",
 )
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which images of the table.",
+)
 table_option = click.option(
     "--table",
     type=click.Path(path_type=Path),

@@ -1,0 +1,92 @@
+"""``brainfeat compare``: which of two heads is better, if that can be told."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.storage import Verify
+
+if TYPE_CHECKING:
+    from brainfeat.comparison import Comparison
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "macro F1": "f1_macro",
+}
+
+
+@click.command("compare", short_help="Compare two heads on the images of a split.")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path))
+@options.split_option
+@click.option(
+    "--all-images",
+    is_flag=True,
+    help="Count the images, too, of which the heads have seen a near duplicate.",
+)
+@options.table_option
+@options.random_state_option
+@options.verify_option
+@options.json_option
+def command(
+    first: Path,
+    second: Path,
+    features: Path,
+    *,
+    split: str,
+    all_images: bool,
+    table: Path | None,
+    random_state: int,
+    verify: Verify,
+    as_json: bool,
+) -> None:
+    """Compare FIRST and SECOND, files that fit-head wrote, on FEATURES, which extract wrote.
+
+    On images that are new to the heads: those without a near duplicate in train and val.
+    """
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.comparison import compare
+
+    heads = [HeadBundle.load(path, verify=verify) for path in (first, second)]
+    with options.open_cache(features, table=table, verify=verify) as cache:
+        found = compare(
+            heads[0],
+            heads[1],
+            cache,
+            split=split,
+            new=not all_images,
+            random_state=random_state,
+        )
+    if as_json:
+        options.print_json(found.to_dict())
+        return
+    for name, head, path in zip(("first", "second"), heads, (first, second), strict=True):
+        options.say(f"{name:6}  {head.head}, {path}")
+    options.say(f"images  {found.n:,} in {options.count(found.n_groups, 'group')}")
+    click.echo()
+    for line in _describe(found):
+        options.say(line)
+
+
+def _describe(found: "Comparison") -> list[str]:
+    lines = [f"{'':17}   first  second  difference     95 % interval"]
+    for title, name in _FIGURES.items():
+        figure = getattr(found, name)
+        low_high = "n/a"
+        if figure.interval is not None:
+            low_high = "{:+.4f} to {:+.4f}".format(*figure.interval)
+        lines.append(
+            f"{title:17}  {figure.first:.4f}  {figure.second:.4f}     {figure.difference:+.4f}  "
+            f"{low_high:>18}"
+        )
+    return [
+        *lines,
+        "",
+        f"right in the first alone {found.first_only:,}, in the second alone {found.second_only:,}",
+        f"McNemar's exact test: p = {found.p_value:.2g}",
+        found.verdict,
+    ]
