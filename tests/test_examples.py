@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from brainfeat import extract, read_table
 from brainfeat.cache import FeatureCache
 from brainfeat.heads import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
@@ -90,6 +91,42 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
         seconds, peak = map(float, line.split()[1:3])
         assert 0 < seconds < 60
         assert 50 < peak < 2000
+
+
+def test_leakage_prints_the_scores_with_and_without_copies(
+    run_example: RunExample, make_cache: Callable[..., Path]
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 4
+    X = rng.normal(size=(400, 48)) + 0.5 * rng.normal(size=(4, 48))[y]
+    contents = [f"{row}" for row in range(400)]
+    X[300:330], contents[300:330] = X[:30], contents[:30]
+    splits = ["train"] * 300 + ["test"] * 100
+    features = make_cache(X, y, splits=splits, contents=contents)
+    random = make_cache(rng.normal(size=X.shape), y, splits=splits, name="random.h5")
+    lines = run_example("leakage", str(features), "--head", "lda", "--random", str(random))
+    scores = [line for line in lines.splitlines() if line.endswith(" images")]
+    assert [line.split()[-2] for line in scores] == ["100", "70", "70", "100", "100", "100", "70"]
+    assert "- identical files are in several splits: 30 groups" in lines
+
+
+def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
+    features = extract(
+        read_table(table),
+        tmp_path / "features.h5",
+        backbone="mobilenet-0.75",
+        weights="random",
+        input_size=32,
+        precision="float32",
+    ).output
+    lines = run_example(
+        *("near_threshold", str(features), "--images", str(table), "--number", "3"),
+        *("--backbone", "mobilenet-0.75", "--weights", "random"),
+    ).splitlines()
+    saved = next(line for line in lines if line.startswith("saved as PNG"))
+    assert saved.split()[3:] == ["1.000", "100%", "100%", "100%"]
+    assert lines[-1].split()[0] == "100.0%"
 
 
 def test_own_csv_cuts_no_patient(run_example: RunExample) -> None:
@@ -210,6 +247,8 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 # The peers are five libraries, each called as its users would, and a run that is fair to them; the
 # others have a line or more for each thing that docs/benchmarks.md compares.
 LONGER = {
+    "leakage": 90,
+    "near_threshold": 130,
     "benchmark_peers": 300,
     "peers": 300,
     "benchmark_rewriting": 100,
