@@ -381,7 +381,9 @@ class Outcome:
 
     @functools.cached_property
     def trace(self) -> list["Call"]:
-        return list(read_trace(Path(self.request["trace"])))
+        path = Path(self.request["trace"])
+        # A child that was killed before its first call has none.
+        return list(read_trace(path)) if path.exists() else []
 
     @property
     def acknowledged(self) -> set[bytes]:

@@ -110,6 +110,13 @@ def test_leakage_prints_the_scores_with_and_without_copies(
     assert "- identical files are in several splits: 30 groups" in lines
 
 
+def test_benchmark_audit_prints_a_line_for_each_size() -> None:
+    head, *lines = run_alone("benchmark_audit", "--rows", "300", "600").splitlines()
+    assert head.split() == ["rows", "seconds", "MB", "clusters", "products", "ratio"]
+    assert [line.split()[0] for line in lines] == ["300", "600"]
+    assert [int(line.split()[3]) for line in lines] == [15, 30]
+
+
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
     table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
     features = extract(
@@ -247,6 +254,7 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 # The peers are five libraries, each called as its users would, and a run that is fair to them; the
 # others have a line or more for each thing that docs/benchmarks.md compares.
 LONGER = {
+    "benchmark_audit": 90,
     "leakage": 90,
     "near_threshold": 130,
     "benchmark_peers": 300,

@@ -4,7 +4,8 @@ A *boundary* is a call that changes what is below the output's folder, whoever m
 HDF5: ``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
 ``posix_fallocate``, ``fsync``, ``fdatasync``, ``rename``, ``unlink``, ``remove``, ``mkdir``,
 ``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
-before each boundary and after it, and each write a third time when half of its bytes are written.
+before each boundary, which is after the one before it, after the last, and in each write when half
+of its bytes are written.
 The runs are: a first extraction with its merge; an update by new, renamed and removed images; the
 rest of a run that was killed before and of whose shards one is damaged; a change of labels alone; a
 bundle saved, and one that replaces another. The calls that are traced are played again, which gives
@@ -93,11 +94,10 @@ def kill_all(
 ) -> Iterator[Outcome]:
     """Kill a run at every boundary in every way; yield what is left."""
     kinds = undisturbed.told["kinds"]
-    points = [
-        {"number": number, "mode": mode}
-        for mode in ("before", "after", "torn")
-        for number, kind in enumerate(kinds)
-        if kind == "write" or mode != "torn"
+    points = [{"number": number, "mode": "before"} for number in range(len(kinds))]
+    points.append({"number": len(kinds) - 1, "mode": "after"})
+    points += [
+        {"number": number, "mode": "torn"} for number, kind in enumerate(kinds) if kind == "write"
     ]
     for outcome in bench.run_all(name, points):
         assert outcome.code == -signal.SIGKILL, outcome
