@@ -46,6 +46,7 @@ def write_vectors(
     groups: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     contents: Sequence[str] | None = None,
+    digests: Sequence[bytes] | None = None,
     sources: Sequence[str] | None = None,
     file_bytes: Sequence[int] | None = None,
     view: Sequence[int] | None = None,
@@ -55,7 +56,7 @@ def write_vectors(
     rows = len(X)
     paths = paths or [f"image-{row:05}.png" for row in range(rows)]
     views = np.zeros(rows, np.int16) if view is None else np.asarray(view, np.int16)
-    digests = [hashlib.sha256(text.encode()).digest() for text in contents or paths]
+    digests = digests or [hashlib.sha256(text.encode()).digest() for text in contents or paths]
     meaning = FeatureSpec(
         **{
             "backbone": "vgg16",

@@ -36,6 +36,12 @@ OPTIONS = {
         "--markdown",
         "--verify",
         "--json",
+        "--report",
+        "--card",
+        "--checklist",
+        "--include-images",
+        "--images",
+        "--overwrite",
     },
     "extract": {
         "--output",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cli import options
+from brainfeat.cli import options, reporting
 from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _read_shares(
 )
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+@reporting.report_options
 @options.verify_option
 @options.json_option
 def command(
@@ -68,6 +69,7 @@ def command(
     markdown: bool,
     verify: Verify,
     as_json: bool,
+    **reports: Any,
 ) -> None:
     """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
 
@@ -81,6 +83,7 @@ def command(
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
+    is_reported = reporting.check_options(reports)
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
         evaluation = evaluate(
@@ -92,7 +95,14 @@ def command(
             prevalence=shares,
             random_state=random_state,
         )
-        options.warn_of_leakage(quick_audit(cache).findings, features)
+        found = (
+            reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
+            if is_reported
+            else quick_audit(cache)
+        )
+        options.warn_of_leakage(found.findings, features)
+        if is_reported:
+            reporting.write_reports(reports, evaluation, bundle=bundle, cache=cache, audit=found)
     if as_json:
         options.print_json(evaluation.to_dict())
     else:

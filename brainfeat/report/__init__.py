@@ -1,15 +1,27 @@
-"""Evaluations for people and programs: terminal text, Markdown, JSON, pictures."""
+"""Evaluations for people and programs: text, Markdown, JSON, an HTML page, a model card."""
 
 import json
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from brainfeat.report.markdown import to_markdown
 from brainfeat.report.text import to_text
 
 if TYPE_CHECKING:
     from brainfeat.figures import Evaluation
+    from brainfeat.report.card import to_card
+    from brainfeat.report.html import to_html
 
-__all__ = ["to_json", "to_markdown", "to_text"]
+__all__ = ["to_card", "to_html", "to_json", "to_markdown", "to_text"]
+
+# What is imported when it is first asked for: the other reports need none of it.
+_HOMES = {"to_card": "card", "to_html": "html"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'brainfeat.report' has no attribute {name!r}")
+    return getattr(import_module(f"brainfeat.report.{_HOMES[name]}"), name)
 
 
 def to_json(evaluation: "Evaluation") -> str:

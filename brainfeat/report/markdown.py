@@ -51,11 +51,11 @@ def to_markdown(evaluation: "Evaluation") -> str:
     names = [escape(name) for name in evaluation.class_names]
     counts = zip(names, evaluation.confusion_matrix, strict=True)
     tables = [
-        _make_table(("figure", "value"), figures),
+        make_table(("figure", "value"), figures),
         *_describe_subsets(evaluation),
-        _make_table(("class", "precision", "recall", "F1", "images"), scores),
+        make_table(("class", "precision", "recall", "F1", "images"), scores),
         *_describe_classes(evaluation),
-        _make_table(
+        make_table(
             ("true \\\\ predicted", *names), [(name, *map(str, row)) for name, row in counts]
         ),
     ]
@@ -78,24 +78,24 @@ def _describe_subsets(evaluation: "Evaluation") -> list[str]:
     if not evaluation.subsets:
         return []
     head, *rows = subset_rows(evaluation)
-    return [_make_table(head, rows), " ".join(map(escape, describe_subsets(evaluation)))]
+    return [make_table(head, rows), " ".join(map(escape, describe_subsets(evaluation)))]
 
 
 def _describe_classes(evaluation: "Evaluation") -> list[str]:
     if not evaluation.subsets:
         return []
     head, *rows = interval_rows(evaluation)
-    tables = [_make_table(head, [(escape(row[0]), *row[1:]) for row in rows])]
+    tables = [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])]
     shares = [(escape(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
-    return tables + ([_make_table(("class", "prevalence", "PPV", "NPV"), shares)] if shares else [])
+    return tables + ([make_table(("class", "prevalence", "PPV", "NPV"), shares)] if shares else [])
 
 
 def _describe_parts(evaluation: "Evaluation") -> list[str]:
     head, *rows = by_rows(evaluation)
-    return [_make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
+    return [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
 
 
-def _make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a table with the first column to the left and the others to the right."""
     rule = ("---", *("---:" for _ in head[1:]))
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))

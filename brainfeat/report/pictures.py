@@ -50,7 +50,7 @@ def save_confusion_matrix(evaluation: "Evaluation", path: str | os.PathLike[str]
     names = [shorten(make_printable(name), _NAME_WIDTH) for name in evaluation.class_names]
     # Inches a cell, and points: with twelve classes it must still fit the width of a page.
     cell, points = (0.85, 8.0) if len(names) <= 6 else (0.54, 6.5)
-    figure = _make_figure(cell * len(names), cell * len(names))
+    figure = make_figure(cell * len(names), cell * len(names))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow(shares, cmap=_COLOUR_MAP, vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
@@ -99,7 +99,7 @@ def save_contact_sheet(
             raise ValueError(f"images must have shape (h, w) or (h, w, 3), got {image.shape}")
     n_columns = min(columns, len(pixels))
     n_rows = math.ceil(len(pixels) / n_columns)
-    figure = _make_figure(1.5 * n_columns, 1.7 * n_rows, layout="constrained")
+    figure = make_figure(1.5 * n_columns, 1.7 * n_rows, layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -110,7 +110,7 @@ def save_contact_sheet(
     _save(figure, path)
 
 
-def _make_figure(
+def make_figure(
     width: float, height: float, *, layout: Literal["constrained"] | None = None
 ) -> Any:
     """Make a figure of so many inches; pyplot would keep it in a global list."""

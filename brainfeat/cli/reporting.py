@@ -1,0 +1,174 @@
+"""Reports that ``brainfeat evaluate`` writes beside its figures: the page and the model card."""
+
+import hashlib
+import io
+import os
+import secrets
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.errors import BrainfeatError
+
+if TYPE_CHECKING:
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.cache import FeatureCache
+    from brainfeat.figures import Evaluation
+    from brainfeat.leakage import Audit
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_OPTIONS = (
+    click.option("--report", type=_FILE, help="Write an HTML page; needs the extra report."),
+    click.option("--card", type=_FILE, help="Write a model card in Markdown."),
+    click.option(
+        "--checklist",
+        type=click.Choice(["claim2024", "tripod-ai"]),
+        help="Answer in them the items of a reporting guideline that software can answer.",
+    ),
+    click.option(
+        "--include-images",
+        is_flag=True,
+        help="Show the worst errors and some duplicates on the page; without it, no image and no "
+        "path is in it.",
+    ),
+    click.option(
+        "--images",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="FOLDER",
+        help="Where the images are: the folder that was extracted, or that of its CSV.",
+    ),
+    options.overwrite_option,
+)
+
+
+def report_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the reports."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_options(chosen: dict[str, Any]) -> bool:
+    """Refuse options that do not go together, and places that cannot be written.
+
+    Returns
+    -------
+    bool
+        Whether there is a report to write.
+    """
+    wanted = [chosen[name] for name in ("report", "card") if chosen[name] is not None]
+    if chosen["checklist"] and not wanted:
+        raise click.UsageError("--checklist is a part of --report or --card: name one")
+    if chosen["include_images"] and (chosen["report"] is None or chosen["images"] is None):
+        raise click.UsageError(
+            "--include-images needs --report, and --images: the folder that was extracted"
+        )
+    if chosen["images"] is not None and not chosen["include_images"]:
+        raise click.UsageError("--images is for --include-images, which was not given")
+    if len(wanted) == 2 and wanted[0].absolute() == wanted[1].absolute():
+        raise click.UsageError("--report and --card name the same file")
+    for path in wanted:
+        if not path.parent.is_dir():
+            raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
+        if os.path.lexists(path) and not chosen["overwrite"]:
+            raise BrainfeatError(f"{path} exists; name another file or pass --overwrite")
+    return bool(wanted)
+
+
+def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":
+    """Audit a cache as a whole, or for copies alone where it has very many images."""
+    from brainfeat.duplicates import NEAR_THRESHOLD
+    from brainfeat.leakage import QUICK_LIMIT, audit, quick_audit
+
+    if threshold is None and int((cache.view == 0).sum()) > QUICK_LIMIT:
+        return quick_audit(cache)
+    return audit(cache, threshold=threshold or NEAR_THRESHOLD, random_state=random_state)
+
+
+def write_reports(
+    chosen: dict[str, Any],
+    evaluation: "Evaluation",
+    *,
+    bundle: "HeadBundle",
+    cache: "FeatureCache",
+    audit: "Audit",
+) -> None:
+    """Write the page and the card, those that are wanted."""
+    from brainfeat.report import to_card, to_html
+
+    given: dict[str, Any] = {
+        "bundle": bundle,
+        "cache": cache,
+        "audit": audit,
+        "command": describe_command(click.get_current_context()),
+        "checklist": chosen["checklist"],
+    }
+    images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
+    if chosen["report"] is not None:
+        _write(chosen["report"], to_html(evaluation, **given, images=images))
+    if chosen["card"] is not None:
+        _write(chosen["card"], to_card(evaluation, **given))
+
+
+def describe_command(context: click.Context) -> str:
+    """Write the command line anew, of its paths the names alone: folders may tell who and where."""
+    words = ["brainfeat", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if isinstance(parameter, click.Option):
+            texts = (
+                [f"{key}={entry:g}" for key, entry in value.items()]
+                if isinstance(value, dict)
+                else [_name(value)]
+            )
+            for text in texts:
+                words += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], text]
+        else:
+            words.append(_name(value))
+    return shlex.join(words)
+
+
+def _name(value: Any) -> str:
+    return value.name if isinstance(value, Path) else str(value)
+
+
+def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
+    from brainfeat.readers import read_bytes, read_image
+    from brainfeat.rows import path_trouble
+
+    digests = dict(zip(cache.paths.tolist(), cache.sha256, strict=True))
+
+    def read(path: str) -> Any:
+        # A cache may come from anyone, and what it names is copied into the page.
+        if trouble := path_trouble(path):
+            raise BrainfeatError(f"the path {path!r} of the cache {trouble}")
+        content = read_bytes(folder / path, name=str(folder / path))
+        if hashlib.sha256(content).digest() != digests[path].tobytes():
+            raise BrainfeatError(f"{folder / path} is not the file that was extracted")
+        return read_image(io.BytesIO(content), name=path)
+
+    return read
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

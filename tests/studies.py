@@ -1,0 +1,57 @@
+"""A fitted head, a cache and their evaluation for tests of reports: no image, no backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from brainfeat.cache import FeatureCache
+from brainfeat.evaluation import evaluate
+from brainfeat.leakage import quick_audit
+from brainfeat.training import fit_head
+
+SCRIPT = "<script>alert(1)</script>"
+NAMES = ("glioma", SCRIPT, "no|tumour `$x_1$`", "脑膜瘤")
+
+
+def draw_study(
+    make_cache: Callable[..., Path], *, class_names=NAMES, rows=400, copies=20, seed=0, **options
+) -> SimpleNamespace:
+    """Fit a head on clouds of vectors; some test images are copies of training images."""
+    rng = np.random.default_rng(seed)
+    k = len(class_names)
+    y = np.arange(rows) % k
+    X = 0.5 * rng.standard_normal((k, 24))[y] + rng.standard_normal((rows, 24))
+    split = np.where(np.arange(rows) < 0.6 * rows, "train", "test")
+    # The last test images show what the first training images show; half of them are those files.
+    contents = [f"content-{row}" for row in range(rows)]
+    for place in range(copies):
+        row = rows - 1 - place
+        source = next(other for other in range(place, rows) if y[other] == y[row])
+        X[row] = X[source] + 1e-3 * rng.standard_normal(24)
+        if place % 2:
+            X[row], contents[row] = X[source], contents[source]
+    path = make_cache(
+        X, y, class_names=class_names, splits=split.tolist(), contents=contents, **options
+    )
+    cache = FeatureCache.open(path)
+    bundle = fit_head(cache, head="lda")
+    return SimpleNamespace(
+        path=path,
+        cache=cache,
+        bundle=bundle,
+        evaluation=evaluate(bundle, cache),
+        audit=quick_audit(cache),
+    )
+
+
+def with_history(study: SimpleNamespace) -> SimpleNamespace:
+    """Give the head the training curves of one that is fitted in epochs."""
+    study.bundle.training["history"] = {
+        "loss": [1.2, 0.8, 0.5, 0.4],
+        "accuracy": [0.5, 0.7, 0.8, 0.85],
+        "val_loss": [1.0, 0.7, 0.6, 0.65],
+        "val_accuracy": [0.6, 0.7, 0.75, 0.74],
+    }
+    return study
