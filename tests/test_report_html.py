@@ -236,7 +236,7 @@ def test_the_confusion_matrices_have_the_counts(study, page):
         for number in row:
             assert f"{number} {100 * number / total:.1f} %" in page.text
     new = ~study.evaluation.predictions.near
-    assert f"without near duplicates ({new.sum()} images)" in page.text
+    assert f"Confusion matrix: {new.sum()} new images" in page.text
 
 
 def test_the_training_curves_name_the_epoch_that_was_kept(page):
@@ -389,6 +389,7 @@ def test_a_chart_has_no_colour_of_its_own(study):
             "var(--grid)",
             *(f"var(--series-{place})" for place in range(charts.N_COLOURS)),
         }
+        assert "<style" not in svg
         assert "#" not in re.sub(r"url\(#[^)]*\)|href=\"#[^\"]*\"", "", svg)
 
 

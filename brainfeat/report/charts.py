@@ -82,9 +82,12 @@ def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     _style(axes, "", "share that is right")
     axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
+    most = max(entry["n"] for bins in curves for entry in bins)
     for place, bins in enumerate(curves):
         x, y = ([entry[name] for entry in bins] for name in ("confidence", "accuracy"))
-        axes.plot(x, y, **_line(place), marker="os"[place % 2], markersize=4)
+        axes.plot(x, y, **{**_line(place), "linewidth": 1.0})
+        sizes = [16 + 60 * entry["n"] / most for entry in bins]
+        axes.scatter(x, y, sizes, color=_SERIES[place], linewidths=0, clip_on=False, zorder=3)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _style(below, "mean probability of the class called", "images")
     for entry in curves[0]:
@@ -211,6 +214,8 @@ def _to_svg(figure: Any, name: str) -> str:
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Its styles would be those of the whole page.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1)
     svg = svg.replace("xlink:href", "href")

@@ -221,10 +221,9 @@ def make_classes(study: Study) -> Section:
     matrices: list[Block] = []
     if predictions.near is not None and 0 < predictions.near.sum() < len(predictions.near):
         new = ~predictions.near
-        n_new = count(int(new.sum()), "image")
         matrices.append(
             Matrix(
-                title=f"Confusion matrix without near duplicates ({n_new})",
+                title=f"Confusion matrix: {count(int(new.sum()), 'new image')}",
                 names=names,
                 counts=charts.count_calls(
                     predictions.y[new], predictions.probabilities[new], len(names)
@@ -233,7 +232,7 @@ def make_classes(study: Study) -> Section:
         )
     matrices.append(
         Matrix(
-            title=f"Confusion matrix of all images ({count(evaluation.n, 'image')})",
+            title=f"Confusion matrix: all {count(evaluation.n, 'image')}",
             names=names,
             counts=evaluation.confusion_matrix,
         )

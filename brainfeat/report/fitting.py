@@ -58,8 +58,8 @@ def _draw_reliability(columns: Mapping[str, Any], bins: Rows) -> Chart:
     return Chart(
         title="Reliability diagram",
         caption="All images, by the probability of the class that each was called. On the dotted "
-        "diagonal the head is as sure as it is right; below it, it is too sure. The bars are "
-        "numbers of images.",
+        "diagonal the head is as sure as it is right; below it, it is too sure. Points are the "
+        "larger the more images they stand for, and so are the bars.",
         description=" ".join(
             f"Probability {ends}: {n} images, mean {sure}, share right {right}."
             for ends, n, sure, right in bins

@@ -111,6 +111,8 @@ def _make_picture(image: ArrayLike, text: str) -> Picture:
     from PIL import Image
 
     pixels = (np.clip(np.asarray(image, np.float32), 0, 1) * 255).round().astype(np.uint8)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
     picture = Image.fromarray(pixels)
     if picture.width > _WIDTH:
         height = max(1, round(picture.height * _WIDTH / picture.width))

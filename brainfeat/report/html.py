@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import MissingDependencyError
 from brainfeat.report import charts
-from brainfeat.report.checklists import Checklist
+from brainfeat.report.checklists import UNANSWERED, Checklist
 from brainfeat.report.contents import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.gallery import ReadImage, make_gallery
 from brainfeat.report.text import make_printable
@@ -73,8 +73,6 @@ def to_html(
         subtitle=make_subtitle(study),
         sections=sections,
         version=version("brainfeat"),
-        dashes=charts.DASHES,
-        n_colours=charts.N_COLOURS,
     )
     return page
 
@@ -98,7 +96,7 @@ def _make_environment() -> Any:
 
     def parts(cell: str) -> Any:
         """Keep a figure and its interval whole, each on its line where there is little room."""
-        figure, bracket, interval = make_printable(cell).partition(" (")
+        figure, bracket, interval = str(finalize(cell)).partition(" (")
         if not bracket:
             return figure
         return Markup('<span class="part">{}</span> <span class="part">({}</span>').format(
@@ -106,9 +104,10 @@ def _make_environment() -> Any:
         )
 
     def finalize(value: Any) -> Any:
-        return value if isinstance(value, Markup) or not isinstance(value, str) else (
-            make_printable(value)
-        )  # fmt: skip
+        if isinstance(value, Markup) or not isinstance(value, str):
+            return value
+        # A per cent sign stays beside its number.
+        return make_printable(value).replace(" %", "\N{NO-BREAK SPACE}%")
 
     environment = Environment(
         loader=PackageLoader("brainfeat.report"),
@@ -118,6 +117,9 @@ def _make_environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         finalize=finalize,
+    )
+    environment.globals.update(
+        dashes=charts.DASHES, n_colours=charts.N_COLOURS, unanswered=UNANSWERED
     )
     environment.filters.update(draw=draw, parts=parts)
     return environment
