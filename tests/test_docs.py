@@ -350,6 +350,13 @@ def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) ->
 
 
 @pytest.mark.usefixtures("quickstart")
+def test_report_page_writes_what_it_says(workplace: Path) -> None:
+    run_page("how-to/report.md", workplace)
+    for name, start in (("report.html", "<!DOCTYPE html>"), ("card.md", "# Evaluation")):
+        assert (workplace / name).read_text(encoding="utf-8").startswith(start)
+
+
+@pytest.mark.usefixtures("quickstart")
 def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
     line = Block(
         "sh", "brainfeat fit-head features.h5 -o k.h5 --head knn --search --n-iter 2 --json"

@@ -639,6 +639,14 @@ def test_another_file_in_the_place_of_an_image_is_refused(run, files):
     assert not files.out.exists()
 
 
+def test_images_must_name_a_folder(run, files):
+    line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
+    result = run(*line, "--images", files.cache)
+    assert result.code == 1
+    assert "features.h5 is no folder" in result.err
+    assert result.out == ""
+
+
 def test_an_image_that_is_not_there_is_named(run, files):
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.folder.parent)

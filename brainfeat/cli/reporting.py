@@ -38,7 +38,7 @@ _OPTIONS = (
     ),
     click.option(
         "--images",
-        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        type=click.Path(path_type=Path),
         metavar="FOLDER",
         help="Where the images are: the folder that was extracted, or that of its CSV.",
     ),
@@ -72,6 +72,8 @@ def check_options(chosen: dict[str, Any]) -> bool:
         raise click.UsageError("--images is for --include-images, which was not given")
     if len(wanted) == 2 and wanted[0].absolute() == wanted[1].absolute():
         raise click.UsageError("--report and --card name the same file")
+    if chosen["images"] is not None and not chosen["images"].is_dir():
+        raise BrainfeatError(f"{chosen['images']} is no folder; name the one that was extracted")
     for path in wanted:
         if not path.parent.is_dir():
             raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")

@@ -128,6 +128,19 @@ def show(value: object, interval: "Interval | None" = None) -> str:
     return join_interval(f"{value:.3f}", format_interval(interval))
 
 
+def show_number(number: object) -> str:
+    """Write a whole number; anything else as ``n/a``.
+
+    Examples
+    --------
+    >>> show_number(7019), show_number("many")
+    ('7,019', 'n/a')
+    """
+    if isinstance(number, bool) or not isinstance(number, int):
+        return UNDEFINED
+    return f"{number:,}"
+
+
 def count(number: object, noun: str) -> str:
     """Write a number of things.
 
@@ -136,6 +149,4 @@ def count(number: object, noun: str) -> str:
     >>> count(1, "image"), count(1311, "image")
     ('1 image', '1,311 images')
     """
-    if isinstance(number, bool) or not isinstance(number, int):
-        return f"{UNDEFINED} {noun}s"
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{show_number(number)} {noun}{'' if number == 1 else 's'}"

@@ -84,7 +84,7 @@ def _write(block: Block) -> str:
 
 def _write_table(block: Table) -> str:
     cells = [[escape(cell) for cell in row] for row in (block.head, *block.rows)]
-    table = f"**{escape(block.title)}**\n\n{make_table(cells[0], cells[1:])}"
+    table = f"**{escape(block.title)}**\n\n{make_table(cells[0], cells[1:], numeric=block.numeric)}"
     return f"{table}\n\n{escape(block.note)}" if block.note else table
 
 

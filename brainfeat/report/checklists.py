@@ -7,7 +7,7 @@ Topics are named in our words. CLAIM: Tejani et al. 2024, Radiology: Artificial 
 from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
-from brainfeat.report.blocks import Section, Table, count, show
+from brainfeat.report.blocks import Section, Table, count, show, show_number
 from brainfeat.report.facts import Study
 from brainfeat.uncertainty import MIN_GROUPS
 
@@ -198,7 +198,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "missing": f"{unread}; no value is imputed.",
         "conflicts": f"In part: {count(conflicts, 'set')} of images that show the same have "
         "different labels (section Leakage).",
-        "partitions": "; ".join(f"{name} {size:,}" for name, size in training.items()) +
+        "partitions": "; ".join(f"{name} {show_number(size)}" for name, size in training.items()) +
         f"; kept together: {groups} (section Data)." if training else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",

@@ -32,7 +32,8 @@ def make_gallery(study: Study, images: ReadImage) -> Section:
     pairs = [_show_pair(pair, images) for pair in _choose_pairs(study)]
     blocks.append(
         Gallery(
-            title="Copies in train (left) and test (right), from the most to the least similar",
+            title="Copies: an image that the head has seen, and one of the test, from the most to "
+            "the least similar",
             groups=pairs,
         )
         if pairs
@@ -89,7 +90,8 @@ def _turn(pair: dict[str, Any]) -> dict[str, Any] | None:
                 "test": pair[test],
                 "seen": pair[seen],
                 "similarity": pair["similarity"],
-                "labels": (pair[f"label_{seen}"], pair[f"label_{test}"]),
+                "seen_as": (pair[f"split_{seen}"], pair[f"label_{seen}"]),
+                "test_as": (pair[f"split_{test}"], pair[f"label_{test}"]),
             }
     return None
 
@@ -99,11 +101,11 @@ def _show_pair(
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     pictures = tuple(
         _make_picture(images(pair[side]), f"{split} image, {label or 'unlabelled'}")
-        for side, split, label in zip(
-            ("seen", "test"), ("train", "test"), pair["labels"], strict=True
-        )
+        for side in ("seen", "test")
+        for split, label in (pair[f"{side}_as"],)
     )
-    return pictures, (f"similarity {pair['similarity']:.4f}", pair["seen"], pair["test"])
+    texts = [f"{pair[f'{side}_as'][0]}: {pair[side]}" for side in ("seen", "test")]
+    return pictures, (f"similarity {pair['similarity']:.4f}", *texts)
 
 
 def _make_picture(image: ArrayLike, text: str) -> Picture:

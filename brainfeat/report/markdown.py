@@ -95,7 +95,7 @@ def _describe_parts(evaluation: "Evaluation") -> list[str]:
     return [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
 
 
-def make_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table with the first column to the left and the others to the right."""
-    rule = ("---", *("---:" for _ in head[1:]))
+def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> str:
+    """Write a table with the first column to the left, and the others to the right if numeric."""
+    rule = ("---", *("---:" if numeric else "---" for _ in head[1:]))
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))

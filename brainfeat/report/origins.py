@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainfeat.report.blocks import Block, Commands, Items, Section, Table, count
+from brainfeat.report.blocks import Block, Commands, Items, Section, Table, count, show_number
 from brainfeat.report.facts import Study
 
 _MEANINGS = {
@@ -148,7 +148,7 @@ def make_data(study: Study) -> Section:
             Table(
                 title="Parts that the fit used",
                 head=("part", "images"),
-                rows=[(part, f"{study.training('split')[part]:,}") for part in parts],
+                rows=[(part, show_number(study.training("split")[part])) for part in parts],
                 note=f"What no part cuts: {grouped_by}. A split that the table makes is kept, also "
                 "where it does.",
             )
