@@ -6,7 +6,9 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
+from importlib import resources
 from types import SimpleNamespace
 from typing import get_args
 
@@ -366,7 +368,7 @@ def test_bare_probabilities_make_no_report(study):
 
 
 def test_without_jinja_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError, match=r"brainfeat\[report\]"):
         _make_environment()
 
@@ -401,6 +403,32 @@ def test_labels_of_a_forest_plot_are_text_whatever_they_hold():
     assert "<i>" not in svg
 
 
+def contrast(first, second):
+    """Give the contrast of two colours by WCAG 2."""
+
+    def light(colour):
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((light(first), light(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("place", range(3), ids=["light", "dark", "print"])
+def test_lines_and_texts_stand_out_in_every_scheme(place):
+    style = (resources.files("brainfeat.report") / "templates" / "style.css").read_text("utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    assert len(blocks) == 3
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", blocks[place]))
+    for name in ("ink", "faint", "link"):
+        assert contrast(colours[name], colours["page"]) >= 4.5, name
+        assert contrast(colours[name], colours["panel"]) >= 4.5, name
+    assert contrast(colours["warn-ink"], colours["warn"]) >= 4.5
+    for number in range(charts.N_COLOURS):
+        assert contrast(colours[f"series-{number}"], colours["page"]) >= 3, number
+
+
 # The model card
 
 
@@ -420,6 +448,12 @@ def test_no_class_name_is_markup_in_the_card(study):
     assert "<script>" not in card
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in card
     assert r"no\|tumour \`\$x\_1\$\`" in card
+
+
+def test_the_card_needs_no_extra(study, monkeypatch):
+    for name in ("jinja2", "matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert write_card(study).startswith("# Evaluation")
 
 
 def test_a_command_of_several_lines_stays_in_its_block(study):

@@ -113,8 +113,10 @@ def write_reports(
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
         _write(chosen["report"], to_html(evaluation, **given, images=images))
+        options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
         _write(chosen["card"], to_card(evaluation, **given))
+        options.say(f"{chosen['card']} written", err=True)
 
 
 def describe_command(context: click.Context) -> str:

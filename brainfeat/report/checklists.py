@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from brainfeat.errors import ParameterError
 from brainfeat.report.blocks import Section, Table, count, show, show_number
 from brainfeat.report.facts import Study
+from brainfeat.report.origins import GROUPINGS
 from brainfeat.uncertainty import MIN_GROUPS
 
 Checklist = Literal["claim2024", "tripod-ai"]
@@ -182,7 +183,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     counts = [entry.support for entry in study.evaluation.per_class]
     training = study.training("split")
     conflicts = len(audit.label_conflicts)
-    groups = study.bundle.training.get("group_by")
+    groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
     near = audit.near
     across = f"{count(audit.identical['cross_split_groups'], 'set')} of identical files"
     if near is not None:

@@ -26,7 +26,7 @@ _MEANINGS = {
     "precision": "what is computed in",
     "dtype": "what is stored",
 }
-_GROUPINGS = {
+GROUPINGS = {
     "column": "groups of the table, such as patients",
     "near-duplicates": "clusters of near duplicates",
     "identical": "identical files",
@@ -143,7 +143,7 @@ def make_data(study: Study) -> Section:
         ),
     ]
     if parts:
-        grouped_by = _GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+        grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
         blocks.append(
             Table(
                 title="Parts that the fit used",
