@@ -304,7 +304,7 @@ def test_parts_and_prevalence_are_shown(study):
 def test_where_the_temperature_was_fitted_is_shown(study):
     figures = {"log_loss": 0.6, "brier": 0.3, "ece": 0.1234}
     fitted = {
-        "images": 77,
+        "n": 77,
         "n_folds": 5,
         "temperature": 1.5,
         "before": figures,
@@ -315,6 +315,7 @@ def test_where_the_temperature_was_fitted_is_shown(study):
     )
     text = Page(to_html(study.evaluation, bundle=bundle, cache=study.cache)).text
     assert "out of fold in 5 folds" in text
+    assert "77 images." in text
     assert "0.057 0.123" in text
 
 
@@ -350,7 +351,8 @@ def test_twelve_classes_make_a_page(make_cache):
     page = Page(render(found))
     found.cache.close()
     assert len(page.ids) == len(set(page.ids))
-    assert "class 11" in page.text
+    assert "12 class 11" in page.text
+    assert "Columns are numbered as rows." in page.text
 
 
 def test_another_cache_than_that_of_the_fit_is_said(study, make_cache):

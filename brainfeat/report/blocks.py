@@ -9,6 +9,9 @@ from brainfeat.report.tables import UNDEFINED, format_interval, join_interval
 if TYPE_CHECKING:
     from brainfeat.figures import Interval
 
+# Up to so many classes, their names head the columns of a confusion matrix.
+FEW_CLASSES = 6
+
 Rows = Sequence[Sequence[str]]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
+    FEW_CLASSES,
     Block,
     Chart,
     Columns,
@@ -245,7 +246,7 @@ def make_classes(study: Study) -> Section:
         name="classes",
         title="Class by class",
         blocks=[
-            Columns(parts=[[matrix] for matrix in matrices]),
+            *([Columns(parts=[[m] for m in matrices])] if len(names) <= FEW_CLASSES else matrices),
             Table(
                 title="Figures of each class against the rest, all images",
                 head=("class", "images", *(title for title, _, _ in CLASS_FIGURES)),

@@ -95,7 +95,7 @@ def _list_fitted_temperature(study: Study) -> Iterator[Table]:
             (title, *(show(fitted[part].get(name)) for part in ("after", "before")))
             for title, name in _FIGURES
         ],
-        note=f"{count(fitted.get('images'), 'image')}.",
+        note=f"{count(fitted.get('n'), 'image')}.",
     )
 
 

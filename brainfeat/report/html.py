@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import MissingDependencyError
 from brainfeat.report import charts
+from brainfeat.report.blocks import FEW_CLASSES
 from brainfeat.report.checklists import UNANSWERED, Checklist
 from brainfeat.report.contents import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.gallery import ReadImage, make_gallery
@@ -119,7 +120,7 @@ def _make_environment() -> Any:
         finalize=finalize,
     )
     environment.globals.update(
-        dashes=charts.DASHES, n_colours=charts.N_COLOURS, unanswered=UNANSWERED
+        dashes=charts.DASHES, n_colours=charts.N_COLOURS, unanswered=UNANSWERED, few=FEW_CLASSES
     )
     environment.filters.update(draw=draw, parts=parts)
     return environment
