@@ -214,6 +214,8 @@ def test_tab_reaches_everything_that_takes_the_focus(show):
         reached.append(driver.execute_script("return document.activeElement.dataset.place"))
     assert reached == [str(place) for place in range(wanted)]
     assert len(driver.find_elements(By.CSS_SELECTOR, "[role=region]")) > 10
+    assert not driver.find_elements(By.CSS_SELECTOR, "[role=region]:not([tabindex='0'])")
+    assert not driver.find_elements(By.CSS_SELECTOR, "table:not([role=region] table)")
 
 
 def test_the_focus_is_seen(show):

@@ -148,14 +148,13 @@ def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
     from brainfeat.readers import read_bytes, read_image
     from brainfeat.rows import path_trouble
 
-    digests = dict(zip(cache.paths.tolist(), cache.sha256, strict=True))
-
     def read(path: str) -> Any:
         # A cache may come from anyone, and what it names is copied into the page.
         if trouble := path_trouble(path):
             raise BrainfeatError(f"the path {path!r} of the cache {trouble}")
         content = read_bytes(folder / path, name=str(folder / path))
-        if hashlib.sha256(content).digest() != digests[path].tobytes():
+        row = (cache.paths == path).argmax()
+        if hashlib.sha256(content).digest() != cache.sha256[row].tobytes():
             raise BrainfeatError(f"{folder / path} is not the file that was extracted")
         return read_image(io.BytesIO(content), name=path)
 
