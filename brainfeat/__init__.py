@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from brainfeat.extraction import extract
     from brainfeat.heads.dense import DenseHead
     from brainfeat.leakage import audit
+    from brainfeat.prediction import Predictor, predict
     from brainfeat.table import read_table, write_table
     from brainfeat.training import fit_head
 
@@ -22,11 +23,13 @@ _HOMES = {
     "DenseHead": "heads.dense",
     "FeatureCache": "cache",
     "HeadBundle": "bundle",
+    "Predictor": "prediction",
     "audit": "leakage",
     "compare": "comparison",
     "evaluate": "evaluation",
     "extract": "extraction",
     "fit_head": "training",
+    "predict": "prediction",
     "read_table": "table",
     "write_table": "table",
 }
@@ -36,11 +39,13 @@ __all__ = [
     "DenseHead",
     "FeatureCache",
     "HeadBundle",
+    "Predictor",
     "audit",
     "compare",
     "evaluate",
     "extract",
     "fit_head",
+    "predict",
     "read_table",
     "write_table",
 ]

@@ -8,17 +8,19 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.calibration import softmax
+from brainfeat.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.errors import BrainfeatError, BundleError, HeadError
 from brainfeat.heads import HEAD_NAMES, trees
 from brainfeat.heads.trees import TREE_ARRAYS
+from brainfeat.scope import SCOPE_ARRAYS, Scope
 from brainfeat.spec import FeatureSpec, canonical_json, parse_json
 from brainfeat.storage import DatasetRule, Schema, StoredFile, Verify, write_file
 
@@ -43,6 +45,8 @@ ALLOWED_TYPES: Mapping[str, frozenset[str]] = {
     "TupleNode": frozenset({"builtins.tuple"}),
     "TypeNode": frozenset({"builtins.int", "builtins.str"}),
 }
+Part = TypeVar("Part", Scope, Conformal)
+
 _NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
 TREE_HEADS = ("random-forest", "hist-gradient-boosting")
 
@@ -85,6 +89,14 @@ BUNDLE_SCHEMA = Schema(
             rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
             for name, (kind, ndim) in TREE_ARRAYS.items()
         },
+        **{
+            rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in SCOPE_ARRAYS.items()
+        },
+        **{
+            rf"conformal/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in CONFORMAL_ARRAYS.items()
+        },
         r"probe/X": DatasetRule(dtype="<f4", ndim=2),
         r"probe/probabilities": DatasetRule(dtype="<f8", ndim=2),
     },
@@ -118,6 +130,12 @@ class HeadBundle:
         Split sizes, metrics, seeds, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
         Vectors whose probabilities are stored and compared when the bundle is loaded.
+    scope : Scope or None
+        What tells an image that is like none of those that the head was fitted on.
+    conformal : Conformal or None
+        What tells which classes cannot be ruled out.
+    content_sha256 : str
+        Digest of the file that it was read from; empty for a bundle that was not.
     """
 
     spec: FeatureSpec
@@ -128,6 +146,9 @@ class HeadBundle:
     temperature: float
     training: dict[str, Any]
     probe: NDArray[np.float32]
+    scope: Scope | None = None
+    conformal: Conformal | None = None
+    content_sha256: str = ""
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Give the scores whose softmax, divided by `temperature`, are the probabilities.
@@ -227,6 +248,8 @@ class HeadBundle:
             BUNDLE_SCHEMA,
             datasets={
                 **_to_arrays(self.head, self.estimator),
+                **_with_prefix("scope", self.scope),
+                **_with_prefix("conformal", self.conformal),
                 "probe/X": self.probe,
                 "probe/probabilities": self.predict_proba(self.probe),
             },
@@ -286,6 +309,12 @@ class HeadBundle:
         if not set(arrays) >= _PROBE_NAMES:
             raise BundleError("the probe vectors are missing")
         params = _typed(head["params"], dict, "params")
+        scope = _take(arrays, "scope", Scope)
+        conformal = _take(arrays, "conformal", Conformal)
+        if scope is not None:
+            scope.check(spec.n_features, len(names))
+        if conformal is not None:
+            conformal.check(len(names))
         bundle = cls(
             spec=spec,
             class_names=tuple(names),
@@ -302,6 +331,9 @@ class HeadBundle:
             temperature=temperature,
             training=_read_training(str(stored["training"])),
             probe=arrays["probe/X"],
+            scope=scope,
+            conformal=conformal,
+            content_sha256=file.content_sha256,
         )
         bundle._check_probe(arrays["probe/probabilities"])
         return bundle
@@ -330,6 +362,28 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if path.is_dir() or (path.exists() and not overwrite):
         raise BundleError(f"{path} exists; name another output or pass --overwrite")
     return path
+
+
+def _with_prefix(prefix: str, part: Scope | Conformal | None) -> dict[str, NDArray[Any]]:
+    return {} if part is None else {f"{prefix}/{name}": array for name, array in vars(part).items()}
+
+
+def _take(arrays: dict[str, NDArray[Any]], prefix: str, kind: type[Part]) -> Part | None:
+    """Take the arrays of a part out of all, and make it of them; None where there are none."""
+    found = {
+        name.removeprefix(f"{prefix}/"): arrays.pop(name)
+        for name in list(arrays)
+        if name.startswith(f"{prefix}/")
+    }
+    if not found:
+        return None
+    wanted = {field.name for field in fields(kind)}
+    if set(found) != wanted:
+        raise BundleError(
+            f"{prefix} has the arrays {', '.join(sorted(found))}; expected "
+            f"{', '.join(sorted(wanted))}"
+        )
+    return kind(**found)
 
 
 def _is_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.abstention import measure_abstention
 from brainfeat.calibration import reliability, softmax
 from brainfeat.figures import Evaluation, Interval, Predictions, Subset, measure
 from brainfeat.subsets import Copies, find_copies, match_classes, read_column, select_images
@@ -120,7 +121,8 @@ def evaluate(
         y = match_classes(cache.y[rows], cache.class_names, bundle.class_names)
         shares = check_prevalence(prevalence, bundle.class_names)
         values = None if by is None else read_column(cache, by)[rows]
-        scores = bundle.scores(cache.X[rows])
+        X = cache.X[rows]
+        scores = bundle.scores(X)
         copies = find_copies(bundle, cache, rows, threshold=threshold)
     judge = _Judge(
         Predictions(
@@ -158,6 +160,7 @@ def evaluate(
             "before": reliability(y, softmax(scores)),
             "after": reliability(y, judge.predictions.probabilities),
         },
+        abstention=measure_abstention(bundle, X, y, judge.predictions.probabilities),
         predictions=judge.predictions,
     )
 

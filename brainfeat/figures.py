@@ -12,7 +12,7 @@ from brainfeat.errors import BundleError, TableError
 # What rows of probabilities may miss 1 by: float32 softmaxes of many classes stay far below it.
 _SUM_TOLERANCE = 1e-4
 # What an evaluation has only of images of a cache.
-_OF_A_CACHE = ("split", "subsets", "bootstrap", "by", "prevalence", "calibration")
+_OF_A_CACHE = ("split", "subsets", "bootstrap", "by", "prevalence", "calibration", "abstention")
 
 Interval = tuple[float, float]
 
@@ -173,6 +173,9 @@ class Evaluation:
     calibration : dict or None
         ``temperature``; and ``before`` and ``after`` it divides the scores the ``log_loss``,
         ``brier``, ``ece`` and ``bins`` of :func:`brainfeat.calibration.reliability`.
+    abstention : dict or None
+        What the head would answer and leave open, as
+        :func:`brainfeat.abstention.measure_abstention` gives it.
     predictions : Predictions or None
         What was measured; it is not part of `to_dict`.
     """
@@ -195,6 +198,7 @@ class Evaluation:
     by: Mapping[str, Subset] = field(default_factory=dict)
     prevalence: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
+    abstention: Mapping[str, Any] | None = None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.calibration import calibrate, scale_folds
+from brainfeat.conformal import Conformal
 from brainfeat.errors import BrainfeatError, HeadError
 from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import needs_validation
@@ -75,10 +76,13 @@ class CrossValidation:
         over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
     calibration : dict
         As :func:`brainfeat.calibration.calibrate` gives it.
+    conformal : Conformal
+        Of the probabilities that the folds gave to the images that they left out.
     """
 
     figures: dict[str, Any]
     calibration: dict[str, Any]
+    conformal: Conformal = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +325,11 @@ def _describe(
             for name in ("accuracy", "balanced_accuracy", "log_loss")
         },
     }
-    return CrossValidation(figures=figures, calibration=calibrate(scores, y))
+    return CrossValidation(
+        figures=figures,
+        calibration=calibrate(scores, y),
+        conformal=Conformal.fit(np.concatenate(probabilities), np.concatenate(y)),
+    )
 
 
 def _known(

@@ -113,7 +113,14 @@ class FeatureSpec:
         """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
         return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
 
-    def require(self, other: Self, *, here: str, there: str) -> None:
+    def require(
+        self,
+        other: Self,
+        *,
+        here: str,
+        there: str,
+        remedy: str = "extract again with the same options",
+    ) -> None:
         """Refuse a spec that differs from this one.
 
         Parameters
@@ -122,6 +129,8 @@ class FeatureSpec:
             The spec that was offered.
         here, there : str
             What each spec belongs to, for the message.
+        remedy : str
+            What to do, for the message.
 
         Raises
         ------
@@ -137,7 +146,7 @@ class FeatureSpec:
         if differing:
             raise SpecMismatchError(
                 f"{here} and {there} have features of different specs ({'; '.join(differing)}); "
-                "extract again with the same options"
+                f"{remedy}"
             )
 
 

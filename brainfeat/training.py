@@ -12,6 +12,7 @@ from brainfeat import runtime
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
 from brainfeat.calibration import calibrate
+from brainfeat.conformal import Conformal
 from brainfeat.errors import HeadError, ParameterError
 from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import HEAD_NAMES, accepted_names, needs_validation
@@ -28,6 +29,7 @@ from brainfeat.parts import (
     name_held_out,
     split_images,
 )
+from brainfeat.scope import Scope
 from brainfeat.selection import CrossValidation, Selection, cross_validate, select_head
 
 # What stands for every head there is.
@@ -201,7 +203,7 @@ def fit_head(
     found = None if selection is None else selection.cv
     if folds is not None and found is None:
         found = cross_validate(recipe, data, folds, n_jobs=n_jobs)
-    fitted, val, calibration = _fit_calibrated(
+    fitted, val, calibration, conformal = _fit_calibrated(
         recipe, data, parts, found, n_jobs=n_jobs, random_state=random_state
     )
     test = _measure(fitted, data, parts["test"]) if len(parts["test"]) else None
@@ -233,6 +235,14 @@ def fit_head(
         temperature=fitted.temperature,
         training=training,
         probe=_make_probe(data.X, random_state),
+        scope=Scope.fit(
+            data.X[parts["train"]],
+            data.y[parts["train"]],
+            held_out=data.X[parts["val"]],
+            n_classes=len(data.class_names),
+            random_state=int(random_state),
+        ),
+        conformal=conformal,
     )
 
 
@@ -322,8 +332,8 @@ def _fit_calibrated(
     *,
     n_jobs: int | None,
     random_state: int,
-) -> tuple[FittedHead, Evaluation, dict[str, Any]]:
-    """Fit on train, measure on val, fit again on both; the temperature is that of unseen images.
+) -> tuple[FittedHead, Evaluation, dict[str, Any], Conformal]:
+    """Fit on train, measure on val, fit again on both; calibrate on images that were not seen.
 
     A head that val stops has its temperature from val; others from the folds of a cross-validation,
     or from val where a class has images of one group alone.
@@ -333,18 +343,23 @@ def _fit_calibrated(
         estimator = recipe.fit(data.X, data.y, rows=train, val=val)
         calibration = _calibrate_on_val(estimator, data, val)
         fitted = FittedHead(estimator, calibration["temperature"])
-        return fitted, _measure(fitted, data, val), calibration
+        figures, conformal = _measure(fitted, data, val), _find_conformal(fitted, data, val)
+        return fitted, figures, calibration, conformal
     estimator = recipe.fit(data.X, data.y, rows=train)
     n_folds = limit_folds(data, parts, n_folds=CALIBRATION_FOLDS)
     if found is None and n_folds > 1:
         folds = fold_images(data, parts, n_folds=n_folds, random_state=random_state)
         found = cross_validate(recipe, data, folds, n_jobs=n_jobs)
     calibration = _calibrate_on_val(estimator, data, val) if found is None else found.calibration
-    temperature = calibration["temperature"]
-    figures = _measure(FittedHead(estimator, temperature), data, val)
+    fitted = FittedHead(estimator, calibration["temperature"])
+    conformal = _find_conformal(fitted, data, val) if found is None else found.conformal
     both = data.rows_of(np.concatenate([parts["train"], val]))
-    refitted = FittedHead(recipe.fit(data.X, data.y, rows=both), temperature)
-    return refitted, figures, calibration
+    refitted = FittedHead(recipe.fit(data.X, data.y, rows=both), fitted.temperature)
+    return refitted, _measure(fitted, data, val), calibration, conformal
+
+
+def _find_conformal(fitted: FittedHead, data: LabelledRows, val: Rows) -> Conformal:
+    return Conformal.fit(fitted.predict_proba(data.X[val]), data.y[val])
 
 
 def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """evaluate: which images are judged, what is left without copies, and what is said of each part."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -207,8 +208,6 @@ def test_predictive_values_at_a_prevalence(bundle, leaky):
 
 
 def test_calibration_compares_scores_before_and_after_the_temperature(bundle, leaky):
-    import dataclasses
-
     warm = evaluate(dataclasses.replace(bundle, temperature=3.0), leaky)
     plain = evaluate(dataclasses.replace(bundle, temperature=1.0), leaky)
     assert warm.calibration["temperature"] == 3.0
@@ -224,6 +223,31 @@ def test_the_seed_decides_the_intervals(bundle, leaky):
     other = evaluate(bundle, leaky, random_state=2).to_dict()
     assert other["subsets"]["all"]["intervals"] != first["subsets"]["all"]["intervals"]
     assert other["accuracy"] == first["accuracy"]
+
+
+def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
+    found = evaluate(bundle, leaky).abstention
+    assert found["answered"] + found["uncertain"] + found["refused"] == pytest.approx(1)
+    with FeatureCache.open(leaky) as cache:
+        X, y = cache.X[400:600], cache.y[400:600]
+    p = bundle.predict_proba(X)
+    sets = bundle.conformal.find_sets(p)
+    refused = bundle.scope.look(X).scores > bundle.scope.threshold()
+    answered = (sets.sum(axis=1) == 1) & sets[np.arange(200), p.argmax(axis=1)] & ~refused
+    right = p.argmax(axis=1) == y
+    assert found["refused"] == pytest.approx(refused.mean())
+    assert found["accuracy"] == pytest.approx(right[answered].mean())
+    assert found["coverage_by_class"]["glioma"] == pytest.approx(sets[y == 0, 0].mean())
+    assert found["risk_coverage"][-1] == {"share": 1.0, "risk": pytest.approx(1 - right.mean())}
+    surest = np.argsort(-p.max(axis=1))[:100]
+    half = next(entry for entry in found["risk_coverage"] if entry["share"] == 0.5)
+    assert half["risk"] == pytest.approx(1 - right[surest].mean())
+
+
+def test_a_head_without_scope_has_no_abstention(bundle, leaky):
+    evaluation = evaluate(dataclasses.replace(bundle, scope=None), leaky)
+    assert evaluation.abstention is None
+    assert "Abstention" not in to_text(evaluation)
 
 
 # Which images

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from brainfeat import extract, read_table
+from brainfeat import extract, fit_head, read_table
 from brainfeat.cache import FeatureCache
 from brainfeat.heads import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
@@ -115,6 +115,27 @@ def test_benchmark_audit_prints_a_line_for_each_size() -> None:
     assert head.split() == ["rows", "seconds", "MB", "clusters", "products", "ratio"]
     assert [line.split()[0] for line in lines] == ["300", "600"]
     assert [int(line.split()[3]) for line in lines] == [15, 30]
+
+
+def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=4, size=64)
+    features = extract(
+        read_table(table),
+        tmp_path / "features.h5",
+        backbone="mobilenet-0.75",
+        weights="random",
+        input_size=32,
+        precision="float32",
+    ).output
+    head = fit_head(features, head="lda", n_jobs=1).save(tmp_path / "head.h5")
+    lines = run_example(
+        *("odd_images", str(head), "--images", str(tmp_path / "slices"), "--weights", "random"),
+        *("--number", "3"),
+    ).splitlines()
+    assert len(lines) == 10
+    for line in lines[1:]:
+        images, *decisions = map(int, line[22:].split())
+        assert images == sum(decisions) == 3
 
 
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
@@ -256,6 +277,7 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 LONGER = {
     "benchmark_audit": 90,
     "leakage": 90,
+    "odd_images": 120,
     "near_threshold": 130,
     "benchmark_peers": 300,
     "peers": 300,

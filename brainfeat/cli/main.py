@@ -21,6 +21,7 @@ COMMANDS = {
     "extract": "brainfeat.cli.extract",
     "fit-head": "brainfeat.cli.fit_head",
     "info": "brainfeat.cli.info",
+    "predict": "brainfeat.cli.predict",
     "split": "brainfeat.cli.split",
 }
 

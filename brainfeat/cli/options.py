@@ -2,11 +2,13 @@
 
 import ast
 import json
+import os
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
 import click
 
 from brainfeat.duplicates import NEAR_THRESHOLD
+from brainfeat.errors import BrainfeatError
 from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
@@ -177,6 +180,30 @@ def warn_of_leakage(findings: list[str], features: Path) -> None:
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, or that is there and shall not be replaced."""
+    if not path.parent.is_dir():
+        raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
+    if os.path.lexists(path) and not overwrite:
+        raise BrainfeatError(f"{path} exists; name another file or pass --overwrite")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def say(line: str, *, err: bool = False) -> None:

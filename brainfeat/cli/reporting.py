@@ -2,11 +2,8 @@
 
 import hashlib
 import io
-import os
-import secrets
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +72,7 @@ def check_options(chosen: dict[str, Any]) -> bool:
     if chosen["images"] is not None and not chosen["images"].is_dir():
         raise BrainfeatError(f"{chosen['images']} is no folder; name the one that was extracted")
     for path in wanted:
-        if not path.parent.is_dir():
-            raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
-        if os.path.lexists(path) and not chosen["overwrite"]:
-            raise BrainfeatError(f"{path} exists; name another file or pass --overwrite")
+        options.check_output(path, overwrite=chosen["overwrite"])
     return bool(wanted)
 
 
@@ -112,10 +106,10 @@ def write_reports(
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
-        _write(chosen["report"], to_html(evaluation, **given, images=images))
+        options.write_text(chosen["report"], to_html(evaluation, **given, images=images))
         options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
-        _write(chosen["card"], to_card(evaluation, **given))
+        options.write_text(chosen["card"], to_card(evaluation, **given))
         options.say(f"{chosen['card']} written", err=True)
 
 
@@ -159,19 +153,3 @@ def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
         return read_image(io.BytesIO(content), name=path)
 
     return read
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from brainfeat.report.tables import (
     by_rows,
     class_rows,
+    describe_abstention,
     describe_subsets,
     headline,
     interval_rows,
@@ -60,6 +61,8 @@ def to_markdown(evaluation: "Evaluation") -> str:
         ),
     ]
     tables += _describe_parts(evaluation)
+    if sentences := describe_abstention(evaluation):
+        tables.append(" ".join(map(escape, sentences)))
     return "\n\n".join(tables)
 
 

@@ -148,6 +148,26 @@ def prevalence_rows(evaluation: "Evaluation") -> list[tuple[str, str, str, str]]
     ]
 
 
+def describe_abstention(evaluation: "Evaluation") -> list[str]:
+    """Say in sentences what `brainfeat predict` would answer of the images."""
+    found = evaluation.abstention
+    if found is None:
+        return []
+    accuracy = "" if found["accuracy"] is None else f", {found['accuracy']:.3f} of them rightly"
+    shares = [
+        f"{name} {share:.3f}"
+        for name, share in found["coverage_by_class"].items()
+        if share is not None
+    ]
+    return [
+        (
+            f"Abstention: {found['answered']:.1%} of the images are answered{accuracy}; "
+            f"{found['uncertain']:.1%} are uncertain, {found['refused']:.1%} out of scope."
+        ),
+        f"The class is in the set (nominal {found['coverage']:g}): {', '.join(shares)}.",
+    ]
+
+
 def by_rows(evaluation: "Evaluation") -> list[tuple[str, ...]]:
     """List the parts of the images by value of a column, under a head."""
     head = ("part", "images", "groups", "accuracy", "95 % interval")

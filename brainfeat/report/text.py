@@ -2,7 +2,7 @@
 
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from brainfeat.report.tables import (
     UNDEFINED,
     by_rows,
     class_rows,
+    describe_abstention,
     describe_subsets,
     headline,
     interval_rows,
@@ -74,6 +75,7 @@ def to_text(evaluation: "Evaluation") -> str:
         _format_classes(evaluation),
         *_format_intervals(evaluation),
         *_format_prevalence(evaluation),
+        *_format_abstention(evaluation),
         *_format_matrix(evaluation),
         *_format_parts(evaluation),
     ]
@@ -183,13 +185,18 @@ def _format_prevalence(evaluation: "Evaluation") -> list[list[str]]:
     return [_align([("class", "prevalence", "PPV", "NPV"), *rows])] if rows else []
 
 
+def _format_abstention(evaluation: "Evaluation") -> list[list[str]]:
+    lines = _wrap(map(make_printable, describe_abstention(evaluation)))
+    return [lines] if lines else []
+
+
 def _format_parts(evaluation: "Evaluation") -> list[list[str]]:
     head, *rows = by_rows(evaluation)
     table = [(_label(row[0], _NAME_WIDTH - 8), *row[1:]) for row in rows]
     return [_align([head, *table])] if rows else []
 
 
-def _wrap(sentences: Sequence[str]) -> list[str]:
+def _wrap(sentences: Iterable[str]) -> list[str]:
     return [line for sentence in sentences for line in textwrap.wrap(sentence, _WIDTH)]
 
 

@@ -1,0 +1,195 @@
+"""``brainfeat predict``: what a head says of images, or why it says nothing."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.conformal import COVERAGE
+from brainfeat.scope import FALSE_REFUSALS
+from brainfeat.storage import Verify
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from brainfeat.prediction import Prediction, Predictor
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+@click.command("predict", short_help="Tell what a head says of images, or why it does not.")
+@click.argument("head", type=click.Path(path_type=Path))
+@click.argument(
+    "images", type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True
+)
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    metavar="imagenet|random|FILE",
+    help="Weights of the base; they must be those that the head was fitted with.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Compute in a higher precision than the head was fitted with.",
+)
+@click.option(
+    "--coverage",
+    type=_SHARE,
+    default=COVERAGE,
+    show_default=True,
+    help="Share of the images of each class whose class shall be among those not ruled out.",
+)
+@click.option(
+    "--false-refusals",
+    type=_SHARE,
+    default=FALSE_REFUSALS,
+    show_default=True,
+    help="Share of images like those of training that may be refused as out of scope.",
+)
+@click.option("--force", is_flag=True, help="Name a class though there is reason for none.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="CSV",
+    help="Write a table, too.",
+)
+@options.overwrite_option
+@options.jobs_option
+@options.verify_option
+@options.json_option
+def command(
+    head: Path,
+    images: tuple[Path, ...],
+    *,
+    weights: str,
+    precision: str | None,
+    coverage: float,
+    false_refusals: float,
+    force: bool,
+    output: Path | None,
+    overwrite: bool,
+    n_jobs: int | None,
+    verify: Verify,
+    as_json: bool,
+) -> None:
+    """Tell what HEAD, a file that fit-head wrote, says of JPEG and PNG files and of folders.
+
+    It abstains where an image is unlike all that the head was fitted on, or where several classes
+    cannot be ruled out. This is no diagnosis.
+    """
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.errors import BrainfeatError
+    from brainfeat.prediction import NOTICE, Predictor, list_images
+
+    if output is not None:
+        options.check_output(output, overwrite=overwrite)
+    files = list_images(images)
+    if not files:
+        raise BrainfeatError(f"there are no JPEG or PNG files in {', '.join(map(str, images))}")
+    predictor = Predictor(
+        HeadBundle.load(head, verify=verify),
+        weights=weights,
+        precision=precision,  # type: ignore[arg-type]
+        coverage=coverage,
+        false_refusals=false_refusals,
+        force=force,
+        n_images=len(files),
+    )
+    with options.ProgressLine("predicting", "images") as progress:
+        found = predictor.predict(files, n_jobs=n_jobs, progress=progress)
+    if output is not None:
+        options.write_text(output, _to_csv(found, predictor.bundle.class_names))
+    if as_json:
+        digests = {
+            "spec": predictor.bundle.spec.fingerprint,
+            "bundle": predictor.bundle.content_sha256,
+            "precision": predictor.precision,
+            "notice": NOTICE,
+        }
+        options.print_json([{**answer.to_dict(), **digests} for answer in found])
+    else:
+        _show(found, predictor)
+    if all(answer.error is not None for answer in found):
+        sys.exit(1)
+
+
+def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
+    from brainfeat.prediction import NOTICE
+
+    for answer in found:
+        options.say(f"{answer.path}: {describe(answer)}")
+    spec = predictor.bundle.spec
+    if predictor.precision != spec.precision:
+        click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
+    click.echo(NOTICE)
+
+
+def describe(answer: "Prediction") -> str:
+    """Say in one line what the answer is, how sure, and why not surer."""
+    from brainfeat.prediction import OUT_OF_SCOPE, UNCERTAIN
+
+    if answer.error is not None:
+        return f"cannot be read: {answer.error}"
+    ranked = sorted(answer.probabilities.items(), key=lambda entry: -entry[1])
+    if answer.decision == OUT_OF_SCOPE:
+        return f"out of scope, {_explain_scope(answer)}"
+    if answer.decision == UNCERTAIN:
+        return _explain_doubt(answer)
+    name, share = str(answer.decision), answer.probabilities[str(answer.decision)]
+    if answer.forced:
+        scope = answer.out_of_scope
+        why = (
+            f"out of scope, {_explain_scope(answer)}"
+            if scope is not None and scope["refused"]
+            else _explain_doubt(answer)
+        )
+        return f"{name} ({share:.2f}), FORCED: {why}"
+    if answer.set is None:
+        return f"{name} ({share:.2f}); this head cannot say what it rules out"
+    return f"{name} ({share:.2f}); next {ranked[1][0]} ({ranked[1][1]:.2f}), ruled out"
+
+
+def _explain_scope(answer: "Prediction") -> str:
+    scope = answer.out_of_scope or {}
+    return f"unlike the training images: {scope['score']:.1f}, above {scope['threshold']:.1f}"
+
+
+def _explain_doubt(answer: "Prediction") -> str:
+    shares = [f"{name} ({answer.probabilities[name]:.2f})" for name in answer.set or []]
+    if not shares:
+        return "uncertain: no class is likely enough"
+    if len(shares) == 1:
+        return f"uncertain: only {shares[0]} is not ruled out, and another is likelier"
+    return f"uncertain between {', '.join(shares[:-1])} and {shares[-1]}"
+
+
+def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
+    from brainfeat.spreadsheet import csv_cell
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    shares = [csv_cell(f"probability {name}") for name in class_names]
+    writer.writerow(
+        ["path", "decision", "forced", *shares, "set", "score", "threshold", "refused", "error"]
+    )
+    for answer in found:
+        scope = answer.out_of_scope or {}
+        writer.writerow(
+            [
+                csv_cell(answer.path),
+                csv_cell(answer.decision or ""),
+                "" if answer.error else answer.forced,
+                *(answer.probabilities.get(name, "") for name in class_names),
+                csv_cell(" | ".join(answer.set or [])),
+                *(scope.get(name, "") for name in ("score", "threshold", "refused")),
+                csv_cell(answer.error or ""),
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,101 @@
+"""Conformal sets against crepes, by hand, and by simulation."""
+
+import numpy as np
+import pytest
+from crepes import ConformalClassifier
+from scipy import stats
+
+from brainfeat.conformal import Conformal
+from brainfeat.errors import BundleError, ParameterError
+
+
+def draw(n, seed, *, k=4, sharpness=2.0):
+    """Draw probabilities, and labels that are likely by them but not calibrated."""
+    rng = np.random.default_rng(seed)
+    logits = sharpness * rng.standard_normal((n, k))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y = (0.7 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return p, y
+
+
+def test_quantiles_by_hand():
+    conformal = Conformal(
+        scores=np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), labels=np.array([0, 0, 0, 0, 1, 1])
+    )
+    # ⌈5 · 0.8⌉ is the 4th of four; ⌈3 · 0.8⌉ would be the 3rd of two.
+    assert conformal.quantiles(2, coverage=0.8).tolist() == [0.4, np.inf]
+    assert conformal.quantiles(2, coverage=0.6).tolist() == [0.3, 0.6]
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("seed", range(4))
+def test_sets_are_those_of_crepes(seed, coverage):
+    p, y = draw(300, seed)
+    new, _ = draw(400, seed + 100)
+    classifier = ConformalClassifier()
+    classifier.fit(1 - p[np.arange(len(y)), y], bins=y)
+    p_values = np.column_stack(
+        [
+            classifier.predict_p(
+                (1 - new)[:, [label]], bins=np.full(len(new), label), smoothing=False
+            )[:, 0]
+            for label in range(4)
+        ]
+    )
+    # Not crepes's own sets: 1 - 0.8 is less than a fifth to a computer.
+    expected = p_values > 1 - coverage + 1e-9
+    found = Conformal.fit(p, y).find_sets(new, coverage=coverage)
+    assert np.array_equal(found, expected)
+
+
+def test_the_coverage_of_each_class_is_within_the_binomial_band_over_thirty_seeds():
+    hits, n = np.zeros(4), np.zeros(4)
+    for seed in range(30):
+        p, y = draw(1000, seed)
+        new, truth = draw(1000, seed + 1000)
+        sets = Conformal.fit(p, y).find_sets(new, coverage=0.9)
+        for label in range(4):
+            hits[label] += sets[truth == label, label].sum()
+            n[label] += (truth == label).sum()
+    for label in range(4):
+        # Beside the binomial spread of the new images there is that of the quantile.
+        low, high = stats.binom.interval(0.999, int(n[label]), 0.9)
+        width = (high - low) / n[label]
+        assert 0.9 - width < hits[label] / n[label] < 0.9 + width + 1 / 250
+
+
+def test_a_class_of_few_images_is_never_ruled_out():
+    p, y = draw(100, 0)
+    few = (y != 3) | (np.cumsum(y == 3) <= 5)
+    sets = Conformal.fit(p[few], y[few]).find_sets(draw(50, 1)[0], coverage=0.9)
+    assert sets[:, 3].all()
+
+
+def test_more_coverage_makes_larger_sets():
+    p, y = draw(500, 0)
+    conformal, new = Conformal.fit(p, y), draw(200, 1)[0]
+    small, large = (conformal.find_sets(new, coverage=share) for share in (0.7, 0.95))
+    assert (small <= large).all()
+    assert small.sum() < large.sum()
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -1, np.nan])
+def test_what_is_no_coverage_is_refused(coverage):
+    with pytest.raises(ParameterError, match="coverage"):
+        Conformal.fit(*draw(20, 0)).quantiles(4, coverage=coverage)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "words"),
+    [
+        ([0.1], [0, 1], "shape"),
+        ([], [], "shape"),
+        ([1.5], [0], "0 to 1"),
+        ([np.nan], [0], "0 to 1"),
+        ([0.5], [4], "labels"),
+        ([0.5], [-1], "labels"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(scores, labels, words):
+    with pytest.raises(BundleError, match=words):
+        Conformal(scores=np.array(scores), labels=np.array(labels, np.int64)).check(4)
