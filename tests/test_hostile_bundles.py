@@ -33,6 +33,7 @@ from test_bundle import (
 )
 
 from brainfeat.bundle import BUNDLE_SCHEMA
+from brainfeat.scope import Scope
 
 __all__ = ["craft", "saved"]
 
@@ -149,7 +150,38 @@ def arrays():
         ("dense", "a mean of NaN"): {"dense/mean": np.full(8, np.nan)},
         ("dense", "a layer that is missing"): {"dense/3/kernel": np.ones((4, 4), "<f4")},
         ("dense", "trees beside it"): {"trees/left": np.zeros(3, "<i4")},
+        ("svm", "a part of a scope"): {"scope/mean": np.zeros(8, "<f4")},
+        ("dense", "a scope of other features"): scope(mean=np.zeros(9, "<f4")),
+        ("svm", "a scope of NaN"): scope(projection=np.full((8, 8), np.nan, "<f4")),
+        ("svm", "a scope with a scale of zero"): scope(scale=np.zeros(8, "<f4")),
+        ("svm", "a scope of an unknown class"): scope(labels=np.full(40, 4)),
+        ("svm", "a scope of a negative class"): scope(labels=np.full(40, -1)),
+        ("svm", "a scope without references"): scope(
+            references=np.zeros((0, 8), "<f4"), labels=np.zeros(0, np.int64)
+        ),
+        ("svm", "a scope whose thresholds fall"): scope(held_out=np.array([2.0, 1.0])),
+        ("svm", "a scope that divides by zero"): scope(units=np.zeros((3, 2))),
+        ("svm", "half of the conformal scores"): {"conformal/scores": np.full(4, 0.5)},
+        ("svm", "conformal scores above one"): {
+            "conformal/scores": np.full(4, 1.5),
+            "conformal/labels": np.zeros(4, np.int64),
+        },
+        ("svm", "conformal scores of an unknown class"): {
+            "conformal/scores": np.full(4, 0.5),
+            "conformal/labels": np.full(4, 9),
+        },
+        ("svm", "conformal scores of NaN"): {
+            "conformal/scores": np.full(4, np.nan),
+            "conformal/labels": np.zeros(4, np.int64),
+        },
     }
+
+
+def scope(**lies):
+    """Give the arrays of a scope, some of which lie."""
+    X, y = test_bundle.draw(4)
+    fitted = Scope.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
+    return {f"scope/{name}": array for name, array in {**vars(fitted), **lies}.items()}
 
 
 @pytest.fixture

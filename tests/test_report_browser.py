@@ -182,7 +182,7 @@ def test_every_chart_has_marks_in_a_colour_of_the_page(show):
         " [...svg.querySelectorAll('path, use')].map(e => getComputedStyle(e).stroke)"
         " .filter(c => c !== 'none').length)"
     )
-    assert len(strokes) == 8
+    assert len(strokes) == 9
     assert min(strokes) > 0
 
 

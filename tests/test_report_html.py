@@ -195,7 +195,7 @@ def test_headings_are_in_order(page):
 
 def test_every_chart_has_a_title_and_says_its_numbers(study, page):
     charts_of_page = [svg for svg in page.find("svg") if svg.get("role") == "img"]
-    assert len(charts_of_page) == 8
+    assert len(charts_of_page) == 9
     for entry in study.evaluation.per_class:
         assert f"AUC {show(entry.roc_auc, entry.intervals['roc_auc'])}" in page.text
 

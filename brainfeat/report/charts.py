@@ -100,6 +100,16 @@ def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     return _to_svg(figure, "reliability")
 
 
+def draw_risk(points: Sequence[tuple[float, float]]) -> str:
+    """Draw the share that is wrong over the share that is answered."""
+    figure = make_figure(_WIDTH, 3.0, layout="constrained")
+    axes = figure.subplots()
+    _style(axes, "share of the images that is answered, the surest first", "share that is wrong")
+    axes.plot(*zip(*points, strict=True), **_line(0))
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.1 * max(0.01, *(risk for _, risk in points))))
+    return _to_svg(figure, "risk")
+
+
 def draw_history(
     curves: Sequence[Sequence[float]], *, name: str, best_epoch: int | None = None
 ) -> str:

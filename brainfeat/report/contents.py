@@ -13,7 +13,7 @@ from brainfeat.report.facts import (
     make_parts,
     make_summary,
 )
-from brainfeat.report.fitting import make_calibration, make_training
+from brainfeat.report.fitting import make_abstention, make_calibration, make_training
 from brainfeat.report.origins import (
     make_data,
     make_features,
@@ -67,6 +67,7 @@ def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]
         make_classes(study),
         *make_parts(study),
         make_calibration(study),
+        *make_abstention(study),
         make_leakage(study),
         make_training(study),
         make_data(study),

@@ -99,6 +99,45 @@ def _list_fitted_temperature(study: Study) -> Iterator[Table]:
     )
 
 
+def make_abstention(study: Study) -> Iterator[Section]:
+    """Give what the head would answer and leave open, if it can leave anything open."""
+    found = study.evaluation.abstention
+    if found is None:
+        return
+    missed, refused = 100 * (1 - found["coverage"]), 100 * found["false_refusals"]
+    shares = Table(
+        title="What brainfeat predict would do, all images",
+        head=("outcome", "share of the images"),
+        rows=[
+            ("one class is named", show(found["answered"])),
+            ("several classes, or none, are left", show(found["uncertain"])),
+            ("out of scope", show(found["refused"])),
+        ],
+        note=f"Accuracy of the images that are answered: {show(found['accuracy'])}. The class of "
+        f"an image is ruled out in at most {missed:.0f} % of those of each class, and "
+        f"{refused:.0f} % of images like the held-out ones are refused, as long as images are "
+        "independent of each other and like those of training.",
+    )
+    coverage = Table(
+        title="Share of the images whose class is not ruled out",
+        head=("class", f"share (nominal {found['coverage']:g})"),
+        rows=[(name, show(share)) for name, share in found["coverage_by_class"].items()],
+    )
+    points = [(entry["share"], entry["risk"]) for entry in found["risk_coverage"]]
+    curve = Chart(
+        title="Risk and coverage",
+        caption="If the head answered for the surest images alone: the share of them that it would "
+        "get wrong, over the share that it would answer for.",
+        description=" ".join(f"Of {x:.0%} of the images {y:.3f} are wrong." for x, y in points),
+        draw=partial(charts.draw_risk, points),
+    )
+    yield Section(
+        name="abstention",
+        title="Answers and abstention",
+        blocks=[Columns(parts=[[curve], [shares, coverage]])],
+    )
+
+
 def make_training(study: Study) -> Section:
     """Give how the head was fitted, and its curves."""
     bundle = study.bundle
