@@ -290,11 +290,18 @@ class Backbone:
 
     def _assemble(self, base: Any) -> Any:
         """Put the scaling before a base and the pooling, in float32, behind it."""
-        keras = runtime.import_keras()
         if runtime.is_rewriting_quicker():
             many = self.n_images is None or self.n_images >= _MANY_IMAGES
             winograd = many and runtime.is_winograd_quicker(self.devices[0], self.precision)
             base = accelerate(base, winograd=winograd)
+        return self._connect(base)
+
+    def build_network(self) -> Any:
+        """Build a Keras model from images (n, h, w, 3) in [0, 1] to features, nothing rewritten."""
+        return self._connect(self.base)
+
+    def _connect(self, base: Any) -> Any:
+        keras = runtime.import_keras()
         images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
         scaled = images
         if self.scaling == "weights":

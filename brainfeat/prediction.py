@@ -157,7 +157,7 @@ class Predictor:
             device=device,
             n_images=n_images,
         )
-        _require_spec(spec, self._backbone.spec)
+        require_base(spec, self._backbone.spec)
 
     @property
     def precision(self) -> Precision:
@@ -346,8 +346,14 @@ def _decide(likeliest: str, kept: list[str] | None, scope: dict[str, Any] | None
     return likeliest if kept is None or kept == [likeliest] else UNCERTAIN
 
 
-def _require_spec(wanted: FeatureSpec, found: FeatureSpec) -> None:
-    """Refuse another base; a higher precision than that of the spec is none."""
+def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
+    """Refuse another base than that of a head's spec; a higher precision is none.
+
+    Raises
+    ------
+    SpecMismatchError
+        Names what differs.
+    """
     if _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]:
         raise SpecMismatchError(
             f"the head was fitted on features in {wanted.precision}, and this would compute in "

@@ -1,12 +1,13 @@
 """The one owner of device, thread and precision set-up; what is a Keras backend's own is here."""
 
+import io
 import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -367,3 +368,42 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def convert_to_litert(model: Any, quantize: str | None) -> bytes:
+    """Convert a Keras model to a LiteRT model of one image at a time; this needs TensorFlow.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Of one input and one output.
+    quantize : {"float16", "int8"} or None
+        What weights are kept as.
+
+    Returns
+    -------
+    bytes
+        The contents of the file.
+
+    Raises
+    ------
+    MissingDependencyError
+        Keras runs on another backend.
+    """
+    keras = import_keras()
+    if keras.config.backend() != "tensorflow":
+        raise MissingDependencyError(
+            "a LiteRT model is made by TensorFlow, and Keras runs on "
+            f"{keras.config.backend()}; set KERAS_BACKEND=tensorflow"
+        )
+    import tensorflow as tf
+
+    # Keras prints what it traces.
+    with _held_back_stderr(), redirect_stdout(io.StringIO()):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        converted: bytes = converter.convert()
+    return converted

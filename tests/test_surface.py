@@ -43,6 +43,13 @@ OPTIONS = {
         "--images",
         "--overwrite",
     },
+    "export": {
+        "--output",
+        "--weights",
+        "--quantize",
+        "--overwrite",
+        "--verify",
+    },
     "extract": {
         "--output",
         "--backbone",

@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "brainfeat.cli.demo",
     "doctor": "brainfeat.cli.doctor",
     "evaluate": "brainfeat.cli.evaluate",
+    "export": "brainfeat.cli.export",
     "extract": "brainfeat.cli.extract",
     "fit-head": "brainfeat.cli.fit_head",
     "info": "brainfeat.cli.info",

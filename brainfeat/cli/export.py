@@ -1,0 +1,54 @@
+"""``brainfeat export``: base and head as one network for other programs."""
+
+from pathlib import Path
+
+import click
+
+from brainfeat.cli import options
+from brainfeat.storage import Verify
+
+
+@click.command("export", short_help="Write base and head as one Keras or LiteRT model.")
+@click.argument("head", type=click.Path(path_type=Path))
+@options.output_option
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    metavar="imagenet|random|FILE",
+    help="Weights of the base; they must be those that the head was fitted with.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["float16", "int8"]),
+    help="Make a LiteRT model smaller.",
+)
+@options.overwrite_option
+@options.verify_option
+def command(
+    head: Path,
+    *,
+    output: Path,
+    weights: str,
+    quantize: str | None,
+    overwrite: bool,
+    verify: Verify,
+) -> None:
+    """Write HEAD, a file that fit-head wrote, and its base as one network.
+
+    OUTPUT ends in .keras, or in .tflite for LiteRT. The network takes images in [0, 1] at the size
+    of the head's spec and gives calibrated probabilities. It cannot abstain: predict can.
+    """
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.export import export_head
+
+    bundle = HeadBundle.load(head, verify=verify)
+    export_head(
+        bundle,
+        output,
+        weights=weights,
+        quantize=quantize,  # type: ignore[arg-type]
+        overwrite=overwrite,
+    )
+    megabytes = output.stat().st_size / 1e6
+    options.say(f"{output} written, {megabytes:.1f} MB; classes: {', '.join(bundle.class_names)}")
