@@ -399,15 +399,27 @@ def test_picture_keeps_the_aspect_of_a_wide_image(tmp_path):
     assert spans[200] == pytest.approx(2 * spans[100], rel=0.25)
 
 
-@pytest.mark.parametrize("shape", [(40, 60), (60, 40, 3), (10, 300, 3), (300, 10)])
+@pytest.mark.parametrize(
+    "shape", [(40, 60), (60, 40, 3), (10, 300, 3), (1, 50), (1, 1), (5000, 3000)]
+)
 def test_picture_takes_any_shape_and_name(tmp_path, shape):
     path = tmp_path / "map.png"
     pixels = np.full(shape, 128, np.uint8)
-    heat = np.zeros((SIZE, SIZE), np.float32)
+    heat = np.tile(np.linspace(0, 1, SIZE, dtype=np.float32), (SIZE, 1))
     save_heatmap(pixels, heat, path, title="$\\frac{a$ \x07 " + "long " * 20, probability=1.0)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) >= 200
+
+
+def test_picture_of_an_empty_map_is_drawn(tmp_path):
+    path = tmp_path / "map.png"
+    heat = np.zeros((SIZE, SIZE), np.float32)
+    save_heatmap(np.full((40, 40), 0.5), heat, path, title="glioma", probability=0.5)
+    with Image.open(path) as picture:
+        colours = np.asarray(picture.convert("RGB"))
+    middle = colours[colours.shape[0] // 2]
+    assert (abs(middle[middle.shape[0] * 2 // 3].astype(int) - 128) <= 1).all()
 
 
 def test_pictures_of_equal_maps_are_equal_bytes(tmp_path):

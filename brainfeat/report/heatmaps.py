@@ -11,7 +11,8 @@ from brainfeat.report.pictures import INK, make_figure, save_figure
 from brainfeat.report.text import make_printable, shorten
 
 CAPTION = "not a diagnosis: shows where the score comes from, not why"
-_BLANK = "nowhere: no place raises this score"
+_OUTLINE = "outline: half of the maximum"
+_BLANK = "blank: no place raises this score"
 
 _COLOUR_MAP = "inferno"  # from dark to light in even steps: readable without colour vision
 _STRONGEST = 0.7  # opacity at the maximum; at 0 the image is bare
@@ -20,6 +21,7 @@ _NAME_WIDTH = 40
 # Inches of one panel: its area is that of a square of this side, in any aspect up to 1 : 3.
 _SIDE = 3.2
 _MOST_ASPECT = 3.0
+_MOST_PIXELS = 2048  # of a side: a panel has fewer, and a scan of 64 million need not be copied
 
 
 def save_heatmap(
@@ -55,10 +57,12 @@ def save_heatmap(
     image, warmth = _check_pixels(pixels), _check_heat(heat)
     if not 0 <= probability <= 1:
         raise ParameterError(f"the probability must lie in [0, 1], got {probability!r}")
-    warmth = _stretch(warmth, image.shape[0], image.shape[1])
     width, height = _panel_size(image.shape[1] / image.shape[0])
+    step = -(-max(image.shape[:2]) // _MOST_PIXELS)
+    image = image[::step, ::step] / np.float32(255 if image.dtype == np.uint8 else 1)
+    warmth = _stretch(warmth, image.shape[0], image.shape[1])
     # Margins in inches: the title above, the caption below, the colour bar at the right.
-    gap, bar, above, below = 0.12, 0.75, 0.4, 0.3
+    gap, bar, above, below = 0.12, 0.75, 0.4, 0.42
     whole = (2 * width + gap + bar, height + above + below)
     figure = make_figure(*whole)
 
@@ -75,17 +79,18 @@ def save_heatmap(
     drawn = covered.imshow(
         warmth, cmap=_COLOUR_MAP, vmin=0.0, vmax=1.0, alpha=_STRONGEST * warmth, aspect="auto"
     )
-    if warmth.max() > _HALF:
+    if min(warmth.shape) > 1 and warmth.min() < _HALF < warmth.max():
         covered.contour(warmth, levels=[_HALF], colors="white", linewidths=0.8)
     colours = figure.colorbar(_opaque(drawn), cax=add_axes(2 * width + 2 * gap, 0.13))
-    colours.set_label("share of the map's maximum (outline: half)", fontsize=8, color=INK)
+    colours.set_label("share of maximum", fontsize=7, color=INK)
     colours.ax.tick_params(labelsize=7, labelcolor=INK)
     colours.ax.axhline(_HALF, color="white", linewidth=0.8)
     name = shorten(make_printable(title), _NAME_WIDTH)
     heading = f"{name}, probability {probability:.2f}"
+    legend = f"{CAPTION}\n{_OUTLINE if warmth.max() > 0 else _BLANK}"
     for x, y, text, size in (
         (0.0, 1 - 0.12 / whole[1], heading, 10),
-        (0.0, 0.2 / whole[1], CAPTION if warmth.max() > 0 else f"{_BLANK}; {CAPTION}", 8),
+        (0.0, 0.34 / whole[1], legend, 8),
     ):
         figure.text(x, y, text, ha="left", va="top", fontsize=size, color=INK, parse_math=False)
     save_figure(figure, path)
@@ -119,9 +124,9 @@ def _check_pixels(pixels: npt.ArrayLike) -> npt.NDArray[Any]:
     image = np.asarray(pixels)
     if not image.size or image.ndim not in {2, 3} or (image.ndim == 3 and image.shape[2] != 3):
         raise ParameterError(f"pixels must have shape (h, w) or (h, w, 3), got {image.shape}")
-    if image.dtype == np.uint8:
-        return image / np.float32(255)
-    if not (image.min() >= 0 and image.max() <= 1):  # a NaN must not pass
+    if image.dtype != np.uint8 and not (
+        image.min() >= 0 and image.max() <= 1
+    ):  # a NaN must not pass
         raise ParameterError(
             f"pixels must be uint8 or lie in [0, 1], got {image.min():g} to {image.max():g}"
         )
