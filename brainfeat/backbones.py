@@ -275,6 +275,16 @@ class Backbone:
         vars(self).pop("base")
         return tuple(compiled)
 
+    @cached_property
+    def _forward_maps(self) -> runtime.Forward:
+        """The compiled function from images to what is pooled, on the first of the devices."""
+        self.spec  # noqa: B018
+        with runtime.on_device(self.devices[0]):
+            model = self._assemble(self.base, pooled=False)
+            compiled = runtime.compile_forward(model, self.devices[0])
+        vars(self).pop("base")
+        return compiled
+
     @property
     def batch_size(self) -> int:
         """Images of a batch that computes quickly within the memory that stage one may take."""
@@ -288,19 +298,19 @@ class Backbone:
         copy.trainable = False
         return copy
 
-    def _assemble(self, base: Any) -> Any:
+    def _assemble(self, base: Any, *, pooled: bool = True) -> Any:
         """Put the scaling before a base and the pooling, in float32, behind it."""
         if runtime.is_rewriting_quicker():
             many = self.n_images is None or self.n_images >= _MANY_IMAGES
             winograd = many and runtime.is_winograd_quicker(self.devices[0], self.precision)
             base = accelerate(base, winograd=winograd)
-        return self._connect(base)
+        return self._connect(base, pooled=pooled)
 
     def build_network(self) -> Any:
         """Build a Keras model from images (n, h, w, 3) in [0, 1] to features, nothing rewritten."""
         return self._connect(self.base)
 
-    def _connect(self, base: Any) -> Any:
+    def _connect(self, base: Any, *, pooled: bool = True) -> Any:
         keras = runtime.import_keras()
         images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
         scaled = images
@@ -310,7 +320,7 @@ class Backbone:
             if self.architecture.module == "efficientnet":
                 base = _rescale_efficientnet(base)
         maps = keras.ops.cast(base(scaled), "float32")
-        return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)))
+        return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)) if pooled else maps)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
@@ -325,6 +335,21 @@ class Backbone:
         ndarray of shape (n, n_features), float32
         """
         return self.copies[0](images)
+
+    def compute_maps(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the maps whose means are the features of a batch.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, input_size, input_size, 3), float32
+            Values from 0 to 1. The function is compiled anew for each new n.
+
+        Returns
+        -------
+        ndarray of shape (n, rows, columns, n_features), float32
+            The output of the last layer.
+        """
+        return self._forward_maps(images)
 
 
 def load_backbone(

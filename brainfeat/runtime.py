@@ -178,8 +178,8 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     Returns
     -------
     callable
-        From float32 images (n, h, w, 3) to float32 (n, d); it is traced anew for each new shape,
-        so callers keep to one.
+        From float32 images (n, h, w, 3) to the model's output, such as (n, d), in float32; it is
+        traced anew for each new shape, so callers keep to one.
     """
     backend = import_keras().backend.backend()
     device = device or find_devices()[0]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DPI = 200
 _COLOUR_MAP = "Blues"  # one hue from light to dark: readable without colour vision and in print
-_INK = "#1a1a1a"
+INK = "#1a1a1a"
 _FAINT_INK = "#6b6b6b"
 _NAME_WIDTH = 30
 # Above this share, white on the cell's colour has more contrast than ink.
@@ -57,8 +57,8 @@ def save_confusion_matrix(evaluation: "Evaluation", path: str | os.PathLike[str]
         text, style = _describe_cell(int(count), shares[row, column], on_diagonal=row == column)
         axes.text(column, row, text, ha="center", va="center", fontsize=points, **style)
     _label_axes(axes, names, support[:, 0].tolist(), points)
-    axes.set_title(_title(evaluation, len(names)), fontsize=points + 0.5, color=_INK)
-    _save(figure, path)
+    axes.set_title(_title(evaluation, len(names)), fontsize=points + 0.5, color=INK)
+    save_figure(figure, path)
 
 
 def save_contact_sheet(
@@ -106,8 +106,8 @@ def save_contact_sheet(
     for axes, image, title in zip(grid, pixels, titles, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
         shown = shorten(make_printable(title), _NAME_WIDTH)
-        axes.set_title(shown, fontsize=8, color=_INK, parse_math=False)
-    _save(figure, path)
+        axes.set_title(shown, fontsize=8, color=INK, parse_math=False)
+    save_figure(figure, path)
 
 
 def make_figure(
@@ -123,14 +123,15 @@ def make_figure(
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG; the same numbers give the same bytes."""
     figure.savefig(
         path,
         format="png",
         dpi=_DPI,
         bbox_inches="tight",
         pad_inches=0.08,
-        # Without matplotlib's version in the file, the same numbers give the same bytes.
+        # Not matplotlib's version, so that the bytes depend on the figure alone.
         metadata={"Software": None},
     )
 
@@ -140,7 +141,7 @@ def _describe_cell(count: int, share: float, *, on_diagonal: bool) -> tuple[str,
     if not count:
         return "0", {"color": _FAINT_INK}
     return f"{count:,}\n{share:.1%}", {
-        "color": "white" if share > _DARK_SHARE else _INK,
+        "color": "white" if share > _DARK_SHARE else INK,
         "fontweight": "bold" if on_diagonal else "normal",
         "linespacing": 1.3,
     }
@@ -166,9 +167,9 @@ def _label_axes(axes: Any, names: Sequence[str], support: Sequence[int], points:
     )
     for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         label.set_parse_math(False)
-    axes.tick_params(length=0, labelsize=points, labelcolor=_INK)
-    axes.set_xlabel("predicted class (% of row)", fontsize=points + 1, color=_INK, labelpad=6)
-    axes.set_ylabel("true class", fontsize=points + 1, color=_INK, labelpad=6)
+    axes.tick_params(length=0, labelsize=points, labelcolor=INK)
+    axes.set_xlabel("predicted class (% of row)", fontsize=points + 1, color=INK, labelpad=6)
+    axes.set_ylabel("true class", fontsize=points + 1, color=INK, labelpad=6)
     # White lines between the cells: the light ones must not run into one another.
     between = np.arange(0.5, len(names) - 1)
     axes.set_xticks(between, minor=True)
