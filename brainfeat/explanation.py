@@ -83,7 +83,7 @@ def explain(
     bundle : HeadBundle
         The fitted head.
     images : ndarray of shape (n, s, s, 3), float32
-        RGB in [0, 1], as :func:`brainfeat.preprocessing.preprocess_image` gives them.
+        RGB in [0, 1], as ``brainfeat.preprocessing.preprocess_image`` gives them.
     backbone : callable
         The base of the bundle's spec, as :func:`brainfeat.backbones.load_backbone` gives it;
         Grad-CAM needs its method ``compute_maps``. Its precision may be another one.

@@ -35,7 +35,7 @@ def export_head(
     """Write base and head as one network from images to calibrated probabilities.
 
     Its input is float32 (n, size, size, 3) in [0, 1], what
-    :func:`brainfeat.preprocessing.preprocess_image` gives; a LiteRT model takes one image at a
+    ``brainfeat.preprocessing.preprocess_image`` gives; a LiteRT model takes one image at a
     time. Its output is float32 (n, k), in the order of the bundle's class names. It cannot abstain.
 
     Parameters

@@ -148,7 +148,7 @@ class Predictor:
         self._coverage = coverage
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
-        self._backbone = backbone or load_backbone(
+        self.backbone = backbone or load_backbone(
             spec.backbone,
             weights=weights,
             scaling=spec.scaling,
@@ -157,12 +157,12 @@ class Predictor:
             device=device,
             n_images=n_images,
         )
-        require_base(spec, self._backbone.spec)
+        require_base(spec, self.backbone.spec)
 
     @property
     def precision(self) -> Precision:
         """What the convolutions compute in."""
-        return self._backbone.spec.precision
+        return self.backbone.spec.precision
 
     def predict(
         self,
@@ -280,10 +280,10 @@ class Predictor:
     def _make_computer(
         self, number: int, receive: Callable[[list[int], Image], None]
     ) -> BatchComputer[int]:
-        copies: Sequence[Any] = [self._backbone]
+        copies: Sequence[Any] = [self.backbone]
         preferred = _BATCH_SIZE
-        if isinstance(self._backbone, Backbone):
-            copies, preferred = self._backbone.copies, self._backbone.batch_size
+        if isinstance(self.backbone, Backbone):
+            copies, preferred = self.backbone.copies, self.backbone.batch_size
         size = self.bundle.spec.input_size
         return BatchComputer(
             copies,

@@ -293,6 +293,18 @@ def test_a_name_cannot_move_the_cursor(run, images):
     assert "\x1b" not in run(images / "a\x1b[2J.png").stdout
 
 
+def test_heat_maps_are_drawn_of_what_was_read(run, images):
+    folder = images / "maps"
+    result = run(images / "broken.jpg", images / "clear.png", "--heatmap", folder)
+    assert result.exit_code == 0, result.exception
+    (drawn,) = folder.iterdir()
+    assert drawn.name == "00002-clear.png"
+    with Image.open(drawn) as picture:
+        assert min(picture.size) > 100
+    again = run(images / "clear.png", "--heatmap", folder)
+    assert "exists" in str(again.exception)
+
+
 def test_an_empty_folder_is_an_error(run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no JPEG or PNG files" in str(run(tmp_path / "empty").exception)

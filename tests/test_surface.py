@@ -76,6 +76,7 @@ OPTIONS = {
         "--coverage",
         "--false-refusals",
         "--force",
+        "--heatmap",
         "--output",
         "--overwrite",
         "--jobs",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from brainfeat.prediction import Prediction, Predictor
 
+_MAPS_AT_ONCE = 16
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
@@ -60,6 +61,13 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
     metavar="CSV",
     help="Write a table, too.",
 )
+@click.option(
+    "--heatmap",
+    "heatmaps",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Draw into this new folder where each score comes from; needs the extra report.",
+)
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -74,6 +82,7 @@ def command(
     false_refusals: float,
     force: bool,
     output: Path | None,
+    heatmaps: Path | None,
     overwrite: bool,
     n_jobs: int | None,
     verify: Verify,
@@ -90,6 +99,8 @@ def command(
 
     if output is not None:
         options.check_output(output, overwrite=overwrite)
+    if heatmaps is not None and heatmaps.exists() and not overwrite:
+        raise BrainfeatError(f"{heatmaps} exists; name another folder or pass --overwrite")
     files = list_images(images)
     if not files:
         raise BrainfeatError(f"there are no JPEG or PNG files in {', '.join(map(str, images))}")
@@ -104,6 +115,8 @@ def command(
     )
     with options.ProgressLine("predicting", "images") as progress:
         found = predictor.predict(files, n_jobs=n_jobs, progress=progress)
+    if heatmaps is not None:
+        _draw_heatmaps(predictor, files, found, heatmaps)
     if output is not None:
         options.write_text(output, _to_csv(found, predictor.bundle.class_names))
     if as_json:
@@ -118,6 +131,43 @@ def command(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
+
+
+def _draw_heatmaps(
+    predictor: "Predictor", files: "Sequence[Path]", found: "Sequence[Prediction]", folder: Path
+) -> None:
+    """Draw a map for each image that was read, of the class that is named or else the likeliest."""
+    import numpy as np
+
+    from brainfeat.explanation import explain
+    from brainfeat.preprocessing import preprocess_image
+    from brainfeat.readers import read_image
+    from brainfeat.report.heatmaps import save_heatmap
+
+    folder.mkdir(parents=True, exist_ok=True)
+    spec, names = predictor.bundle.spec, predictor.bundle.class_names
+    read = [place for place, answer in enumerate(found) if answer.error is None]
+    with options.ProgressLine("drawing", "heat maps") as progress:
+        for start in range(0, len(read), _MAPS_AT_ONCE):
+            places = read[start : start + _MAPS_AT_ONCE]
+            pixels = [read_image(files[place]) for place in places]
+            shares = [found[place].probabilities for place in places]
+            called = [
+                answer if (answer := found[place].decision) in names else max(p, key=p.__getitem__)
+                for place, p in zip(places, shares, strict=True)
+            ]
+            maps = explain(
+                predictor.bundle,
+                np.stack([preprocess_image(p, size=spec.input_size) for p in pixels]),
+                backbone=predictor.backbone,
+                targets=[names.index(str(name)) for name in called],
+            ).maps
+            for place, image, heat, name, p in zip(
+                places, pixels, maps, called, shares, strict=True
+            ):
+                path = folder / f"{place + 1:05}-{files[place].stem}.png"
+                save_heatmap(image, heat, path, title=str(name), probability=p[str(name)])
+            progress(start + len(places), len(read))
 
 
 def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
