@@ -72,8 +72,9 @@ def make_all(
 
 def load_photographs() -> list[Image.Image]:
     """Load the photographs that come with two libraries."""
-    portrait = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=True))
-    return [*map(Image.fromarray, load_sample_images().images), portrait.convert("RGB")]
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
+        portrait = file.convert("RGB")
+    return [*map(Image.fromarray, load_sample_images().images), portrait]
 
 
 def crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
