@@ -370,15 +370,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def convert_to_litert(model: Any, quantize: str | None) -> bytes:
+def convert_to_litert(model: Any) -> bytes:
     """Convert a Keras model to a LiteRT model of one image at a time; this needs TensorFlow.
 
     Parameters
     ----------
     model : keras.Model
         Of one input and one output.
-    quantize : {"float16", "int8"} or None
-        What weights are kept as.
 
     Returns
     -------
@@ -401,9 +399,5 @@ def convert_to_litert(model: Any, quantize: str | None) -> bytes:
     # Keras prints what it traces.
     with _held_back_stderr(), redirect_stdout(io.StringIO()):
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        if quantize is not None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         converted: bytes = converter.convert()
     return converted

@@ -2,10 +2,8 @@
 
 import csv
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TextIO
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import TableError
+from brainfeat.files import written_whole
 from brainfeat.folders import read_folder
 from brainfeat.rows import (
     COLUMNS,
@@ -238,20 +237,16 @@ def write_rows(rows: Sequence[Row], target: Path, *, overwrite: bool = False) ->
     columns = [
         name for name in COLUMNS if name in always or any(getattr(row, name) for row in rows)
     ]
-    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
+        with (
+            written_whole(target) as temporary,
+            temporary.open("x", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([csv_cell(getattr(row, name)) for name in columns] for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
         raise TableError(f"{quote(target)} cannot be written: {error.strerror}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return target
 
 

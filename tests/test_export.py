@@ -141,7 +141,7 @@ def test_real_slices_are_decided_alike(tmp_path):
     folder = tmp_path / "some"
     for name in ("glioma", "meningioma", "notumor", "pituitary"):
         (folder / name).mkdir(parents=True)
-        for path in sorted((real / "data/brain-mri/Training" / name).iterdir())[:40]:
+        for path in sorted((real / "data/brain-mri/Training" / name).iterdir())[::4]:
             (folder / name / path.name).symlink_to(path)
     options = {"backbone": "mobilenet-0.75", "weights": weights, "precision": "float32"}
     cache = extract(read_table(folder), tmp_path / "f.h5", **options).output
@@ -157,8 +157,7 @@ def test_real_slices_are_decided_alike(tmp_path):
     assert run_litert(half, images) == pytest.approx(expected, abs=1e-2)
     eighth = export_head(bundle, tmp_path / "i.tflite", weights=weights, quantize="int8")
     agree = run_litert(eighth, images).argmax(axis=1) == expected.argmax(axis=1)
-    # MobileNet suffers from rounding: 62 of 64 with this head of 160 training slices.
-    assert agree.mean() >= 0.95
+    assert agree.mean() >= 0.97
 
 
 @pytest.mark.parametrize(

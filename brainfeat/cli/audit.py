@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.errors import BrainfeatError
 from brainfeat.storage import Verify
 
 # Exit code of --strict where something was found.
@@ -49,10 +50,12 @@ def command(
     """
     from brainfeat.leakage import audit
 
+    if pairs is not None:
+        options.check_output(pairs, overwrite=overwrite)
     with options.open_cache(features, table=table, verify=verify) as cache:
         found = audit(cache, threshold=threshold, random_state=random_state)
         if pairs is not None:
-            _write_pairs(pairs, cache, threshold, overwrite=overwrite)
+            _write_pairs(pairs, cache, threshold)
         has_splits = bool(cache.splits.any())
     if as_json:
         options.print_json(found.to_dict())
@@ -96,18 +99,19 @@ def _describe_copies(copies: dict[str, Any], several: str, members: str) -> str:
     )
 
 
-def _write_pairs(path: Path, cache: Any, threshold: float, *, overwrite: bool) -> None:
-    from brainfeat.errors import TableError
+def _write_pairs(path: Path, cache: Any, threshold: float) -> None:
+    from brainfeat.files import written_whole
     from brainfeat.leakage import PAIR_COLUMNS, list_pairs
     from brainfeat.spreadsheet import csv_cell
 
     try:
-        with path.open("w" if overwrite else "x", encoding="utf-8", newline="") as file:
+        with (
+            written_whole(path) as temporary,
+            temporary.open("x", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.DictWriter(file, PAIR_COLUMNS, lineterminator="\n")
             writer.writeheader()
             for pair in list_pairs(cache, threshold=threshold):
                 writer.writerow({name: csv_cell(str(value)) for name, value in pair.items()})
-    except FileExistsError as error:
-        raise TableError(f"{path} exists; name another file or pass --overwrite") from error
     except OSError as error:
-        raise TableError(f"{path} cannot be written ({error.strerror})") from error
+        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

@@ -74,8 +74,8 @@ def command(
     bundle.save(output / "head.h5", overwrite=True)
     _say(f"  fitted in {options.format_seconds(bundle.training['seconds'])}")
     evaluation = evaluate(bundle, extraction.output)
-    (output / "metrics.json").write_text(to_json(evaluation) + "\n", encoding="utf-8")
-    (output / "metrics.md").write_text(to_markdown(evaluation) + "\n", encoding="utf-8")
+    options.write_text(output / "metrics.json", to_json(evaluation) + "\n")
+    options.write_text(output / "metrics.md", to_markdown(evaluation) + "\n")
     _draw_pictures(table, evaluation, output)
     if as_json:
         document = {"weights": weights, "output": str(output), "test": evaluation.to_dict()}

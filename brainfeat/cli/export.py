@@ -11,13 +11,7 @@ from brainfeat.storage import Verify
 @click.command("export", short_help="Write base and head as one Keras or LiteRT model.")
 @click.argument("head", type=click.Path(path_type=Path))
 @options.output_option
-@click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    metavar="imagenet|random|FILE",
-    help="Weights of the base; they must be those that the head was fitted with.",
-)
+@options.weights_option
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "int8"]),

@@ -3,12 +3,11 @@
 import ast
 import json
 import os
-import secrets
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
@@ -17,6 +16,7 @@ import click
 
 from brainfeat.duplicates import NEAR_THRESHOLD
 from brainfeat.errors import BrainfeatError
+from brainfeat.files import written_whole
 from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ split_option = click.option(
     default="test",
     show_default=True,
     help="Which images of the table.",
+)
+weights_option = click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    metavar="imagenet|random|FILE",
+    help="Weights of the base; they must be those that the head was fitted with.",
 )
 table_option = click.option(
     "--table",
@@ -192,18 +199,11 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def say(line: str, *, err: bool = False) -> None:

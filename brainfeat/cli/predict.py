@@ -27,13 +27,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.argument(
     "images", type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True
 )
-@click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    metavar="imagenet|random|FILE",
-    help="Weights of the base; they must be those that the head was fitted with.",
-)
+@options.weights_option
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
