@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from brainfeat.heads.dense import DenseHead
     from brainfeat.leakage import audit
     from brainfeat.prediction import Predictor, predict
+    from brainfeat.readers.volumes import SlicePolicy
+    from brainfeat.slicing import write_slices
     from brainfeat.table import read_table, write_table
     from brainfeat.training import fit_head
 
@@ -24,6 +26,7 @@ _HOMES = {
     "FeatureCache": "cache",
     "HeadBundle": "bundle",
     "Predictor": "prediction",
+    "SlicePolicy": "readers.volumes",
     "audit": "leakage",
     "compare": "comparison",
     "evaluate": "evaluation",
@@ -31,6 +34,7 @@ _HOMES = {
     "fit_head": "training",
     "predict": "prediction",
     "read_table": "table",
+    "write_slices": "slicing",
     "write_table": "table",
 }
 
@@ -40,6 +44,7 @@ __all__ = [
     "FeatureCache",
     "HeadBundle",
     "Predictor",
+    "SlicePolicy",
     "audit",
     "compare",
     "evaluate",
@@ -47,6 +52,7 @@ __all__ = [
     "fit_head",
     "predict",
     "read_table",
+    "write_slices",
     "write_table",
 ]
 

@@ -168,7 +168,7 @@ class Backbone:
         Seed of random weights.
     device : str
         As :func:`brainfeat.runtime.find_devices` takes it.
-    n_images : int or None
+    n_images, volumes
         As in :func:`load_backbone`.
 
     Examples
@@ -187,6 +187,7 @@ class Backbone:
     random_state: int
     device: str
     n_images: int | None
+    volumes: str = ""
 
     @property
     def architecture(self) -> Architecture:
@@ -205,13 +206,14 @@ class Backbone:
             origin = {"random_state": self.random_state, "numpy": np.__version__}
         else:
             origin = {"file_sha256": _file_digest(self.weights_file, "sha256")}
-        return {
+        recipe = {
             "backbone": self.name,
             "scaling": self.scaling,
             "input_size": self.input_size,
             "precision": self.precision,
             "weights": origin,
         }
+        return {**recipe, "volumes": self.volumes} if self.volumes else recipe
 
     @cached_property
     def weights_file(self) -> Path:
@@ -241,6 +243,7 @@ class Backbone:
             input_size=self.input_size,
             scaling=self.scaling,
             precision=self.precision,
+            volumes=self.volumes,
         )
 
     @cached_property
@@ -362,6 +365,7 @@ def load_backbone(
     random_state: int = 0,
     device: str = "auto",
     n_images: int | None = None,
+    volumes: str = "",
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -389,6 +393,8 @@ def load_backbone(
     n_images : int or None
         How many images it will see at most: for few, it skips what takes seconds to compile. The
         features are the same to rounding. None is many.
+    volumes : str
+        How the images were made of volumes, for the spec.
 
     Returns
     -------
@@ -426,6 +432,7 @@ def load_backbone(
         random_state=int(random_state),
         device=device,
         n_images=n_images,
+        volumes=volumes,
     )
 
 

@@ -18,7 +18,13 @@ from brainfeat import runtime
 from brainfeat.augmentation import VIEW_LIMIT, Augmentation, augment_image
 from brainfeat.backbones import Backbone, load_backbone
 from brainfeat.cache import CHUNK_ROWS, FeatureCache, Measured, Rejected
-from brainfeat.errors import CacheError, ImageReadError, ParameterError, TableError
+from brainfeat.errors import (
+    CacheError,
+    ImageReadError,
+    ParameterError,
+    SpecMismatchError,
+    TableError,
+)
 from brainfeat.index import RowIndex, row_keys
 from brainfeat.locks import lock_folder
 from brainfeat.merging import Output, Overtaken, identify
@@ -26,6 +32,7 @@ from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
 from brainfeat.shards import parts_folder, write_shard
+from brainfeat.slicing import Origin, find_origin
 from brainfeat.spec import FeatureSpec, Precision, Scaling
 from brainfeat.storage import as_text
 from brainfeat.table import ImageTable
@@ -176,7 +183,7 @@ def extract(
     CacheError
         The output cannot be used or written; it is as it was.
     TableError
-        The table is empty.
+        The table is empty, or its images were made of volumes in several ways.
     ImageReadError
         No image could be read, or one could not with ``on_error="raise"``.
     ParameterError
@@ -207,6 +214,7 @@ def extract(
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
+    origin = find_origin(table.root, table.paths)
     views = (augmentation or Augmentation(random_state=random_state)) if augment else None
     computed = 0
     with lock_folder(parts_folder(output)) as alone:
@@ -225,8 +233,10 @@ def extract(
                         random_state=random_state,
                         device=device,
                         n_images=len(table) * (augment + 1),
+                        volumes="" if origin is None else origin.policy,
                     )
                 spec = _choose_spec(found.cache, backbone)
+                _check_origin(spec, origin)
                 found.check_spec(spec)
                 run = _Run(
                     table=table,
@@ -234,6 +244,7 @@ def extract(
                     spec=spec,
                     index=found.index(spec, views),
                     parts=parts_folder(output),
+                    patient_key=None if origin is None else origin.patient_key,
                     augment=augment,
                     augmentation=views,
                     batch_size=batch_size,
@@ -283,6 +294,15 @@ def _choose_spec(cache: FeatureCache | None, backbone: FeatureExtractor) -> Feat
     return backbone.spec
 
 
+def _check_origin(spec: FeatureSpec, origin: Origin | None) -> None:
+    policy = "" if origin is None else origin.policy
+    if spec.volumes != policy:
+        raise SpecMismatchError(
+            f"the images are {policy or 'image files'}, and the spec of the backbone says that "
+            f"they are {spec.volumes or 'image files'}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
     """One image as a thread gives it: its digest, and the views that are still to be computed."""
@@ -302,6 +322,7 @@ class _Run:
     spec: FeatureSpec
     index: RowIndex
     parts: Path
+    patient_key: str | None
     augment: int
     augmentation: Augmentation | None
     batch_size: int | None
@@ -502,9 +523,13 @@ def _finish(run: _Run, found: Output, *, alone: bool) -> None:
             "class_names": list(table.class_names),
             "rejected": [asdict(rejected) for rejected in run.rejected],
         },
-        provenance=kept or _provenance(run),
+        provenance={**(kept or _provenance(run)), **_tell_patient_key(run)},
         alone=alone,
     )
+
+
+def _tell_patient_key(run: _Run) -> dict[str, str]:
+    return {} if run.patient_key is None else {"patient_key": run.patient_key}
 
 
 def _provenance(run: _Run) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from typing import NamedTuple
 from brainfeat.errors import TableError
 from brainfeat.rows import IMAGE_SUFFIXES, SPLIT_NAMES, Row, is_so, quote, some, text_trouble
 
+# What a folder of slices that were cut from volumes holds beside them.
+SLICES_TABLE = "table.csv"
+SLICES_NOTE = "slices.json"
+
 
 def _counts(skipped: Counter[str]) -> str:
     """Say what was passed over."""

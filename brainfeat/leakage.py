@@ -64,6 +64,9 @@ class Audit:
         for.
     groups_across_splits : int
         Groups of the table, such as patients, that are in several splits.
+    patient_key : {"site", "random"} or None
+        What the patients of volumes were hashed with; a random key gives a patient another group
+        in another run. None for image files.
     label_conflicts : tuple of dict
         ``kind`` (identical or near), ``paths`` and ``labels`` of images that show the same and are
         called differently.
@@ -82,6 +85,7 @@ class Audit:
     identical: dict[str, int]
     near: dict[str, Any] | None
     groups_across_splits: int
+    patient_key: str | None
     label_conflicts: tuple[dict[str, Any], ...]
     shortcut: dict[str, Any] | None
     permutation: dict[str, Any] | None
@@ -342,6 +346,7 @@ def _look(images: _Images, *, threshold: float | None) -> dict[str, Any]:
         "identical": _count_copies(same, images.splits),
         "near": near,
         "groups_across_splits": _count_copies(numbers, images.splits[named])["cross_split_groups"],
+        "patient_key": cache.provenance.get("patient_key"),
         "label_conflicts": tuple(_find_conflicts(images, same, clusters)),
         "clusters": every,
     }

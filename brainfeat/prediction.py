@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.answers import (
+    OUT_OF_SCOPE,
+    UNCERTAIN,
+    Prediction,
+    average_slices,
+    decide,
+    pool_slices,
+    tell_unreadable,
+)
 from brainfeat.backbones import Backbone, load_backbone
 from brainfeat.bundle import HeadBundle
 from brainfeat.conformal import COVERAGE
@@ -18,13 +27,11 @@ from brainfeat.extraction import FeatureExtractor
 from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
+from brainfeat.readers.series import Series, find_series, is_volume, read_volume
+from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
 from brainfeat.rows import IMAGE_SUFFIXES
 from brainfeat.scope import FALSE_REFUSALS, Nearness
 from brainfeat.spec import FeatureSpec, Precision
-
-UNCERTAIN = "uncertain"
-OUT_OF_SCOPE = "out-of-scope"
-NOTICE = "This is no diagnosis: brainfeat is research software and not a medical device."
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _BATCH_SIZE = 32
@@ -32,56 +39,6 @@ _BATCH_SIZE = 32
 _AHEAD = 16
 
 Image = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a head says of one image.
-
-    Attributes
-    ----------
-    path : str
-        As it was given.
-    frame : int or None
-        Number of the slice in a file of several.
-    decision : str or None
-        A class; ``"uncertain"`` where several cannot be ruled out, or none is likely;
-        ``"out-of-scope"`` where the image is unlike all that the head was fitted on; None where it
-        cannot be read.
-    probabilities : dict of str to float
-        Of each class, calibrated.
-    set : list of str or None
-        The classes that cannot be ruled out at the coverage, the likeliest first; None where the
-        head does not hold what tells them.
-    out_of_scope : dict or None
-        ``score``, ``threshold`` and whether the image is ``refused``; None likewise. A threshold of
-        None refuses nothing: too few images were held out.
-    forced : bool
-        Whether the decision is the likeliest class though there was reason for none.
-    nearest : list of dict
-        ``label`` and ``distance`` (one minus the cosine of the features) of the most similar
-        training images that the head keeps.
-    error : str or None
-        Why the image cannot be read.
-    """
-
-    path: str
-    frame: int | None = None
-    decision: str | None = None
-    probabilities: dict[str, float]
-    set: list[str] | None = None
-    out_of_scope: dict[str, Any] | None = None
-    forced: bool = False
-    nearest: list[dict[str, Any]]
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold; of an image that cannot be read, path and error alone."""
-        if self.error is not None:
-            return {"path": self.path, "frame": self.frame, "error": self.error}
-        document = asdict(self)
-        del document["error"]
-        return document
 
 
 class Predictor:
@@ -107,6 +64,11 @@ class Predictor:
         Something else that gives features, with the attribute ``spec``.
     n_images : int or None
         How many images there are at most, if that is known: for few, less is compiled.
+    slices, window : str or None
+        Which slices of a volume are looked at, and how they are shown, as in
+        :class:`brainfeat.SlicePolicy`; None takes what the head was fitted on.
+    allow_burned_in : bool
+        Whether slices that may show a name are read.
 
     Raises
     ------
@@ -114,7 +76,7 @@ class Predictor:
         The bundle cannot be read, or has a class that is called as an abstention.
     SpecMismatchError
         The base is another one than that of the spec, such as one with other weights, or computes
-        in a lower precision.
+        in a lower precision; or the window is another one.
     WeightsError
         The weights are missing or wrong.
     ParameterError
@@ -133,6 +95,9 @@ class Predictor:
         device: str = "auto",
         backbone: FeatureExtractor | None = None,
         n_images: int | None = None,
+        slices: str | None = None,
+        window: str | None = None,
+        allow_burned_in: bool = False,
     ) -> None:
         if not isinstance(bundle, HeadBundle):
             bundle = HeadBundle.load(bundle)
@@ -144,6 +109,8 @@ class Predictor:
         self.bundle = bundle
         self._force = force
         spec = bundle.spec
+        self.policy = choose_policy(spec, slices=slices, window=window)
+        self._allow_burned_in = allow_burned_in
         self._threshold = None if bundle.scope is None else bundle.scope.threshold(false_refusals)
         self._coverage = coverage
         if bundle.conformal is not None:
@@ -156,6 +123,7 @@ class Predictor:
             precision=precision or spec.precision,
             device=device,
             n_images=n_images,
+            volumes=spec.volumes,
         )
         require_base(spec, self.backbone.spec)
 
@@ -187,8 +155,81 @@ class Predictor:
         list of Prediction
             One for each path, in their order; one that cannot be read has an `error`.
         """
+        names: list[tuple[str, int | None]] = [(os.fspath(path), None) for path in paths]
+        jobs = n_jobs or runtime.usable_cores()
+        images = map_ahead(
+            lambda place: self._read(paths[place]), len(paths), n_jobs=jobs, ahead=_AHEAD
+        )
+        return self._predict(names, images, progress)
+
+    def predict_series(self, series: Series) -> list[Prediction]:
+        """Predict a volume: the answer for it, and those for its slices; or why there is none."""
+        try:
+            slices = self.cut(series)
+        except ImageReadError as error:
+            return [tell_unreadable(series.name, error.reason)]
+        return self.predict_slices(slices, name=series.name)
+
+    def cut(self, series: Series) -> list[Slice]:
+        """Read a volume and cut it as the head's spec says.
+
+        Raises
+        ------
+        ImageReadError
+            It cannot be read.
+        """
+        volume = read_volume(series, allow_burned_in=self._allow_burned_in)
+        return list(cut_slices(volume, self.policy))
+
+    def predict_slices(
+        self,
+        slices: Sequence[Slice],
+        *,
+        name: str,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:
+        """Predict the slices of a volume, and from them the volume.
+
+        Parameters
+        ----------
+        slices : sequence of Slice
+            What :meth:`cut` gives.
+        name : str
+            What the volume is called.
+        progress : callable or None
+            Called with the number of slices done and of all.
+
+        Returns
+        -------
+        list of Prediction
+            That of the volume (:func:`brainfeat.answers.pool_slices`), and one for each slice.
+        """
+        spec = self.bundle.spec
+        images = (
+            preprocess_image(grey_image(entry.pixels), size=spec.input_size, fit=spec.fit)
+            for entry in slices
+        )
+        answers = self._predict([(name, entry.frame) for entry in slices], images, progress)
+        return [self._pool(answers), *answers]
+
+    def _pool(self, answers: Sequence[Prediction]) -> Prediction:
+        names = self.bundle.class_names
+        kept = None
+        if self.bundle.conformal is not None:
+            p = average_slices(answers, names)
+            found = self.bundle.conformal.find_sets(p[None], coverage=self._coverage)[0]
+            kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
+        return pool_slices(answers, names, kept=kept, force=self._force)
+
+    def _predict(
+        self,
+        names: Sequence[tuple[str, int | None]],
+        images: Iterable[Image | ImageReadError],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Prediction]:
         found: list[Prediction] = [
-            Prediction(path=os.fspath(path), probabilities={}, nearest=[]) for path in paths
+            Prediction(path=path, frame=frame, probabilities={}, nearest=[])
+            for path, frame in names
         ]
         readable: list[int] = []
         blocks: list[Image] = []
@@ -197,14 +238,10 @@ class Predictor:
             readable.extend(places)
             blocks.append(np.array(features))
             if progress is not None:
-                progress(len(readable), len(paths))
+                progress(len(readable), len(names))
 
-        computer = self._make_computer(len(paths), receive)
-        jobs = n_jobs or runtime.usable_cores()
+        computer = self._make_computer(len(names), receive)
         try:
-            images = map_ahead(
-                lambda place: self._read(paths[place]), len(paths), n_jobs=jobs, ahead=_AHEAD
-            )
             for place, image in enumerate(images):
                 if isinstance(image, ImageReadError):
                     found[place] = replace(found[place], error=image.reason)
@@ -216,7 +253,7 @@ class Predictor:
         if blocks:
             answers = self.answer(np.concatenate(blocks), [found[place].path for place in readable])
             for place, answer in zip(readable, answers, strict=True):
-                found[place] = answer
+                found[place] = replace(answer, frame=found[place].frame)
         return found
 
     def answer(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
@@ -233,7 +270,7 @@ class Predictor:
             order = np.argsort(-p, kind="stable")
             kept = None if sets is None else [names[label] for label in order if sets[row, label]]
             scope = self._judge_scope(near, row)
-            decision = _decide(names[order[0]], kept, scope)
+            decision = decide(names[order[0]], kept, scope)
             forced = self._force and decision in (UNCERTAIN, OUT_OF_SCOPE)
             answers.append(
                 Prediction(
@@ -299,36 +336,48 @@ def predict(
     paths: Iterable[str | os.PathLike[str]],
     **options: Any,
 ) -> list[Prediction]:
-    """Predict image files, and the images in folders.
+    """Predict image files, the images in folders, and volumes.
 
     Parameters
     ----------
     bundle : HeadBundle or path-like
         The fitted head.
     paths : iterable of path-like
-        JPEG and PNG files, and folders, of which all such files are taken.
+        JPEG, PNG, DICOM and NIfTI files, and folders, of which all such files are taken.
     **options
         As :class:`Predictor` takes them.
 
     Returns
     -------
     list of Prediction
+        Of the image files, then of each volume: its own, and those of its slices.
 
     Raises
     ------
     BrainfeatError
         As in :class:`Predictor`.
     """
+    paths = list(paths)
     files = list_images(paths)
-    return Predictor(bundle, **{"n_images": len(files), **options}).predict(files)
+    series, unreadable = find_series(paths)
+    few = None if series else len(files)
+    predictor = Predictor(bundle, **{"n_images": few, **options})
+    found = predictor.predict(files)
+    found += [tell_unreadable(entry.name, entry.reason) for entry in unreadable]
+    for entry in series:
+        found += predictor.predict_series(entry)
+    return found
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List files as they are, and the images below folders by name; hidden ones are passed over."""
+    """List files as they are, and the images below folders by name, but no hidden ones.
+
+    Volumes are not among them.
+    """
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            files.append(path)
+            files += [] if is_volume(path) else [path]
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -340,10 +389,29 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return files
 
 
-def _decide(likeliest: str, kept: list[str] | None, scope: dict[str, Any] | None) -> str:
-    if scope is not None and scope["refused"]:
-        return OUT_OF_SCOPE
-    return likeliest if kept is None or kept == [likeliest] else UNCERTAIN
+def choose_policy(
+    spec: FeatureSpec, *, slices: str | None = None, window: str | None = None
+) -> SlicePolicy:
+    """Choose how volumes become images for a head: as those that it was fitted on.
+
+    Other slices may be looked at. Another window gives other pixels, and is refused where the head
+    was fitted on slices of volumes.
+
+    Raises
+    ------
+    SpecMismatchError
+        The window is another one.
+    ParameterError
+        One of them is none.
+    """
+    fitted = SlicePolicy.parse(spec.volumes) if spec.volumes else SlicePolicy()
+    policy = SlicePolicy(slices=slices or fitted.slices, window=window or fitted.window)
+    if spec.volumes and policy.window != fitted.window:
+        raise SpecMismatchError(
+            f"the head was fitted on slices in the window {fitted.window}, and this would show "
+            f"them in {policy.window}; leave the window out"
+        )
+    return policy
 
 
 def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:

@@ -53,6 +53,9 @@ class FeatureSpec:
         What the convolutions compute in.
     dtype : str
         What a feature is stored as.
+    volumes : str
+        How images were made of volumes, as :class:`brainfeat.SlicePolicy` says it; ``""`` where
+        they are image files, and is then not in the JSON.
 
     Examples
     --------
@@ -77,10 +80,14 @@ class FeatureSpec:
     scaling: Scaling = "weights"
     precision: Precision = "float32"
     dtype: str = "float32"
+    volumes: str = ""
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""
-        return canonical_json(asdict(self))
+        stored = asdict(self)
+        if not self.volumes:
+            del stored["volumes"]
+        return canonical_json(stored)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -95,6 +102,7 @@ class FeatureSpec:
         if not isinstance(stored, dict):
             raise CacheFormatError("the spec is not a JSON object")
         wanted = {field.name: int if field.type is int else str for field in fields(cls)}
+        stored = {"volumes": "", **stored}
         if set(stored) != set(wanted):
             odd = ", ".join(sorted(set(stored) ^ set(wanted)))
             raise CacheFormatError(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from brainfeat.errors import TableError
 from brainfeat.files import written_whole
-from brainfeat.folders import read_folder
+from brainfeat.folders import SLICES_NOTE, SLICES_TABLE, read_folder
 from brainfeat.rows import (
     COLUMNS,
     IMAGE_SUFFIXES,
@@ -113,13 +113,14 @@ class ImageTable:
 def read_table(path: str | os.PathLike[str]) -> ImageTable:
     """Read which images there are from a folder or a CSV file.
 
-    Four layouts are understood:
+    Five layouts are understood:
 
     * a folder of class folders: ``glioma/1.jpg`` (a class folder may hold further folders);
     * a folder of split folders of class folders: ``Training/glioma/1.jpg``. A split folder is
       ``train`` or ``training``, ``val``, ``valid`` or ``validation``, ``test`` or ``testing``, in
       any case;
     * a folder of images only, which gives an unlabelled table;
+    * a folder that `brainfeat slices` made, of which its ``table.csv`` is read;
     * a CSV file (UTF-8, comma-separated) with the columns ``path`` and ``label`` and, where
       wanted, ``split``, ``group`` and ``source``; paths are relative to the CSV's folder, with
       ``/``. Further columns are passed over. Rows keep their order. An apostrophe that
@@ -160,6 +161,8 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     (('glioma', 'notumor'), {'hidden': 1})
     """
     source = Path(path)
+    if is_so((source / SLICES_NOTE).is_file):
+        return _read_csv(source / SLICES_TABLE)
     if is_so(source.is_dir):
         return _build(source, *read_folder(source))
     if source.suffix.lower() in IMAGE_SUFFIXES:

@@ -12,11 +12,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from dicoms import write_series
+from numpy.typing import NDArray
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache import FeatureCache
 from brainfeat.heads import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
+from brainfeat.readers import read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BASE = ("--backbone", "mobilenet-0.75", "--size", "32")
@@ -155,6 +158,30 @@ def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_pat
     saved = next(line for line in lines if line.startswith("saved as PNG"))
     assert saved.split()[3:] == ["1.000", "100%", "100%", "100%"]
     assert lines[-1].split()[0] == "100.0%"
+
+
+def test_dicom_report_goes_from_volumes_to_a_page(run_example: RunExample, tmp_path: Path) -> None:
+    table = read_table(
+        write_phantoms(tmp_path / "slices", patients_per_class=5, slices_per_patient=3, size=48)
+    )
+    volumes: dict[tuple[str, str], list[NDArray[np.uint16]]] = {}
+    for row, patient in enumerate(table.groups):
+        pixels = read_image(table.absolute_path(row))[..., 0]
+        volumes.setdefault((table.labels[row], patient), []).append((pixels * 4095).astype("u2"))
+    for (label, patient), pixels in volumes.items():
+        folder = tmp_path / "hospital" / label / patient
+        write_series(folder, np.stack(pixels), PatientID=patient)
+    (tmp_path / "key").write_bytes(bytes(range(65, 90)))
+    output = tmp_path / "study"
+    printed = run_example(
+        "dicom_report",
+        *(str(tmp_path / "hospital"), "--output", str(output), "--key", str(tmp_path / "key")),
+        *("--slices", "all", "--weights", "random", *BASE),
+    )
+    assert "60 slices of 20 patients; 0 refused" in printed
+    page = (output / "report.html").read_text()
+    assert "</html>" in page
+    assert not re.search("|".join(set(table.groups)), page)
 
 
 def test_own_csv_cuts_no_patient(run_example: RunExample) -> None:

@@ -263,6 +263,7 @@ class TestCommand:
             "identical",
             "near",
             "groups_across_splits",
+            "patient_key",
             "label_conflicts",
             "shortcut",
             "permutation",

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
+from brainfeat.answers import NOTICE
 from brainfeat.bundle import HeadBundle
 from brainfeat.cli.predict import command, describe
 from brainfeat.errors import BundleError, ParameterError, SpecMismatchError
-from brainfeat.prediction import NOTICE, list_images
+from brainfeat.prediction import list_images
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 from brainfeat.spec import FeatureSpec
@@ -307,4 +308,4 @@ def test_heat_maps_are_drawn_of_what_was_read(run, images):
 
 def test_an_empty_folder_is_an_error(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "no JPEG or PNG files" in str(run(tmp_path / "empty").exception)
+    assert "no JPEG, PNG, DICOM or NIfTI files" in str(run(tmp_path / "empty").exception)

@@ -77,6 +77,9 @@ OPTIONS = {
         "--false-refusals",
         "--force",
         "--heatmap",
+        "--slices",
+        "--window",
+        "--allow-burned-in",
         "--output",
         "--overwrite",
         "--jobs",
@@ -112,6 +115,17 @@ OPTIONS = {
         "--random-state",
         "--json",
     },
+    "slices": {
+        "--output",
+        "--slices",
+        "--window",
+        "--patient-key",
+        "--label",
+        "--class-folders",
+        "--allow-burned-in",
+        "--overwrite",
+        "--json",
+    },
     "split": {
         "--output",
         "--test-fraction",
@@ -141,6 +155,7 @@ def test_public_names() -> None:
         "FeatureCache",
         "HeadBundle",
         "Predictor",
+        "SlicePolicy",
         "audit",
         "compare",
         "evaluate",
@@ -148,6 +163,7 @@ def test_public_names() -> None:
         "fit_head",
         "predict",
         "read_table",
+        "write_slices",
         "write_table",
     ]
     assert all(hasattr(brainfeat, name) for name in brainfeat.__all__)

@@ -76,8 +76,13 @@ def _describe(audit: dict[str, Any], *, has_splits: bool) -> list[str]:
         f"near duplicates   {_describe_copies(near, 'clusters', 'images')}",
         f"                  at a similarity of {near['threshold']}; largest: {sizes}",
         f"groups            {audit['groups_across_splits']:,} across splits",
-        f"label conflicts   {len(audit['label_conflicts']):,}",
     ]
+    if audit["patient_key"] == "random":
+        lines += [
+            "                  patients were hashed with a random key: one has another group in",
+            "                  another run of brainfeat slices",
+        ]
+    lines.append(f"label conflicts   {len(audit['label_conflicts']):,}")
     for conflict in audit["label_conflicts"][:_SHOWN]:
         images = zip(conflict["paths"], conflict["labels"], strict=True)
         shown = ", ".join(f"{path} ({label})" for path, label in images)

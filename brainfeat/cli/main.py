@@ -23,6 +23,7 @@ COMMANDS = {
     "fit-head": "brainfeat.cli.fit_head",
     "info": "brainfeat.cli.info",
     "predict": "brainfeat.cli.predict",
+    "slices": "brainfeat.cli.slices",
     "split": "brainfeat.cli.split",
 }
 

@@ -59,6 +59,22 @@ weights_option = click.option(
     metavar="imagenet|random|FILE",
     help="Weights of the base; they must be those that the head was fitted with.",
 )
+slices_option = click.option(
+    "--slices",
+    metavar="all|middle|every:K|largest",
+    help="Which slices of a volume.",
+)
+window_option = click.option(
+    "--window",
+    metavar="auto|robust|CENTRE,WIDTH",
+    help="What is shown of a volume from black to white: each slice's own window, or else robust; "
+    "the 0.5th to the 99.5th percentile; or one in the units of the modality.",
+)
+burned_in_option = click.option(
+    "--allow-burned-in",
+    is_flag=True,
+    help="Take images that may show a name in their pixels, too.",
+)
 table_option = click.option(
     "--table",
     type=click.Path(path_type=Path),

@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,11 +14,17 @@ from brainfeat.scope import FALSE_REFUSALS
 from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from brainfeat.prediction import Prediction, Predictor
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from brainfeat.answers import Prediction
+    from brainfeat.prediction import Predictor
+    from brainfeat.readers.series import Series
 
 _MAPS_AT_ONCE = 16
+_SHOWN = 5
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
@@ -62,6 +68,9 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
     metavar="DIR",
     help="Draw into this new folder where each score comes from; needs the extra report.",
 )
+@options.slices_option
+@options.window_option
+@options.burned_in_option
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -77,27 +86,37 @@ def command(
     force: bool,
     output: Path | None,
     heatmaps: Path | None,
+    slices: str | None,
+    window: str | None,
+    allow_burned_in: bool,
     overwrite: bool,
     n_jobs: int | None,
     verify: Verify,
     as_json: bool,
 ) -> None:
-    """Tell what HEAD, a file that fit-head wrote, says of JPEG and PNG files and of folders.
+    """Tell what HEAD, a file that fit-head wrote, says of images, of volumes and of folders.
 
-    It abstains where an image is unlike all that the head was fitted on, or where several classes
-    cannot be ruled out. This is no diagnosis.
+    Images are JPEG and PNG files; volumes are NIfTI files and DICOM series, whose slices are told
+    one by one and then as a whole. It abstains where an image is unlike all that the head was
+    fitted on, or where several classes cannot be ruled out. This is no diagnosis.
     """
+    from brainfeat.answers import NOTICE, tell_unreadable
     from brainfeat.bundle import HeadBundle
     from brainfeat.errors import BrainfeatError
-    from brainfeat.prediction import NOTICE, Predictor, list_images
+    from brainfeat.prediction import Predictor, list_images
+    from brainfeat.readers import read_image
+    from brainfeat.readers.series import find_series
 
     if output is not None:
         options.check_output(output, overwrite=overwrite)
     if heatmaps is not None and heatmaps.exists() and not overwrite:
         raise BrainfeatError(f"{heatmaps} exists; name another folder or pass --overwrite")
     files = list_images(images)
-    if not files:
-        raise BrainfeatError(f"there are no JPEG or PNG files in {', '.join(map(str, images))}")
+    series, unreadable = find_series(images)
+    if not files and not series and not unreadable:
+        raise BrainfeatError(
+            "there are no JPEG, PNG, DICOM or NIfTI files in " + ", ".join(map(str, images))
+        )
     predictor = Predictor(
         HeadBundle.load(head, verify=verify),
         weights=weights,
@@ -105,12 +124,19 @@ def command(
         coverage=coverage,
         false_refusals=false_refusals,
         force=force,
-        n_images=len(files),
+        n_images=None if series else len(files),
+        slices=slices,
+        window=window,
+        allow_burned_in=allow_burned_in,
     )
     with options.ProgressLine("predicting", "images") as progress:
         found = predictor.predict(files, n_jobs=n_jobs, progress=progress)
     if heatmaps is not None:
-        _draw_heatmaps(predictor, files, found, heatmaps)
+        names = [file.stem for file in files]
+        _draw_heatmaps(predictor, found, lambda place: read_image(files[place]), heatmaps, names)
+    found += [tell_unreadable(entry.name, entry.reason) for entry in unreadable]
+    for entry in series:
+        found += _predict_series(predictor, entry, heatmaps)
     if output is not None:
         options.write_text(output, _to_csv(found, predictor.bundle.class_names))
     if as_json:
@@ -127,24 +153,48 @@ def command(
         sys.exit(1)
 
 
+def _predict_series(
+    predictor: "Predictor", series: "Series", heatmaps: Path | None
+) -> "list[Prediction]":
+    from brainfeat.answers import tell_unreadable
+    from brainfeat.errors import ImageReadError
+    from brainfeat.readers.volumes import grey_image
+
+    try:
+        cut = predictor.cut(series)
+    except ImageReadError as error:
+        return [tell_unreadable(series.name, error.reason)]
+    with options.ProgressLine(f"predicting {series.name}", "slices") as progress:
+        found = predictor.predict_slices(cut, name=series.name, progress=progress)
+    if heatmaps is not None:
+        names = [f"{series.name.replace(', ', '-').replace(' ', '-')}-{s.frame:04}" for s in cut]
+        _draw_heatmaps(
+            predictor, found[1:], lambda place: grey_image(cut[place].pixels), heatmaps, names
+        )
+    return found
+
+
 def _draw_heatmaps(
-    predictor: "Predictor", files: "Sequence[Path]", found: "Sequence[Prediction]", folder: Path
+    predictor: "Predictor",
+    found: "Sequence[Prediction]",
+    read: "Callable[[int], NDArray[np.float32]]",
+    folder: Path,
+    file_names: "Sequence[str]",
 ) -> None:
     """Draw a map for each image that was read, of the class that is named or else the likeliest."""
     import numpy as np
 
     from brainfeat.explanation import explain
     from brainfeat.preprocessing import preprocess_image
-    from brainfeat.readers import read_image
     from brainfeat.report.heatmaps import save_heatmap
 
     folder.mkdir(parents=True, exist_ok=True)
     spec, names = predictor.bundle.spec, predictor.bundle.class_names
-    read = [place for place, answer in enumerate(found) if answer.error is None]
+    known = [place for place, answer in enumerate(found) if answer.error is None]
     with options.ProgressLine("drawing", "heat maps") as progress:
-        for start in range(0, len(read), _MAPS_AT_ONCE):
-            places = read[start : start + _MAPS_AT_ONCE]
-            pixels = [read_image(files[place]) for place in places]
+        for start in range(0, len(known), _MAPS_AT_ONCE):
+            places = known[start : start + _MAPS_AT_ONCE]
+            pixels = [read(place) for place in places]
             shares = [found[place].probabilities for place in places]
             called = [
                 answer if (answer := found[place].decision) in names else max(p, key=p.__getitem__)
@@ -159,16 +209,20 @@ def _draw_heatmaps(
             for place, image, heat, name, p in zip(
                 places, pixels, maps, called, shares, strict=True
             ):
-                path = folder / f"{place + 1:05}-{files[place].stem}.png"
+                path = folder / f"{place + 1:05}-{file_names[place]}.png"
                 save_heatmap(image, heat, path, title=str(name), probability=p[str(name)])
-            progress(start + len(places), len(read))
+            progress(start + len(places), len(known))
 
 
 def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
-    from brainfeat.prediction import NOTICE
+    from brainfeat.answers import NOTICE
 
     for answer in found:
+        if answer.frame is not None:
+            continue
         options.say(f"{answer.path}: {describe(answer)}")
+        if answer.slices is not None:
+            options.say(f"  {_describe_slices(answer.slices)}")
     spec = predictor.bundle.spec
     if predictor.precision != spec.precision:
         click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
@@ -177,7 +231,7 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
 
 def describe(answer: "Prediction") -> str:
     """Say in one line what the answer is, how sure, and why not surer."""
-    from brainfeat.prediction import OUT_OF_SCOPE, UNCERTAIN
+    from brainfeat.answers import OUT_OF_SCOPE, UNCERTAIN
 
     if answer.error is not None:
         return f"cannot be read: {answer.error}"
@@ -198,6 +252,16 @@ def describe(answer: "Prediction") -> str:
     if answer.set is None:
         return f"{name} ({share:.2f}); this head cannot say what it rules out"
     return f"{name} ({share:.2f}); next {ranked[1][0]} ({ranked[1][1]:.2f}), ruled out"
+
+
+def _describe_slices(slices: dict[str, Any]) -> str:
+    """Say how many slices were called what, and which carry each answer."""
+    told = []
+    for name, number in sorted(slices["decisions"].items(), key=lambda entry: -entry[1]):
+        frames = slices["carried_by"].get(name, [])
+        which = ", ".join(map(str, frames[:_SHOWN])) + (" …" if len(frames) > _SHOWN else "")
+        told.append(f"{number:,} {name}{f' (no. {which})' if which else ''}")
+    return f"{options.count(slices['n'], 'slice')}: {'; '.join(told)}"
 
 
 def _explain_scope(answer: "Prediction") -> str:
@@ -221,13 +285,25 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
     writer = csv.writer(text, lineterminator="\n")
     shares = [csv_cell(f"probability {name}") for name in class_names]
     writer.writerow(
-        ["path", "decision", "forced", *shares, "set", "score", "threshold", "refused", "error"]
+        [
+            "path",
+            "frame",
+            "decision",
+            "forced",
+            *shares,
+            "set",
+            "score",
+            "threshold",
+            "refused",
+            "error",
+        ]
     )
     for answer in found:
         scope = answer.out_of_scope or {}
         writer.writerow(
             [
                 csv_cell(answer.path),
+                "" if answer.frame is None else answer.frame,
                 csv_cell(answer.decision or ""),
                 "" if answer.error else answer.forced,
                 *(answer.probabilities.get(name, "") for name in class_names),

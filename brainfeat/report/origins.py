@@ -57,6 +57,11 @@ def make_leakage(study: Study) -> Section:
             rows=rows,
         ),
     ]  # fmt: skip
+    if audit.patient_key == "random":
+        blocks.append(
+            "Patients were hashed with a random key: one whose volumes were cut in two runs counts "
+            "as two."
+        )
     if audit.near is None:
         blocks.append("Near duplicates were not looked for among so many images.")
     conflicts = Counter(str(conflict["kind"]) for conflict in audit.label_conflicts)

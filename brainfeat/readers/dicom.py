@@ -1,0 +1,421 @@
+"""DICOM files to volumes, through pydicom; nothing that names a person leaves this module.
+
+Messages of pydicom quote what a file holds. So none of them is passed on, neither as an error nor
+as a warning or a line of a log, and every error here is raised without its cause.
+"""
+
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from brainfeat.errors import ImageReadError, MissingDependencyError
+from brainfeat.readers.silence import silence
+from brainfeat.readers.volumes import Volume, Window, check_shape
+
+MODALITIES = ("MR", "CT", "PT")
+FILE_LIMIT = 2_000_000_000
+
+_MAGIC = b"DICM"
+_PREAMBLE = 128
+_GREY = {"MONOCHROME1": True, "MONOCHROME2": False}
+# Secondary Capture Image Storage and its multi-frame kinds: pictures of a screen or of paper.
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+# All that is read of a file. What tells who it is of serves to keep it together, and is hashed.
+_HEADER_TAGS = [
+    "PatientID",
+    "IssuerOfPatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "BurnedInAnnotation",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "ImageOrientationPatient",
+]
+_TAGS = [
+    *_HEADER_TAGS,
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "ImagePositionPatient",
+    "TemporalPositionIdentifier",
+    "EchoNumbers",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "PixelSpacing",
+    "MagneticFieldStrength",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "PixelData",
+]
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+# What pydicom and its decoders raise on damaged files.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+
+class _Frame(NamedTuple):
+    order: tuple[float, ...]
+    values: npt.NDArray[np.float32]
+    window: Window | None
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a regular file is DICOM by its content; what cannot be read is not."""
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    except OSError:
+        return False
+
+
+def read_key(path: Path, *, name: str) -> str:
+    """Read what tells which volume a file belongs to: files of the same key are one.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        What errors call it; not the path, which can hold a name.
+
+    Returns
+    -------
+    str
+        Never to be shown.
+
+    Raises
+    ------
+    ImageReadError
+        It cannot be read.
+    MissingDependencyError
+        pydicom is not installed.
+    """
+    with _translating(name):
+        dataset = _read(path, name, _HEADER_TAGS, pixels=False)
+        series = str(dataset.get("SeriesInstanceUID") or "")
+        if not series or _whole(dataset, "NumberOfFrames", 1) != 1:
+            return repr((series, str(dataset.get("SOPInstanceUID") or path.absolute())))
+        # Two decimals are half a degree: a scout of three planes is three volumes.
+        turned = [round(x, 2) + 0.0 for x in _numbers(dataset, "ImageOrientationPatient", 6)]
+        shape = _whole(dataset, "Rows", 0), _whole(dataset, "Columns", 0)
+        return repr((series, *shape, *turned))
+
+
+def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = False) -> Volume:
+    """Read the files of one series as a volume, sorted by position.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Of single frames, or one file of several.
+    name : str
+        What errors call the volume; not a path, which can hold a name.
+    allow_burned_in : bool
+        Whether images that may have a name in their pixels are read: those that say so, and
+        secondary captures.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    ImageReadError
+        One file cannot be read, or is not a grey image of MR, CT or PT.
+    MissingDependencyError
+        pydicom is not installed.
+    """
+    with _translating(name):
+        frames: list[_Frame] = []
+        first: Any = None
+        for path in paths:
+            dataset = _read(path, name, _TAGS, pixels=True)
+            _check(dataset, name, allow_burned_in=allow_burned_in)
+            first = dataset if first is None else first
+            _check_alike(first, dataset, name)
+            count = _whole(dataset, "NumberOfFrames", 1)
+            check_shape(
+                name,
+                len(frames) + count,
+                _whole(dataset, "Rows"),
+                _whole(dataset, "Columns"),
+            )
+            frames += _read_frames(dataset, name, count)
+        frames.sort(key=lambda frame: frame.order)
+        return Volume(
+            values=np.stack([frame.values for frame in frames]),
+            modality=str(first.Modality),
+            windows=tuple(frame.window for frame in frames),
+            inverted=_GREY[first.PhotometricInterpretation],
+            patient=_identify(first, paths[0]),
+            facts=_tell(first, len(frames)),
+        )
+
+
+@contextmanager
+def _translating(name: str) -> Iterator[None]:
+    """Keep pydicom's warnings and words to ourselves."""
+    try:
+        from pydicom.errors import BytesLengthException
+    except ImportError as error:
+        raise MissingDependencyError(
+            "DICOM needs pydicom, which is not installed: pip install 'brainfeat[medical]'"
+        ) from error
+    try:
+        with silence("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
+            yield
+    except ImageReadError:
+        raise
+    except (*_DAMAGE, BytesLengthException):
+        raise ImageReadError(name, "is damaged, or no DICOM that can be read") from None
+
+
+def _read(path: Path, name: str, tags: list[str], *, pixels: bool) -> Any:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise ImageReadError(name, "is not a regular file")
+        if status.st_size > FILE_LIMIT:
+            raise ImageReadError(
+                name, f"has {status.st_size:,} bytes; at most {FILE_LIMIT:,} are read"
+            )
+        # pydicom would unpack the whole of it, however much that is.
+        if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+            raise ImageReadError(
+                name, "is deflated as a whole; write it in another transfer syntax first"
+            )
+        return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=[*tags])
+    except InvalidDicomError:
+        raise ImageReadError(name, "is no DICOM file") from None
+    except OSError as error:
+        if isinstance(error, ImageReadError) or error.errno is None:
+            raise
+        raise ImageReadError(name, f"cannot be read ({os.strerror(error.errno)})") from None
+
+
+def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
+    """Refuse what is no grey image of a modality that is read, or may show a name."""
+    if dataset.get("Modality") not in MODALITIES:
+        raise ImageReadError(name, f"is of a modality other than {', '.join(MODALITIES)}")
+    if not any(tag in dataset for tag in _PIXELS):
+        raise ImageReadError(name, "has no pixels")
+    if dataset.get("SamplesPerPixel") != 1 or dataset.get("PhotometricInterpretation") not in _GREY:
+        raise ImageReadError(name, f"is not grey ({' or '.join(_GREY)})")
+    if allow_burned_in:
+        return
+    if dataset.get("BurnedInAnnotation") == "YES":
+        raise ImageReadError(
+            name,
+            "says that its pixels hold text, which can be a name; look at it, and allow it",
+        )
+    sop_class = str(dataset.get("SOPClassUID") or "")
+    if sop_class == _CAPTURE or sop_class.startswith(f"{_CAPTURE}."):
+        raise ImageReadError(
+            name, "is a secondary capture, which can show a name; look at it, and allow it"
+        )
+
+
+def _check_alike(first: Any, other: Any, name: str) -> None:
+    for tag in ("Modality", "PhotometricInterpretation", "Rows", "Columns", "PatientID"):
+        if first.get(tag) != other.get(tag):
+            raise ImageReadError(name, f"has files of more than one {tag}")
+
+
+def _read_frames(dataset: Any, name: str, count: int) -> Iterator[_Frame]:
+    stored = _decode(dataset, name, count)
+    for place in range(count):
+        spot = _item(dataset, place, "PlanePositionSequence")
+        plane = _item(dataset, place, "PlaneOrientationSequence")
+        shown = _item(dataset, place, "FrameVOILUTSequence")
+        rescaled = _item(dataset, place, "PixelValueTransformationSequence")
+        yield _Frame(
+            order=(
+                *_locate(spot, plane),
+                *(
+                    _number(dataset, tag, 0.0)
+                    for tag in (
+                        "TemporalPositionIdentifier",
+                        "AcquisitionNumber",
+                        "EchoNumbers",
+                        "InstanceNumber",
+                    )
+                ),
+                place,
+            ),
+            values=_rescale(stored[place], dataset, rescaled),
+            window=_find_window(shown),
+        )
+
+
+def _decode(dataset: Any, name: str, count: int) -> npt.NDArray[Any]:
+    """Decode the pixels of a file: (frames, rows, columns)."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import pixel_array
+
+    wanted = (count, _whole(dataset, "Rows"), _whole(dataset, "Columns"))
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise ImageReadError(name, "is of a transfer syntax that is not read") from None
+    if not decoder.is_available:
+        raise ImageReadError(
+            name,
+            f"is compressed ({syntax.name}), and what decodes it is not installed: "
+            "pip install 'brainfeat[medical]'",
+        )
+    try:
+        stored = pixel_array(dataset)
+    except _DAMAGE:
+        raise ImageReadError(name, f"has pixels that cannot be decoded ({syntax.name})") from None
+    return stored.reshape(wanted)
+
+
+def _rescale(stored: npt.NDArray[Any], dataset: Any, rescaled: Any) -> npt.NDArray[np.float32]:
+    """Turn stored values into those of the modality (PS3.3 C.11.1); padding is NaN."""
+    from pydicom.pixels.processing import apply_modality_lut
+
+    if "ModalityLUTSequence" in dataset:
+        values = np.array(apply_modality_lut(stored, dataset), np.float32)
+    else:
+        slope = _number(rescaled, "RescaleSlope", 1.0)
+        intercept = _number(rescaled, "RescaleIntercept", 0.0)
+        values = (stored * slope + intercept).astype(np.float32)
+    if "PixelPaddingValue" in dataset:
+        ends = [_number(dataset, "PixelPaddingValue", 0.0)]
+        ends.append(_number(dataset, "PixelPaddingRangeLimit", ends[0]))
+        values[(stored >= min(ends)) & (stored <= max(ends))] = np.nan
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _find_window(shown: Any) -> Window | None:
+    """Find the first window that is given and possible."""
+    centre, width = _number(shown, "WindowCenter"), _number(shown, "WindowWidth")
+    if centre is None or width is None or width < 1:
+        return None
+    function = shown.get("VOILUTFunction") or "LINEAR"
+    return Window(centre, width, function) if function in _FUNCTIONS else None
+
+
+def _locate(spot: Any, plane: Any) -> tuple[float, ...]:
+    """Give the direction of a slice, and its place along it; nothing where it is not known."""
+    position = _numbers(spot, "ImagePositionPatient", 3)
+    turned = _numbers(plane, "ImageOrientationPatient", 6)
+    if not position or not turned:
+        return (0.0,) * 7
+    normal = np.cross(turned[:3], turned[3:])
+    return (*(round(x, 2) + 0.0 for x in turned), float(np.dot(position, normal)))
+
+
+def _item(dataset: Any, frame: int, sequence: str) -> Any:
+    """Give the functional group of a frame, or what all share, or the file itself."""
+    places = [("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)]
+    for groups, place in places:
+        found = dataset.get(groups) or []
+        if place < len(found) and found[place].get(sequence):
+            return found[place][sequence][0]
+    return dataset
+
+
+def _identify(dataset: Any, path: Path) -> str:
+    """Name the patient, or failing that the study, or the file."""
+    if patient := str(dataset.get("PatientID") or "").strip():
+        return "\0".join(["patient", patient, str(dataset.get("IssuerOfPatientID") or "").strip()])
+    if study := str(dataset.get("StudyInstanceUID") or ""):
+        return f"study\0{study}"
+    return f"file\0{path.absolute()}"
+
+
+def _tell(dataset: Any, frames: int) -> dict[str, Any]:
+    """Tell of a volume what names nobody: numbers, and words that were compared with a list."""
+    measures = _item(dataset, 0, "PixelMeasuresSequence")
+    return {
+        "rows": _whole(dataset, "Rows"),
+        "columns": _whole(dataset, "Columns"),
+        "frames": frames,
+        "spacing": list(_numbers(measures, "PixelSpacing", 2)) or None,
+        "bits": _whole(dataset, "BitsStored", 0) or None,
+        "photometric": str(dataset.PhotometricInterpretation),
+        "field_strength": _number(dataset, "MagneticFieldStrength"),
+    }
+
+
+def _number(dataset: Any, tag: str, default: float | None = None) -> Any:
+    """Read the first number of an element; what is no finite number counts as missing."""
+    found = _numbers(dataset, tag, None)
+    return found[0] if found else default
+
+
+def _numbers(dataset: Any, tag: str, count: int | None) -> tuple[float, ...]:
+    """Read the numbers of an element; none where they are not so many, or not finite."""
+    try:
+        value = dataset.get(tag)
+        if value is None or value == "":
+            return ()
+        several = [value] if isinstance(value, str | int | float) else list(value)
+        found = tuple(map(float, several))
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    known = all(map(math.isfinite, found)) and (count is None or len(found) == count)
+    return found if known else ()
+
+
+def _whole(dataset: Any, tag: str, default: int | None = None) -> int:
+    value = dataset.get(tag)
+    if value is None or value == "":
+        if default is None:
+            raise ValueError(tag)
+        return default
+    return int(value)

@@ -1,0 +1,169 @@
+"""NIfTI files to volumes, through nibabel; nothing that names a person leaves this module.
+
+The text of a header, and messages of nibabel that quote it, are passed on nowhere.
+"""
+
+import gzip
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+import numpy as np
+
+from brainfeat.errors import ImageReadError, MissingDependencyError
+from brainfeat.readers.silence import silence
+from brainfeat.readers.volumes import Volume, check_shape
+
+# Where data begin: what lies before, the extensions, is passed over.
+OFFSET_LIMIT = 16_000_000
+
+# Of a voxel in mm³, below which its axes do not span space.
+_LEAST_VOLUME = 1e-12
+_GZIP = b"\x1f\x8b"
+_SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
+_SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
+# What nibabel and gzip raise on damaged files.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError,
+           EOFError, ArithmeticError, NotImplementedError, struct.error, zlib.error)  # fmt: skip
+
+
+def read_nifti(path: Path, *, name: str) -> Volume:
+    """Read a NIfTI-1 or NIfTI-2 file as axial slices, from below, as radiology shows them.
+
+    The first row is anterior, and the first column on the patient's right, as in axial DICOM.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii`` or ``.nii.gz`` file.
+    name : str
+        What errors call it; not the path, which can hold a name.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    ImageReadError
+        It cannot be read, or is no volume of numbers.
+    MissingDependencyError
+        nibabel is not installed.
+    """
+    nibabel = _import_nibabel()
+    with _translating(name, nibabel):
+        header = _read_header(path, name, nibabel)
+        _check_header(header, name)
+        affine = np.asarray(header.get_best_affine())
+        known = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= _LEAST_VOLUME
+        turned = nibabel.io_orientation(affine) if known else np.array(np.nan)
+        if not np.isfinite(turned).all():
+            raise ImageReadError(name, "has no usable orientation")
+        # Not an image of nibabel's, which reads extensions: as much as those say that they are.
+        with _open(path) as file:
+            proxy = nibabel.arrayproxy.ArrayProxy(file, header, mmap=False)
+            values = np.asarray(proxy, np.float32).reshape(proxy.shape[:3])
+        values = nibabel.apply_orientation(values, turned)
+        zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
+        spacing = [zooms[int(np.flatnonzero(turned[:, 0] == axis)[0])] for axis in range(3)]
+    slices = np.ascontiguousarray(values[::-1, ::-1].transpose(2, 1, 0))
+    slices[~np.isfinite(slices)] = np.nan
+    n, rows, columns = slices.shape
+    return Volume(
+        values=slices,
+        modality="NIfTI",
+        windows=(None,) * n,
+        patient=_identify(path),
+        facts={
+            "rows": rows,
+            "columns": columns,
+            "frames": n,
+            "spacing": spacing,
+            "bits": 8 * header.get_data_dtype().itemsize,
+        },
+    )
+
+
+def _import_nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MissingDependencyError(
+            "NIfTI needs nibabel, which is not installed: pip install 'brainfeat[medical]'"
+        ) from error
+    return nibabel
+
+
+@contextmanager
+def _translating(name: str, nibabel: Any) -> Iterator[None]:
+    """Keep nibabel's warnings and words to ourselves."""
+    from nibabel.filebasedimages import ImageFileError
+
+    own = (nibabel.spatialimages.HeaderDataError, ImageFileError)
+    try:
+        with silence("nibabel"), np.errstate(all="ignore"):
+            yield
+    except ImageReadError:
+        raise
+    except (*_DAMAGE, *own):
+        raise ImageReadError(name, "is damaged, or no NIfTI that can be read") from None
+
+
+def _open(path: Path) -> Any:
+    with path.open("rb") as file:
+        packed = file.read(len(_GZIP)) == _GZIP
+    return gzip.open(path) if packed else path.open("rb")
+
+
+def _read_header(path: Path, name: str, nibabel: Any) -> Any:
+    """Read the header alone: it says how much the rest would take."""
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            raise ImageReadError(name, "is not a regular file")
+        with _open(path) as file:
+            start = file.read(max(_SIZES))
+    except OSError as error:
+        if isinstance(error, ImageReadError) or error.errno is None:
+            raise
+        raise ImageReadError(name, f"cannot be read ({os.strerror(error.errno)})") from None
+    for order in "<>":
+        size = struct.unpack(f"{order}i", start[:4])[0] if len(start) >= 4 else 0
+        if size in _SIZES and len(start) >= size:
+            kind = getattr(nibabel, _SIZES[size])
+            return kind(start[:size], endianness=order, check=False)
+    raise ImageReadError(name, "is no NIfTI file")
+
+
+def _check_header(header: Any, name: str) -> None:
+    magic = bytes(header["magic"])[:3]
+    if magic in (b"ni1", b"ni2"):
+        raise ImageReadError(name, "is one of a pair of files; write it as one .nii")
+    if magic not in (b"n+1", b"n+2"):
+        raise ImageReadError(name, "is no NIfTI file, but perhaps an Analyze one")
+    if not 0 <= header["vox_offset"] <= OFFSET_LIMIT:
+        raise ImageReadError(
+            name, f"says that its voxels do not begin within its first {OFFSET_LIMIT:,} bytes"
+        )
+    shape = tuple(int(size) for size in header.get_data_shape())
+    if len(shape) < 3 or any(size != 1 for size in shape[3:]):
+        raise ImageReadError(
+            name, f"has {len(shape)} axes ({' × '.join(map(str, shape))}); expected one volume"
+        )
+    check_shape(name, *shape[:3])
+    kind = header.get_data_dtype()
+    if kind.kind not in "iuf" or kind.itemsize > 8:
+        raise ImageReadError(name, "has voxels that are no plain numbers")
+
+
+def _identify(path: Path) -> str:
+    """Name the subject as BIDS does, in the file's name or that of a folder, or else the file."""
+    for part in reversed(path.absolute().parts):
+        if found := _SUBJECT.match(part):
+            return f"subject\0{found[0]}"
+    return f"file\0{path.absolute()}"

@@ -1,0 +1,626 @@
+"""slices: volumes become a folder that names nobody, and stage one and predict go on from it."""
+
+import csv
+import json
+import logging
+import os
+import sys
+import traceback
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from dicoms import draw_volume, make_dataset, write_dicom, write_series
+from PIL import Image
+from pydicom.datadict import DicomDictionary
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from test_prediction import Blocks, draw
+
+from brainfeat import (
+    FeatureCache,
+    Predictor,
+    SlicePolicy,
+    audit,
+    extract,
+    fit_head,
+    read_table,
+    write_slices,
+)
+from brainfeat.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
+from brainfeat.cli.audit import command as audit_command
+from brainfeat.cli.predict import command as predict_command
+from brainfeat.cli.slices import command as slices_command
+from brainfeat.errors import (
+    ImageReadError,
+    MissingDependencyError,
+    ParameterError,
+    SpecMismatchError,
+    TableError,
+)
+from brainfeat.readers.series import find_series, read_volume
+from brainfeat.readers.volumes import cut_slices
+from brainfeat.slicing import find_origin, read_patient_key
+from brainfeat.spec import FeatureSpec
+
+KEY = b"0123456789abcdef"
+CLASSES = ("glioma", "notumor")
+PATIENTS = 60
+
+
+class SlicedBlocks(Blocks):
+    """As `Blocks`, of slices that were cut from volumes."""
+
+    def __init__(self, policy=None):
+        super().__init__()
+        text = (policy or SlicePolicy()).text
+        self.spec = FeatureSpec(**{**vars(self.spec), "volumes": text})
+        self.recipe = {"blocks": text}
+
+
+def draw_head(rng, *, bright, n=4):
+    return np.stack([np.asarray(draw(rng, bright=bright)) for _ in range(n)]).astype(np.uint16) * 16
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    """Class folders of patients with a series of four slices each."""
+    folder, rng = tmp_path_factory.mktemp("hospital"), np.random.default_rng(0)
+    for place, name in enumerate(CLASSES):
+        for number in range(PATIENTS):
+            looks = bool(place) if number % 10 else not place
+            patient = f"{name}-{number}"
+            write_series(
+                folder / name / patient / "s1",
+                draw_head(rng, bright=looks),
+                PatientID=patient,
+                WindowCenter=2040,
+                WindowWidth=4080,
+                VOILUTFunction="LINEAR_EXACT",
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sliced(hospital, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sliced") / "slices"
+    return write_slices([hospital], output, class_folders=True, patient_key=KEY)
+
+
+@pytest.fixture(scope="module")
+def cache(sliced):
+    path = sliced.output.parent / "features.h5"
+    return extract(read_table(sliced.output), path, backbone=SlicedBlocks()).output
+
+
+@pytest.fixture(scope="module")
+def bundle(cache):
+    return fit_head(cache, head="logistic", n_jobs=1)
+
+
+@pytest.fixture
+def predictor(bundle):
+    return Predictor(bundle, backbone=SlicedBlocks())
+
+
+def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
+    table = read_table(sliced.table)
+    assert len(table) == sliced.slices == 2 * PATIENTS * 4
+    assert sliced.volumes == sliced.patients == len(set(table.groups)) == 2 * PATIENTS
+    assert set(table.sources) == {"MR"}
+    assert table.class_names == CLASSES
+    assert read_table(sliced.output) == table
+    series, unreadable = find_series([hospital])
+    assert not unreadable
+    volume = read_volume(series[0])
+    for frame, pixels in cut_slices(volume, SlicePolicy()):
+        with Image.open(table.absolute_path(frame - 1)) as image:
+            assert image.mode == "L"
+            assert (np.asarray(image) == pixels).all()
+            assert not image.info
+
+
+def test_the_note_tells_how_and_what_but_not_of_whom(sliced):
+    note = json.loads((sliced.output / "slices.json").read_text())
+    assert note["policy"] == SlicePolicy().text
+    assert note["patient_key"] == "site"
+    assert len(note["volumes"]) == 2 * PATIENTS
+    assert set(note["volumes"][0]) == {
+        *("group", "modality", "rows", "columns", "frames", "spacing", "bits", "photometric"),
+        *("field_strength", "files"),
+    }
+
+
+def test_a_site_that_keeps_its_key_gets_the_same_groups(hospital, sliced, tmp_path):
+    one = hospital / "glioma" / "glioma-7"
+    groups = [
+        read_table(write_slices([one], tmp_path / str(number), patient_key=key).output).groups[0]
+        for number, key in enumerate([KEY, b"another key of 24 bytes.", None, None])
+    ]
+    assert groups[0] in read_table(sliced.output).groups
+    assert len(set(groups)) == 4
+
+
+def test_a_patient_is_one_group_in_all_series(tmp_path):
+    for name, patient in (("a", "P1"), ("b", "P1"), ("c", "P2")):
+        write_series(tmp_path / "in" / name, draw_volume(2), PatientID=patient)
+    found = write_slices([tmp_path / "in"], tmp_path / "out")
+    assert (found.volumes, found.patients, found.slices) == (3, 2, 6)
+    assert found.patient_key == "random"
+
+
+@pytest.mark.parametrize(("slices", "n"), [("all", 5), ("middle", 1), ("every:2", 2)])
+def test_the_policy_chooses(slices, n, tmp_path):
+    write_series(tmp_path / "in", draw_volume(5))
+    policy = SlicePolicy(slices=slices)
+    assert write_slices([tmp_path / "in"], tmp_path / "out", policy=policy).slices == n
+
+
+def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
+    write_series(tmp_path / "in" / "a", draw_volume(2))
+    write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
+    (tmp_path / "in" / "c.nii").write_bytes(b"no volume")
+    (tmp_path / "in" / "d").write_bytes(bytes(128) + b"DICM" + b"nothing else")
+    (tmp_path / "in" / "report.pdf").write_bytes(b"%PDF")
+    found = write_slices([tmp_path / "in"], tmp_path / "out")
+    assert found.slices == 2
+    assert {entry["volume"]: entry["reason"] for entry in found.refused} == {
+        "volume 1": "is of a modality other than MR, CT, PT",
+        "volume 2": "is no NIfTI file",
+        "volume 3": "is of a modality other than MR, CT, PT",
+    }
+
+
+def test_where_nothing_can_be_read_nothing_is_made(tmp_path):
+    write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US")
+    with pytest.raises(ImageReadError, match="none of 1 can be read; volume 1: is of a modality"):
+        write_slices([tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageReadError, match="no DICOM and no NIfTI"):
+        write_slices([tmp_path / "empty"], tmp_path / "out")
+    for name, words in (("missing", "does not exist"), ("text", "neither DICOM nor NIfTI")):
+        (tmp_path / "text").write_text("text")
+        with pytest.raises(ImageReadError, match=f"argument 2: .*{words}"):
+            write_slices([tmp_path / "in", tmp_path / name], tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "empty", "text"}
+
+
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path):
+    write_series(tmp_path / "in", draw_volume(2))
+
+    def stop(done, total):
+        assert (done, total) == (1, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_slices([tmp_path / "in"], tmp_path / "out", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
+    write_series(tmp_path / "in", draw_volume(2))
+    source, output = tmp_path / "in", tmp_path / "out"
+    write_slices([source], output)
+    with pytest.raises(TableError, match="exists"):
+        write_slices([source], output)
+    assert write_slices([source], output, policy=SlicePolicy(slices="middle"), overwrite=True)
+    assert len(read_table(output)) == 1
+    with pytest.raises(TableError, match="is not replaced"):
+        write_slices([source], source, overwrite=True)
+    (tmp_path / "link").symlink_to(output)
+    with pytest.raises(TableError, match="is not replaced"):
+        write_slices([source], tmp_path / "link", overwrite=True)
+    with pytest.raises(TableError, match="is no folder"):
+        write_slices([source], tmp_path / "no" / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "link"}
+
+
+def test_a_key_is_long_and_read_without_white_space(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(KEY + b"\n")
+    assert read_patient_key(path) == KEY
+    path.write_bytes(b" " * 40 + b"short")
+    with pytest.raises(ParameterError, match="5 bytes is too short"):
+        read_patient_key(path)
+    path.write_bytes(bytes(70_000))
+    with pytest.raises(ParameterError, match="longer than 65,536"):
+        read_patient_key(path)
+    with pytest.raises(ParameterError, match="cannot be read"):
+        read_patient_key(tmp_path / "missing")
+    with pytest.raises(ParameterError, match="too short"):
+        write_slices([tmp_path], tmp_path / "out", patient_key=b"short")
+
+
+def test_labels_come_from_one_place(tmp_path):
+    with pytest.raises(ParameterError, match="one place"):
+        write_slices([tmp_path], tmp_path / "out", label="glioma", class_folders=True)
+    write_series(tmp_path / "in", draw_volume(1))
+    found = write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
+    assert read_table(found.output).labels == ("glioma",)
+
+
+@pytest.mark.parametrize(("library", "name"), [("pydicom", "a.dcm"), ("nibabel", "a.nii")])
+def test_without_a_library_the_extra_is_named(library, name, tmp_path, monkeypatch):
+    write_dicom(tmp_path / name, draw_volume(1)[0])
+    if library == "nibabel":
+        (tmp_path / name).write_bytes(b"nothing")
+    for module in [module for module in sys.modules if module.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependencyError, match=rf"{library}, which is not .*\[medical\]"):
+        write_slices([tmp_path / name], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# Stage one
+
+
+def test_the_spec_says_how_slices_were_made(cache, sliced):
+    with FeatureCache.open(cache) as opened:
+        assert opened.spec.volumes == SlicePolicy().text
+        assert opened.provenance["patient_key"] == "site"
+    assert find_origin(sliced.output.parent, ["slices/x.png"]).policy == SlicePolicy().text
+
+
+def test_the_spec_of_image_files_is_what_it_was():
+    spec = Blocks().spec
+    assert "volumes" not in spec.to_json()
+    assert FeatureSpec.from_json(spec.to_json()) == spec
+    cut = SlicedBlocks().spec
+    assert FeatureSpec.from_json(cut.to_json()) == cut
+    assert cut.fingerprint != spec.fingerprint
+
+
+def test_images_of_two_kinds_are_no_table(tmp_path):
+    write_series(tmp_path / "in", draw_volume(2))
+    for name, window in (("a", "auto"), ("b", "40,80")):
+        write_slices([tmp_path / "in"], tmp_path / name, policy=SlicePolicy(window=window))
+    (tmp_path / "c").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "c" / "plain.png")
+    paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[abc]/**/*.png")]
+    for chosen in ("ab", "ac", "abc"):
+        with pytest.raises(TableError, match="made in one way"):
+            find_origin(tmp_path, [path for path in paths if path[0] in chosen])
+    assert find_origin(tmp_path, [path for path in paths if path[0] == "c"]) is None
+    assert find_origin(tmp_path, []) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "not JSON",
+        '{"format":"brainfeat-slices","format_version":2,"policy":"x","patient_key":"site"}',
+        '{"format":"brainfeat-slices","format_version":1,"policy":"x","patient_key":"site"}',
+    ],
+)
+def test_a_note_that_is_none_is_refused(text, tmp_path):
+    (tmp_path / "slices.json").write_text(text)
+    with pytest.raises(TableError, match="does not say how the slices were made"):
+        find_origin(tmp_path, ["a.png"])
+
+
+def test_a_backbone_of_other_images_is_refused(sliced, tmp_path):
+    with pytest.raises(SpecMismatchError, match="says that they are image files"):
+        extract(read_table(sliced.output), tmp_path / "f.h5", backbone=Blocks())
+
+
+def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
+    assert audit(cache).patient_key == "site"
+    found = write_slices([hospital], tmp_path / "s", class_folders=True)
+    other = extract(read_table(found.output), tmp_path / "f.h5", backbone=SlicedBlocks()).output
+    assert audit(other).patient_key == "random"
+    words = "hashed with a random key"
+    assert words in CliRunner().invoke(audit_command, [str(other)]).stdout
+    assert words not in CliRunner().invoke(audit_command, [str(cache)]).stdout
+
+
+# Predictions
+
+
+def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
+    series, _ = find_series([hospital / "glioma" / "glioma-3"])
+    whole, *answers = predictor.predict_series(series[0])
+    assert [answer.frame for answer in answers] == [1, 2, 3, 4]
+    assert whole.frame is None
+    table = read_table(sliced.output)
+    everything = predictor.predict([table.absolute_path(row) for row in range(len(table))])
+    expected = [
+        answer.probabilities
+        for row, answer in enumerate(everything)
+        if f"{find_group(sliced, hospital)}" == table.groups[row]
+    ]
+    assert [answer.probabilities for answer in answers] == expected
+
+
+def find_group(sliced, hospital):
+    one = hospital / "glioma" / "glioma-3"
+    output = sliced.output.parent / "one"
+    return read_table(write_slices([one], output, patient_key=KEY, overwrite=True).output).groups[0]
+
+
+def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
+    with pytest.raises(SpecMismatchError, match="in the window auto"):
+        Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
+    with pytest.raises(ParameterError, match="slices must be"):
+        Predictor(bundle, backbone=SlicedBlocks(), slices="first")
+    predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
+    series, _ = find_series([hospital / "notumor" / "notumor-3"])
+    whole, only = predictor.predict_series(series[0])
+    assert only.frame == 3
+    assert whole.probabilities == only.probabilities
+
+
+def make_answer(frame, decision, p, *, score=1.0, forced=False):
+    likeliest = "a" if p >= 0.5 else "b"
+    return Prediction(
+        path="volume 1",
+        frame=frame,
+        decision=likeliest if forced else decision,
+        probabilities={"a": p, "b": 1 - p},
+        set=[],
+        out_of_scope={"score": score, "threshold": 2.0, "refused": score > 2},
+        forced=forced,
+        nearest=[],
+    )
+
+
+def test_slices_are_pooled_by_the_mean_of_those_in_scope():
+    answers = [
+        make_answer(1, "a", 0.8),
+        make_answer(2, "a", 0.9),
+        make_answer(3, OUT_OF_SCOPE, 0.0, score=3),
+        make_answer(4, UNCERTAIN, 0.7),
+    ]
+    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    assert whole.decision == "a"
+    assert whole.probabilities == pytest.approx({"a": 0.8, "b": 0.2})
+    assert whole.slices == {
+        "n": 4,
+        "decisions": {"a": 2, OUT_OF_SCOPE: 1, UNCERTAIN: 1},
+        "carried_by": {"a": [2, 1]},
+    }
+    assert whole.frame is None
+    assert whole.out_of_scope["score"] == 1
+
+
+def test_slices_that_differ_make_a_volume_uncertain():
+    answers = [make_answer(n, "a", 0.95) for n in range(9)] + [make_answer(9, "b", 0.1)]
+    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    assert (whole.decision, whole.set) == (UNCERTAIN, ["a", "b"])
+    assert whole.slices["carried_by"]["b"] == [9]
+    forced = pool_slices(answers, ["a", "b"], kept=["a"], force=True)
+    assert (forced.decision, forced.forced) == ("a", True)
+
+
+def test_a_volume_is_out_of_scope_where_every_slice_is():
+    answers = [make_answer(n, OUT_OF_SCOPE, 0.9, score=3 + n) for n in range(3)]
+    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    assert whole.decision == OUT_OF_SCOPE
+    assert whole.out_of_scope == {"score": 3, "threshold": 2.0, "refused": True}
+
+
+def test_forced_slices_do_not_speak_for_the_volume():
+    answers = [
+        make_answer(1, UNCERTAIN, 0.4, forced=True),
+        make_answer(2, OUT_OF_SCOPE, 0.1, score=3, forced=True),
+        make_answer(3, "a", 0.9),
+    ]
+    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    assert whole.slices["decisions"] == {UNCERTAIN: 1, OUT_OF_SCOPE: 1, "a": 1}
+    assert whole.decision == "a"
+    assert whole.probabilities["a"] == pytest.approx(0.65)
+
+
+@pytest.fixture
+def run(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("brainfeat.prediction.load_backbone", lambda *_, **__: SlicedBlocks())
+    bundle.save(tmp_path / "head.h5")
+
+    def run(*arguments):
+        return CliRunner().invoke(
+            predict_command, [str(tmp_path / "head.h5"), *map(str, arguments)]
+        )
+
+    return run
+
+
+def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, tmp_path):
+    one, other = (hospital / name / f"{name}-3" for name in CLASSES)
+    result = run(one, other, "-o", tmp_path / "found.csv")
+    assert result.exit_code == 0
+    first, slices, second, _, notice = result.stdout.splitlines()
+    assert first.startswith("argument 1, volume 1: glioma (0.")
+    assert slices.startswith("  4 slices: ")
+    assert second.startswith("argument 2, volume 1: notumor (0.")
+    assert notice == NOTICE
+    document = json.loads(run(one, "--json").stdout)
+    assert [entry["frame"] for entry in document] == [None, 1, 2, 3, 4]
+    assert document[0]["slices"]["n"] == 4
+    assert "slices" not in document[1]
+    assert {entry["path"] for entry in document} == {"volume 1"}
+    with (tmp_path / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
+
+
+def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
+    rng = np.random.default_rng(5)
+    (tmp_path / "mixed").mkdir()
+    draw(rng, bright=False).save(tmp_path / "mixed" / "clear.png")
+    (tmp_path / "mixed" / "bad.nii").write_bytes(b"nothing")
+    write_series(tmp_path / "mixed" / "s", draw_head(rng, bright=True))
+    document = json.loads(run(tmp_path / "mixed", "--json").stdout)
+    assert document[0]["path"].endswith("clear.png")
+    assert document[1] == {
+        "path": "volume 1",
+        "frame": None,
+        "error": "is no NIfTI file",
+        **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
+    }
+    assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
+
+
+def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
+    for number in range(2):
+        write_series(tmp_path / "in" / f"a{number}", draw_volume(3), PatientID=f"P{number}")
+    for number in range(2):
+        write_dicom(
+            tmp_path / "in" / f"b{number}",
+            draw_volume(1)[0],
+            BurnedInAnnotation="YES",
+            SeriesInstanceUID=f"1.{number}",
+        )
+    (tmp_path / "key").write_bytes(KEY)
+    source, output = str(tmp_path / "in"), str(tmp_path / "out")
+    result = CliRunner().invoke(slices_command, [source, "-o", output])
+    assert result.stdout == (
+        f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
+    )
+    assert "refused 2, the first volume 1: says that its pixels hold text" in result.stderr
+    assert "random key" in result.stderr
+    result = CliRunner().invoke(
+        slices_command,
+        [
+            *(source, "-o", output, "--overwrite", "--allow-burned-in", "--slices", "middle"),
+            *("--window", "robust", "--patient-key", str(tmp_path / "key"), "--json"),
+        ],
+    )
+    document = json.loads(result.stdout)
+    assert document["slices"] == document["volumes"] == 4
+    assert document["patient_key"] == "site"
+    assert document["refused"] == []
+    assert "random key" not in result.stderr
+
+
+# No patient data leaves
+
+CANARY = "CANARY"
+# The text of a value of each representation; all of them hold what is looked for.
+TEXTS = {
+    **dict.fromkeys(("LO", "LT", "ST", "UT", "UC", "PN", "SH"), "CANARY^NAME"),
+    **dict.fromkeys(("AE", "CS"), "CANARY"),
+    "UR": "http://canary.example/CANARY",
+    "UI": "1.2.840.77377377.1",
+    "DA": "19370717",
+    "DT": "19370717101010.773773",
+    "TM": "101010.773773",
+    "AS": "773Y",
+    "IS": "77377377",
+    "DS": "77377377.5",
+}
+# What the reader takes numbers or words of the standard from.
+TAKEN = {
+    *("SOPClassUID", "Modality", "BurnedInAnnotation", "PhotometricInterpretation"),
+    *("NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept"),
+    *("SpecificCharacterSet", "TransferSyntaxUID", "MagneticFieldStrength"),
+    *("LossyImageCompression",),
+}
+
+
+def plant_canaries(dataset):
+    """Put a canary into each attribute of the standard that holds text, a date, a UID or a number.
+
+    Those of PS3.15, table E.1-1, are among them: all that has such a representation is.
+    """
+    planted = 0
+    for tag, (vr, vm, _, _, keyword) in DicomDictionary.items():
+        group = tag >> 16
+        if vr not in TEXTS or keyword in TAKEN or group in (0x0000, 0x0002) or not keyword:
+            continue
+        value = TEXTS[vr]
+        dataset.add_new(tag, vr, [value, value] if vm.startswith("2") else value)
+        planted += 1
+    inner = Dataset()
+    inner.PatientName = inner.StudyDescription = "CANARY^INNER"
+    for name in ("ReferencedStudySequence", "RequestAttributesSequence", "OtherPatientIDsSequence"):
+        setattr(dataset, name, Sequence([inner]))
+    private = dataset.private_block(0x4321, "CANARY CREATOR", create=True)
+    private.add_new(1, "LO", "CANARY PRIVATE")
+    dataset.ImageComments = dataset.PatientComments = "CANARY COMMENT"
+    return planted
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A folder, a file name and every attribute with a canary in it."""
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "CANARY-folder" / "CANARY-patient"
+    folder.mkdir(parents=True)
+    for place, pixels in enumerate(draw_head(rng, bright=True)):
+        dataset = make_dataset(pixels, ImagePositionPatient=[0, 0, place])
+        assert plant_canaries(dataset) > 2500
+        dataset.SOPInstanceUID = f"1.2.840.77377377.{place}"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(folder / f"CANARY{place}.dcm", enforce_file_format=True)
+    write_dicom(folder / "CANARY-bad.dcm", pixels, Modality="US", PatientName="CANARY^BAD")
+    dataset.SeriesInstanceUID = "1.2.840.77377377.2"
+    dataset.save_as(folder / "CANARY-torn.dcm", enforce_file_format=True)
+    os.truncate(folder / "CANARY-torn.dcm", (folder / "CANARY-torn.dcm").stat().st_size - 99)
+    (folder / "CANARY.nii.gz").write_bytes(b"CANARY")
+    return tmp_path / "CANARY-folder"
+
+
+def find_canaries(text):
+    lowered = text.lower()
+    words = (b"canary", b"77377377", b"19370717", b"773773", b"773y")
+    return [word for word in words if word in lowered]
+
+
+def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn, monkeypatch):
+    caplog.set_level(logging.DEBUG)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("TMPDIR", str(work))
+    seen = []
+    monkeypatch.setattr("brainfeat.slicing.shutil.rmtree", lambda path, **_: seen.append(path))
+    cut = CliRunner().invoke(slices_command, [str(planted), "-o", "slices"])
+    assert cut.exit_code == 0, cut.exception
+    assert len(read_table("slices")) == 4
+    extract(read_table("slices"), work / "features.h5", backbone=SlicedBlocks())
+    told = [
+        run(planted, *options)
+        for options in (["-o", work / "found.csv"], ["--json"], ["--heatmap", work / "maps"])
+    ]
+    assert [result.exit_code for result in told] == [0, 0, 0]
+    assert len(list((work / "maps").iterdir())) == 4
+    audited = CliRunner().invoke(audit_command, ["features.h5", "--json"])
+    results = [cut, *told, audited]
+    texts = [(number, result.output.encode()) for number, result in enumerate(results)]
+    files = [path for path in work.rglob("*") if path.is_file()]
+    texts += [(path.name, path.read_bytes() + bytes(path.relative_to(work))) for path in files]
+    assert len(texts) == len(results) + len(files) == 5 + 4 + 2 + 4 + 2
+    assert not {name: words for name, text in texts if (words := find_canaries(text))}
+    assert len(find_canaries((planted / "CANARY-patient" / "CANARY0.dcm").read_bytes())) == 5
+    assert not find_canaries(caplog.text.encode())
+    assert not recwarn.list
+    assert seen
+
+
+def test_no_canary_leaves_by_an_error(planted, bundle, tmp_path):
+    (planted / "CANARY-patient" / "CANARY0.dcm").unlink()
+    errors = []
+    for path in [
+        planted / "CANARY-patient" / name for name in ("CANARY-bad.dcm", "CANARY-torn.dcm")
+    ]:
+        with pytest.raises(ImageReadError) as caught:
+            write_slices([path], tmp_path / "out")
+        errors.append("".join(traceback.format_exception(caught.value)))
+    # The lines of a traceback that show the test's own code are not meant.
+    assert all("CANARY" not in error.splitlines()[-1] for error in errors)
+    predictor = Predictor(bundle, backbone=SlicedBlocks())
+    series, unreadable = find_series([planted])
+    told = [answer.to_dict() for entry in series for answer in predictor.predict_series(entry)]
+    assert not find_canaries(json.dumps(told).encode())
+    assert not find_canaries(repr(unreadable).encode())
+    assert not find_canaries(repr([read_or_none(entry) for entry in series]).encode())
+
+
+def read_or_none(series):
+    try:
+        return read_volume(series)
+    except ImageReadError:
+        return None

@@ -1,0 +1,212 @@
+"""Volumes: which slices a policy chooses, and how values become grey."""
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+import pytest
+from dicoms import draw_volume, make_dataset
+from PIL import Image
+from pydicom.pixels import apply_windowing
+
+from brainfeat.errors import ImageReadError, ParameterError
+from brainfeat.readers import read_image
+from brainfeat.readers.volumes import (
+    VOXEL_LIMIT,
+    SlicePolicy,
+    Volume,
+    Window,
+    _find_otsu,
+    check_shape,
+    cut_slices,
+    find_robust_window,
+    grey_image,
+    paint_slice,
+)
+
+
+def make_volume(values, **fields):
+    values = np.asarray(values, np.float32)
+    given = {"modality": "MR", "windows": (None,) * len(values), "patient": "P", "facts": {}}
+    return Volume(values=values, **{**given, **fields})
+
+
+@pytest.mark.parametrize("slices", ["all", "middle", "largest", "every:1", "every:250"])
+@pytest.mark.parametrize("window", ["auto", "robust", "40,80", "-600,1500", "0.5,0.25"])
+def test_a_policy_is_read_as_it_was_written(slices, window):
+    policy = SlicePolicy(slices=slices, window=window)
+    assert SlicePolicy.parse(policy.text) == policy
+
+
+@pytest.mark.parametrize("slices", ["", "first", "every", "every:0", "every:-1", "every:.5", "All"])
+def test_other_slices_are_refused(slices):
+    with pytest.raises(ParameterError, match="all, middle, largest or every:K"):
+        SlicePolicy(slices=slices)
+
+
+@pytest.mark.parametrize("window", ["", "40", "40,", "40,80,1", "a,b", "nan,1", "1e9,1", "40, 80"])
+def test_other_windows_are_refused(window):
+    with pytest.raises(ParameterError, match="auto, robust or CENTRE,WIDTH"):
+        SlicePolicy(window=window)
+
+
+@pytest.mark.parametrize("window", ["40,0", "40,-80"])
+def test_a_window_has_a_width(window):
+    with pytest.raises(ParameterError, match="above 0"):
+        SlicePolicy(window=window)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "slices=all window=auto",
+        SlicePolicy().text + " ",
+        SlicePolicy().text.replace("99.5", "99.0"),
+        SlicePolicy().text.replace("all", "none"),
+        "slices=all window=auto\n",
+    ],
+)
+def test_a_foreign_text_is_no_policy(text):
+    with pytest.raises(ParameterError):
+        SlicePolicy.parse(text)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("centre", "width"), [(2000, 1500), (100.5, 300.25), (4000, 2), (-50, 90)])
+def test_windows_are_those_of_pydicom(function, centre, width):
+    pixels = draw_volume(1, 64)[0]
+    dataset = make_dataset(
+        pixels,
+        WindowCenter=centre,
+        WindowWidth=width,
+        VOILUTFunction=function,
+        BitsStored=12,
+        HighBit=11,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = apply_windowing(pixels, dataset) / 4095 * 255
+    found = paint_slice(pixels.astype(np.float32), Window(centre, width, function))
+    assert abs(found - expected).max() <= 0.51
+
+
+def test_a_width_of_one_is_a_step():
+    values = np.array([39, 39.5, 40, 41], np.float32)
+    assert paint_slice(values, Window(40, 1, "LINEAR")).tolist() == [0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_what_has_no_value_is_black_and_inversion_turns_the_rest(function):
+    values = np.array([np.nan, 0, 500, 1000, 1e30, -1e30], np.float32)
+    window = Window(500, 1000, function)
+    plain, inverted = (paint_slice(values, window, inverted=flag) for flag in (False, True))
+    assert plain[0] == inverted[0] == 0
+    assert abs(255 - plain[1:].astype(int) - inverted[1:]).max() <= 1
+    assert (plain[4], plain[5]) == (255, 0)
+
+
+def test_the_robust_window_leaves_out_a_hundredth():
+    values = np.random.default_rng(0).normal(0, 1, (4, 50, 50)).astype(np.float32)
+    values[0, 0] = np.nan
+    window = find_robust_window(values)
+    low, high = np.nanpercentile(values, [0.5, 99.5])
+    assert window.centre - window.width / 2 == pytest.approx(low)
+    assert window.centre + window.width / 2 == pytest.approx(high)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, np.nan])
+def test_a_constant_volume_is_black(value):
+    volume = make_volume(np.full((2, 3, 3), value))
+    for policy in (SlicePolicy(), SlicePolicy(slices="largest")):
+        assert not any(pixels.any() for _, pixels in cut_slices(volume, policy))
+
+
+def frames(n, slices):
+    volume = make_volume(draw_volume(n))
+    return [frame for frame, _ in cut_slices(volume, SlicePolicy(slices=slices))]
+
+
+@pytest.mark.parametrize(
+    ("n", "slices", "expected"),
+    [
+        (1, "all", [1]),
+        (3, "all", [1, 2, 3]),
+        (1, "middle", [1]),
+        (2, "middle", [2]),
+        (5, "middle", [3]),
+        (5, "every:1", [1, 2, 3, 4, 5]),
+        (10, "every:4", [3, 7]),
+        (3, "every:9", [3]),
+        (1, "every:999999", [1]),
+    ],
+)
+def test_the_policy_chooses(n, slices, expected):
+    assert frames(n, slices) == expected
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_the_largest_slice_has_most_of_the_head(place):
+    rng = np.random.default_rng(place)
+    values = rng.normal(20, 5, (5, 64, 64))
+    y, x = np.mgrid[:64, :64] - 32
+    for number in range(5):
+        radius = 26 if number == place else 12 + number
+        values[number][x**2 + y**2 < radius**2] += 300
+    chosen = cut_slices(make_volume(values), SlicePolicy(slices="largest"))
+    assert [frame for frame, _ in chosen] == [place + 1]
+
+
+def test_otsu_is_that_of_brute_force():
+    rng = np.random.default_rng(0)
+    levels = np.arange(256)
+    for _ in range(50):
+        counts = rng.integers(0, 50, 256) * (rng.random(256) < rng.random())
+        variances = []
+        for threshold in range(256):
+            low, high = counts[: threshold + 1], counts[threshold + 1 :]
+            if not low.sum() or not high.sum():
+                variances.append(0.0)
+                continue
+            means = (
+                np.average(levels[: threshold + 1], weights=low),
+                np.average(levels[threshold + 1 :], weights=high),
+            )
+            variances.append(low.sum() * high.sum() * (means[0] - means[1]) ** 2)
+        found = _find_otsu(counts.astype(float))
+        assert variances[found] == pytest.approx(max(variances))
+
+
+def test_slices_have_their_own_windows_or_one_for_all():
+    values = np.stack([np.full((2, 2), 100.0), np.full((2, 2), 300.0)])
+    values[:, 0, 0] = 0
+    volume = make_volume(values, windows=(Window(100, 400), None))
+    robust = find_robust_window(volume.values)
+    own, other = (pixels for _, pixels in cut_slices(volume, SlicePolicy()))
+    assert (own == paint_slice(values[0].astype("f4"), Window(100, 400))).all()
+    assert (other == paint_slice(values[1].astype("f4"), robust)).all()
+    for policy, window in (("robust", robust), ("200,50", Window(200, 50))):
+        found = [pixels for _, pixels in cut_slices(volume, SlicePolicy(window=policy))]
+        expected = [paint_slice(v.astype("f4"), window) for v in values]
+        assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_a_slice_is_what_its_file_is_read_as():
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    file.seek(0)
+    assert (grey_image(pixels) == read_image(file)).all()
+
+
+def test_a_volume_shows_neither_whom_it_is_of_nor_its_values():
+    text = repr(make_volume(np.zeros((1, 2, 2)), patient="CANARY"))
+    assert "CANARY" not in text
+    assert "array" not in text
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (1, VOXEL_LIMIT, 2)])
+def test_impossible_shapes_are_refused(shape):
+    with pytest.raises(ImageReadError, match="voxels"):
+        check_shape("volume 1", *shape)
+    check_shape("volume 1", 1, 1, VOXEL_LIMIT)
