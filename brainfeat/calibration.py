@@ -106,17 +106,16 @@ def calibrate(
         for a single part; ``before`` and ``after``: ``log_loss``, ``brier`` and ``ece`` at a
         temperature of 1 and at that found, each fold at that of the others.
     """
-    found = {"temperature": fit_temperature(np.concatenate(scores), np.concatenate(y))}
-    labels = np.concatenate(y)
-    before = np.concatenate([softmax(fold) for fold in scores])
-    after = np.concatenate(scale_folds(scores, y))
+    labels, everything = np.concatenate(y), np.concatenate(scores)
+    before = reliability(labels, softmax(everything))
+    after = reliability(labels, np.concatenate(scale_folds(scores, y)))
     figures = ("log_loss", "brier", "ece")
     return {
-        **found,
+        "temperature": fit_temperature(everything, labels),
         "n": len(labels),
         "n_folds": len(scores) if len(scores) > 1 else None,
-        "before": {name: reliability(labels, before)[name] for name in figures},
-        "after": {name: reliability(labels, after)[name] for name in figures},
+        "before": {name: before[name] for name in figures},
+        "after": {name: after[name] for name in figures},
     }
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError
 from brainfeat.figures import Interval
-from brainfeat.subsets import find_copies, match_classes, select_images
+from brainfeat.subsets import find_copies, match_classes, open_both, select_images
 from brainfeat.uncertainty import N_RESAMPLES, Differences, find_differences
 
 if TYPE_CHECKING:
@@ -163,25 +162,18 @@ def compare(
     >>> found.n, found.verdict[:40]
     (16, "No verdict: class 'glioma' has images of")
     """
-    with ExitStack() as stack:
-        heads = [_open_head(head) for head in (first, second)]
-        if isinstance(cache, str | os.PathLike):
-            from brainfeat.cache import FeatureCache
-
-            cache = stack.enter_context(FeatureCache.open(cache))
+    with open_both(cache, first, second) as (opened, heads):
         names = _require_same_classes(*heads)
-        for head in heads:
-            head.check_spec(cache.spec)
-        rows = _select_common(heads, cache, split)
-        copies = find_copies(heads[0], cache, rows)
+        rows = _select_common(heads, opened, split)
+        copies = find_copies(heads[0], opened, rows)
         kept = np.ones(len(rows), np.bool_)
         if new:
             kept = ~(copies.identical if copies.near is None else copies.near)
         rows, groups = rows[kept], copies.groups[kept]
         if not len(rows):
             raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
-        y = match_classes(cache.y[rows], cache.class_names, names)
-        called = [_call(head, cache.X[rows], names) for head in heads]
+        y = match_classes(opened.y[rows], opened.class_names, names)
+        called = [_call(head, opened.X[rows], names) for head in heads]
     found = find_differences(
         y,
         *called,
@@ -217,14 +209,6 @@ def judge_mcnemar(first_only: int, second_only: int) -> float:
 
     either = first_only + second_only
     return float(binomtest(first_only, either).pvalue) if either else 1.0
-
-
-def _open_head(head: "HeadBundle | str | os.PathLike[str]") -> "HeadBundle":
-    if not isinstance(head, str | os.PathLike):
-        return head
-    from brainfeat.bundle import HeadBundle
-
-    return HeadBundle.load(head)
 
 
 def _require_same_classes(first: "HeadBundle", second: "HeadBundle") -> tuple[str, ...]:

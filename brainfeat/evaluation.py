@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,14 @@ from numpy.typing import NDArray
 from brainfeat.abstention import measure_abstention
 from brainfeat.calibration import reliability, softmax
 from brainfeat.figures import Evaluation, Interval, Predictions, Subset, measure
-from brainfeat.subsets import Copies, find_copies, match_classes, read_column, select_images
+from brainfeat.subsets import (
+    Copies,
+    find_copies,
+    match_classes,
+    open_both,
+    read_column,
+    select_images,
+)
 from brainfeat.uncertainty import (
     CONFIDENCE,
     MIN_GROUPS,
@@ -107,38 +113,29 @@ def evaluate(
     >>> evaluation.subsets["without_identical"].n == evaluation.n
     True
     """
-    with ExitStack() as stack:
-        if isinstance(bundle, str | os.PathLike):
-            from brainfeat.bundle import HeadBundle
-
-            bundle = HeadBundle.load(bundle)
-        if isinstance(cache, str | os.PathLike):
-            from brainfeat.cache import FeatureCache
-
-            cache = stack.enter_context(FeatureCache.open(cache))
-        bundle.check_spec(cache.spec)
-        rows = select_images(bundle, cache, split)
-        y = match_classes(cache.y[rows], cache.class_names, bundle.class_names)
-        shares = check_prevalence(prevalence, bundle.class_names)
-        values = None if by is None else read_column(cache, by)[rows]
-        X = cache.X[rows]
-        scores = bundle.scores(X)
-        copies = find_copies(bundle, cache, rows, threshold=threshold)
+    with open_both(cache, bundle) as (opened, (head,)):
+        rows = select_images(head, opened, split)
+        y = match_classes(opened.y[rows], opened.class_names, head.class_names)
+        shares = check_prevalence(prevalence, head.class_names)
+        values = None if by is None else read_column(opened, by)[rows]
+        X = opened.X[rows]
+        scores = head.scores(X)
+        copies = find_copies(head, opened, rows, threshold=threshold)
     judge = _Judge(
         Predictions(
             rows=rows,
             y=y,
-            probabilities=softmax(scores, temperature=bundle.temperature),
+            probabilities=softmax(scores, temperature=head.temperature),
             groups=copies.groups,
             identical=copies.identical,
             near=copies.near,
         ),
-        class_names=bundle.class_names,
+        class_names=head.class_names,
         n_resamples=n_resamples,
         random_state=random_state,
     )
     found = judge.find_intervals()
-    measured = measure(y, judge.predictions.probabilities, class_names=bundle.class_names)
+    measured = measure(y, judge.predictions.probabilities, class_names=head.class_names)
     return replace(
         measured,
         per_class=tuple(
@@ -156,11 +153,11 @@ def evaluate(
         by={} if values is None else dict(_judge_parts(judge, values)),
         prevalence=_predict_values(measured, shares),
         calibration={
-            "temperature": bundle.temperature,
+            "temperature": head.temperature,
             "before": reliability(y, softmax(scores)),
             "after": reliability(y, judge.predictions.probabilities),
         },
-        abstention=measure_abstention(bundle, X, y, judge.predictions.probabilities),
+        abstention=measure_abstention(head, X, y, judge.predictions.probabilities),
         predictions=judge.predictions,
     )
 

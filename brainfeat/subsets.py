@@ -1,6 +1,8 @@
 """Which images a head is judged on: a split of a cache, and what is left of it without copies."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,43 @@ class Copies:
     near: Flags | None
     reason: str | None
     groups: NDArray[np.intp]
+
+
+@contextmanager
+def open_both(
+    cache: "FeatureCache | str | os.PathLike[str]",
+    *heads: "HeadBundle | str | os.PathLike[str]",
+) -> "Iterator[tuple[FeatureCache, list[HeadBundle]]]":
+    """Open heads and a cache, those that are paths, and see that they belong together.
+
+    Parameters
+    ----------
+    cache : FeatureCache or path-like
+        One that is opened here is closed at the end.
+    *heads : HeadBundle or path-like
+
+    Yields
+    ------
+    FeatureCache
+    list of HeadBundle
+
+    Raises
+    ------
+    SpecMismatchError
+        The features are not of the kind that a head was fitted on.
+    """
+    from brainfeat.bundle import HeadBundle
+    from brainfeat.cache import FeatureCache
+
+    bundles = [
+        HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
+    ]
+    with ExitStack() as stack:
+        if isinstance(cache, str | os.PathLike):
+            cache = stack.enter_context(FeatureCache.open(cache))
+        for bundle in bundles:
+            bundle.check_spec(cache.spec)
+        yield cache, bundles
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:

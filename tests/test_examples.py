@@ -120,16 +120,20 @@ def test_benchmark_audit_prints_a_line_for_each_size() -> None:
     assert [int(line.split()[3]) for line in lines] == [15, 30]
 
 
-def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_path: Path) -> None:
-    table = write_phantoms(tmp_path / "slices", patients_per_class=4, size=64)
-    features = extract(
+def cache_slices(table: Path) -> Path:
+    return extract(
         read_table(table),
-        tmp_path / "features.h5",
+        table.with_name("features.h5"),
         backbone="mobilenet-0.75",
         weights="random",
         input_size=32,
         precision="float32",
     ).output
+
+
+def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=4, size=64)
+    features = cache_slices(table)
     head = fit_head(features, head="lda", n_jobs=1).save(tmp_path / "head.h5")
     lines = run_example(
         *("odd_images", str(head), "--images", str(tmp_path / "slices"), "--weights", "random"),
@@ -143,14 +147,7 @@ def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_pat
 
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
     table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
-    features = extract(
-        read_table(table),
-        tmp_path / "features.h5",
-        backbone="mobilenet-0.75",
-        weights="random",
-        input_size=32,
-        precision="float32",
-    ).output
+    features = cache_slices(table)
     lines = run_example(
         *("near_threshold", str(features), "--images", str(table), "--number", "3"),
         *("--backbone", "mobilenet-0.75", "--weights", "random"),
