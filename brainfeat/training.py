@@ -13,7 +13,7 @@ from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
 from brainfeat.calibration import calibrate
 from brainfeat.conformal import Conformal
-from brainfeat.errors import HeadError, ParameterError
+from brainfeat.errors import CacheError, HeadError, ParameterError
 from brainfeat.figures import Evaluation, measure
 from brainfeat.heads import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.grids import draw_candidates
@@ -60,6 +60,7 @@ def fit_head(
     test_fraction: float = 0.15,
     cv: int | None = None,
     group_by: GroupBy = "auto",
+    strangers: FeatureCache | str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
     random_state: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -108,6 +109,9 @@ def fit_head(
         duplicates (auto); the table's (column); clusters joined with the table's groups
         (near-duplicates); or nothing. Above 50,000 images, and where one chain joins a tenth of
         them, auto takes identical files for near duplicates.
+    strangers : FeatureCache, path-like or None
+        Features of images that a prediction shall refuse, such as slices that are turned; the head
+        itself does not see them.
     n_jobs : int or None
         Processes that fit folds; None takes all cores.
     random_state : int
@@ -127,7 +131,9 @@ def fit_head(
     HeadError
         The head or one of its parameters is unknown or out of range, or no candidate can be fitted.
     CacheError
-        The features are not finite.
+        The features are not finite, or there are no strangers.
+    SpecMismatchError
+        The strangers' features are of another spec.
     ParameterError
         `group_by`, `random_state` or `n_iter` is not one of the values above.
 
@@ -161,6 +167,7 @@ def fit_head(
                 test_fraction=test_fraction,
                 cv=cv,
                 group_by=group_by,
+                strangers=strangers,
                 n_jobs=n_jobs,
                 random_state=random_state,
                 progress=progress,
@@ -178,6 +185,7 @@ def fit_head(
     ]
     for recipe in recipes:
         recipe.make()
+    strange = None if strangers is None else _read_strangers(strangers, cache)
     data = LabelledRows.read(cache)
     leakage = quick_audit(cache)
     groups, grouped_by = choose_groups(cache, group_by, leakage)
@@ -221,6 +229,7 @@ def fit_head(
         "class_weight": recipe.params.get("class_weight"),
         "group_by": grouped_by,
         "leakage": _without_paths(leakage.to_dict()),
+        "strangers": None if strange is None else len(strange),
         "random_state": int(random_state),
         "cache_sha256": cache.content_sha256,
         "versions": runtime.versions(),
@@ -240,6 +249,7 @@ def fit_head(
             data.y[parts["train"]],
             held_out=data.X[parts["val"]],
             n_classes=len(data.class_names),
+            strangers=strange,
             random_state=int(random_state),
         ),
         conformal=conformal,
@@ -364,6 +374,19 @@ def _find_conformal(fitted: FittedHead, data: LabelledRows, val: Rows) -> Confor
 
 def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> dict[str, Any]:
     return calibrate([FittedHead(estimator).scores(data.X[val])], [data.y[val]])
+
+
+def _read_strangers(
+    strangers: FeatureCache | str | os.PathLike[str], cache: FeatureCache
+) -> NDArray[np.float32]:
+    if not isinstance(strangers, FeatureCache):
+        with FeatureCache.open(strangers) as opened:
+            return _read_strangers(opened, cache)
+    cache.spec.require(strangers.spec, here=str(cache.path), there=str(strangers.path))
+    X = strangers.X[np.flatnonzero(strangers.view == 0)]
+    if not len(X) or not np.isfinite(X).all():
+        raise CacheError(f"{strangers.path} has no images, or features that are not finite")
+    return np.asarray(X, np.float32)
 
 
 def _without_paths(leakage: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How many images that are no upright brain slices a head refuses, kind by kind.
 
-    python examples/odd_images.py head.h5 --images brain-mri/Testing --weights FILE
+    python examples/odd_images.py head.h5 --images brain-mri --weights FILE
 
 Photographs come with scikit-learn and Matplotlib, screenshots and patterns are drawn, and slices
 of one's own are turned, inverted and written on. The slices as they are come last.
@@ -17,8 +17,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_sample_images
 
-from brainfeat import Predictor
-from brainfeat.prediction import list_images
+from brainfeat import Predictor, read_table
 
 SIZE = 224
 Draw = Callable[[np.random.Generator], Image.Image]
@@ -28,14 +27,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Print a line for each kind of image."""
     parser = argparse.ArgumentParser(description="What a head refuses.")
     parser.add_argument("head")
-    parser.add_argument("--images", required=True, help="folder of slices that are new to the head")
+    parser.add_argument(
+        "--images", required=True, help="folder or CSV of slices; of their test part"
+    )
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--number", type=int, default=60, help="images of each kind")
     chosen = parser.parse_args(arguments)
 
     rng = np.random.default_rng(0)
-    files = list_images([chosen.images])
-    slices = [files[place] for place in rng.permutation(len(files))[: chosen.number]]
+    table = read_table(chosen.images)
+    rows = [row for row, split in enumerate(table.splits) if split in ("test", "")]
+    slices = [table.absolute_path(row) for row in rng.permutation(rows)[: chosen.number]]
     predictor = Predictor(chosen.head, weights=chosen.weights)
     print(f"{'':22}{'images':>7}{'out of scope':>14}{'uncertain':>11}{'answered':>10}")
     with tempfile.TemporaryDirectory() as folder:

@@ -136,13 +136,27 @@ def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_pat
     features = cache_slices(table)
     head = fit_head(features, head="lda", n_jobs=1).save(tmp_path / "head.h5")
     lines = run_example(
-        *("odd_images", str(head), "--images", str(tmp_path / "slices"), "--weights", "random"),
+        *("odd_images", str(head), "--images", str(table), "--weights", "random"),
         *("--number", "3"),
     ).splitlines()
     assert len(lines) == 10
     for line in lines[1:]:
         images, *decisions = map(int, line[22:].split())
         assert images == sum(decisions) == 3
+
+
+def test_make_strangers_turns_training_slices(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
+    output = tmp_path / "strangers"
+    printed = run_example("make_strangers", str(table), "-o", str(output), "--number", "5")
+    assert printed == f"20 images in {output}\n"
+    rows = {int(path.name.partition("-")[0]) for path in output.iterdir()}
+    read = read_table(table)
+    assert {read.splits[row] for row in rows} == {"train"}
+    row = min(rows)
+    original = read_image(read.absolute_path(row))
+    assert (np.rot90(original) == read_image(output / f"{row}-90.png")).all()
+    assert original + read_image(output / f"{row}-inverted.png") == pytest.approx(1.0)
 
 
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def arrays():
             references=np.zeros((0, 8), "<f4"), labels=np.zeros(0, np.int64)
         ),
         ("svm", "a scope whose thresholds fall"): scope(held_out=np.array([2.0, 1.0])),
-        ("svm", "a scope that divides by zero"): scope(units=np.zeros((3, 2))),
+        ("svm", "a scope that divides by zero"): scope(units=np.zeros((4, 2))),
         ("svm", "half of the conformal scores"): {"conformal/scores": np.full(4, 0.5)},
         ("svm", "conformal scores above one"): {
             "conformal/scores": np.full(4, 1.5),

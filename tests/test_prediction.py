@@ -13,7 +13,7 @@ from brainfeat import Predictor, extract, fit_head, predict, read_table
 from brainfeat.answers import NOTICE
 from brainfeat.bundle import HeadBundle
 from brainfeat.cli.predict import command, describe
-from brainfeat.errors import BundleError, ParameterError, SpecMismatchError
+from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.prediction import list_images
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
@@ -227,6 +227,43 @@ def test_folders_are_listed_by_name_without_hidden_files(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in list_images([tmp_path])]
     assert found == ["a.JPG", "b.png", "deep/c.jpeg"]
     assert list_images([tmp_path / "not-there.png"]) == [tmp_path / "not-there.png"]
+
+
+def mark(image):
+    """Make one of the 64 blocks a little brighter."""
+    pixels = np.asarray(image).astype(float)
+    pixels[:4, :4] += 9
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path):
+    for path in sorted(slices.rglob("*.png"))[::2]:
+        with Image.open(path) as image:
+            mark(image).save(tmp_path / f"{path.parent.name}{path.name}")
+    strange = extract(read_table(tmp_path), tmp_path / "s.h5", backbone=Blocks()).output
+    cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
+    shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, strangers=strange)
+    assert (shown.training["strangers"], bundle.training["strangers"]) == (240, None)
+    rng = np.random.default_rng(8)
+    (tmp_path / "new").mkdir()
+    for number in range(40):
+        mark(draw(rng, bright=bool(number % 2))).save(tmp_path / "new" / f"{number}.png")
+    refused = [
+        [answer.decision for answer in predict(head, [tmp_path / "new"], backbone=Blocks())].count(
+            "out-of-scope"
+        )
+        for head in (bundle, shown.save(tmp_path / "h.h5"))
+    ]
+    assert refused[1] > refused[0] + 10
+
+
+def test_strangers_of_another_spec_or_none_are_refused(slices, tmp_path):
+    cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
+    other = extract(read_table(slices), tmp_path / "o.h5", backbone=Blocks(weights="1" * 64)).output
+    with pytest.raises(SpecMismatchError, match="weights_sha256"):
+        fit_head(cache, head="knn", strangers=other)
+    with pytest.raises(CacheError, match="missing"):
+        fit_head(cache, head="knn", strangers=tmp_path / "missing.h5")
 
 
 # The command

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
 
 from brainfeat.errors import BundleError, ParameterError
 from brainfeat.scope import Scope
@@ -39,6 +40,36 @@ def test_what_is_like_the_training_images_is_refused_as_rarely_as_stated():
     # The quantile of 300 images has a spread of its own.
     spread = np.sqrt(0.05 * 0.95 / 300 / 30) * 15_000 * 3.3
     assert low - spread < sum(refused) < high + spread
+
+
+def draw_strangers(n, seed):
+    """Draw images that are moved along the direction in which training images vary most."""
+    X, y = draw(600, 0)
+    within = X - np.stack([X[y == label].mean(axis=0) for label in range(3)])[y]
+    _, sizes, directions = np.linalg.svd(within, full_matrices=False)
+    return draw(n, seed)[0] + 3 * sizes[0] / np.sqrt(600) * directions[0]
+
+
+def test_strangers_that_were_shown_are_refused_and_others_as_before():
+    plain, shown = fit(), fit(strangers=draw_strangers(300, 7))
+    new = draw_strangers(300, 8)
+    refused = [(scope.look(new).scores > scope.threshold()).mean() for scope in (plain, shown)]
+    assert refused[1] > refused[0] + 0.6
+    usual = draw(1000, 3)[0]
+    assert (shown.look(usual).scores > shown.threshold()).mean() < 0.04
+    assert (plain.look(usual).scores <= shown.look(usual).scores).all()
+    assert not plain.strangers.any()
+
+
+def test_strangers_are_told_by_the_logistic_regression_of_scikit_learn():
+    X, strangers = draw(600, 0)[0], draw_strangers(300, 7)
+    scope = fit(strangers=strangers)
+    z = (np.concatenate([X, strangers]) - X.mean(axis=0)) / X.std(axis=0)
+    expected = LogisticRegression(C=0.01, max_iter=2000).fit(z, [0] * 600 + [1] * 300)
+    new = draw(40, 5)[0]
+    likeness = scope._measure(new)[0][:, 3]
+    found = expected.decision_function((new - X.mean(axis=0)) / X.std(axis=0))
+    assert likeness == pytest.approx(found, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("shift", [8.0, -8.0])
@@ -112,8 +143,10 @@ def test_what_is_no_rate_is_refused(rate):
         ({"centres": np.full((3, WIDTH), np.nan)}, "finite"),
         ({"labels": np.full(600, 3)}, "from 0 to 2"),
         ({"held_out": np.array([2.0, 1.0])}, "ascend"),
-        ({"units": np.zeros((3, 2))}, "positive"),
+        ({"units": np.zeros((4, 2))}, "positive"),
         ({"references": np.zeros((0, WIDTH))}, "shape"),
+        ({"strangers": np.zeros(WIDTH)}, "shape"),
+        ({"strangers": np.full(WIDTH + 1, np.inf)}, "finite"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(change, words):

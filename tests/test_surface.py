@@ -98,6 +98,7 @@ OPTIONS = {
         "--val-fraction",
         "--cv",
         "--group-by",
+        "--strangers",
         "--jobs",
         "--table",
         "--overwrite",

@@ -65,6 +65,12 @@ from brainfeat.storage import Verify
     help="Cross-validate in K folds.  [default: 5 with --search or --head all; else none]",
 )
 @options.group_by_option
+@click.option(
+    "--strangers",
+    type=click.Path(path_type=Path),
+    metavar="FEATURES",
+    help="Features of images that predict shall refuse, such as turned slices.",
+)
 @options.table_option
 @options.jobs_option
 @options.verify_option
