@@ -241,16 +241,15 @@ def find_overlap(
     -------
     Overlap
     """
-    both = np.concatenate([rows, others])
-    same = label_identical(cache.sha256[both])
-    clusters = join_labels(same, label_near(_Selection(cache, both), threshold=threshold))
-    m = len(rows)
-    sizes = np.bincount(clusters[np.unique(both, return_index=True)[1]])
+    images, place = np.unique(np.concatenate([rows, others]), return_inverse=True)
+    same = label_identical(cache.sha256[images])
+    clusters = join_labels(same, label_near(_Selection(cache, images), threshold=threshold))
+    here, there = place[: len(rows)], place[len(rows) :]
     return Overlap(
-        identical=np.isin(same[:m], same[m:]),
-        near=np.isin(clusters[:m], clusters[m:]),
-        clusters=clusters[:m],
-        chain=_explain_chain(int(sizes.max()), int(sizes.sum()), threshold),
+        identical=np.isin(same[here], same[there]),
+        near=np.isin(clusters[here], clusters[there]),
+        clusters=clusters[here],
+        chain=_explain_chain(int(np.bincount(clusters).max()), len(images), threshold),
     )
 
 

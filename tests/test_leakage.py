@@ -220,6 +220,17 @@ def test_overlap_tells_identical_from_near(make_cache):
         assert not nothing.near.any()
 
 
+def test_an_image_on_both_sides_counts_once(make_cache):
+    X, y, splits = draw()
+    X[:200] += 2
+    every = np.arange(IMAGES)
+    with FeatureCache.open(make_cache(X, y, splits=splits)) as cache:
+        alone = find_overlap(cache, every, np.empty(0, int), threshold=0.5)
+        twice = find_overlap(cache, every, every[:200], threshold=0.5)
+    np.testing.assert_array_equal(twice.clusters, alone.clusters)
+    assert twice.chain == alone.chain
+
+
 def test_the_public_set_has_216_test_images_that_are_in_train(real_data, examine):
     table = read_table(real_data / "data" / "brain-mri")
     contents = [
