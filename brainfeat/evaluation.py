@@ -34,6 +34,7 @@ from brainfeat.uncertainty import (
 if TYPE_CHECKING:
     from brainfeat.bundle import HeadBundle
     from brainfeat.cache import FeatureCache
+    from brainfeat.leakage import Audit
 
 
 def evaluate(
@@ -44,6 +45,7 @@ def evaluate(
     threshold: float | None = None,
     by: Any = None,
     prevalence: Mapping[str, float] | None = None,
+    audit: "Audit | None" = None,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Evaluation:
@@ -74,6 +76,9 @@ def evaluate(
         ``"width"``, ``"height"`` or ``"channels"``; or its values.
     prevalence : mapping of str to float, or None
         How common a class is among the people that are looked at, for its predictive values.
+    audit : Audit or None
+        What :func:`brainfeat.audit` found in this cache, if it has been asked: near duplicates that
+        it knows are not looked for again. It changes no figure.
     n_resamples : int
         Of the bootstrap, at least 1,000.
     random_state : int
@@ -93,7 +98,7 @@ def evaluate(
     BundleError
         If images are of a class that the head does not know.
     ParameterError
-        If one of the other arguments is out of range.
+        If the audit is that of another cache, or one of the other arguments is out of range.
 
     Examples
     --------
@@ -120,7 +125,7 @@ def evaluate(
         values = None if by is None else read_column(opened, by)[rows]
         X = opened.X[rows]
         scores = head.scores(X)
-        copies = find_copies(head, opened, rows, threshold=threshold)
+        copies = find_copies(head, opened, rows, threshold=threshold, audit=audit)
     judge = _Judge(
         Predictions(
             rows=rows,

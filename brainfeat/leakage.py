@@ -19,7 +19,7 @@ from brainfeat.duplicates import (
     label_identical,
     label_near,
 )
-from brainfeat.errors import CacheError
+from brainfeat.errors import CacheError, ParameterError
 
 # Images up to which near duplicates are looked for where nobody asked: some 12 s on two cores.
 QUICK_LIMIT = 50_000
@@ -79,6 +79,8 @@ class Audit:
     clusters : ndarray of shape (n,), int
         Cluster of each row of the cache, −1 for augmented views; where near duplicates were not
         looked for, of identical files.
+    content_sha256 : str
+        Digest of the cache that was looked at.
     """
 
     images: int
@@ -90,6 +92,7 @@ class Audit:
     shortcut: dict[str, Any] | None
     permutation: dict[str, Any] | None
     clusters: Labels = field(repr=False)
+    content_sha256: str = field(repr=False)
 
     @property
     def findings(self) -> list[str]:
@@ -97,9 +100,9 @@ class Audit:
         return list(_find(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the clusters as what JSON can hold, and the findings."""
+        """Give all but the clusters and the digest as what JSON can hold, and the findings."""
         document = asdict(self)
-        del document["clusters"]
+        del document["clusters"], document["content_sha256"]
         document["label_conflicts"] = list(self.label_conflicts)
         return {**document, "findings": self.findings}
 
@@ -223,7 +226,12 @@ class Overlap:
 
 
 def find_overlap(
-    cache: FeatureCache, rows: Rows, others: Rows, *, threshold: float = NEAR_THRESHOLD
+    cache: FeatureCache,
+    rows: Rows,
+    others: Rows,
+    *,
+    threshold: float = NEAR_THRESHOLD,
+    audit: Audit | None = None,
 ) -> Overlap:
     """Tell which images of a cache have a copy among others of it.
 
@@ -236,14 +244,28 @@ def find_overlap(
         The others; an image that is one of them has a copy there.
     threshold : float
         As in :func:`audit`.
+    audit : Audit or None
+        An audit of the cache: near duplicates are not looked for again where it did so, at this
+        threshold, among the same images.
 
     Returns
     -------
     Overlap
+
+    Raises
+    ------
+    ParameterError
+        The audit is that of another cache, or the threshold is out of range.
     """
+    if audit is not None and audit.content_sha256 != cache.content_sha256:
+        raise ParameterError(f"the audit is not that of {cache.path}; audit this cache, or none")
     images, place = np.unique(np.concatenate([rows, others]), return_inverse=True)
     same = label_identical(cache.sha256[images])
-    clusters = join_labels(same, label_near(_Selection(cache, images), threshold=threshold))
+    if audit is not None and _has_looked(audit, images, threshold):
+        near = audit.clusters[images]
+    else:
+        near = label_near(_Selection(cache, images), threshold=threshold)
+    clusters = join_labels(same, near)
     here, there = place[: len(rows)], place[len(rows) :]
     return Overlap(
         identical=np.isin(same[here], same[there]),
@@ -348,7 +370,17 @@ def _look(images: _Images, *, threshold: float | None) -> dict[str, Any]:
         "patient_key": cache.provenance.get("patient_key"),
         "label_conflicts": tuple(_find_conflicts(images, same, clusters)),
         "clusters": every,
+        "content_sha256": cache.content_sha256,
     }
+
+
+def _has_looked(audit: Audit, images: Rows, threshold: float) -> bool:
+    """Tell whether an audit has the near duplicates of just these images."""
+    return (
+        audit.near is not None
+        and audit.near["threshold"] == threshold
+        and np.array_equal(np.flatnonzero(audit.clusters >= 0), images)
+    )
 
 
 def _explain_chain(largest: int, images: int, threshold: float) -> str | None:

@@ -14,6 +14,7 @@ from brainfeat.errors import BundleError, CacheError, ParameterError
 if TYPE_CHECKING:
     from brainfeat.bundle import HeadBundle
     from brainfeat.cache import FeatureCache
+    from brainfeat.leakage import Audit
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -142,7 +143,12 @@ def match_classes(
 
 
 def find_copies(
-    bundle: "HeadBundle", cache: "FeatureCache", rows: Rows, *, threshold: float | None = None
+    bundle: "HeadBundle",
+    cache: "FeatureCache",
+    rows: Rows,
+    *,
+    threshold: float | None = None,
+    audit: "Audit | None" = None,
 ) -> Copies:
     """Tell which images have a copy among those that the head has seen.
 
@@ -158,6 +164,8 @@ def find_copies(
     threshold : float or None
         Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, and
         does not look for them among more than 50,000 images, nor take a chain for copies.
+    audit : Audit or None
+        As in :func:`brainfeat.leakage.find_overlap`.
 
     Returns
     -------
@@ -178,7 +186,11 @@ def find_copies(
         )
     else:
         overlap = find_overlap(
-            cache, rows, seen, threshold=NEAR_THRESHOLD if threshold is None else threshold
+            cache,
+            rows,
+            seen,
+            threshold=NEAR_THRESHOLD if threshold is None else threshold,
+            audit=audit,
         )
         reason = overlap.chain if threshold is None else None
         if reason is None:

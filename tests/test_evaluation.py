@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sklearn import metrics
 
-from brainfeat import evaluate, fit_head
+from brainfeat import duplicates, evaluate, fit_head, leakage
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache
 from brainfeat.cli.evaluate import command
@@ -309,6 +309,57 @@ def test_a_split_without_images_is_refused_with_the_remedy(
         select_images(bundle, cache, "val")
 
 
+# An audit that is at hand
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """Count the images of each search for near duplicates."""
+    found = []
+
+    def label_near(X, **options):
+        found.append(X.shape[0])
+        return duplicates.label_near(X, **options)
+
+    monkeypatch.setattr(leakage, "label_near", label_near)
+    return found
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_an_audit_spares_the_search_and_changes_no_figure(bundle, leaky, split, searches):
+    with FeatureCache.open(leaky) as cache:
+        audit = leakage.quick_audit(cache)
+        with_audit = evaluate(bundle, cache, split=split, audit=audit)
+        assert searches == [IMAGES]
+        without = evaluate(bundle, cache, split=split)
+    assert searches == [IMAGES, IMAGES]
+    assert with_audit.to_dict() == without.to_dict()
+    for name in ("groups", "identical", "near"):
+        found, expected = (getattr(each.predictions, name) for each in (with_audit, without))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "images"), [({"split": "val"}, 400), ({"threshold": 0.95}, IMAGES)]
+)
+def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
+    bundle, leaky, options, images, searches
+):
+    with FeatureCache.open(leaky) as cache:
+        audit = leakage.quick_audit(cache)
+        evaluation = evaluate(bundle, cache, audit=audit, **options)
+        assert searches == [IMAGES, images]
+        assert evaluation.to_dict() == evaluate(bundle, cache, **options).to_dict()
+
+
+def test_an_audit_of_another_cache_is_refused(bundle, leaky, make_cache):
+    X, y, splits = draw(seed=1)
+    with FeatureCache.open(make_cache(X, y, splits=splits, name="other.h5")) as other:
+        audit = leakage.quick_audit(other)
+    with pytest.raises(ParameterError, match="the audit is not that of"):
+        evaluate(bundle, leaky, audit=audit)
+
+
 # The command
 
 
@@ -334,6 +385,27 @@ def test_the_command_prints_the_three_side_by_side_and_warns(run):
     assert lines[place + 4].split()[:3] == ["95", "%", "interval"]
     assert max(map(count_columns, lines)) <= 80
     assert "identical files are in several splits" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--card",), ("--card", "--threshold", "0.95")])
+def test_the_command_looks_for_near_duplicates_once(run, tmp_path, options, searches):
+    card = [str(tmp_path / "card.md")] if options else []
+    result = run(*options[:1], *card, *options[1:])
+    assert result.exit_code == 0, result.output
+    assert searches == [IMAGES]
+
+
+def test_the_command_audits_nothing_that_it_cannot_evaluate(bundle, make_cache, tmp_path, searches):
+    X, y, splits = draw()
+    other = make_cache(X, y, splits=splits, name="other.h5", input_size=64)
+    few = make_cache(X[:400], y[:400], splits=splits[:400], name="few.h5")
+    head = str(bundle.save(tmp_path / "head.h5"))
+    searches.clear()
+    with pytest.raises(SpecMismatchError):
+        command.main([head, str(other)], standalone_mode=False)
+    with pytest.raises(CacheError, match="no labelled images in split 'test'"):
+        command.main([head, str(few)], standalone_mode=False)
+    assert searches == []
 
 
 def test_the_command_takes_prevalences_and_columns_of_a_table(run, tmp_path):

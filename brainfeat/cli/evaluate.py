@@ -80,12 +80,21 @@ def command(
     from brainfeat.evaluation import evaluate
     from brainfeat.leakage import quick_audit
     from brainfeat.report import to_markdown, to_text
+    from brainfeat.subsets import select_images
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
     is_reported = reporting.check_options(reports)
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
+        # An audit may take minutes: what cannot be evaluated is refused before it.
+        bundle.check_spec(cache.spec)
+        select_images(bundle, cache, split)
+        found = (
+            reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
+            if is_reported
+            else quick_audit(cache)
+        )
         evaluation = evaluate(
             bundle,
             cache,
@@ -93,12 +102,8 @@ def command(
             threshold=threshold,
             by=_read_column(by, table, cache),
             prevalence=shares,
+            audit=found,
             random_state=random_state,
-        )
-        found = (
-            reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
-            if is_reported
-            else quick_audit(cache)
         )
         options.warn_of_leakage(found.findings, features)
         if is_reported:
