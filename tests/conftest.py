@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from brainfeat.cache import Measured
+from brainfeat.cli import main
 from brainfeat.index import RowIndex, Source, row_keys
 from brainfeat.merging import write_cache
 from brainfeat.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
@@ -33,6 +35,23 @@ def real_data() -> Path:
 def make_cache(tmp_path: Path) -> Callable[..., Path]:
     """Give a function that writes a feature cache of vectors, without images or a backbone."""
     return partial(write_vectors, tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Give a function that runs brainfeat in this process: exit code and what it printed."""
+
+    def call(*arguments: object) -> SimpleNamespace:
+        capsys.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return call
 
 
 def write_vectors(

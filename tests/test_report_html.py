@@ -1,6 +1,7 @@
 """The HTML page and the model card: what they say, and that no name and no file breaks them."""
 
 import dataclasses
+import hashlib
 import html
 import itertools
 import json
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 from studies import NAMES, SCRIPT, draw_study, with_history
 
-from brainfeat.cli import main, reporting
+from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation import evaluate
 from brainfeat.figures import Subset, measure
@@ -573,26 +574,11 @@ def files(tmp_path, make_cache):
         class_names=("no", "yes"),
         splits=["train"] * 120 + ["test"] * 80,
         paths=paths,
-        digests=[__import__("hashlib").sha256((folder / p).read_bytes()).digest() for p in paths],
+        digests=[hashlib.sha256((folder / p).read_bytes()).digest() for p in paths],
     )
     head = tmp_path / "head.h5"
     fit_head(cache, head="lda").save(head)
     return SimpleNamespace(folder=folder, cache=cache, head=head, out=tmp_path / "report.html")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
-
-    return call
 
 
 def test_evaluate_writes_the_page_and_the_card(run, files):

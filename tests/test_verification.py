@@ -5,7 +5,6 @@ import pytest
 
 from brainfeat.bundle import HeadBundle
 from brainfeat.cache import FeatureCache, Measured
-from brainfeat.cli import main
 from brainfeat.shards import parts_folder, write_shard
 from brainfeat.training import fit_head
 from brainfeat.verification import find_problems
@@ -104,28 +103,15 @@ def test_a_truncated_cache_is_named(cache, size):
 class TestCommands:
     """What the command line makes of it."""
 
-    @pytest.fixture
-    def run(self, capsys):
-        def call(*arguments):
-            capsys.readouterr()
-            try:
-                main(list(map(str, arguments)))
-                code = 0
-            except SystemExit as stop:
-                code = stop.code
-            return code, capsys.readouterr()
-
-        return call
-
     def test_info_tells_what_is_wrong(self, run, cache):
-        assert run("info", cache, "--verify")[0] == 0
+        assert run("info", cache, "--verify").code == 0
         flip(cache, cache.read_bytes().index(b"image-00007.png"))
-        code, printed = run("info", cache, "--verify")
-        assert code == 1
-        assert printed.out.splitlines() == find_problems(cache)
-        code, printed = run("info", cache, "--verify", "--json")
-        assert code == 1
-        assert '"whole": false' in printed.out
+        result = run("info", cache, "--verify")
+        assert result.code == 1
+        assert result.out.splitlines() == find_problems(cache)
+        result = run("info", cache, "--verify", "--json")
+        assert result.code == 1
+        assert '"whole": false' in result.out
 
     @pytest.mark.parametrize(("verify", "code"), [("full", 1), ("off", 0)])
     def test_a_reader_may_trust_a_file(self, run, cache, tmp_path, verify, code):
@@ -133,5 +119,5 @@ class TestCommands:
         flip(cache, cache.read_bytes().index(b"image-00007.png"))
         fit = run("fit-head", cache, "-o", tmp_path / "h.h5", "--head", "lda", "--verify", verify)
         measured = run("evaluate", head, cache, "--split", "all", "--verify", verify)
-        assert (fit[0], measured[0]) == (code, code)
+        assert (fit.code, measured.code) == (code, code)
         assert HeadBundle.load(head).head == "lda"
