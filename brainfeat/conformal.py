@@ -13,6 +13,34 @@ COVERAGE = 0.9
 CONFORMAL_ARRAYS = {"scores": ("<f8", 1), "labels": ("<i8", 1)}
 
 
+def find_quantile(scores: NDArray[np.float64], coverage: float) -> float:
+    """Find the conformal quantile of n scores, the ⌈(n + 1) · coverage⌉-th smallest of them.
+
+    Another score that is exchangeable with them is at most as large with a probability of at least
+    `coverage` (Vovk et al. 2005, Algorithmic Learning in a Random World, §2.2).
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,), float64
+    coverage : float
+        Above 0 and below 1.
+
+    Returns
+    -------
+    float
+        Infinite where n is too small to say it.
+
+    Examples
+    --------
+    >>> scores = np.array([0.4, 0.1, 0.2, 0.3])
+    >>> find_quantile(scores, 0.8), find_quantile(scores, 0.9)
+    (0.4, inf)
+    """
+    # In floating point 100 · 0.55 is 55.00000000000001, and would be the 56th.
+    place = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(np.sort(scores)[place - 1]) if place <= len(scores) else math.inf
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conformal:
     """Split-conformal prediction, class by class.
@@ -50,8 +78,7 @@ class Conformal:
     def quantiles(self, n_classes: int, *, coverage: float = COVERAGE) -> NDArray[np.float64]:
         """Return the nonconformity up to which a class belongs to a set, (k,).
 
-        The ⌈(n + 1) · coverage⌉-th smallest of the class's n scores: infinite where that is more
-        than n, so that a class of few images is never ruled out.
+        Of a class of few images it is infinite: the class is never ruled out.
 
         Raises
         ------
@@ -60,12 +87,9 @@ class Conformal:
         """
         if not 0 < coverage < 1:
             raise ParameterError(f"coverage {coverage}; expected above 0, below 1")
-        found = np.full(n_classes, np.inf)
+        found = np.empty(n_classes)
         for label in range(n_classes):
-            scores = np.sort(self.scores[self.labels == label])
-            place = math.ceil((len(scores) + 1) * coverage - 1e-9)
-            if place <= len(scores):
-                found[label] = scores[place - 1]
+            found[label] = find_quantile(self.scores[self.labels == label], coverage)
         return found
 
     def find_sets(

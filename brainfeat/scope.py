@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.conformal import find_quantile
 from brainfeat.errors import BundleError, ParameterError
 
 # Share of images like the held-out ones that are refused.
@@ -186,8 +187,8 @@ class Scope:
         """Return the score above which an image is out of scope.
 
         It is the conformal quantile of the held-out scores: an image that is exchangeable with
-        these is refused with a probability of at most `false_refusals` (Vovk et al. 2005,
-        Algorithmic Learning in a Random World, §2.2). Infinite where they are too few to say it.
+        these is refused with a probability of at most `false_refusals`. Infinite where they are too
+        few to say it.
 
         Raises
         ------
@@ -196,8 +197,7 @@ class Scope:
         """
         if not 0 < false_refusals < 1:
             raise ParameterError(f"false_refusals {false_refusals}; expected above 0, below 1")
-        place = int(np.ceil((len(self.held_out) + 1) * (1 - false_refusals) - 1e-9))
-        return float(self.held_out[place - 1]) if place <= len(self.held_out) else float("inf")
+        return find_quantile(self.held_out, 1 - false_refusals)
 
     def _measure(
         self, X: Floats

@@ -5,7 +5,7 @@ import pytest
 from crepes import ConformalClassifier
 from scipy import stats
 
-from brainfeat.conformal import Conformal
+from brainfeat.conformal import Conformal, find_quantile
 from brainfeat.errors import BundleError, ParameterError
 
 
@@ -69,6 +69,19 @@ def test_a_class_of_few_images_is_never_ruled_out():
     few = (y != 3) | (np.cumsum(y == 3) <= 5)
     sets = Conformal.fit(p[few], y[few]).find_sets(draw(50, 1)[0], coverage=0.9)
     assert sets[:, 3].all()
+
+
+@pytest.mark.parametrize(
+    ("n", "coverage", "place"), [(99, 0.9, 90), (98, 0.9, 90), (9, 0.9, 9), (99, 0.55, 55)]
+)
+def test_the_quantile_is_one_of_the_scores(n, coverage, place):
+    scores = np.random.default_rng(0).permutation(n) + 1.0
+    assert find_quantile(scores, coverage) == place
+
+
+@pytest.mark.parametrize("n", [0, 1, 8])
+def test_few_scores_have_no_quantile(n):
+    assert find_quantile(np.arange(n, dtype=float), 0.9) == np.inf
 
 
 def test_more_coverage_makes_larger_sets():
