@@ -4,6 +4,7 @@ The text of a header, and messages of nibabel that quote it, are passed on nowhe
 """
 
 import gzip
+import math
 import os
 import re
 import struct
@@ -22,10 +23,18 @@ from brainfeat.readers.volumes import Volume, check_shape
 
 # Where data begin: what lies before, the extensions, is passed over.
 OFFSET_LIMIT = 16_000_000
+# What follows the voxels of a packed file, which is nothing in most.
+END_LIMIT = 16_000_000
+_CHUNK = 1_000_000
 
 # Of a voxel in mm³, below which its axes do not span space.
 _LEAST_VOLUME = 1e-12
+# Of the codes of NIfTI for units of length; others, such as 2, are taken for mm.
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"
+# Bytes of deflate, of which one holds no more (zlib.net/zlib_tech.html).
+_DEFLATE_RATIO = 1032
+_MOST_AXES = 7
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
 # What nibabel and gzip raise on damaged files.
@@ -60,7 +69,9 @@ def read_nifti(path: Path, *, name: str) -> Volume:
     with _translating(name, nibabel):
         header = _read_header(path, name, nibabel)
         _check_header(header, name)
-        affine = np.asarray(header.get_best_affine())
+        _check_length(path, header, name)
+        units = int(header["xyzt_units"]) & 7
+        affine = np.asarray(header.get_best_affine()) * _MILLIMETRES.get(units, 1.0)
         known = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= _LEAST_VOLUME
         turned = nibabel.io_orientation(affine) if known else np.array(np.nan)
         if not np.isfinite(turned).all():
@@ -69,9 +80,12 @@ def read_nifti(path: Path, *, name: str) -> Volume:
         with _open(path) as file:
             proxy = nibabel.arrayproxy.ArrayProxy(file, header, mmap=False)
             values = np.asarray(proxy, np.float32).reshape(proxy.shape[:3])
+            if isinstance(file, gzip.GzipFile):
+                _compare_checksum(file, name)
         values = nibabel.apply_orientation(values, turned)
-        zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
-        spacing = [zooms[int(np.flatnonzero(turned[:, 0] == axis)[0])] for axis in range(3)]
+        sizes = nibabel.affines.voxel_sizes(affine)[np.argsort(turned[:, 0])]
+        # Of single precision, as they are stored in NIfTI-1.
+        spacing = [float(f"{size:.6g}") for size in sizes]
     slices = np.ascontiguousarray(values[::-1, ::-1].transpose(2, 1, 0))
     slices[~np.isfinite(slices)] = np.nan
     n, rows, columns = slices.shape
@@ -107,7 +121,7 @@ def _translating(name: str, nibabel: Any) -> Iterator[None]:
 
     own = (nibabel.spatialimages.HeaderDataError, ImageFileError)
     try:
-        with silence("nibabel"), np.errstate(all="ignore"):
+        with silence("nibabel", "nibabel.global"), np.errstate(all="ignore"):
             yield
     except ImageReadError:
         raise
@@ -115,10 +129,13 @@ def _translating(name: str, nibabel: Any) -> Iterator[None]:
         raise ImageReadError(name, "is damaged, or no NIfTI that can be read") from None
 
 
-def _open(path: Path) -> Any:
+def _is_packed(path: Path) -> bool:
     with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
-    return gzip.open(path) if packed else path.open("rb")
+        return file.read(len(_GZIP)) == _GZIP
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path) if _is_packed(path) else path.open("rb")
 
 
 def _read_header(path: Path, name: str, nibabel: Any) -> Any:
@@ -146,10 +163,16 @@ def _check_header(header: Any, name: str) -> None:
         raise ImageReadError(name, "is one of a pair of files; write it as one .nii")
     if magic not in (b"n+1", b"n+2"):
         raise ImageReadError(name, "is no NIfTI file, but perhaps an Analyze one")
-    if not 0 <= header["vox_offset"] <= OFFSET_LIMIT:
+    # Before that offset there is text, which would be shown as voxels.
+    if not header.single_vox_offset <= header["vox_offset"] <= OFFSET_LIMIT:
         raise ImageReadError(
-            name, f"says that its voxels do not begin within its first {OFFSET_LIMIT:,} bytes"
+            name,
+            f"says that its voxels do not begin within its first {OFFSET_LIMIT:,} bytes, "
+            "behind the header",
         )
+    axes = int(header["dim"][0])
+    if not 1 <= axes <= _MOST_AXES:
+        raise ImageReadError(name, f"has {axes} axes; expected one volume, of three")
     shape = tuple(int(size) for size in header.get_data_shape())
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise ImageReadError(
@@ -159,6 +182,22 @@ def _check_header(header: Any, name: str) -> None:
     kind = header.get_data_dtype()
     if kind.kind not in "iuf" or kind.itemsize > 8:
         raise ImageReadError(name, "has voxels that are no plain numbers")
+
+
+def _check_length(path: Path, header: Any, name: str) -> None:
+    """Refuse a file that cannot hold its voxels, before memory is taken for them."""
+    held = path.stat().st_size * (_DEFLATE_RATIO if _is_packed(path) else 1)
+    voxels = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    if held < header.get_data_offset() + voxels:
+        raise ImageReadError(name, "is shorter than its header says")
+
+
+def _compare_checksum(file: gzip.GzipFile, name: str) -> None:
+    """Read to the end, where gzip compares the checksum."""
+    for _ in range(END_LIMIT // _CHUNK):
+        if not file.read(_CHUNK):
+            return
+    raise ImageReadError(name, f"goes on for over {END_LIMIT:,} bytes behind its voxels")
 
 
 def _identify(path: Path) -> str:

@@ -65,11 +65,11 @@ class SlicePolicy:
     window: str = "auto"
 
     def __post_init__(self) -> None:
-        if not _SLICES.fullmatch(self.slices):
+        if not (isinstance(self.slices, str) and _SLICES.fullmatch(self.slices)):
             raise ParameterError(
                 f"slices must be all, middle, largest or every:K, got {self.slices!r:.80}"
             )
-        if not _WINDOW.fullmatch(self.window):
+        if not (isinstance(self.window, str) and _WINDOW.fullmatch(self.window)):
             raise ParameterError(
                 "window must be auto, robust or CENTRE,WIDTH, such as 40,80, "
                 f"got {self.window!r:.80}"
@@ -99,7 +99,8 @@ class SlicePolicy:
         ParameterError
             It is no such text.
         """
-        if (found := _PARSED.fullmatch(text)) is None:
+        found = _PARSED.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
             raise ParameterError(
                 f"{text!r:.200} does not say how slices are made; "
                 "it was written by another version of brainfeat"
@@ -205,14 +206,15 @@ def paint_slice(
     if window is None:
         return np.zeros(values.shape, np.uint8)
     wide = values.astype(np.float64)
-    if window.function == "SIGMOID":
-        with np.errstate(over="ignore"):
+    # What overflows is far outside the window, and clipped.
+    with np.errstate(over="ignore"):
+        if window.function == "SIGMOID":
             shares = 1 / (1 + np.exp(-4 * (wide - window.centre) / window.width))
-    elif window.function == "LINEAR":
-        # A width of 1 is a step; the formula divides by zero there.
-        shares = (wide - (window.centre - 0.5)) / max(window.width - 1, 1e-9) + 0.5
-    else:
-        shares = (wide - window.centre) / window.width + 0.5
+        elif window.function == "LINEAR":
+            # A width of 1 is a step; the formula divides by zero there.
+            shares = (wide - (window.centre - 0.5)) / max(window.width - 1, 1e-9) + 0.5
+        else:
+            shares = (wide - window.centre) / window.width + 0.5
     shares = shares.clip(0, 1)
     if inverted:
         shares = 1 - shares
@@ -250,7 +252,11 @@ def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
     known = values[np.isfinite(values)]
     if not known.size:
         return None
-    low, high = map(float, np.percentile(known, PERCENTILES))
+    # Halved, which is exact: neighbours can be further apart than single precision goes.
+    known *= np.float32(0.5)
+    low, high = (
+        2 * float(half) for half in np.percentile(known, PERCENTILES, overwrite_input=True)
+    )
     return Window((low + high) / 2, high - low) if high > low else None
 
 
