@@ -2,10 +2,12 @@
 
 import gzip
 import itertools
+import logging
 import os
 import struct
 import traceback
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -451,3 +453,18 @@ def test_the_slope_is_that_of_the_standard(slope, inter, expected, tmp_path):
 def test_an_intercept_that_is_no_number_is_refused(inter, tmp_path):
     path = write_header(tmp_path / "a.nii", scl_slope=1, scl_inter=inter)
     assert "damaged" in reason(path)
+
+
+@pytest.mark.parametrize("logger", ["nibabel", "nibabel.global"])
+def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
+    path = save(make_image(), tmp_path / "a.nii")
+    caplog.set_level(1, logger)
+
+    def speak(header):
+        logging.getLogger(logger).critical("CANARY")
+        warnings.warn("CANARY", UserWarning, stacklevel=2)
+        raise nibabel.spatialimages.HeaderDataError("CANARY")
+
+    monkeypatch.setattr(nibabel.Nifti1Header, "get_best_affine", speak)
+    assert reason(path) == "is damaged, or no NIfTI that can be read"
+    assert not caplog.records
