@@ -210,3 +210,50 @@ def test_impossible_shapes_are_refused(shape):
     with pytest.raises(ImageReadError, match="voxels"):
         check_shape("volume 1", *shape)
     check_shape("volume 1", 1, 1, VOXEL_LIMIT)
+
+
+@pytest.mark.parametrize("value", [None, 3, 2.5, True, b"all", ("40", "80"), (40, 80), ["all"]])
+def test_what_is_no_text_is_refused_as_any_other(value):
+    for given in ({"slices": value}, {"window": value}):
+        with pytest.raises(ParameterError, match="must be"):
+            SlicePolicy(**given)
+    with pytest.raises(ParameterError, match="does not say how slices are made"):
+        SlicePolicy.parse(value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_robust_window_is_that_of_numpy(seed):
+    rng = np.random.default_rng(seed)
+    values = (rng.lognormal(0, 3, (3, 20, 20)) * rng.choice([-1, 1], (3, 20, 20))).astype("f4")
+    values[rng.random(values.shape) < 0.1] = np.nan
+    before = values.copy()
+    window = find_robust_window(values)
+    low, high = np.percentile(before[~np.isnan(before)], [0.5, 99.5])
+    assert window.centre - window.width / 2 == pytest.approx(low, rel=1e-6)
+    assert window.centre + window.width / 2 == pytest.approx(high, rel=1e-6)
+    assert np.array_equal(values, before, equal_nan=True)
+
+
+def test_values_as_far_apart_as_they_can_be_have_a_window():
+    most = np.finfo(np.float32).max
+    values = np.array([[[-most, most, most, most]]], np.float32)
+    (only,) = cut_slices(make_volume(values), SlicePolicy())
+    assert only.pixels.tolist() == [[0, 255, 255, 255]]
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("centre", "width"), [(0, 1e-300), (1e300, 1e-300), (-1e300, 1e-300)])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_windows_out_of_all_proportion_are_steps(function, centre, width, inverted):
+    values = np.array([-3e38, 3e38], np.float32)
+    found = paint_slice(values, Window(centre, width, function), inverted=inverted)
+    expected = np.where(values.astype(float) > centre, 255, 0)
+    assert found.tolist() == (255 - expected if inverted else expected).tolist()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_volume_is_shown_inverted_where_it_says_so(inverted):
+    values = np.array([[[0, 50, 100, np.nan]]], np.float32)
+    volume = make_volume(values, inverted=inverted)
+    (only,) = cut_slices(volume, SlicePolicy(window="50,100"))
+    assert only.pixels.tolist() == [[[0, 128, 255, 0], [255, 128, 0, 0]][inverted]]
