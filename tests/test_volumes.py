@@ -38,6 +38,12 @@ def test_a_policy_is_read_as_it_was_written(slices, window):
     assert SlicePolicy.parse(policy.text) == policy
 
 
+@pytest.mark.parametrize("window", ["40,80", "040,80", "+40,80.0", "40.000000,80"])
+def test_equal_windows_are_one_policy(window):
+    assert SlicePolicy(window=window) == SlicePolicy(window="40,80")
+    assert SlicePolicy(window=window).text == SlicePolicy(window="40,80").text
+
+
 @pytest.mark.parametrize("slices", ["", "first", "every", "every:0", "every:-1", "every:.5", "All"])
 def test_other_slices_are_refused(slices):
     with pytest.raises(ParameterError, match="all, middle, largest or every:K"):

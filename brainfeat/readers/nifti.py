@@ -176,7 +176,8 @@ def _check_header(header: Any, name: str) -> None:
     shape = tuple(int(size) for size in header.get_data_shape())
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise ImageReadError(
-            name, f"has {len(shape)} axes ({' × '.join(map(str, shape))}); expected one volume"
+            name,
+            f"has {len(shape)} axes ({' × '.join(map(str, shape))}); expected one volume: split it",
         )
     check_shape(name, *shape[:3])
     kind = header.get_data_dtype()

@@ -74,8 +74,13 @@ class SlicePolicy:
                 "window must be auto, robust or CENTRE,WIDTH, such as 40,80, "
                 f"got {self.window!r:.80}"
             )
-        if self.fixed_window is not None and not self.fixed_window.width > 0:
+        if (fixed := self.fixed_window) is None:
+            return
+        if not fixed.width > 0:
             raise ParameterError(f"the width of a window must be above 0, got {self.window!r}")
+        # Equal windows are written alike, and have one fingerprint.
+        spelt = (np.format_float_positional(x, trim="-") for x in (fixed.centre, fixed.width))
+        object.__setattr__(self, "window", ",".join(spelt))
 
     @property
     def fixed_window(self) -> Window | None:
