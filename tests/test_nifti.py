@@ -195,6 +195,7 @@ def write_header(path, *, kind=nibabel.Nifti1Header, **fields):
         ({"vox_offset": 0}, "voxels do not begin"),
         ({"vox_offset": 148}, "voxels do not begin"),
         ({"vox_offset": 351}, "voxels do not begin"),
+        ({"sform_code": 1, "srow_x": [1e-13, 0, 0, 0]}, "no usable orientation"),
         ({"sform_code": 1, "srow_x": [0, 0, 0, 0]}, "no usable orientation"),
         ({"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]}, "no usable orientation"),
     ],
@@ -358,7 +359,7 @@ def test_spacing_is_that_of_the_axes_which_place_the_voxels(size, tmp_path):
     assert read(path).facts["spacing"] == [2, 3, 4]
 
 
-@pytest.mark.parametrize(("unit", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (2 + 8, 1)])
+@pytest.mark.parametrize(("unit", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (1 + 8, 1000)])
 def test_spacing_is_in_millimetres(unit, scale, tmp_path):
     path = write_header(tmp_path / "a.nii", xyzt_units=unit, **UPRIGHT)
     assert read(path).facts["spacing"] == pytest.approx([2 * scale, 3 * scale, 4 * scale])
@@ -468,3 +469,9 @@ def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(nibabel.Nifti1Header, "get_best_affine", speak)
     assert reason(path) == "is damaged, or no NIfTI that can be read"
     assert not caplog.records
+
+
+def test_a_plain_file_that_lacks_its_last_byte_is_shorter_than_it_says(tmp_path):
+    path = save(make_image(), tmp_path / "a.nii")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert reason(path) == "is shorter than its header says"

@@ -263,3 +263,11 @@ def test_a_volume_is_shown_inverted_where_it_says_so(inverted):
     volume = make_volume(values, inverted=inverted)
     (only,) = cut_slices(volume, SlicePolicy(window="50,100"))
     assert only.pixels.tolist() == [[[0, 128, 255, 0], [255, 128, 0, 0]][inverted]]
+
+
+def test_what_is_at_the_threshold_is_background():
+    values = np.full((2, 8, 8), 40.0)
+    values[0] = 50
+    values[1, :3, :3] = 200
+    chosen = cut_slices(make_volume(values), SlicePolicy(slices="largest", window="127.5,255"))
+    assert [frame for frame, _ in chosen] == [2]
