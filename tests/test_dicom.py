@@ -252,8 +252,8 @@ def test_what_may_show_a_name_is_refused_unless_it_is_allowed(elements, words, t
         ({"Rows": 0}, "no voxels"),
         ({"Rows": None}, "damaged"),
         ({"BitsAllocated": 13}, "cannot be decoded"),
-        ({"Columns": 65535, "Rows": 65535}, "at most 500,000,000 are read"),
-        ({"NumberOfFrames": 2_000_000_000}, "at most 500,000,000 are read"),
+        ({"Columns": 65535, "Rows": 65535}, "at most 250,000,000 are read"),
+        ({"NumberOfFrames": 2_000_000_000}, "at most 250,000,000 are read"),
         ({"NumberOfFrames": -1}, "no voxels"),
     ],
 )

@@ -12,7 +12,7 @@ from brainfeat.errors import ImageReadError, ParameterError
 
 # The same as those of nnU-Net for CT and of TorchIO's RescaleIntensity.
 PERCENTILES = (0.5, 99.5)
-VOXEL_LIMIT = 500_000_000
+VOXEL_LIMIT = 250_000_000
 
 _SLICES = re.compile(r"all|middle|largest|every:[1-9][0-9]{0,5}")
 _NUMBER = r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,6})?"
