@@ -21,8 +21,8 @@ from brainfeat.parts import LabelledRows, take_val
 Fold = tuple[Rows, Rows]
 Progress = Callable[[int, int], None]
 
-# Balanced accuracy counts the classes alike and asks nothing of the probabilities, which not every
-# head gives as they come: those of trees and neighbours are shares of votes. Log loss breaks ties.
+# Balanced accuracy counts the classes alike and asks nothing of the probabilities. Log loss, each
+# fold's at the temperature of the others, breaks ties.
 METRIC = "balanced_accuracy"
 
 _CV_VAL_FRACTION = 0.15
