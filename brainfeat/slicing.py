@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from brainfeat.errors import ImageReadError, ParameterError, TableError
+from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError, TableError
 from brainfeat.files import written_whole
 from brainfeat.folders import SLICES_NOTE, SLICES_TABLE
 from brainfeat.readers.series import Series, find_series, is_volume, read_volume
@@ -236,7 +236,9 @@ def find_origin(root: Path, paths: Iterable[str]) -> Origin | None:
     Raises
     ------
     TableError
-        They were made in several ways, or a note cannot be read.
+        They were made in several ways, or a note is none that this version wrote.
+    BrainfeatError
+        A note cannot be read.
     """
     found: dict[PurePosixPath, Origin | None] = {}
 
@@ -266,8 +268,10 @@ def _read_note(folder: Path) -> Origin | None:
             text = file.read(_NOTE_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{quote(path)} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TableError(f"{quote(path)} is not ASCII text, as a note on slices is") from error
+    except OSError as error:
+        raise BrainfeatError(f"{quote(path)} cannot be read: {error.strerror}") from error
     try:
         note = parse_json(text)
         if note["format"] != FORMAT or note["format_version"] != FORMAT_VERSION:
