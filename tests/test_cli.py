@@ -485,11 +485,15 @@ class TestOthers:
         slices: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
         sign: signal.Signals,
         code: int,
     ) -> None:
         from brainfeat.backbones import Backbone
 
+        # A shell ignores it in what it starts in the background.
+        usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
         calls = []
         compile_copies = Backbone.copies.func
 
