@@ -27,9 +27,9 @@ from brainfeat.extraction import FeatureExtractor
 from brainfeat.pipeline import BatchComputer, map_ahead
 from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.readers.series import Series, find_series, is_volume, read_volume
+from brainfeat.readers.series import Series, find_series, read_volume, tell_format
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
-from brainfeat.rows import IMAGE_SUFFIXES
+from brainfeat.rows import IMAGE_SUFFIXES, is_so
 from brainfeat.scope import FALSE_REFUSALS, Nearness
 from brainfeat.spec import FeatureSpec, Precision
 
@@ -376,8 +376,8 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
-            files += [] if is_volume(path) else [path]
+        if not is_so(path.is_dir):
+            files += [path] if tell_format(path) is None else []
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

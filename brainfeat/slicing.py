@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError, TableError
 from brainfeat.files import written_whole
 from brainfeat.folders import SLICES_NOTE, SLICES_TABLE
-from brainfeat.readers.series import Series, find_series, is_volume, read_volume
+from brainfeat.readers.series import Series, find_series, read_volume, tell_format
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
-from brainfeat.rows import Row, quote
+from brainfeat.rows import Row, is_so, quote
 from brainfeat.spec import canonical_json, parse_json
 from brainfeat.table import write_rows
 
@@ -292,8 +292,8 @@ def _find(
     """Find the volumes, and the files that are none though they should be."""
     given = [Path(path) for path in paths]
     for number, path in enumerate(given, 1):
-        if not path.is_dir() and not is_volume(path):
-            wrong = "is neither DICOM nor NIfTI" if path.exists() else "does not exist"
+        if not is_so(path.is_dir) and tell_format(path) is None:
+            wrong = "is neither DICOM nor NIfTI" if is_so(path.exists) else "does not exist"
             raise ImageReadError(f"argument {number}", wrong)
     series, unreadable = find_series(given)
     if not series and not unreadable:
@@ -307,6 +307,7 @@ class _Cutter:
     def __init__(self, folder: Path, policy: SlicePolicy, key: bytes) -> None:
         self.rows: list[Row] = []
         self.notes: list[dict[str, Any]] = []
+        self._frames: list[str] = []
         self._folder, self._policy, self._key = folder, policy, key
 
     def cut(self, volume: Volume, series: Series, *, label: str) -> None:
@@ -322,6 +323,7 @@ class _Cutter:
             with (self._folder / path).open("xb") as file:
                 Image.fromarray(pixels).save(file, "PNG")
             files.append(path)
+            self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
         note = {"group": group, "modality": volume.modality, **volume.facts, "files": files}
         self.notes.append(note)
@@ -333,7 +335,7 @@ class _Cutter:
             raise ImageReadError(
                 f"none of {len(slicing.refused)} can be read; {first['volume']}", first["reason"]
             )
-        write_rows(self.rows, self._folder / SLICES_TABLE)
+        write_rows(self.rows, self._folder / SLICES_TABLE, frame=self._frames)
         document = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

@@ -227,8 +227,10 @@ def write_table(
     return write_rows(_rows_below(table, target), target, overwrite=overwrite)
 
 
-def write_rows(rows: Sequence[Row], target: Path, *, overwrite: bool = False) -> Path:
-    """Write rows as `write_table` does, wherever their images are.
+def write_rows(
+    rows: Sequence[Row], target: Path, *, overwrite: bool = False, **more: Sequence[str]
+) -> Path:
+    """Write rows as `write_table` does, wherever their images are, with more columns behind.
 
     Raises
     ------
@@ -246,8 +248,10 @@ def write_rows(rows: Sequence[Row], target: Path, *, overwrite: bool = False) ->
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([csv_cell(getattr(row, name)) for name in columns] for row in rows)
+            writer.writerow([*columns, *more])
+            for row, *others in zip(rows, *more.values(), strict=True):
+                texts = [getattr(row, name) for name in columns]
+                writer.writerow(map(csv_cell, [*texts, *others]))
     except OSError as error:
         raise TableError(f"{quote(target)} cannot be written: {error.strerror}.") from error
     return target

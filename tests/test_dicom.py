@@ -272,7 +272,8 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert not is_dicom(tmp_path / "pipe")
     assert not is_dicom(tmp_path)
-    assert not is_dicom(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        is_dicom(tmp_path / "nothing")
     assert reason(tmp_path / "pipe") == "is not a regular file"
     assert reason(tmp_path) == "is not a regular file"
     assert reason(tmp_path / "nothing") == "cannot be read (No such file or directory)"

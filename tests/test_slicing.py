@@ -252,6 +252,43 @@ def test_without_a_library_the_extra_is_named(library, name, tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_the_table_has_the_number_of_each_frame(tmp_path):
+    write_series(tmp_path / "in", draw_volume(5))
+    policy = SlicePolicy(slices="every:2")
+    found = write_slices([tmp_path / "in"], tmp_path / "out", policy=policy)
+    with found.table.open(newline="") as file:
+        assert [row["frame"] for row in csv.DictReader(file)] == ["2", "4"]
+
+
+def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
+    series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
+    assert not series
+    assert [entry.reason for entry in unreadable] == ["is no DICOM file"] * 2
+    assert "CANARY" not in repr(unreadable)
+
+
+def test_what_cannot_be_opened_or_listed_is_not_passed_over(tmp_path, monkeypatch):
+    write_series(tmp_path / "in", draw_volume(1))
+    (tmp_path / "in" / "broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in" / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    series, unreadable = find_series([tmp_path / "in"])
+    assert len(series) == 1
+    assert {entry.reason for entry in unreadable} == {
+        "cannot be listed (Permission denied)",
+        "cannot be read (No such file or directory)",
+    }
+
+
 # Stage one
 
 

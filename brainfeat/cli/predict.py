@@ -114,9 +114,8 @@ def command(
     files = list_images(images)
     series, unreadable = find_series(images)
     if not files and not series and not unreadable:
-        raise BrainfeatError(
-            "there are no JPEG, PNG, DICOM or NIfTI files in " + ", ".join(map(str, images))
-        )
+        # No path: one can hold a patient's name.
+        raise BrainfeatError("there are no JPEG, PNG, DICOM or NIfTI files in what was given")
     predictor = Predictor(
         HeadBundle.load(head, verify=verify),
         weights=weights,

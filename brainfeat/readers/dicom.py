@@ -106,14 +106,17 @@ class _Frame(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a regular file is DICOM by its content; what cannot be read is not."""
-    try:
-        if not S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
-    except OSError:
+    """Tell whether a file is a regular one and DICOM by its content.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    """
+    if not S_ISREG(path.stat().st_mode):
         return False
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
 def read_key(path: Path, *, name: str) -> str:
