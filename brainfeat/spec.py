@@ -160,7 +160,7 @@ class FeatureSpec:
 
 def _brief(value: object) -> str:
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
+    return f"{text[:12]}…" if len(text) == 64 else text or "none"
 
 
 def canonical_json(value: Any) -> str:

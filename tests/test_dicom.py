@@ -186,6 +186,32 @@ def test_one_image_is_the_same_in_each_transfer_syntax(name):
     assert (read(folder / name).values == plain.values).all()
 
 
+def call_mr(name, target):
+    """Copy a packaged file of another modality as MR."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(PACKAGED / "test_files" / name)
+        dataset.Modality = "MR"
+        dataset.save_as(target)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["JPGExtended.dcm", "JPEG2000.dcm", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"],
+)
+def test_compressed_pixels_are_those_of_pydicom(name, tmp_path):
+    dataset = call_mr(name, tmp_path / "a")
+    expected = pydicom.pixels.apply_modality_lut(dataset.pixel_array, dataset)
+    assert read(tmp_path / "a", allow_burned_in=True).values[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "JPEG2000-embedded-sequence-delimiter.dcm"])
+def test_pixels_that_no_decoder_takes_are_refused(name, tmp_path):
+    call_mr(name, tmp_path / "a")
+    assert "cannot be decoded (JPEG" in reason(tmp_path / "a", allow_burned_in=True)
+
+
 def test_the_first_window_of_the_file_is_taken(tmp_path):
     path = write_dicom(
         tmp_path / "a", draw_volume(1)[0], WindowCenter=[40, 400], WindowWidth=[80, 2000]
