@@ -317,16 +317,15 @@ class _Cutter:
         group = self._hash("patient", volume.patient)
         called = self._hash("volume", series.key)
         (self._folder / group).mkdir(exist_ok=True)
-        files = []
         for frame, pixels in cut_slices(volume, self._policy):
             path = f"{group}/{called}-{frame:04}.png"
             with (self._folder / path).open("xb") as file:
                 Image.fromarray(pixels).save(file, "PNG")
-            files.append(path)
             self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
-        note = {"group": group, "modality": volume.modality, **volume.facts, "files": files}
-        self.notes.append(note)
+        self.notes.append(
+            {"group": group, "volume": called, "modality": volume.modality, **volume.facts}
+        )
 
     def finish(self, slicing: Slicing) -> None:
         """Write the table, and how the slices were made."""

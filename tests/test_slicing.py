@@ -127,7 +127,7 @@ def test_the_note_tells_how_and_what_but_not_of_whom(sliced):
     assert len(note["volumes"]) == 2 * PATIENTS
     assert set(note["volumes"][0]) == {
         *("group", "modality", "rows", "columns", "frames", "spacing", "bits", "photometric"),
-        *("field_strength", "files"),
+        *("field_strength", "volume"),
     }
 
 
