@@ -4,38 +4,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
-    from brainfeat.comparison import compare
+    from brainfeat.cache.cache import FeatureCache
     from brainfeat.errors import BrainfeatError
-    from brainfeat.evaluation import evaluate
-    from brainfeat.extraction import extract
+    from brainfeat.evaluation.comparison import compare
+    from brainfeat.evaluation.evaluator import evaluate
+    from brainfeat.extraction.extractor import extract
+    from brainfeat.heads.bundle import HeadBundle
     from brainfeat.heads.dense import DenseHead
-    from brainfeat.leakage import audit
-    from brainfeat.prediction import Predictor, predict
+    from brainfeat.leakage.auditing import audit
+    from brainfeat.prediction.predictor import Predictor, predict
     from brainfeat.readers.volumes import SlicePolicy
-    from brainfeat.slicing import write_slices
-    from brainfeat.table import read_table, write_table
-    from brainfeat.training import fit_head
+    from brainfeat.tables.slicing import write_slices
+    from brainfeat.tables.table import read_table, write_table
+    from brainfeat.training.fitting import fit_head
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BrainfeatError": "errors",
     "DenseHead": "heads.dense",
-    "FeatureCache": "cache",
-    "HeadBundle": "bundle",
-    "Predictor": "prediction",
+    "FeatureCache": "cache.cache",
+    "HeadBundle": "heads.bundle",
+    "Predictor": "prediction.predictor",
     "SlicePolicy": "readers.volumes",
-    "audit": "leakage",
-    "compare": "comparison",
-    "evaluate": "evaluation",
-    "extract": "extraction",
-    "fit_head": "training",
-    "predict": "prediction",
-    "read_table": "table",
-    "write_slices": "slicing",
-    "write_table": "table",
+    "audit": "leakage.auditing",
+    "compare": "evaluation.comparison",
+    "evaluate": "evaluation.evaluator",
+    "extract": "extraction.extractor",
+    "fit_head": "training.fitting",
+    "predict": "prediction.predictor",
+    "read_table": "tables.table",
+    "write_slices": "tables.slicing",
+    "write_table": "tables.table",
 }
 
 __all__ = [

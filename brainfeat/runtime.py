@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.spec import Precision
 from brainfeat.errors import MissingDependencyError, ParameterError
-from brainfeat.spec import Precision
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -233,7 +233,7 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_rewriting_quicker() -> bool:
-    """Tell whether :mod:`brainfeat.acceleration` pays off: under TensorFlow, where it was measured.
+    """Tell whether :mod:`brainfeat.extraction.acceleration` pays off: under TensorFlow alone.
 
     JAX compiles a base as a whole by itself.
     """

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.bundle import BUNDLE_SCHEMA, HeadBundle
-from brainfeat.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
+from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
+from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, shard_paths
+from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.errors import BrainfeatError
-from brainfeat.shards import SHARD_SCHEMA, parts_folder, shard_paths
-from brainfeat.storage import Schema, StoredFile
+from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
 
 
 def find_problems(path: str | os.PathLike[str]) -> list[str]:

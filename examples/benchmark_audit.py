@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.duplicates import label_near
+from brainfeat.leakage.duplicates import label_near
 
 WIDTH = 512
 _BLOCK = 2048

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat import fit_head
-from brainfeat.cache import CACHE_SCHEMA
-from brainfeat.spec import FeatureSpec
-from brainfeat.storage import Blocks, as_text, write_file
+from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.storage import Blocks, as_text, write_file
 
 BLOCK, WIDTH = 50_000, 512  # rows that are drawn at a time, features of a row
 

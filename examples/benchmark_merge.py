@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.cache import CHUNK_ROWS, FeatureCache, Measured
-from brainfeat.index import row_keys
-from brainfeat.merging import Output
-from brainfeat.shards import parts_folder, shard_paths, write_shard
-from brainfeat.spec import FeatureSpec
+from brainfeat.cache.cache import CHUNK_ROWS, FeatureCache, Measured
+from brainfeat.cache.merging import Output
+from brainfeat.cache.row_index import row_keys
+from brainfeat.cache.shards import parts_folder, shard_paths, write_shard
+from brainfeat.cache.spec import FeatureSpec
 
 Work = Callable[[], None]
 

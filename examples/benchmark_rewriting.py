@@ -16,10 +16,10 @@ from statistics import median
 import numpy as np
 
 from brainfeat import read_table, runtime
-from brainfeat.backbones import BACKBONES, Backbone, load_backbone
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.cache.spec import PRECISIONS
+from brainfeat.extraction.backbones import BACKBONES, Backbone, load_backbone
+from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.spec import PRECISIONS
 
 
 def main() -> None:

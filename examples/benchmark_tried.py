@@ -17,8 +17,9 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 import tensorflow as tf
 
-from brainfeat import acceleration, runtime
-from brainfeat.backbones import Backbone, load_backbone
+from brainfeat import runtime
+from brainfeat.extraction import acceleration
+from brainfeat.extraction.backbones import Backbone, load_backbone
 
 keras = runtime.import_keras()
 NOISE = np.random.default_rng(0)

@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from brainfeat import SlicePolicy, evaluate, extract, fit_head, read_table, write_slices
-from brainfeat.cache import FeatureCache
-from brainfeat.leakage import audit
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.leakage.auditing import audit
 from brainfeat.report import to_html
-from brainfeat.slicing import read_patient_key
+from brainfeat.tables.slicing import read_patient_key
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from brainfeat import extract, fit_head, read_table
-from brainfeat.heads import HEAD_NAMES
+from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from brainfeat import FeatureCache, extract, fit_head, read_table
+from brainfeat.leakage.splitting import split_rows
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
-from brainfeat.splitting import split_rows
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from brainfeat import FeatureCache, extract, read_table, runtime
-from brainfeat.backbones import load_backbone
+from brainfeat.extraction.backbones import load_backbone
 
 Array = np.ndarray
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions before each pooling of VGG16

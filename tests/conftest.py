@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from brainfeat.cache import Measured
+from brainfeat.cache.cache import Measured
+from brainfeat.cache.merging import write_cache
+from brainfeat.cache.row_index import RowIndex, Source, row_keys
+from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.storage import as_text
 from brainfeat.cli import main
-from brainfeat.index import RowIndex, Source, row_keys
-from brainfeat.merging import write_cache
-from brainfeat.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
-from brainfeat.spec import FeatureSpec
-from brainfeat.storage import as_text
 
 
 @pytest.fixture(scope="session")

@@ -32,15 +32,15 @@ import pytest
 from PIL import Image
 from powercut import KINDS, Call, read_trace
 
-from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.shards import list_shards, write_shard
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BrainfeatError
-from brainfeat.extraction import extract
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.extraction.extractor import extract
+from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.readers import read_image
-from brainfeat.shards import list_shards, write_shard
-from brainfeat.spec import FeatureSpec
-from brainfeat.table import read_table
+from brainfeat.tables.table import read_table
 
 MODES = (
     "watch",
@@ -219,7 +219,7 @@ def acknowledge() -> None:
         return path
 
     for name, module in list(sys.modules.items()):
-        if name.startswith("brainfeat.") and name != "brainfeat.cache":
+        if name.startswith("brainfeat.") and name != "brainfeat.cache.cache":
             for key, value in list(vars(module).items()):
                 if value is write_shard:
                     setattr(module, key, write_and_mark)

@@ -21,11 +21,11 @@ import numpy as np
 from conftest import write_vectors
 
 from brainfeat import FeatureCache, HeadBundle, evaluate, fit_head
-from brainfeat.bundle import BUNDLE_SCHEMA
-from brainfeat.cache import CACHE_SCHEMA
+from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.storage import Schema, StoredFile, write_file
 from brainfeat.cli.info import command as info
 from brainfeat.errors import BrainfeatError
-from brainfeat.storage import Schema, StoredFile, write_file
+from brainfeat.heads.bundle import BUNDLE_SCHEMA
 
 VALUES = (
     *(None, True, False, 0, -1, 2, 1.5, 1e308, 2**63, 10**400, "", "x", "None", "svm", "dense"),

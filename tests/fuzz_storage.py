@@ -23,10 +23,10 @@ import sklearn.pipeline
 import sklearn.svm  # noqa: F401
 import skops.io  # noqa: F401  imported once, not in each child
 
-from brainfeat import storage
-from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache
+from brainfeat.cache import storage
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import BrainfeatError
+from brainfeat.heads.bundle import HeadBundle
 
 BATCH = 50
 SECONDS = 20
@@ -166,7 +166,7 @@ def write_files(folder: str) -> None:
     """Write what `make_files` gives."""
     from conftest import write_vectors
 
-    from brainfeat.training import fit_head
+    from brainfeat.training.fitting import fit_head
 
     rng = np.random.default_rng(0)
     y = np.arange(1100) % 3

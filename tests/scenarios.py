@@ -14,10 +14,10 @@ import numpy as np
 from faults import Outcome, Server, contents, draw, known_features, rows_of, rows_of_shards
 from powercut import files_in
 
-from brainfeat.bundle import HeadBundle
-from brainfeat.extraction import extract
-from brainfeat.shards import parts_folder
-from brainfeat.table import read_table
+from brainfeat.cache.shards import parts_folder
+from brainfeat.extraction.extractor import extract
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.tables.table import read_table
 
 CLASSES = ("glioma", "notumor", "pituitary")
 OUTPUT = "features.h5"

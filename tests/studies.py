@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from brainfeat.cache import FeatureCache
-from brainfeat.evaluation import evaluate
-from brainfeat.leakage import quick_audit
-from brainfeat.training import fit_head
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.leakage.auditing import quick_audit
+from brainfeat.training.fitting import fit_head
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ("glioma", SCRIPT, "no|tumour `$x_1$`", "脑膜瘤")

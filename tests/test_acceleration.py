@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from brainfeat import runtime
-from brainfeat.acceleration import accelerate, transform_kernel
-from brainfeat.backbones import BACKBONES, load_backbone, weights_digest
+from brainfeat.extraction.acceleration import accelerate, transform_kernel
+from brainfeat.extraction.backbones import BACKBONES, load_backbone, weights_digest
 
 SIZE = 32
 
@@ -118,7 +118,7 @@ class TestFolding:
 class TestWinograd:
     @pytest.fixture(autouse=True)
     def _for_little_work_too(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.acceleration._LEAST_FLOP", 0)
+        monkeypatch.setattr("brainfeat.extraction.acceleration._LEAST_FLOP", 0)
 
     @pytest.mark.parametrize(
         "shape", [(1, 1), (2, 3), (4, 4), (5, 4), (7, 7), (14, 14), (9, 16), (28, 6)]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainfeat import augmentation
-from brainfeat.augmentation import Augmentation, augment_image
 from brainfeat.errors import ParameterError
-from brainfeat.preprocessing import scale_pixels
+from brainfeat.extraction import augmentation
+from brainfeat.extraction.augmentation import Augmentation, augment_image
+from brainfeat.extraction.preprocessing import scale_pixels
 
 IMAGE = scale_pixels(np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8))
 NOTHING = Augmentation(rotation=0, zoom=0, flip=False)

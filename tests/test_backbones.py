@@ -14,11 +14,16 @@ import numpy as np
 import pytest
 
 from brainfeat import runtime
-from brainfeat.backbones import BACKBONES, load_backbone, local_imagenet_file, weights_digest
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ParameterError, WeightsError
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.extraction.backbones import (
+    BACKBONES,
+    load_backbone,
+    local_imagenet_file,
+    weights_digest,
+)
+from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.spec import FeatureSpec
 
 # TensorFlow's variables under NumPy 2, where Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -212,7 +217,7 @@ class TestOptions:
             asked.append(winograd)
             return base
 
-        monkeypatch.setattr("brainfeat.backbones.accelerate", accelerate)
+        monkeypatch.setattr("brainfeat.extraction.backbones.accelerate", accelerate)
         random_backbone(n_images=n_images).copies  # noqa: B018
         assert asked == [winograd]
 
@@ -543,7 +548,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(saved):
     script = f"""
         import sys
         import brainfeat
-        from brainfeat.backbones import load_backbone
+        from brainfeat.extraction.backbones import load_backbone
         from brainfeat.cli import main
         try:
             main(["--help"])

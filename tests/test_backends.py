@@ -9,10 +9,10 @@ import textwrap
 import numpy as np
 import pytest
 
-from brainfeat.cache import FeatureCache
-from brainfeat.extraction import extract
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.extraction.extractor import extract
 from brainfeat.phantoms import write_phantoms
-from brainfeat.table import read_table
+from brainfeat.tables.table import read_table
 
 OPTIONS = {"weights": "random", "input_size": 64, "precision": "float32", "batch_size": 4}
 BASES = ("vgg16", "mobilenet-0.75")
@@ -53,7 +53,7 @@ def extract_elsewhere(backend, slices, folder):
         {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
         import json, sys
         from brainfeat import FeatureCache, extract, read_table
-        from brainfeat.backbones import load_backbone
+        from brainfeat.extraction.backbones import load_backbone
 
         options = {OPTIONS!r}
         batch_size = options.pop("batch_size")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from brainfeat import benchmark, runtime
-from brainfeat.backbones import BACKBONES, load_backbone
 from brainfeat.benchmark import (
     Benchmark,
     Spread,
@@ -21,11 +20,12 @@ from brainfeat.benchmark import (
     run_benchmark,
     stages,
 )
-from brainfeat.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
+from brainfeat.extraction.backbones import BACKBONES, load_backbone
 from brainfeat.phantoms import write_phantoms
-from brainfeat.spec import FeatureSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

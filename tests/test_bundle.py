@@ -21,12 +21,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from brainfeat import storage
-from brainfeat.bundle import ALLOWED_TYPES, TREE_HEADS, HeadBundle
+from brainfeat.cache import storage
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
-from brainfeat.heads import HEAD_NAMES, make_head
+from brainfeat.heads.bundle import ALLOWED_TYPES, TREE_HEADS, HeadBundle
 from brainfeat.heads.dense import DenseHead
-from brainfeat.spec import FeatureSpec
+from brainfeat.heads.kinds import HEAD_NAMES, make_head
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=8, weights_sha256="0" * 64)
@@ -735,7 +735,7 @@ def run(script):
 def test_loading_imports_no_keras(saved):
     script = f"""
         import sys
-        from brainfeat.bundle import HeadBundle
+        from brainfeat.heads.bundle import HeadBundle
         for path in {list(map(str, saved.values()))!r}:
             HeadBundle.load(path)
         print(sorted({{"tensorflow", "keras", "torch", "jax"}} & set(sys.modules)))
@@ -768,7 +768,7 @@ def test_loading_runs_imports_starts_and_writes_nothing(saved, craft, tmp_path):
     ]
     script = f"""
         import sys
-        from brainfeat.bundle import HeadBundle
+        from brainfeat.heads.bundle import HeadBundle
         from brainfeat.errors import BundleError
 
         good, bad = {list(map(str, saved.values()))!r}, {list(map(str, bad))!r}
@@ -800,8 +800,8 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
     script = f"""
         from pathlib import Path
         import numpy as np
-        from brainfeat import storage
-        from brainfeat.bundle import HeadBundle
+        from brainfeat.cache import storage
+        from brainfeat.heads.bundle import HeadBundle
         from brainfeat.errors import BundleError
 
         rng = np.random.default_rng(0)

@@ -11,15 +11,21 @@ import h5py
 import numpy as np
 import pytest
 
-from brainfeat import index as module
-from brainfeat import storage
-from brainfeat.cache import CACHE_SCHEMA, FeatureCache, Measured, Rejected
+from brainfeat.cache import row_index as module
+from brainfeat.cache import storage
+from brainfeat.cache.cache import CACHE_SCHEMA, FeatureCache, Measured, Rejected
+from brainfeat.cache.merging import write_cache
+from brainfeat.cache.row_index import RowIndex, Source, row_keys
+from brainfeat.cache.shards import (
+    SHARD_SCHEMA,
+    list_shards,
+    parts_folder,
+    remove_parts,
+    write_shard,
+)
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.storage import StoredArray, StoredFile, as_text
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
-from brainfeat.index import RowIndex, Source, row_keys
-from brainfeat.merging import write_cache
-from brainfeat.shards import SHARD_SCHEMA, list_shards, parts_folder, remove_parts, write_shard
-from brainfeat.spec import FeatureSpec
-from brainfeat.storage import StoredArray, StoredFile, as_text
 
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
 
@@ -171,7 +177,7 @@ class TestProperties:
             assert cache.groups.dtype.kind == "U"
 
     def test_texts_are_decoded_block_by_block(self, example, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache._TEXT_ROWS", 2)
+        monkeypatch.setattr("brainfeat.cache.cache._TEXT_ROWS", 2)
         with FeatureCache.open(example) as cache:
             assert cache.paths.tolist() == COLUMNS["path"]
 
@@ -784,8 +790,8 @@ class TestMerge:
 
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
-    monkeypatch.setattr("brainfeat.index._BLOCK_ROWS", 1000)
-    monkeypatch.setattr("brainfeat.storage._READ_BYTES", 64 << 10)
+    monkeypatch.setattr("brainfeat.cache.row_index._BLOCK_ROWS", 1000)
+    monkeypatch.setattr("brainfeat.cache.storage._READ_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]
     paths = [

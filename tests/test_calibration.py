@@ -7,7 +7,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 
-from brainfeat.calibration import calibrate, fit_temperature, reliability, scale_folds, softmax
+from brainfeat.heads.calibration import (
+    calibrate,
+    fit_temperature,
+    reliability,
+    scale_folds,
+    softmax,
+)
 
 
 def log_loss(scores, y, temperature):

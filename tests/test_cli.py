@@ -19,7 +19,7 @@ import pytest
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
 from brainfeat.phantoms import write_phantoms
-from brainfeat.table import read_rows
+from brainfeat.tables.table import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -165,7 +165,7 @@ class TestExtract:
         refused(run("info", bad), "damaged")
 
     def test_weights_of_another_architecture(self, run: Run, slices: Path, tmp_path: Path) -> None:
-        from brainfeat.backbones import load_backbone
+        from brainfeat.extraction.backbones import load_backbone
 
         weights = tmp_path / "mobilenet.weights.h5"
         load_backbone("mobilenet", weights="random", input_size=32).base.save_weights(weights)
@@ -489,7 +489,7 @@ class TestOthers:
         sign: signal.Signals,
         code: int,
     ) -> None:
-        from brainfeat.backbones import Backbone
+        from brainfeat.extraction.backbones import Backbone
 
         # A shell ignores it in what it starts in the background.
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -523,9 +523,9 @@ class TestOthers:
     def test_sigterm_before_anything_is_finished(self, slices: Path, tmp_path: Path) -> None:
         script = """
             import os, signal, sys
-            from brainfeat import extraction
+            from brainfeat.extraction import extractor
             from brainfeat.cli import main
-            extraction.load_backbone = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            extractor.load_backbone = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
             main(sys.argv[1:])
         """
         done = subprocess.run(
@@ -545,9 +545,9 @@ class TestOthers:
     def test_sigterm_ends_any_command(self, features: Path, tmp_path: Path) -> None:
         script = """
             import os, signal, sys
-            from brainfeat import training
+            from brainfeat.training import fitting
             from brainfeat.cli import main
-            training._fit_calibrated = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            fitting._fit_calibrated = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
             main(sys.argv[1:])
         """
         command = [sys.executable, "-c", textwrap.dedent(script)]

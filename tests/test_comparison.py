@@ -9,11 +9,11 @@ from scipy import stats
 from sklearn import metrics
 
 from brainfeat import compare, fit_head
-from brainfeat.bundle import HeadBundle
 from brainfeat.cli.compare import command
-from brainfeat.comparison import judge_mcnemar
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
-from brainfeat.uncertainty import find_differences
+from brainfeat.evaluation.bootstrap import find_differences
+from brainfeat.evaluation.comparison import judge_mcnemar
+from brainfeat.heads.bundle import HeadBundle
 
 IMAGES, WIDTH = 600, 32
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

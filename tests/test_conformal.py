@@ -5,8 +5,8 @@ import pytest
 from crepes import ConformalClassifier
 from scipy import stats
 
-from brainfeat.conformal import Conformal, find_quantile
 from brainfeat.errors import BundleError, ParameterError
+from brainfeat.heads.conformal import Conformal, find_quantile
 
 
 def draw(n, seed, *, k=4, sharpness=2.0):

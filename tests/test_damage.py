@@ -16,10 +16,10 @@ from faults import ROWS_A_SHARD, Blocks, contents, draw, flip, open_bundle, open
 from powercut import files_in
 from scenarios import CLASSES, OUTPUT, record
 
+from brainfeat.cache.shards import list_shards, parts_folder, shard_paths
 from brainfeat.errors import BundleError, CacheCorruptError, CacheError, CacheFormatError
-from brainfeat.extraction import extract
-from brainfeat.shards import list_shards, parts_folder, shard_paths
-from brainfeat.table import read_table
+from brainfeat.extraction.extractor import extract
+from brainfeat.tables.table import read_table
 
 IMAGES = 12
 FILES = ("cache", "shard", "bundle")

@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from brainfeat import duplicates
-from brainfeat.duplicates import (
+from brainfeat.errors import ParameterError
+from brainfeat.leakage import duplicates
+from brainfeat.leakage.duplicates import (
     find_near,
     find_nearest,
     join_labels,
     label_identical,
     label_near,
 )
-from brainfeat.errors import ParameterError
 
 
 def blobs(n_groups, size, *, spread, seed=0, width=16):

@@ -9,14 +9,15 @@ import pytest
 from click.testing import CliRunner
 from sklearn import metrics
 
-from brainfeat import duplicates, evaluate, fit_head, leakage
-from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache
+from brainfeat import evaluate, fit_head
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cli.evaluate import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
+from brainfeat.evaluation.subsets import select_images
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.leakage import auditing, duplicates
 from brainfeat.report import to_markdown, to_text
 from brainfeat.report.text import count_columns
-from brainfeat.subsets import select_images
 
 IMAGES, WIDTH, TEST = 600, 32, slice(400, 600)
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
@@ -154,7 +155,7 @@ def test_a_chain_is_not_taken_for_copies(make_cache):
 
 
 def test_near_duplicates_of_many_images_are_looked_for_where_asked(bundle, leaky, monkeypatch):
-    monkeypatch.setattr("brainfeat.leakage.QUICK_LIMIT", 599)
+    monkeypatch.setattr("brainfeat.leakage.auditing.QUICK_LIMIT", 599)
     left = evaluate(bundle, leaky).subsets["without_near"]
     assert left.accuracy is None
     assert "up to 599 images, and these are 600" in left.reason
@@ -321,14 +322,14 @@ def searches(monkeypatch):
         found.append(X.shape[0])
         return duplicates.label_near(X, **options)
 
-    monkeypatch.setattr(leakage, "label_near", label_near)
+    monkeypatch.setattr(auditing, "label_near", label_near)
     return found
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
 def test_an_audit_spares_the_search_and_changes_no_figure(bundle, leaky, split, searches):
     with FeatureCache.open(leaky) as cache:
-        audit = leakage.quick_audit(cache)
+        audit = auditing.quick_audit(cache)
         with_audit = evaluate(bundle, cache, split=split, audit=audit)
         assert searches == [IMAGES]
         without = evaluate(bundle, cache, split=split)
@@ -346,7 +347,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
     bundle, leaky, options, images, searches
 ):
     with FeatureCache.open(leaky) as cache:
-        audit = leakage.quick_audit(cache)
+        audit = auditing.quick_audit(cache)
         evaluation = evaluate(bundle, cache, audit=audit, **options)
         assert searches == [IMAGES, images]
         assert evaluation.to_dict() == evaluate(bundle, cache, **options).to_dict()
@@ -355,7 +356,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
 def test_an_audit_of_another_cache_is_refused(bundle, leaky, make_cache):
     X, y, splits = draw(seed=1)
     with FeatureCache.open(make_cache(X, y, splits=splits, name="other.h5")) as other:
-        audit = leakage.quick_audit(other)
+        audit = auditing.quick_audit(other)
     with pytest.raises(ParameterError, match="the audit is not that of"):
         evaluate(bundle, leaky, audit=audit)
 

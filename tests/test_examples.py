@@ -16,8 +16,8 @@ from dicoms import write_series
 from numpy.typing import NDArray
 
 from brainfeat import extract, fit_head, read_table
-from brainfeat.cache import FeatureCache
-from brainfeat.heads import HEAD_NAMES
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
 from brainfeat.readers import read_image
 

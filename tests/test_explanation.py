@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from brainfeat.backbones import load_backbone
-from brainfeat.bundle import HeadBundle
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ParameterError, SpecMismatchError
-from brainfeat.explanation import GRADIENT_HEADS, class_scores, explain, score_gradient
-from brainfeat.heads import HEAD_NAMES, head_scores, make_head
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
+from brainfeat.heads.kinds import HEAD_NAMES, head_scores, make_head
+from brainfeat.prediction.explanation import GRADIENT_HEADS, class_scores, explain, score_gradient
 from brainfeat.report.heatmaps import save_heatmap
-from brainfeat.spec import FeatureSpec
 
 # TensorFlow's variables under NumPy 2, where Keras reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

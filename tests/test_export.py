@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from brainfeat import extract, fit_head, read_table
-from brainfeat.backbones import load_backbone
-from brainfeat.bundle import HeadBundle
 from brainfeat.cli.export import command
 from brainfeat.errors import BundleError, HeadError, ParameterError, SpecMismatchError
-from brainfeat.export import export_head
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.phantoms import write_phantoms
-from brainfeat.prediction import list_images
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.prediction.export import export_head
+from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
 
 SIZE = 64

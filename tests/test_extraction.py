@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainfeat import extraction, merging
-from brainfeat.augmentation import Augmentation, augment_image
-from brainfeat.backbones import load_backbone
-from brainfeat.cache import FeatureCache, Rejected
+from brainfeat.cache import merging
+from brainfeat.cache.cache import FeatureCache, Rejected
+from brainfeat.cache.shards import list_shards, parts_folder
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import (
     CacheCorruptError,
     CacheError,
@@ -31,12 +31,13 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.extraction import extract
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.extraction import extractor
+from brainfeat.extraction.augmentation import Augmentation, augment_image
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.extractor import extract
+from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.shards import list_shards, parts_folder
-from brainfeat.spec import FeatureSpec
-from brainfeat.table import read_table
+from brainfeat.tables.table import read_table
 
 SIZE = 32
 N_FEATURES = 8
@@ -265,7 +266,7 @@ class TestCache:
         assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
-        monkeypatch.setattr(extraction, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
         other = tmp_path / "other.h5"
         run(table, other, batch_size=1)
         assert contents(other) == contents(finished)
@@ -302,7 +303,7 @@ class TestAutoPrecision:
         assert again.fingerprint == first.fingerprint
 
     def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.CHUNK_ROWS", 1)
+        monkeypatch.setattr("brainfeat.extraction.extractor.CHUNK_ROWS", 1)
         with pytest.raises(RuntimeError, match="enough"):
             extract(
                 table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
@@ -355,7 +356,7 @@ class TestResume:
         script = f"""
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
-            from test_extraction import Blocks, describe, extract, extraction
+            from test_extraction import Blocks, describe, extract, extractor
             from pathlib import Path
 
             class Killed(Blocks):
@@ -366,7 +367,7 @@ class TestResume:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
-            extraction._SHARD_SECONDS = -1.0
+            extractor._SHARD_SECONDS = -1.0
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
@@ -630,11 +631,11 @@ class TestAugment:
 
 class TestLargeImages:
     def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
-        monkeypatch.setattr(extraction, "_LARGE_PIXELS", 40 * 36 - 1)
+        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36 - 1)
         assert self.most_at_once(table, output) == 1
 
     def test_others_are_decoded_together(self, table, output, monkeypatch):
-        monkeypatch.setattr(extraction, "_LARGE_PIXELS", 40 * 36)
+        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36)
         assert self.most_at_once(table, output) > 1
 
     def most_at_once(self, table, output):
@@ -921,7 +922,7 @@ class TestTwoRunsWithoutLocks:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr(extraction, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
 
     def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_classification
 
 from brainfeat.errors import HeadError
-from brainfeat.heads import HEAD_NAMES, head_scores, make_head, needs_validation
+from brainfeat.heads.kinds import HEAD_NAMES, head_scores, make_head, needs_validation
 
 SMALL = {
     "dense": {"epochs": 3},
@@ -105,7 +105,7 @@ def test_the_dense_head_alone_needs_a_validation_part() -> None:
 
 def test_a_classical_head_never_imports_tensorflow() -> None:
     code = (
-        "import sys, numpy as np; from brainfeat.heads import make_head, head_scores\n"
+        "import sys, numpy as np; from brainfeat.heads.kinds import make_head, head_scores\n"
         "X, y = np.eye(6), [0, 0, 0, 1, 1, 1]\n"
         "head_scores(make_head('logistic').fit(X, y), X)\n"
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
@@ -128,6 +128,7 @@ def test_balanced_class_weights_find_more_of_a_rare_class(name: str) -> None:
 
 def test_importing_the_heads_is_light() -> None:
     code = (
-        "import sys, brainfeat.heads; sys.exit(bool({'tensorflow', 'sklearn'} & set(sys.modules)))"
+        "import sys, brainfeat.heads.kinds; "
+        "sys.exit(bool({'tensorflow', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

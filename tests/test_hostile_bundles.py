@@ -32,8 +32,8 @@ from test_bundle import (
     saved,
 )
 
-from brainfeat.bundle import BUNDLE_SCHEMA
-from brainfeat.scope import Scope
+from brainfeat.heads.bundle import BUNDLE_SCHEMA
+from brainfeat.heads.ood import Scope
 
 __all__ = ["craft", "saved"]
 
@@ -237,7 +237,7 @@ def test_nothing_runs_while_they_are_refused(crafted, saved, tmp_path):
     paths = list(map(str, crafted.values()))
     script = f"""
         import resource, sys
-        from brainfeat.bundle import HeadBundle
+        from brainfeat.heads.bundle import HeadBundle
         from brainfeat.errors import BundleError
 
         good, bad = {list(map(str, saved.values()))!r}, {paths!r}

@@ -838,9 +838,9 @@ CHILD = """
     import numpy as np
     import PIL.JpegImagePlugin, PIL.PngImagePlugin
 
-    from brainfeat.extraction import extract
-    from brainfeat.spec import FeatureSpec
-    from brainfeat.table import ImageTable
+    from brainfeat.extraction.extractor import extract
+    from brainfeat.cache.spec import FeatureSpec
+    from brainfeat.tables.table import ImageTable
 
     class Blocks:
         spec = FeatureSpec(
@@ -868,7 +868,7 @@ CHILD = """
 
 def test_one_run_over_all_of_them(tmp_path):
     """The run goes on, says what it refused and why, warns of nothing and stays within bounds."""
-    from brainfeat.cache import FeatureCache
+    from brainfeat.cache.cache import FeatureCache
 
     root = tmp_path / "images"
     root.mkdir()

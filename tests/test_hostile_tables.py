@@ -13,10 +13,11 @@ from fuzz_table import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainfeat import read_table, table, write_table
+from brainfeat import read_table, write_table
 from brainfeat.errors import TableError
-from brainfeat.spreadsheet import cell_text, csv_cell
-from brainfeat.table import ImageTable
+from brainfeat.tables import table
+from brainfeat.tables.csv_cells import cell_text, csv_cell
+from brainfeat.tables.table import ImageTable
 
 COLUMNS = ("paths", "labels", "splits", "groups", "sources")
 _opened: list[str] | None = None

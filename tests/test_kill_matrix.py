@@ -33,8 +33,8 @@ from faults import Outcome, contents, draw, known_features, rows_of_shards
 from powercut import Disk, files_in
 from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
 
+from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms
-from brainfeat.shards import parts_folder, shard_paths
 
 EXTRACTIONS = ("fresh", "update", "resume", "relabel")
 SAVES = ("save", "replace")
@@ -225,8 +225,8 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
     command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
     script = (
-        "import sys; from brainfeat import extraction; from brainfeat.cli import main; "
-        "extraction.CHUNK_ROWS = 8; main(sys.argv[1:])"
+        "import sys; from brainfeat.extraction import extractor; from brainfeat.cli import main; "
+        "extractor.CHUNK_ROWS = 8; main(sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli.audit import command
 from brainfeat.errors import CacheError, ParameterError
-from brainfeat.leakage import audit, find_overlap, list_pairs, quick_audit
+from brainfeat.leakage.auditing import audit, find_overlap, list_pairs, quick_audit
 
 IMAGES, WIDTH = 400, 64
 NAMES = [f"image-{row:03}.png" for row in range(IMAGES)]

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from brainfeat.locks import LOCK_NAME, lock_folder
+from brainfeat.cache.locks import LOCK_NAME, lock_folder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainfeat.errors import CacheError
-from brainfeat.pipeline import BatchComputer, map_ahead
+from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 
 SHAPE = (2, 2, 3)
 

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
-from brainfeat.answers import NOTICE
-from brainfeat.bundle import HeadBundle
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli.predict import command, describe
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
-from brainfeat.prediction import list_images
-from brainfeat.preprocessing import preprocess_image
+from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.prediction.answers import NOTICE
+from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
-from brainfeat.spec import FeatureSpec
 
 SIZE = 32
 CLASSES = ("glioma", "notumor")
@@ -271,7 +271,7 @@ def test_strangers_of_another_spec_or_none_are_refused(slices, tmp_path):
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):

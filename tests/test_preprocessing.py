@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brainfeat.errors import ParameterError
-from brainfeat.preprocessing import (
+from brainfeat.extraction.preprocessing import (
     preprocess_image,
     quantize_image,
     scale_pixels,

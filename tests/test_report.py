@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainfeat.errors import MissingDependencyError
-from brainfeat.figures import measure
+from brainfeat.evaluation.metrics import measure
 from brainfeat.report import pictures, to_json, to_markdown, to_text
 from brainfeat.report.text import count_columns
 

@@ -20,15 +20,15 @@ from studies import NAMES, SCRIPT, draw_study, with_history
 
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
-from brainfeat.evaluation import evaluate
-from brainfeat.figures import Subset, measure
-from brainfeat.leakage import audit
+from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.evaluation.metrics import Subset, measure
+from brainfeat.leakage.auditing import audit
 from brainfeat.report import charts, checklists, to_card, to_html
 from brainfeat.report.blocks import show
-from brainfeat.report.contents import make_study
-from brainfeat.report.facts import summarise
 from brainfeat.report.html import _make_environment
-from brainfeat.training import fit_head
+from brainfeat.report.outline import make_study
+from brainfeat.report.results import summarise
+from brainfeat.training.fitting import fit_head
 
 VOID = {"meta", "link", "img", "br", "line", "path", "use", "rect", "col", "hr", "input"}
 
@@ -266,7 +266,7 @@ def test_curves_that_are_none_are_passed_over(study, history):
 
 
 def test_exclusions_are_counted_by_reason_without_their_paths(study):
-    from brainfeat.cache import Rejected
+    from brainfeat.cache.cache import Rejected
 
     before = study.cache.rejected
     study.cache.rejected = tuple(

@@ -10,16 +10,16 @@ import pytest
 from sklearn import metrics
 from sklearn.model_selection import ParameterGrid
 
-from brainfeat import selection
-from brainfeat.bundle import TREE_HEADS, HeadBundle
 from brainfeat.errors import HeadError, ParameterError, TableError
-from brainfeat.heads import HEAD_NAMES, make_head
+from brainfeat.heads.bundle import TREE_HEADS, HeadBundle
 from brainfeat.heads.grids import GRIDS, draw_candidates
+from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
-from brainfeat.parts import LabelledRows
-from brainfeat.selection import cross_validate, select_head
-from brainfeat.splitting import make_folds
-from brainfeat.training import fit_head
+from brainfeat.leakage.splitting import make_folds
+from brainfeat.training import selection
+from brainfeat.training.fitting import fit_head
+from brainfeat.training.partition import LabelledRows
+from brainfeat.training.selection import cross_validate, select_head
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -330,13 +330,13 @@ def test_the_command_gives_the_table_as_json(command):
 
 
 def test_the_command_saves_trees(command, monkeypatch):
-    monkeypatch.setattr("brainfeat.training.HEAD_NAMES", ("knn", "random-forest"))
+    monkeypatch.setattr("brainfeat.training.fitting.HEAD_NAMES", ("knn", "random-forest"))
     result = command("--head", "all", "--param", "n_estimators=60", "--param", "n_neighbors=95")
     assert HeadBundle.load(result.path).head == "random-forest"
 
 
 def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch):
-    monkeypatch.setattr("brainfeat.training.HEAD_NAMES", ("logistic", "knn"))
+    monkeypatch.setattr("brainfeat.training.fitting.HEAD_NAMES", ("logistic", "knn"))
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("default")
         result = command("--head", "all", "--param", "n_neighbors=500", "--param", "max_iter=1")

@@ -27,7 +27,7 @@ from brainfeat import (
     read_table,
     write_slices,
 )
-from brainfeat.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli.audit import command as audit_command
 from brainfeat.cli.predict import command as predict_command
 from brainfeat.cli.slices import command as slices_command
@@ -38,10 +38,10 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
+from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
 from brainfeat.readers.series import find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
-from brainfeat.slicing import find_origin, read_patient_key
-from brainfeat.spec import FeatureSpec
+from brainfeat.tables.slicing import find_origin, read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -452,7 +452,9 @@ def test_forced_slices_do_not_speak_for_the_volume():
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.load_backbone", lambda *_, **__: SlicedBlocks())
+    monkeypatch.setattr(
+        "brainfeat.prediction.predictor.load_backbone", lambda *_, **__: SlicedBlocks()
+    )
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):
@@ -613,7 +615,9 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     monkeypatch.chdir(work)
     monkeypatch.setenv("TMPDIR", str(work))
     seen = []
-    monkeypatch.setattr("brainfeat.slicing.shutil.rmtree", lambda path, **_: seen.append(path))
+    monkeypatch.setattr(
+        "brainfeat.tables.slicing.shutil.rmtree", lambda path, **_: seen.append(path)
+    )
     cut = CliRunner().invoke(slices_command, [str(planted), "-o", "slices"])
     assert cut.exit_code == 0, cut.exception
     assert len(read_table("slices")) == 4

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainfeat.cache.spec import FeatureSpec, canonical_json, parse_json
 from brainfeat.errors import CacheFormatError, SpecMismatchError
-from brainfeat.spec import FeatureSpec, canonical_json, parse_json
 
 SPEC = FeatureSpec(
     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0123456789abcdef" * 4
@@ -158,7 +158,7 @@ class TestJson:
             parse_json(text)
 
     def test_a_text_beyond_all_reason_is_refused_before_it_is_parsed(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.spec._JSON_LIMIT", 10)
+        monkeypatch.setattr("brainfeat.cache.spec._JSON_LIMIT", 10)
         assert parse_json("[1,2,3,45]") == [1, 2, 3, 45]
         with pytest.raises(CacheFormatError, match="11 characters is too long"):
             parse_json("[1,2,3,456]")

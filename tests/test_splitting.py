@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainfeat.errors import TableError
-from brainfeat.splitting import make_folds, split_rows
+from brainfeat.leakage.splitting import make_folds, split_rows
 
 # No deadline: a busy machine is no failure.
 untimed = settings(deadline=None, max_examples=50)

@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 )
 from scenarios import CLASSES, OUTPUT, record
 
-from brainfeat.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.errors import CacheCorruptError, CacheError, ImageReadError
-from brainfeat.extraction import extract
-from brainfeat.shards import parts_folder, shard_paths
-from brainfeat.table import read_table
+from brainfeat.extraction.extractor import extract
+from brainfeat.tables.table import read_table
 
 CONTENTS = 14
 HISTORIES = int(os.environ.get("BRAINFEAT_HISTORIES", "0"))

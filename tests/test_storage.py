@@ -19,20 +19,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainfeat import storage
-from brainfeat.errors import (
-    CacheCorruptError,
-    CacheError,
-    CacheFormatError,
-    ParameterError,
-)
-from brainfeat.storage import (
+from brainfeat.cache import storage
+from brainfeat.cache.storage import (
     Blocks,
     DatasetRule,
     Schema,
     StoredFile,
     as_text,
     write_file,
+)
+from brainfeat.errors import (
+    CacheCorruptError,
+    CacheError,
+    CacheFormatError,
+    ParameterError,
 )
 
 SCHEMA = Schema(

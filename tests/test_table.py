@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainfeat.errors import BrainfeatError, TableError
-from brainfeat.table import ImageTable, read_table
+from brainfeat.tables.table import ImageTable, read_table
 
 
 def make_files(root: Path, *names: str) -> Path:

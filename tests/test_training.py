@@ -14,16 +14,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache
-from brainfeat.calibration import fit_temperature, softmax
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import BrainfeatError, CacheError, HeadError, ParameterError, TableError
-from brainfeat.evaluation import evaluate
-from brainfeat.heads import HEAD_NAMES, make_head
+from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.calibration import fit_temperature, softmax
+from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
-from brainfeat.parts import LabelledRows, take_val
-from brainfeat.splitting import make_folds
-from brainfeat.training import fit_head
+from brainfeat.leakage.splitting import make_folds
+from brainfeat.training.fitting import fit_head
+from brainfeat.training.partition import LabelledRows, take_val
 
 # TensorFlow's variables do not know the copy argument of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -660,9 +660,9 @@ def test_tensorflow_is_imported_only_to_train_the_dense_head(make_cache, tmp_pat
     fit(path, head="dense").save(tmp_path / "dense.h5")
     script = f"""
         import sys
-        from brainfeat.bundle import HeadBundle
-        from brainfeat.evaluation import evaluate
-        from brainfeat.training import fit_head
+        from brainfeat.heads.bundle import HeadBundle
+        from brainfeat.evaluation.evaluator import evaluate
+        from brainfeat.training.fitting import fit_head
         fit_head({str(path)!r}, head="svm").save({str(tmp_path / "svm.h5")!r})
         for head in ("svm", "dense"):
             bundle = HeadBundle.load({str(tmp_path)!r} + f"/{{head}}.h5")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from brainfeat.bundle import HeadBundle
-from brainfeat.cache import FeatureCache, Measured
-from brainfeat.shards import parts_folder, write_shard
-from brainfeat.training import fit_head
+from brainfeat.cache.cache import FeatureCache, Measured
+from brainfeat.cache.shards import parts_folder, write_shard
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.training.fitting import fit_head
 from brainfeat.verification import find_problems
 
 ROWS, WIDTH = 3000, 8

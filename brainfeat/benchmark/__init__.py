@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from brainfeat import runtime
-from brainfeat.backbones import load_backbone
 from brainfeat.benchmark.peak import count_flop, find_bf16_peak
 from brainfeat.benchmark.results import Benchmark, Computing, Decoding, EndToEnd, Fitting, Spread
 from brainfeat.benchmark.stages import StageOne, find_images, measure_heads
+from brainfeat.cache.spec import Precision
 from brainfeat.errors import ParameterError
-from brainfeat.spec import Precision
+from brainfeat.extraction.backbones import load_backbone
 
 __all__ = [
     "Benchmark",
@@ -58,7 +58,7 @@ def run_benchmark(
         Images, as :func:`brainfeat.read_table` takes them; None draws phantoms of 224 × 224 pixels
         as JPEG files.
     backbone, input_size
-        As in :func:`brainfeat.backbones.load_backbone`.
+        As in :func:`brainfeat.extraction.backbones.load_backbone`.
     precisions : sequence of str or None
         What to compute in, beside float32, which is always measured; None takes what the processor
         or the GPU has instructions for.

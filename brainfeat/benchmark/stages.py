@@ -19,20 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.backbones import Backbone
 from brainfeat.benchmark.results import Computing, Decoding, EndToEnd, Fitting, Spread
-from brainfeat.cache import Measured
-from brainfeat.extraction import extract
-from brainfeat.index import RowIndex, Source, row_keys
-from brainfeat.merging import write_cache
+from brainfeat.cache.cache import Measured
+from brainfeat.cache.merging import write_cache
+from brainfeat.cache.row_index import RowIndex, Source, row_keys
+from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, write_shard
+from brainfeat.cache.spec import FeatureSpec, Precision
+from brainfeat.cache.storage import as_text
+from brainfeat.extraction.backbones import Backbone
+from brainfeat.extraction.extractor import extract
+from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
-from brainfeat.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_image
-from brainfeat.shards import SHARD_SCHEMA, parts_folder, write_shard
-from brainfeat.spec import FeatureSpec, Precision
-from brainfeat.storage import as_text
-from brainfeat.table import ImageTable, read_table
-from brainfeat.training import fit_head
+from brainfeat.tables.table import ImageTable, read_table
+from brainfeat.training.fitting import fit_head
 
 Image = NDArray[np.float32]
 Name = TypeVar("Name", bound=Hashable)

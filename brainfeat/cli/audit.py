@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
-from brainfeat.storage import Verify
 
 # Exit code of --strict where something was found.
 _FOUND = 3
@@ -48,7 +48,7 @@ def command(
     several labels, classes that can be told without the pixels, and labels that can be guessed
     though they mean nothing.
     """
-    from brainfeat.leakage import audit
+    from brainfeat.leakage.auditing import audit
 
     if pairs is not None:
         options.check_output(pairs, overwrite=overwrite)
@@ -106,8 +106,8 @@ def _describe_copies(copies: dict[str, Any], several: str, members: str) -> str:
 
 def _write_pairs(path: Path, cache: Any, threshold: float) -> None:
     from brainfeat.files import written_whole
-    from brainfeat.leakage import PAIR_COLUMNS, list_pairs
-    from brainfeat.spreadsheet import csv_cell
+    from brainfeat.leakage.auditing import PAIR_COLUMNS, list_pairs
+    from brainfeat.tables.csv_cells import csv_cell
 
     try:
         with (

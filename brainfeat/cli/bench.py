@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from brainfeat.cache.spec import PRECISIONS, Precision
 from brainfeat.cli import options
-from brainfeat.spec import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from brainfeat.benchmark import Benchmark, Computing, Spread

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
-from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
-    from brainfeat.comparison import Comparison
+    from brainfeat.evaluation.comparison import Comparison
 
 _FIGURES = {
     "accuracy": "accuracy",
@@ -48,8 +48,8 @@ def command(
 
     On images that are new to the heads: those without a near duplicate in train and val.
     """
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.comparison import compare
+    from brainfeat.evaluation.comparison import compare
+    from brainfeat.heads.bundle import HeadBundle
 
     heads = [HeadBundle.load(path, verify=verify) for path in (first, second)]
     with options.open_cache(features, table=table, verify=verify) as cache:

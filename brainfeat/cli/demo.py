@@ -49,11 +49,11 @@ def command(
     Needs no data and no network. The slices are drawings: the figures say that the software works,
     and nothing about medicine.
     """
-    from brainfeat.evaluation import evaluate
-    from brainfeat.extraction import extract
+    from brainfeat.evaluation.evaluator import evaluate
+    from brainfeat.extraction.extractor import extract
     from brainfeat.report import to_json, to_markdown, to_text
-    from brainfeat.table import read_table
-    from brainfeat.training import fit_head
+    from brainfeat.tables.table import read_table
+    from brainfeat.training.fitting import fit_head
 
     table = read_table(_draw(output, patients, random_state))
     weights = weights or _choose_weights(backbone)
@@ -107,8 +107,8 @@ def _draw(output: Path, patients: int, random_state: int) -> Path:
 
 def _choose_weights(backbone: str) -> str:
     """Take ImageNet weights where they are or can be had, and say so where they cannot."""
-    from brainfeat.backbones import load_backbone
     from brainfeat.errors import WeightsError
+    from brainfeat.extraction.backbones import load_backbone
 
     try:
         load_backbone(backbone, weights="imagenet").recipe  # noqa: B018 - this looks for the file

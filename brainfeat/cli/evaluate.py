@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options, reporting
-from brainfeat.storage import Verify
 
 if TYPE_CHECKING:
-    from brainfeat.cache import FeatureCache
+    from brainfeat.cache.cache import FeatureCache
 
 
 def _read_shares(
@@ -76,11 +76,11 @@ def command(
     The figures of all images stand beside those of the images that are new to the head: without
     identical files and without near duplicates in train and val, each with its 95 % interval.
     """
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.evaluation import evaluate
-    from brainfeat.leakage import quick_audit
+    from brainfeat.evaluation.evaluator import evaluate
+    from brainfeat.evaluation.subsets import select_images
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.auditing import quick_audit
     from brainfeat.report import to_markdown, to_text
-    from brainfeat.subsets import select_images
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
@@ -116,8 +116,8 @@ def command(
 
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
     """Give a column of the cache by its name; another one of the table by its values."""
-    from brainfeat.subsets import COLUMNS
-    from brainfeat.table import read_column
+    from brainfeat.evaluation.subsets import COLUMNS
+    from brainfeat.tables.table import read_column
 
     if by is None or by in COLUMNS or table is None:
         return by

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
-from brainfeat.storage import Verify
 
 
 @click.command("export", short_help="Write base and head as one Keras or LiteRT model.")
@@ -33,8 +33,8 @@ def command(
     OUTPUT ends in .keras, or in .tflite for LiteRT. The network takes images in [0, 1] at the size
     of the head's spec and gives calibrated probabilities. It cannot abstain: predict can.
     """
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.export import export_head
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.prediction.export import export_head
 
     bundle = HeadBundle.load(head, verify=verify)
     export_head(

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
-from brainfeat.spec import PRECISIONS, SCALINGS
 
 
 @click.command("extract", short_help="Run a frozen base over all images and cache its features.")
@@ -106,10 +106,10 @@ def command(
 
     Run again, it computes only what is missing: new images, or what an interrupted run had left.
     """
-    from brainfeat.augmentation import Augmentation
-    from brainfeat.extraction import extract
-    from brainfeat.shards import count_rows, parts_folder
-    from brainfeat.table import read_table
+    from brainfeat.cache.shards import count_rows, parts_folder
+    from brainfeat.extraction.augmentation import Augmentation
+    from brainfeat.extraction.extractor import extract
+    from brainfeat.tables.table import read_table
 
     table = read_table(data)
     for reason, number in sorted(table.skipped.items()):

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
-from brainfeat.heads import HEAD_NAMES
-from brainfeat.storage import Verify
+from brainfeat.heads.kinds import HEAD_NAMES
 
 
 @click.command("fit-head", short_help="Fit a classifier on cached features.")
@@ -99,8 +99,8 @@ def command(
     With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
     folds of train and validation. The test images take no part in it.
     """
-    from brainfeat.bundle import check_target
-    from brainfeat.training import fit_head
+    from brainfeat.heads.bundle import check_target
+    from brainfeat.training.fitting import fit_head
 
     started = time.perf_counter()
     check_target(output, overwrite=overwrite)

@@ -55,9 +55,9 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _describe(file: Path) -> dict[str, Any]:
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
+    from brainfeat.cache.cache import FeatureCache
     from brainfeat.errors import CacheFormatError
+    from brainfeat.heads.bundle import HeadBundle
 
     try:
         with FeatureCache.open(file) as cache:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
 
 import click
 
-from brainfeat.duplicates import NEAR_THRESHOLD
+from brainfeat.cache.storage import Verify
 from brainfeat.errors import BrainfeatError
 from brainfeat.files import written_whole
-from brainfeat.storage import Verify
+from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 
 if TYPE_CHECKING:
-    from brainfeat.cache import FeatureCache
+    from brainfeat.cache.cache import FeatureCache
 
 output_option = click.option(
     "-o",
@@ -189,8 +189,8 @@ def open_cache(
     path: Path, *, table: Path | None = None, verify: Verify = "full"
 ) -> Iterator["FeatureCache"]:
     """Open a cache, with the splits and groups of another table where one is given."""
-    from brainfeat.cache import FeatureCache
-    from brainfeat.table import read_rows
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.tables.table import read_rows
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
-from brainfeat.conformal import COVERAGE
-from brainfeat.scope import FALSE_REFUSALS
-from brainfeat.storage import Verify
+from brainfeat.heads.conformal import COVERAGE
+from brainfeat.heads.ood import FALSE_REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from brainfeat.answers import Prediction
-    from brainfeat.prediction import Predictor
+    from brainfeat.prediction.answers import Prediction
+    from brainfeat.prediction.predictor import Predictor
     from brainfeat.readers.series import Series
 
 _MAPS_AT_ONCE = 16
@@ -100,10 +100,10 @@ def command(
     one by one and then as a whole. It abstains where an image is unlike all that the head was
     fitted on, or where several classes cannot be ruled out. This is no diagnosis.
     """
-    from brainfeat.answers import NOTICE, tell_unreadable
-    from brainfeat.bundle import HeadBundle
     from brainfeat.errors import BrainfeatError
-    from brainfeat.prediction import Predictor, list_images
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.prediction.answers import NOTICE, tell_unreadable
+    from brainfeat.prediction.predictor import Predictor, list_images
     from brainfeat.readers import read_image
     from brainfeat.readers.series import find_series
 
@@ -155,8 +155,8 @@ def command(
 def _predict_series(
     predictor: "Predictor", series: "Series", heatmaps: Path | None
 ) -> "list[Prediction]":
-    from brainfeat.answers import tell_unreadable
     from brainfeat.errors import ImageReadError
+    from brainfeat.prediction.answers import tell_unreadable
     from brainfeat.readers.volumes import grey_image
 
     try:
@@ -183,8 +183,8 @@ def _draw_heatmaps(
     """Draw a map for each image that was read, of the class that is named or else the likeliest."""
     import numpy as np
 
-    from brainfeat.explanation import explain
-    from brainfeat.preprocessing import preprocess_image
+    from brainfeat.extraction.preprocessing import preprocess_image
+    from brainfeat.prediction.explanation import explain
     from brainfeat.report.heatmaps import save_heatmap
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def _draw_heatmaps(
 
 
 def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
-    from brainfeat.answers import NOTICE
+    from brainfeat.prediction.answers import NOTICE
 
     for answer in found:
         if answer.frame is not None:
@@ -230,7 +230,7 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
 
 def describe(answer: "Prediction") -> str:
     """Say in one line what the answer is, how sure, and why not surer."""
-    from brainfeat.answers import OUT_OF_SCOPE, UNCERTAIN
+    from brainfeat.prediction.answers import OUT_OF_SCOPE, UNCERTAIN
 
     if answer.error is not None:
         return f"cannot be read: {answer.error}"
@@ -278,7 +278,7 @@ def _explain_doubt(answer: "Prediction") -> str:
 
 
 def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
-    from brainfeat.spreadsheet import csv_cell
+    from brainfeat.tables.csv_cells import csv_cell
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

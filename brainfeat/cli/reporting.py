@@ -13,10 +13,10 @@ from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
 
 if TYPE_CHECKING:
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
-    from brainfeat.figures import Evaluation
-    from brainfeat.leakage import Audit
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.auditing import Audit
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS = (
@@ -78,8 +78,8 @@ def check_options(chosen: dict[str, Any]) -> bool:
 
 def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":
     """Audit a cache as a whole, or for copies alone where it has very many images."""
-    from brainfeat.duplicates import NEAR_THRESHOLD
-    from brainfeat.leakage import QUICK_LIMIT, audit, quick_audit
+    from brainfeat.leakage.auditing import QUICK_LIMIT, audit, quick_audit
+    from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 
     if threshold is None and int((cache.view == 0).sum()) > QUICK_LIMIT:
         return quick_audit(cache)
@@ -140,7 +140,7 @@ def _name(value: Any) -> str:
 
 def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
     from brainfeat.readers import read_bytes, read_image
-    from brainfeat.rows import path_trouble
+    from brainfeat.tables.rows import path_trouble
 
     def read(path: str) -> Any:
         # A cache may come from anyone, and what it names is copied into the page.

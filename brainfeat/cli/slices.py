@@ -57,7 +57,7 @@ def command(
     are told apart by a hash. Text that is part of the pixels stays: look at them.
     """
     from brainfeat.readers.volumes import SlicePolicy
-    from brainfeat.slicing import read_patient_key, write_slices
+    from brainfeat.tables.slicing import read_patient_key, write_slices
 
     policy = SlicePolicy(slices=slices or "all", window=window or "auto")
     key = None if patient_key is None else read_patient_key(patient_key)

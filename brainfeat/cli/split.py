@@ -50,8 +50,8 @@ def command(
     over. The CSV has the paths of the cache: keep it in the folder that extract was given, or pass
     it to the other commands as --table.
     """
-    from brainfeat.splitting import split_rows
-    from brainfeat.table import write_rows
+    from brainfeat.leakage.splitting import split_rows
+    from brainfeat.tables.table import write_rows
 
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     read = _read_table if is_table else _read_cache
@@ -90,9 +90,9 @@ def command(
 def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
     import numpy as np
 
-    from brainfeat.leakage import quick_audit
-    from brainfeat.parts import choose_groups
-    from brainfeat.rows import Row
+    from brainfeat.leakage.auditing import quick_audit
+    from brainfeat.tables.rows import Row
+    from brainfeat.training.partition import choose_groups
 
     with options.open_cache(source) as cache:
         found, grouped_by = choose_groups(cache, group_by, quick_audit(cache))
@@ -114,8 +114,8 @@ def _read_table(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]
 
     from brainfeat.errors import TableError
     from brainfeat.readers import read_bytes
-    from brainfeat.rows import Row
-    from brainfeat.table import read_table
+    from brainfeat.tables.rows import Row
+    from brainfeat.tables.table import read_table
 
     table = read_table(source)
     if group_by == "near-duplicates":

@@ -13,8 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from brainfeat.calibration import fit_temperature
 from brainfeat.errors import HeadError
+from brainfeat.heads.calibration import fit_temperature
 from brainfeat.heads.network import (
     SEED_LIMIT,
     Layer,

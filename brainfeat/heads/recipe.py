@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.calibration import softmax
 from brainfeat.errors import HeadError
-from brainfeat.heads import head_scores, make_head
+from brainfeat.heads.calibration import softmax
+from brainfeat.heads.kinds import head_scores, make_head
 
 Rows = NDArray[np.intp]
 

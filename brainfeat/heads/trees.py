@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainfeat.calibration import softmax
 from brainfeat.errors import HeadError
+from brainfeat.heads.calibration import softmax
 
 # The numbers of a tree ensemble by name, with types as they are stored.
 TREE_ARRAYS: dict[str, tuple[str, int]] = {

@@ -9,7 +9,7 @@ from brainfeat.errors import ImageReadError
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.volumes import Volume
-from brainfeat.rows import IMAGE_SUFFIXES, is_so
+from brainfeat.tables.rows import IMAGE_SUFFIXES, is_so
 
 Format = Literal["dicom", "nifti"]
 

@@ -14,15 +14,15 @@ from brainfeat.report.blocks import (
     Tiles,
 )
 from brainfeat.report.checklists import Checklist
-from brainfeat.report.contents import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.markdown import escape, make_table
+from brainfeat.report.outline import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
-    from brainfeat.figures import Evaluation
-    from brainfeat.leakage import Audit
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.auditing import Audit
 
 
 def to_card(

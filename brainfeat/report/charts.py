@@ -18,7 +18,7 @@ from brainfeat.report.pictures import make_figure
 from brainfeat.report.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.figures import Interval, Predictions
+    from brainfeat.evaluation.metrics import Interval, Predictions
 
 # Series that differ in colour; further ones differ in their dashes.
 N_COLOURS = 8
@@ -75,8 +75,8 @@ def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     Parameters
     ----------
     curves : sequence of bins
-        One or two lists of the ``bins`` of :func:`brainfeat.calibration.reliability`; the counts
-        drawn are those of the first.
+        One or two lists of the ``bins`` of :func:`brainfeat.heads.calibration.reliability`; the
+        counts drawn are those of the first.
     """
     figure = make_figure(_WIDTH, 4.6, layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))

@@ -7,10 +7,10 @@ Topics are named in our words. CLAIM: Tejani et al. 2024, Radiology: Artificial 
 from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
+from brainfeat.evaluation.bootstrap import MIN_GROUPS
 from brainfeat.report.blocks import Section, Table, count, show, show_number
-from brainfeat.report.facts import Study
-from brainfeat.report.origins import GROUPINGS
-from brainfeat.uncertainty import MIN_GROUPS
+from brainfeat.report.provenance import GROUPINGS
+from brainfeat.report.results import Study
 
 Checklist = Literal["claim2024", "tripod-ai"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainfeat.leakage import list_pairs
+from brainfeat.leakage.auditing import list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
-from brainfeat.report.facts import Study
+from brainfeat.report.results import Study
 
 N_ERRORS = 12
 N_PAIRS = 12

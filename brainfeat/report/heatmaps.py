@@ -39,7 +39,8 @@ def save_heatmap(
     pixels : array-like of shape (h, w) or (h, w, 3)
         The image before it was made square: float in [0, 1] or uint8.
     heat : array-like of shape (s, t), float
-        In [0, 1], as :func:`brainfeat.explanation.explain` gives it; it is stretched to h by w.
+        In [0, 1], as :func:`brainfeat.prediction.explanation.explain` gives it; it is stretched to
+        h by w.
     path : path-like
         The PNG file; one that is there is replaced.
     title : str

@@ -7,15 +7,15 @@ from brainfeat.errors import MissingDependencyError
 from brainfeat.report import charts
 from brainfeat.report.blocks import FEW_CLASSES
 from brainfeat.report.checklists import UNANSWERED, Checklist
-from brainfeat.report.contents import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.gallery import ReadImage, make_gallery
+from brainfeat.report.outline import list_sections, make_study, make_subtitle, make_title
 from brainfeat.report.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.bundle import HeadBundle
-    from brainfeat.cache import FeatureCache
-    from brainfeat.figures import Evaluation
-    from brainfeat.leakage import Audit
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.auditing import Audit
 
 
 def to_html(

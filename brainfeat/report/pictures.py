@@ -16,7 +16,7 @@ from brainfeat.errors import MissingDependencyError
 from brainfeat.report.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.figures import Evaluation
+    from brainfeat.evaluation.metrics import Evaluation
 
 _DPI = 200
 _COLOUR_MAP = "Blues"  # one hue from light to dark: readable without colour vision and in print

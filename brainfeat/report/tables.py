@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brainfeat.figures import ClassScores, Evaluation, Interval, Subset
+    from brainfeat.evaluation.metrics import ClassScores, Evaluation, Interval, Subset
 
 UNDEFINED = "n/a"
 

@@ -19,7 +19,7 @@ from brainfeat.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from brainfeat.figures import Evaluation
+    from brainfeat.evaluation.metrics import Evaluation
 
 _WIDTH = 80
 _NAME_WIDTH = 30
@@ -46,7 +46,7 @@ def to_text(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.figures import measure
+    >>> from brainfeat.evaluation.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_text(evaluation))
     images                  2

@@ -1,0 +1,331 @@
+"""Output: the rows that an output has, finished or not, and their merge into one cache."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import starmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, FeatureCache
+from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys, split_keys
+from brainfeat.cache.shards import (
+    SHARD_SCHEMA,
+    list_shards,
+    make_folder,
+    parts_folder,
+    remove_parts,
+    remove_shards,
+)
+from brainfeat.cache.spec import FeatureSpec, Precision, canonical_json
+from brainfeat.cache.storage import Blocks, write_file
+from brainfeat.errors import CacheError
+from brainfeat.extraction.augmentation import Augmentation
+
+Keys = NDArray[np.bytes_]
+
+
+class Overtaken(Exception):  # noqa: N818
+    """Another run wrote the output, or took shards away, while this one was at work."""
+
+
+class Output:
+    """An output as a run finds it: a cache or none, and the shards of runs that did not finish.
+
+    Parameters
+    ----------
+    path : Path
+        The cache.
+    stack : ExitStack
+        What closes the files that are opened.
+    overwrite : bool
+        Whether a cache that is damaged, of another spec, or with other images may be replaced.
+
+    Attributes
+    ----------
+    cache : FeatureCache or None
+        None also where the cache may be replaced and cannot be used.
+    shards : list of Shard
+        Damaged ones are set aside.
+
+    Raises
+    ------
+    CacheError
+        The cache cannot be used.
+    """
+
+    def __init__(self, path: Path, stack: ExitStack, *, overwrite: bool) -> None:
+        self.path = path
+        self._stack = stack
+        self._overwrite = overwrite
+        self._found = identify(path)
+        self.cache = self._open()
+        self.shards = list_shards(parts_folder(path))
+
+    def _open(self) -> FeatureCache | None:
+        if not self.path.exists():
+            return None
+        try:
+            return self._stack.enter_context(FeatureCache.open(self.path))
+        except CacheError:
+            if self._overwrite and self.path.is_file():
+                return None
+            raise
+
+    @property
+    def precision(self) -> Precision | None:
+        """What an earlier run computed in."""
+        specs = [shard.spec for shard in self.shards]
+        if self.cache is not None:
+            specs = [self.cache.spec]
+        return specs[0].precision if specs else None
+
+    def check_spec(self, spec: FeatureSpec) -> None:
+        """Refuse features of another spec, or pass over them where they may be replaced.
+
+        Raises
+        ------
+        SpecMismatchError
+            The message names each field that differs.
+        """
+        if not self._overwrite:
+            if self.cache is not None:
+                here = f"{self.path} (--overwrite replaces it)"
+                self.cache.spec.require(spec, here=here, there="this run")
+            here = f"the unfinished {parts_folder(self.path)} (--overwrite discards it)"
+            for shard in self.shards:
+                shard.spec.require(spec, here=here, there="this run")
+        if self.cache is not None and self.cache.spec != spec:
+            self.cache = None
+
+    def index(self, spec: FeatureSpec, augmentation: Augmentation | None) -> RowIndex:
+        """Index the rows of a spec that exist now, and are of use with these views.
+
+        Raises
+        ------
+        Overtaken
+            Another run took shards away.
+        """
+        sources = self._sources(spec, augmentation)
+        with self._unless_overtaken(sources):
+            index = RowIndex(sources)
+        self._stack.callback(index.close)
+        return index
+
+    def _sources(self, spec: FeatureSpec, augmentation: Augmentation | None) -> list[Source]:
+        ranges = augmentation.to_dict() if augmentation else None
+        sources = [
+            Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == ranges)
+            for shard in list_shards(parts_folder(self.path))
+            if shard.spec == spec
+        ]
+        if self.cache is not None:
+            views = self.cache.augmentation == ranges
+            sources.append(Source(path=self.cache.path, schema=CACHE_SCHEMA, views=views))
+        return sources
+
+    @contextmanager
+    def _unless_overtaken(self, sources: list[Source]) -> Iterator[None]:
+        """Tell rows and files that another run took away from those that are not as they should."""
+        try:
+            yield
+        except KeyError as error:
+            raise Overtaken from error
+        except CacheError as error:
+            needed = [parts_folder(self.path), *(source.path for source in sources)]
+            if all(path.exists() for path in needed):
+                raise
+            raise Overtaken from error
+
+    def check_dropped(self, keys: Keys) -> None:
+        """Refuse to lose rows of images that the table has not."""
+        if self.cache is None or self._overwrite:
+            return
+        wanted = KeySet(keys)
+        kept = [wanted.contains(block) for block in _iterate_keys(self.cache)]
+        lost = np.flatnonzero(~np.concatenate([np.empty(0, np.bool_), *kept]))
+        if len(lost):
+            first = self.cache.column("path")[lost[0]].decode("utf-8")
+            raise CacheError(
+                f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
+                f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
+                "to drop them and keep the others, or name another output"
+            )
+
+    def merge(
+        self,
+        keys: Keys,
+        *,
+        spec: FeatureSpec,
+        augmentation: Augmentation | None,
+        columns: Mapping[str, NDArray[Any]],
+        attributes: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        alone: bool,
+    ) -> None:
+        """Write rows that exist into the cache, unless it says all of it already.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,), S34
+            Identity of each row, in the order of the cache.
+        spec, augmentation
+            What the features mean, and what made the views above 0.
+        columns, attributes : mapping
+            As in :func:`write_cache`, but for what is known here.
+        provenance : mapping
+            Versions, hardware and options.
+        alone : bool
+            Whether no other run can be at work on this output: its leftovers are removed then.
+
+        Raises
+        ------
+        Overtaken
+            Another run wrote the output, or took shards away; what is there is left as it is.
+        """
+        attributes = {
+            **attributes,
+            "augmentation": augmentation.to_dict() if augmentation else None,
+        }
+        if not self._says_the_same(keys, columns, attributes):
+            attributes["provenance"] = provenance
+            attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            # Where it cannot be made, no other run is the reason.
+            make_folder(parts_folder(self.path))
+            sources = self._sources(spec, augmentation)
+            if identify(self.path) != self._found:
+                raise Overtaken
+            with self._unless_overtaken(sources), closing(RowIndex(sources)) as index:
+                write_cache(
+                    self.path,
+                    index=index,
+                    keys=keys,
+                    spec=spec,
+                    columns=columns,
+                    attributes=attributes,
+                )
+        if alone:
+            remove_parts(parts_folder(self.path))
+        else:
+            remove_shards(parts_folder(self.path), keys)
+
+    def _says_the_same(
+        self,
+        keys: Keys,
+        columns: Mapping[str, NDArray[Any]],
+        attributes: Mapping[str, Any],
+    ) -> bool:
+        cache = self.cache
+        if cache is None:
+            return False
+        return (
+            attributes["class_names"] == list(cache.class_names)
+            and attributes["rejected"] == [asdict(rejected) for rejected in cache.rejected]
+            and attributes["augmentation"] == cache.augmentation
+            and len(keys) == len(cache)
+            and all(starmap(np.array_equal, _pair(keys, _iterate_keys(cache))))
+            and np.array_equal(columns["label"], cache.column("label"))
+            and all(np.array_equal(columns[name], cache.column(name)) for name in TEXTS)
+        )
+
+
+def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
+    """Yield the identity of each row, some megabytes at a time."""
+    start = 0
+    for sha256 in cache.blocks("sha256"):
+        yield row_keys(sha256, cache.view[start : start + len(sha256)])
+        start += len(sha256)
+
+
+def _pair(
+    values: NDArray[Any], blocks: Iterator[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Pair each block with the values at its place."""
+    start = 0
+    for block in blocks:
+        yield values[start : start + len(block)], block
+        start += len(block)
+
+
+def write_cache(
+    path: Path,
+    *,
+    index: RowIndex,
+    keys: Keys,
+    spec: FeatureSpec,
+    columns: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Merge rows that exist into one cache, in the order of `keys`.
+
+    Parameters
+    ----------
+    path : Path
+        The cache; one that is there is replaced in one step.
+    index : RowIndex
+        Where the rows are; it forgets their keys.
+    keys : ndarray of shape (n,), S34
+        Identity of each row.
+    spec : FeatureSpec
+        What the features mean.
+    columns : mapping
+        ``label`` (int16) and ``path``, ``split``, ``group``, ``source`` (UTF-8 of a fixed length),
+        each (n,).
+    attributes : mapping
+        ``class_names``, ``rejected``, ``augmentation``, ``provenance`` (JSON values) and
+        ``created_at`` (str).
+    """
+    scratch = parts_folder(path)
+    make_folder(scratch)
+    places = index.locate(keys)
+    index.forget()
+    n, starts = len(keys), range(0, len(keys), CHUNK_ROWS)
+    features = index.read_blocks("features", places, folder=scratch)
+    digests = (split_keys(keys[start : start + CHUNK_ROWS])[0] for start in starts)
+    views = (split_keys(keys[start : start + CHUNK_ROWS])[1] for start in starts)
+    write_file(
+        path,
+        CACHE_SCHEMA,
+        datasets={
+            "features": Blocks((n, spec.n_features), np.dtype("<f4"), features),
+            "sha256": Blocks((n, 32), np.dtype("|u1"), digests),
+            "view": Blocks((n,), np.dtype("<i2"), views),
+            "label": np.asarray(columns["label"], "<i2"),
+            **{name: columns[name] for name in TEXTS},
+            **index.read(MEASURED, places),
+        },
+        attributes={
+            "spec": spec.to_json(),
+            "fingerprint": spec.fingerprint,
+            "class_names": json.dumps(attributes["class_names"]),
+            "rejected": json.dumps(attributes["rejected"]),
+            "augmentation": canonical_json(attributes["augmentation"] or {}),
+            "provenance": canonical_json(attributes["provenance"]),
+            "created_at": attributes["created_at"],
+        },
+        scratch=scratch,
+    )
+
+
+def identify(output: Path) -> tuple[int, int] | None:
+    """Tell one file at a path from another that replaced it; None is no file.
+
+    Raises
+    ------
+    CacheError
+        The folder is not there, or cannot be reached.
+    """
+    try:
+        if not output.parent.is_dir():
+            raise CacheError(f"{output}: there is no folder {output.parent} to write into")
+        status = output.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CacheError(f"{output}: cannot be reached ({error.strerror})") from error
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,323 @@
+"""RowIndex: where the rows are that exist already, found by content in caches and in shards.
+
+Features are never all in memory: where rows are wanted in another order than that of their files,
+they are sorted on disk, so that each file is read about once.
+"""
+
+import math
+import secrets
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.storage import Schema, StoredArray, StoredFile
+
+_OPEN_FILES = 16
+_KEY_BYTES = 34
+# Rows of a source that are read at once: a chunk of features.
+_PIECE_ROWS = 1024
+# Rows that are looked up, or looked at, at a time.
+_BLOCK_ROWS = 64 << 10
+# What is sorted in memory; twice as much is taken while it is.
+_BUCKET_BYTES = 64 << 20
+# A key, the number of its source and its row there, both big-endian so that they sort as bytes.
+_RECORD = np.dtype("S42")
+
+# The number of a source and a row there, as one number: they sort as the rows lie in the files.
+Places = NDArray[np.uint64]
+
+
+def row_keys(sha256: NDArray[np.uint8], view: NDArray[np.int16]) -> NDArray[np.bytes_]:
+    """Return the identity of each row: 32 bytes of SHA-256 and 2 of the view, as ``S34``."""
+    joined = np.empty((len(view), _KEY_BYTES), np.uint8)
+    joined[:, :32] = sha256
+    joined[:, 32:] = np.asarray(view, ">i2").view(np.uint8).reshape(-1, 2)
+    return joined.view("S34").reshape(-1)
+
+
+def split_keys(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Return what :func:`row_keys` joined: SHA-256, (n, 32), and view, (n,)."""
+    joined = _to_bytes(keys)
+    return joined[:, :32], joined[:, 32:].copy().view(">i2").reshape(-1).astype("<i2")
+
+
+class KeySet:
+    """Keys to look others up in; it takes 34 bytes a key.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n,), S34
+        As :func:`row_keys` gives them.
+    """
+
+    def __init__(self, keys: NDArray[np.bytes_]) -> None:
+        self._keys = np.sort(keys)
+
+    def contains(self, keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Tell of each of some keys, (m,), whether it is one of these."""
+        if not len(self._keys):
+            return np.zeros(len(keys), np.bool_)
+        places = np.searchsorted(self._keys, keys)
+        found: NDArray[np.bool_] = self._keys.take(places, mode="clip") == keys
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file that has rows: a cache or a shard.
+
+    Parameters
+    ----------
+    path : Path
+    schema : Schema
+    views : bool
+        Whether its augmented views count too; view 0 always does.
+    """
+
+    path: Path
+    schema: Schema
+    views: bool
+
+
+class RowIndex:
+    """Rows that exist already, found by content in an older cache and in shards.
+
+    It takes 42 bytes a row. Of rows of the same key, that of the first source counts.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Verified files of one spec. No more than a few are open at a time, however many there are.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._open: dict[int, StoredFile] = {}
+        self._records = np.empty(0, _RECORD)
+        self._pieces = 0
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        for origin, source in enumerate(sources):
+            self._append(origin, views=source.views)
+        self._records.sort()  # in place
+
+    def _append(self, origin: int, *, views: bool) -> None:
+        arrays = self._arrays(origin)
+        self._kinds |= {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        self._pieces += math.ceil(len(arrays["view"]) / _PIECE_ROWS)
+        for first in range(0, len(arrays["view"]), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            view = arrays["view"][block]
+            rows = np.flatnonzero((view == 0) | views)
+            start = len(self._records)
+            # A larger array beside this one would double the memory that the index takes.
+            self._records.resize(start + len(rows), refcheck=False)
+            added = _to_bytes(self._records[start:])
+            added[:, :_KEY_BYTES] = _to_bytes(row_keys(arrays["sha256"][block][rows], view[rows]))
+            places = np.column_stack([np.full(len(rows), origin), first + rows]).astype(">u4")
+            added[:, _KEY_BYTES:] = places.view(np.uint8)
+
+    def __contains__(self, key: bytes) -> bool:
+        wanted = np.array([key], "S34")
+        found = _to_bytes(self._find(wanted))[:, :_KEY_BYTES]
+        return np.array_equal(found, _to_bytes(wanted))
+
+    def locate(self, keys: NDArray[np.bytes_]) -> Places:
+        """Find rows that all exist.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (m,), S34
+            As :func:`row_keys` gives them.
+
+        Returns
+        -------
+        ndarray of shape (m,), uint64
+            Where each row is, for `read` and `read_blocks`.
+
+        Raises
+        ------
+        KeyError
+            One of the rows does not exist.
+        """
+        places = np.empty(len(keys), np.uint64)
+        for start in range(0, len(keys), _BLOCK_ROWS):
+            block = keys[start : start + _BLOCK_ROWS]
+            found = _to_bytes(self._find(block))
+            if not np.array_equal(found[:, :_KEY_BYTES], _to_bytes(block)):
+                raise KeyError("a row that is in no source was asked for")
+            places[start : start + _BLOCK_ROWS] = found[:, _KEY_BYTES:].copy().view(">u8")[:, 0]
+        return places
+
+    def read(self, names: Iterable[str], places: Places) -> dict[str, NDArray[Any]]:
+        """Read some rows.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Datasets that caches and shards have.
+        places : ndarray of shape (m,), uint64
+
+        Returns
+        -------
+        dict of str to ndarray of shape (m, …)
+        """
+        result = {name: self._empty(name, len(places)) for name in names}
+        for here, ordered in self._visit(places):
+            for name, values in result.items():
+                values[here] = self._read(name, ordered)
+        return result
+
+    def read_blocks(self, name: str, places: Places, *, folder: Path) -> Iterator[NDArray[Any]]:
+        """Read some rows, a block at a time and in their order.
+
+        Parameters
+        ----------
+        name : str
+        places : ndarray of shape (m,), uint64
+        folder : Path
+            Where rows that are scattered over the sources are sorted, in a file without a name.
+
+        Yields
+        ------
+        ndarray of shape (k, …)
+            Some have no rows: whoever writes them can stop there.
+        """
+        row_bytes = self._empty(name, 1).nbytes
+        step = max(_PIECE_ROWS, _BUCKET_BYTES // row_bytes)
+        if not self._are_scattered(places):
+            step = _PIECE_ROWS
+        elif len(places) > step:
+            yield from self._sort(name, places, step, folder)
+            return
+        for start in range(0, len(places), step):
+            yield self.read([name], places[start : start + step])[name]
+
+    def gather(self, name: str, keys: NDArray[np.bytes_]) -> NDArray[Any]:
+        """Read one dataset's values for rows that all exist: `locate` and `read`."""
+        return self.read([name], self.locate(keys))[name]
+
+    def forget(self) -> None:
+        """Let go of the keys, most of the memory: nothing more can be located, but all be read."""
+        self._records = np.empty(0, _RECORD)
+
+    def _are_scattered(self, places: Places) -> bool:
+        """Whether pieces would be read several times if rows were read in blocks."""
+        starts = range(0, len(places), _PIECE_ROWS)
+        pieces = (places[start : start + _PIECE_ROWS] // _PIECE_ROWS for start in starts)
+        reads = sum(len(np.unique(block)) for block in pieces)
+        return reads > 2 * (len(starts) + self._pieces)
+
+    def _sort(self, name: str, places: Places, step: int, folder: Path) -> Iterator[NDArray[Any]]:
+        """Read each piece once, into the buckets that its rows belong to; then bucket by bucket."""
+        number = -(-len(places) // step)
+        with _Buckets(folder, number, step * self._empty(name, 1).nbytes) as buckets:
+            for here, ordered in self._visit(places):
+                rows = self._read(name, ordered)
+                bucket = here // step
+                for one in np.unique(bucket):
+                    buckets.append(int(one), rows[bucket == one])
+                yield rows[:0]
+            for start in range(0, len(places), step):
+                # The rows of a bucket came in the order of their places, too.
+                here = np.argsort(places[start : start + step], kind="stable")
+                result = self._empty(name, len(here))
+                rows = np.frombuffer(buckets.take(start // step), result.dtype)
+                result[here] = rows.reshape(result.shape)
+                yield result
+
+    def _visit(self, places: Places) -> Iterator[tuple[NDArray[np.intp], Places]]:
+        """Yield which of some places are in each piece, and these, both as they lie there."""
+        order = np.argsort(places, kind="stable")
+        for start in range(0, len(order), _BLOCK_ROWS):
+            block = order[start : start + _BLOCK_ROWS]
+            cuts = np.flatnonzero(np.diff(places[block] // _PIECE_ROWS)) + 1
+            for here in np.split(block, cuts):
+                yield here, places[here]
+
+    def _read(self, name: str, places: Places) -> NDArray[Any]:
+        """Read some rows of one piece, in its order."""
+        origin, first = divmod(int(places[0]), 1 << 32)
+        offsets = (places - places[0]).astype(np.intp)
+        block = self._arrays(origin)[name][first : first + int(offsets[-1]) + 1]
+        rows: NDArray[Any] = block[offsets]
+        return rows
+
+    def _empty(self, name: str, rows: int) -> NDArray[Any]:
+        dtype, shape = self._kinds[name]
+        return np.empty((rows, *shape), dtype)
+
+    def close(self) -> None:
+        """Close the files and forget the rows."""
+        self.forget()
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _find(self, keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+        """Return the first record that is not below each key; none where there are no records."""
+        if not len(self._records):
+            return self._records
+        places = np.searchsorted(self._records, keys.astype(_RECORD))
+        return self._records.take(places, mode="clip")
+
+    def _arrays(self, origin: int) -> Mapping[str, StoredArray]:
+        if origin not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()
+            source = self._sources[origin]
+            self._open[origin] = StoredFile(source.path, source.schema, verify="off")
+        return self._open[origin].arrays
+
+
+class _Buckets:
+    """Bytes that are put aside on disk, each bucket's in the order in which they came.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the file, whose name is gone as soon as it is open: what is killed leaves nothing.
+    number, size : int
+        How many buckets there are, and how many bytes one can hold.
+    """
+
+    def __init__(self, folder: Path, number: int, size: int) -> None:
+        path = folder / f".{secrets.token_hex(8)}.tmp"
+        self._file = path.open("x+b")
+        path.unlink()
+        # The first that is taken lies last, so that what was taken can be cut off.
+        self._starts = [size * place for place in reversed(range(number))]
+        self._filled = [0] * number
+        self._sums = [0] * number
+
+    def append(self, bucket: int, values: NDArray[Any]) -> None:
+        """Put values into a bucket."""
+        data = values.tobytes()
+        self._file.seek(self._starts[bucket] + self._filled[bucket])
+        self._file.write(data)
+        self._filled[bucket] += len(data)
+        self._sums[bucket] = zlib.crc32(data, self._sums[bucket])
+
+    def take(self, bucket: int) -> bytes:
+        """Read a bucket, and give its room and that of all before it back to the disk."""
+        self._file.seek(self._starts[bucket])
+        data = self._file.read(self._filled[bucket])
+        if len(data) != self._filled[bucket] or zlib.crc32(data) != self._sums[bucket]:
+            raise OSError("what was read back is not what was written")
+        self._file.truncate(self._starts[bucket])
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """View an array (n,) as its bytes, (n, size of a value)."""
+    plain = np.ascontiguousarray(values)
+    return plain.view(np.uint8).reshape(len(plain), plain.dtype.itemsize)

@@ -1,0 +1,1 @@
+"""What a head is worth: metrics, intervals, comparisons, and what it abstains from."""

@@ -1,0 +1,255 @@
+"""Which images a head is judged on: a split of a cache, and what is left of it without copies."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.errors import BundleError, CacheError, ParameterError
+
+if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.auditing import Audit
+
+Rows = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+# Columns of a cache that say of what kind an image is.
+COLUMNS = ("source", "group", "split", "width", "height", "channels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """What a head has seen of some images.
+
+    Attributes
+    ----------
+    identical : ndarray of shape (m,), bool
+        Whether it has seen a file of the same content.
+    near : ndarray of shape (m,), bool, or None
+        Whether it has seen a near duplicate.
+    reason : str or None
+        Why near duplicates were not looked for.
+    groups : ndarray of shape (m,), int
+        What cannot be taken for independent: images of one group of the table; where it has no
+        groups, near duplicates of each other, or else identical files.
+    """
+
+    identical: Flags
+    near: Flags | None
+    reason: str | None
+    groups: NDArray[np.intp]
+
+
+@contextmanager
+def open_both(
+    cache: "FeatureCache | str | os.PathLike[str]",
+    *heads: "HeadBundle | str | os.PathLike[str]",
+) -> "Iterator[tuple[FeatureCache, list[HeadBundle]]]":
+    """Open heads and a cache, those that are paths, and see that they belong together.
+
+    Parameters
+    ----------
+    cache : FeatureCache or path-like
+        One that is opened here is closed at the end.
+    *heads : HeadBundle or path-like
+
+    Yields
+    ------
+    FeatureCache
+    list of HeadBundle
+
+    Raises
+    ------
+    SpecMismatchError
+        The features are not of the kind that a head was fitted on.
+    """
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.heads.bundle import HeadBundle
+
+    bundles = [
+        HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
+    ]
+    with ExitStack() as stack:
+        if isinstance(cache, str | os.PathLike):
+            cache = stack.enter_context(FeatureCache.open(cache))
+        for bundle in bundles:
+            bundle.check_spec(cache.spec)
+        yield cache, bundles
+
+
+def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:
+    """List the images of a split: the table's, or else those that the head's fit held out.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    cache : FeatureCache
+    split : {"test", "val", "train", "all"}
+
+    Returns
+    -------
+    ndarray of int
+        Labelled rows of view 0.
+
+    Raises
+    ------
+    CacheError
+        There are none, and why.
+    """
+    labelled = cache.mask()
+    chosen = cache.mask(split) if split != "all" else labelled
+    held_out = _held_out(bundle, split)
+    if held_out and not cache.splits[labelled].any():
+        rows = np.flatnonzero(labelled)
+        chosen = np.zeros_like(labelled)
+        found = rows[np.isin(cache.image_ids(rows), held_out)]
+        if 0 < len(found) < len(held_out):
+            raise CacheError(
+                f"the cache has {len(found)} of the {len(held_out)} images that this head held out "
+                f"as {split!r}: files were renamed or removed; fit the head anew"
+            )
+        chosen[found] = True
+    if not chosen.any():
+        raise CacheError(_explain_no_rows(cache, split))
+    return np.flatnonzero(chosen)
+
+
+def match_classes(
+    y: NDArray[np.integer], cache_names: Sequence[str], bundle_names: Sequence[str]
+) -> Rows:
+    """Translate indices into the cache's classes to indices into the bundle's, by name.
+
+    Raises
+    ------
+    BundleError
+        The head does not know one of the classes.
+    """
+    known = {name: index for index, name in enumerate(bundle_names)}
+    unknown = [cache_names[label] for label in np.unique(y) if cache_names[label] not in known]
+    if unknown:
+        raise BundleError(
+            f"the head does not know the class {', '.join(map(repr, unknown))} of these images, "
+            f"only {', '.join(map(repr, bundle_names))}: fit a head on a cache that has it"
+        )
+    index = np.array([known.get(name, -1) for name in cache_names], dtype=np.intp)
+    matched: Rows = index[y]
+    return matched
+
+
+def find_copies(
+    bundle: "HeadBundle",
+    cache: "FeatureCache",
+    rows: Rows,
+    *,
+    threshold: float | None = None,
+    audit: "Audit | None" = None,
+) -> Copies:
+    """Tell which images have a copy among those that the head has seen.
+
+    A head has seen the images of train and val; where the table has no splits, those that its fit
+    did not hold out as a test. An image that it has seen is a copy of itself.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    cache : FeatureCache
+    rows : ndarray of int, shape (m,)
+        Rows of view 0.
+    threshold : float or None
+        Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, and
+        does not look for them among more than 50,000 images, nor take a chain for copies.
+    audit : Audit or None
+        As in :func:`brainfeat.leakage.auditing.find_overlap`.
+
+    Returns
+    -------
+    Copies
+    """
+    from brainfeat.leakage.auditing import QUICK_LIMIT, find_overlap
+    from brainfeat.leakage.duplicates import NEAR_THRESHOLD, label_identical
+
+    seen = _list_seen(bundle, cache)
+    same = label_identical(cache.sha256)
+    identical = np.isin(same[rows], same[seen])
+    clusters, near, reason = same[rows], None, None
+    n_images = len(np.union1d(rows, seen))
+    if threshold is None and n_images > QUICK_LIMIT:
+        reason = (
+            f"near duplicates are looked for among up to {QUICK_LIMIT:,} images, and these are "
+            f"{n_images:,}: pass a threshold to look"
+        )
+    else:
+        overlap = find_overlap(
+            cache,
+            rows,
+            seen,
+            threshold=NEAR_THRESHOLD if threshold is None else threshold,
+            audit=audit,
+        )
+        reason = overlap.chain if threshold is None else None
+        if reason is None:
+            clusters, near = overlap.clusters, overlap.near
+    named = cache.groups[rows]
+    units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
+    return Copies(
+        identical=identical,
+        near=near,
+        reason=reason,
+        groups=np.unique(units, return_inverse=True)[1],
+    )
+
+
+def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
+    """Read a column of a cache as texts, one for each row; or take values that are given.
+
+    Raises
+    ------
+    ParameterError
+        There is no such column, or there is not one value a row.
+    """
+    if isinstance(by, str):
+        if by not in COLUMNS:
+            raise ParameterError(f"no column {by!r} to tell images apart by; {', '.join(COLUMNS)}")
+        plural = {"source": "sources", "group": "groups", "split": "splits"}
+        return np.asarray(getattr(cache, plural[by]) if by in plural else cache.column(by), np.str_)
+    values = np.asarray(by, np.str_)
+    if values.shape != (len(cache),):
+        raise ParameterError(f"{values.shape} values for {len(cache):,} rows; give one for each")
+    return values
+
+
+def _held_out(bundle: "HeadBundle", split: str) -> list[str]:
+    return list((bundle.training.get("held_out") or {}).get(split) or [])
+
+
+def _list_seen(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:
+    labelled = cache.mask()
+    if cache.splits[labelled].any():
+        return np.flatnonzero(cache.mask("train") | cache.mask("val"))
+    rows = np.flatnonzero(labelled)
+    kept = np.isin(cache.image_ids(rows), _held_out(bundle, "test"))
+    # A head that held none of these images out was fitted on others.
+    return rows[~kept] if kept.any() else rows[:0]
+
+
+def _explain_no_rows(cache: "FeatureCache", split: str) -> str:
+    names, counts = np.unique(cache.splits[cache.mask(None)], return_counts=True)
+    found = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if name]
+    if not counts.size:
+        return "the cache has no labelled images: extract a table with labels"
+    if not found:
+        return (
+            f"the cache has no splits, and this head held no images of it out as {split!r}: "
+            "pass split 'all' where the head has seen none of them, or extract a table that has a "
+            "split column"
+        )
+    return (
+        f"the cache has no labelled images in split {split!r}: pass one it has, "
+        f"{', '.join(found)}, or 'all'"
+    )

@@ -1,0 +1,1 @@
+"""STAGE ONE: images pass once through a frozen convolutional base; their features are cached."""

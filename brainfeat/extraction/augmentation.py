@@ -1,0 +1,182 @@
+"""The extra views of a training image: turned, scaled and mirrored."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from brainfeat.errors import ParameterError
+from brainfeat.extraction.preprocessing import quantize_image, scale_pixels
+
+VIEW_LIMIT = int(np.iinfo(np.int16).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The ranges that the views of an image are drawn from.
+
+    Parameters
+    ----------
+    rotation : float, default=15.0
+        The angle is drawn uniformly from ±`rotation` degrees; 0 to 180.
+    zoom : float, default=0.1
+        The scale is drawn uniformly from [1 − `zoom`, 1 + `zoom`]; at least 0 and less than 1.
+    flip : bool, default=True
+        Whether every second view, on average, is mirrored left to right.
+    random_state : int, default=0
+        The seed, 0 to 2³² − 1.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is not as said above.
+
+    Examples
+    --------
+    >>> Augmentation(rotation=10)
+    Augmentation(rotation=10.0, zoom=0.1, flip=True, random_state=0)
+    """
+
+    rotation: float = 15.0
+    zoom: float = 0.1
+    flip: bool = True
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, (bool, np.bool)):
+            raise ParameterError(f"The flip must be True or False. Got {self.flip!r} instead.")
+        if not (_is_number(self.rotation, Real) and 0 <= self.rotation <= 180):
+            raise ParameterError(
+                f"The rotation must be 0 to 180 degrees. Got {self.rotation!r} instead."
+            )
+        if not (_is_number(self.zoom, Real) and 0 <= self.zoom < 1):
+            raise ParameterError(
+                f"The zoom must be at least 0 and less than 1. Got {self.zoom!r} instead."
+            )
+        if not (_is_number(self.random_state, Integral) and 0 <= self.random_state < 2**32):
+            raise ParameterError(
+                f"The random_state must be a whole number from 0 to {2**32 - 1}."
+                f" Got {self.random_state!r} instead."
+            )
+        # Equal parameters must give the same JSON, whichever types they came in.
+        object.__setattr__(self, "rotation", float(self.rotation))
+        object.__setattr__(self, "zoom", float(self.zoom))
+        object.__setattr__(self, "flip", bool(self.flip))
+        object.__setattr__(self, "random_state", int(self.random_state))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the parameters as a dictionary that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
+        """Make an augmentation of what `to_dict` gave.
+
+        Parameters
+        ----------
+        parameters : mapping
+            All four parameters by name, and no others.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is missing, unknown or out of its range.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(parameters) != names:
+            raise ParameterError(
+                f"An augmentation must have {sorted(names)}. Got {sorted(parameters)} instead."
+            )
+        return cls(**parameters)
+
+
+def augment_image(
+    image: npt.NDArray[np.float32], *, sha256: bytes, view: int, augmentation: Augmentation
+) -> npt.NDArray[np.float32]:
+    """Make one view of a preprocessed image.
+
+    The view is turned, scaled and mirrored about its centre in one bilinear step on 8-bit pixels;
+    what comes from outside the image is black. It depends on nothing but the arguments, so that it
+    is the same whatever the batch, the process or the order.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width, 3), float32
+        RGB in [0, 1], as `brainfeat.extraction.preprocessing.preprocess_image` gives it.
+    sha256 : bytes
+        The 32 bytes of the SHA-256 of the image's file.
+    view : int
+        The number of the view, from 1; view 0 is the image itself.
+    augmentation : Augmentation
+        The ranges to draw from.
+
+    Returns
+    -------
+    ndarray of the shape of `image`, float32
+        RGB in [0, 1].
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is not as said above.
+
+    Examples
+    --------
+    >>> import hashlib
+    >>> import numpy as np
+    >>> image = np.zeros((4, 4, 3), np.float32)
+    >>> digest = hashlib.sha256(b"the bytes of the file").digest()
+    >>> augment_image(image, sha256=digest, view=1, augmentation=Augmentation()).shape
+    (4, 4, 3)
+    """
+    from PIL import Image
+
+    if not isinstance(sha256, bytes) or len(sha256) != 32:
+        raise ParameterError(f"The sha256 must be 32 bytes. Got {sha256!r} instead.")
+    if not (_is_number(view, Integral) and 1 <= view <= VIEW_LIMIT):
+        raise ParameterError(
+            f"The view must be 1 to {VIEW_LIMIT:,} (view 0 is the image itself). Got {view!r}."
+        )
+    pixels = Image.fromarray(quantize_image(image))
+    turned = pixels.transform(
+        pixels.size,
+        Image.Transform.AFFINE,
+        _matrix(pixels.size, *_draw(sha256, view, augmentation)),
+        Image.Resampling.BILINEAR,
+        fillcolor=(0, 0, 0),
+    )
+    return scale_pixels(np.asarray(turned))
+
+
+def _is_number(value: object, kind: type) -> bool:
+    """Whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _draw(sha256: bytes, view: int, augmentation: Augmentation) -> tuple[float, float, bool]:
+    """Draw the angle in degrees, the scale, and whether to mirror."""
+    words = np.frombuffer(sha256, ">u4").tolist()
+    seed = np.random.SeedSequence([augmentation.random_state, int(view), *words])
+    # All three are drawn always: narrowing one range leaves the others' draws as they are.
+    turn, scale, flip = np.random.Generator(np.random.PCG64(seed)).random(3).tolist()
+    return (
+        (2 * turn - 1) * augmentation.rotation,
+        1 + (2 * scale - 1) * augmentation.zoom,
+        augmentation.flip and flip < 0.5,
+    )
+
+
+def _matrix(
+    size: tuple[int, int], angle: float, scale: float, flip: bool
+) -> tuple[float, float, float, float, float, float]:
+    """Build Pillow's affine matrix, which leads from a place in the result to one in the image."""
+    cosine = math.cos(math.radians(angle)) / scale
+    sine = math.sin(math.radians(angle)) / scale
+    sign = -1 if flip else 1
+    a, b, d, e = sign * cosine, sign * -sine, sine, cosine
+    x, y = size[0] / 2, size[1] / 2
+    return a, b, x - a * x - b * y, d, e, y - d * x - e * y

@@ -1,0 +1,197 @@
+"""Temperature scaling: one number that makes scores into probabilities one can believe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Bins of equal width, as in Guo et al. 2017, arXiv:1706.04599, §4.
+N_BINS = 15
+
+# A temperature outside this range would say that the scores carry no order at all.
+_LOG_RANGE = (-6.0, 6.0)
+
+
+def softmax(scores: NDArray[np.float64], *, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Turn scores into probabilities.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, k)
+    temperature : float
+        Scores are divided by it first: above 1 is less sure, below 1 surer.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float64
+        Rows sum to 1.
+
+    Examples
+    --------
+    >>> softmax(np.array([[0.0, 0.0]]))
+    array([[0.5, 0.5]])
+    """
+    from scipy.special import softmax as scipy_softmax
+
+    probabilities: NDArray[np.float64] = scipy_softmax(scores / temperature, axis=1)
+    return probabilities
+
+
+def fit_temperature(
+    scores: NDArray[np.float64],
+    y: NDArray[np.integer],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Find the temperature with the least log loss (Guo et al. 2017, arXiv:1706.04599, §4.2).
+
+    The true class counts 1 − ε and all classes share ε = 1 / (n + 2), after Platt's smoothed
+    targets (1999, §2.2): a head that errs on none of a few images is not called certain.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, k)
+        Scores of images that the head was not fitted on.
+    y : ndarray of shape (n,), int
+        Index of the true class of each.
+    sample_weight : ndarray of shape (n,) or None
+        Weight of each image.
+
+    Returns
+    -------
+    float
+        Between e⁻⁶ and e⁶.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> scores = rng.normal(size=(5000, 4))
+    >>> y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    >>> round(fit_temperature(3 * scores, y))
+    3
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    smoothing = 1.0 / (len(y) + 2.0)
+    weights = np.ones(len(y)) if sample_weight is None else sample_weight
+
+    def log_loss(log_temperature: float) -> float:
+        likelihoods = log_softmax(scores / np.exp(log_temperature), axis=1)
+        true = likelihoods[np.arange(len(y)), y]
+        smoothed = (1.0 - smoothing) * true + smoothing * likelihoods.mean(axis=1)
+        return -float(np.average(smoothed, weights=weights))
+
+    found = minimize_scalar(log_loss, bounds=_LOG_RANGE, method="bounded")
+    return float(np.exp(found.x))
+
+
+def calibrate(
+    scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
+) -> dict[str, Any]:
+    """Find the temperature of scores that folds gave to images they had not seen.
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of shape (m, k)
+        Of the test part of each fold; a single one is a part that was held out.
+    y : sequence of ndarray of shape (m,), int
+        Index of the true class of each image.
+
+    Returns
+    -------
+    dict
+        ``temperature``: that of all scores; number of images ``n`` and of folds ``n_folds``, None
+        for a single part; ``before`` and ``after``: ``log_loss``, ``brier`` and ``ece`` at a
+        temperature of 1 and at that found, each fold at that of the others.
+    """
+    labels, everything = np.concatenate(y), np.concatenate(scores)
+    before = reliability(labels, softmax(everything))
+    after = reliability(labels, np.concatenate(scale_folds(scores, y)))
+    figures = ("log_loss", "brier", "ece")
+    return {
+        "temperature": fit_temperature(everything, labels),
+        "n": len(labels),
+        "n_folds": len(scores) if len(scores) > 1 else None,
+        "before": {name: before[name] for name in figures},
+        "after": {name: after[name] for name in figures},
+    }
+
+
+def scale_folds(
+    scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
+) -> list[NDArray[np.float64]]:
+    """Turn the scores of each fold into probabilities, at the temperature of the other folds.
+
+    Their scores, too, are of images that their head had not seen: no fold needs to train on fewer
+    images for its temperature. A single part has its own.
+    """
+    if len(scores) == 1:
+        return [softmax(scores[0], temperature=fit_temperature(scores[0], y[0]))]
+    probabilities = []
+    for place, fold in enumerate(scores):
+        others = [other for other in range(len(scores)) if other != place]
+        temperature = fit_temperature(
+            np.concatenate([scores[other] for other in others]),
+            np.concatenate([y[other] for other in others]),
+        )
+        probabilities.append(softmax(fold, temperature=temperature))
+    return probabilities
+
+
+def reliability(
+    y: NDArray[np.integer], probabilities: NDArray[np.float64], *, n_bins: int = N_BINS
+) -> dict[str, Any]:
+    """Compare how sure a head is with how often it is right.
+
+    Images are put into bins of equal width by the probability of the class that they are called.
+    The expected calibration error is the mean over images of the distance between the share of a
+    bin that is right and its mean probability (Naeini et al. 2015; Guo et al. 2017, §2).
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,), int
+        Index of the true class of each image.
+    probabilities : ndarray of shape (n, k), float64
+        Rows sum to 1.
+    n_bins : int
+
+    Returns
+    -------
+    dict
+        ``ece``; ``log_loss`` and ``brier`` as in
+        :class:`brainfeat.evaluation.metrics.Evaluation`; ``bins``: a list of those that have
+        images, each with its ends ``low`` and ``high``, number of images ``n``, mean probability
+        ``confidence`` and share ``accuracy``.
+
+    Examples
+    --------
+    >>> found = reliability(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]]))
+    >>> round(found["ece"], 6), [entry["n"] for entry in found["bins"]]
+    (0.3, [2])
+    """
+    from sklearn import metrics
+
+    called, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.searchsorted(edges[1:-1], confidence)
+    n = np.bincount(bins, minlength=n_bins)
+    sure = np.bincount(bins, weights=confidence, minlength=n_bins)
+    right = np.bincount(bins, weights=called == y, minlength=n_bins)
+    classes = np.arange(probabilities.shape[1])
+    return {
+        "ece": float(abs(sure - right).sum() / len(y)),
+        "log_loss": float(metrics.log_loss(y, probabilities, labels=classes)),
+        "brier": float(metrics.brier_score_loss(y, probabilities, labels=classes)),
+        "bins": [
+            {
+                "low": float(edges[place]),
+                "high": float(edges[place + 1]),
+                "n": int(n[place]),
+                "confidence": float(sure[place] / n[place]),
+                "accuracy": float(right[place] / n[place]),
+            }
+            for place in np.flatnonzero(n)
+        ],
+    }

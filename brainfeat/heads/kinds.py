@@ -1,0 +1,117 @@
+"""The heads: one name and one estimator interface each, for networks and classical classifiers."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainfeat.errors import HeadError
+from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
+
+__all__ = ["HEAD_NAMES", "accepted_names", "head_scores", "make_head", "needs_validation"]
+
+HEAD_NAMES = ("dense", *CLASSIFIERS)
+
+
+def make_head(
+    name: str, *, random_state: int | None = None, n_jobs: int | None = None, **params: Any
+) -> Any:
+    """Make an unfitted head.
+
+    Parameters
+    ----------
+    name : str
+        One of `HEAD_NAMES`.
+    random_state : int or None
+        Seed, for the heads that draw random numbers.
+    n_jobs : int or None
+        Processes or threads, for the heads that take them.
+    **params
+        Constructor parameters of the classifier itself, such as ``C=10`` or ``epochs=50``.
+
+    Returns
+    -------
+    scikit-learn classifier
+        A :class:`brainfeat.DenseHead`, a pipeline of scaler and classifier, or trees.
+
+    Raises
+    ------
+    HeadError
+        The name, or a parameter, is unknown; or a parameter of the dense head is out of range.
+
+    Examples
+    --------
+    >>> make_head("svm", C=1.0)["classifier"].C
+    1.0
+    """
+    check_names(name, params, accepted=accepted_names(name))
+    if name != "dense":
+        return make_classical(name, params=params, random_state=random_state, n_jobs=n_jobs)
+    from brainfeat.heads.dense import DenseHead
+    from brainfeat.heads.parameters import check_params
+
+    check_params(params)
+    return DenseHead(random_state=random_state, **params)
+
+
+def accepted_names(name: str) -> list[str]:
+    """List the constructor parameters that a head takes.
+
+    Parameters
+    ----------
+    name : str
+        One of `HEAD_NAMES`.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+
+    Raises
+    ------
+    HeadError
+        The name is unknown.
+
+    Examples
+    --------
+    >>> "C" in accepted_names("svm"), "C" in accepted_names("knn")
+    (True, False)
+    """
+    if name not in HEAD_NAMES:
+        raise HeadError(f"unknown head {name!r}; there are {', '.join(HEAD_NAMES)}")
+    if name != "dense":
+        return classical_names(name)
+    from brainfeat.heads.dense import DenseHead
+
+    return sorted(set(DenseHead().get_params()) - {"random_state"})
+
+
+def needs_validation(name: str) -> bool:
+    """Return whether a head needs a validation part to know when to stop."""
+    return name == "dense"
+
+
+def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Compute the scores whose softmax are a fitted head's probabilities.
+
+    Parameters
+    ----------
+    estimator : scikit-learn classifier
+        A fitted head.
+    X : array-like of shape (n, d)
+        Features.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float64
+        Columns in the order of ``classes_``. Logits where the head has them; for the support vector
+        machines one-vs-rest margins, whose softmax is a probability only after temperature scaling;
+        logarithms of probabilities for the nearest neighbours and the trees.
+    """
+    if hasattr(estimator, "decision_function"):
+        scores = np.asarray(estimator.decision_function(X), np.float64)
+        return np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores
+    probabilities = np.asarray(estimator.predict_proba(X), np.float64)
+    tiny = np.finfo(np.float64).eps
+    logarithms: npt.NDArray[np.float64] = np.log(np.clip(probabilities, tiny, 1.0))
+    return logarithms

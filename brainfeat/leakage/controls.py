@@ -1,0 +1,136 @@
+"""Controls: how well the classes are told apart where a head has nothing to go by."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.leakage.duplicates import Labels, Matrix, find_nearest
+from brainfeat.leakage.splitting import make_folds
+
+_FOLDS = 5
+_PERMUTATIONS = 200
+# Images that the model of the shortcuts sees: more would change its figures little.
+_SHORTCUT_IMAGES = 20_000
+_MEASURED = ("width", "height", "channels", "file_bytes")
+
+Rows = NDArray[np.intp]
+
+
+def try_shortcuts(
+    cache: FeatureCache, rows: Rows, clusters: Labels, *, random_state: int
+) -> dict[str, Any] | None:
+    """Cross-validate a forest on what is known of a file without its pixels.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    rows : ndarray of int, shape (m,)
+        Labelled rows of view 0; of more than 20,000, some are drawn.
+    clusters : ndarray of int, shape (m,)
+        What no fold cuts.
+    random_state : int
+
+    Returns
+    -------
+    dict or None
+        Mean ``accuracy`` of five folds, its standard ``error``, ``balanced_accuracy``, ``chance``
+        (the share of the largest class), ``images``, ``columns``. None where a class has fewer than
+        five clusters.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import cross_validate
+
+    if len(rows) > _SHORTCUT_IMAGES:
+        rng = np.random.default_rng(random_state)
+        chosen = np.sort(rng.choice(len(rows), _SHORTCUT_IMAGES, replace=False))
+        rows, clusters = rows[chosen], clusters[chosen]
+    y = cache.y[rows]
+    if _fewest(y, clusters) < _FOLDS:
+        return None
+    sources, number = np.unique(cache.sources[rows], return_inverse=True)
+    X = np.column_stack(
+        [
+            *(cache.column(name)[rows] for name in _MEASURED),
+            *(number == source for source in range(len(sources))),
+        ]
+    )
+    scores = cross_validate(
+        RandomForestClassifier(100, min_samples_leaf=5, random_state=random_state),
+        X.astype(np.float32),
+        y,
+        cv=make_folds(y, n_folds=_FOLDS, groups=clusters, random_state=random_state),
+        scoring=("accuracy", "balanced_accuracy"),
+    )
+    accuracy = scores["test_accuracy"]
+    return {
+        "accuracy": float(accuracy.mean()),
+        "error": float(accuracy.std(ddof=1) / np.sqrt(_FOLDS)),
+        "balanced_accuracy": float(scores["test_balanced_accuracy"].mean()),
+        "chance": float(np.bincount(y).max() / len(y)),
+        "images": len(y),
+        "columns": [*_MEASURED, "source"],
+    }
+
+
+def permute_labels(
+    X: Matrix,
+    y: NDArray[np.int64],
+    splits: NDArray[np.str_],
+    clusters: Labels,
+    *,
+    random_state: int,
+) -> dict[str, Any] | None:
+    """Let the nearest neighbour guess labels that were shuffled between clusters.
+
+    Parameters
+    ----------
+    X : array-like of shape (m, d), float32
+        Features of labelled images.
+    y : ndarray of int, shape (m,)
+    splits : ndarray of str, shape (m,)
+        Without test images, or none but them, five folds that cut no cluster take their place.
+    clusters : ndarray of int, shape (m,)
+        Images that keep one label.
+    random_state : int
+
+    Returns
+    -------
+    dict or None
+        Mean ``accuracy`` of 200 shuffles and its ``std`` over them, ``chance``,
+        ``n_permutations``, ``head`` and ``protocol``. None where a class has too few clusters.
+    """
+    is_test = splits == "test"
+    protocol = "test images, by those of train and val"
+    sides = [(np.flatnonzero(~is_test), np.flatnonzero(is_test))]
+    if is_test.all() or not is_test.any():
+        if _fewest(y, clusters) < _FOLDS:
+            return None
+        protocol = f"each of {_FOLDS} grouped folds, by the others"
+        sides = make_folds(y, n_folds=_FOLDS, groups=clusters, random_state=random_state)
+    tested = np.concatenate([test for _, test in sides])
+    nearest = np.concatenate([train[find_nearest(X, test, of=train)] for train, test in sides])
+    found, first, cluster = np.unique(clusters, return_index=True, return_inverse=True)
+    rng = np.random.default_rng(random_state)
+    accuracies, chances = [], []
+    for _ in range(_PERMUTATIONS):
+        shuffled = y[first][rng.permutation(len(found))][cluster]
+        true, called = shuffled[tested], shuffled[nearest]
+        accuracies.append(np.mean(true == called))
+        shares = [np.bincount(labels, minlength=y.max() + 1) for labels in (true, called)]
+        # Right by chance: how often two labels agree that are drawn as often as these are.
+        chances.append(shares[0] @ shares[1] / len(tested) ** 2)
+    return {
+        "accuracy": float(np.mean(accuracies)),
+        "std": float(np.std(accuracies, ddof=1)),
+        "chance": float(np.mean(chances)),
+        "n_permutations": _PERMUTATIONS,
+        "head": "nearest neighbour",
+        "protocol": protocol,
+    }
+
+
+def _fewest(y: NDArray[np.int64], clusters: Labels) -> int:
+    """Count the clusters of the class that has the fewest."""
+    return min(len(np.unique(clusters[y == label])) for label in np.unique(y))

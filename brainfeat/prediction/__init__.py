@@ -1,0 +1,1 @@
+"""A head answers for images: predictions, explanations, exported models."""

@@ -1,0 +1,220 @@
+"""A base and a head as one network, for programs that know nothing of brainfeat. Only writing."""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat import runtime
+from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.files import written_whole
+from brainfeat.heads.bundle import HeadBundle, check_target
+from brainfeat.prediction.predictor import require_base
+
+Quantize = Literal["float16", "int8"]
+SUFFIXES = (".keras", ".tflite")
+
+# The classical heads whose scores are a linear function of standardised features.
+_LINEAR = ("logistic", "linear-svm", "lda")
+
+# Layers of fewer weights are not rounded: of MobileNet those are the depthwise and the first
+# convolutions, 4 % of the weights and more than half of the error that rounding all would make.
+_LEAST_ROUNDED = 20_000
+
+Layers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def export_head(
+    bundle: HeadBundle | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] = "imagenet",
+    quantize: Quantize | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write base and head as one network from images to calibrated probabilities.
+
+    Its input is float32 (n, size, size, 3) in [0, 1], what
+    ``brainfeat.extraction.preprocessing.preprocess_image`` gives; a LiteRT model takes one image
+    at a time. Its output is float32 (n, k), in the order of the bundle's class names. It cannot
+    abstain.
+
+    Parameters
+    ----------
+    bundle : HeadBundle or path-like
+        A dense or a linear head.
+    output : path-like
+        A file that ends in ``.keras``, or in ``.tflite`` for LiteRT.
+    weights : {"imagenet", "random"} or path-like
+        As in :class:`brainfeat.Predictor`.
+    quantize : {"float16", "int8"} or None
+        What a LiteRT model keeps its weights as; those of small layers stay in float32.
+    overwrite : bool
+        Whether a file that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ParameterError
+        The options do not go together.
+    HeadError
+        The head is no network.
+    BundleError
+        The file exists or cannot be written.
+    SpecMismatchError
+        The weights are not those that the head was fitted with.
+    MissingDependencyError
+        What a LiteRT model, or rounding one, needs is not installed.
+    """
+    output = Path(output)
+    _check_options(output, quantize)
+    check_target(output, overwrite=overwrite)
+    if not isinstance(bundle, HeadBundle):
+        bundle = HeadBundle.load(bundle)
+    network = build_network(bundle, weights=weights)
+    try:
+        with written_whole(output) as temporary:
+            if output.suffix == ".keras":
+                network.save(temporary)
+            else:
+                temporary.write_bytes(_convert(network, quantize))
+    except OSError as error:
+        raise BundleError(f"{output} cannot be written ({error.strerror})") from error
+    return output
+
+
+def build_network(bundle: HeadBundle, *, weights: str | os.PathLike[str] = "imagenet") -> Any:
+    """Build the Keras model that `export_head` writes, in float32.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    weights : {"imagenet", "random"} or path-like
+
+    Returns
+    -------
+    keras.Model
+    """
+    mean, scale, layers = _find_layers(bundle)
+    spec = bundle.spec
+    backbone = load_backbone(
+        spec.backbone,
+        weights=weights,
+        scaling=spec.scaling,
+        input_size=spec.input_size,
+        precision="float32",
+    )
+    require_base(spec, backbone.spec)
+    keras = runtime.import_keras()
+    images = keras.Input((spec.input_size, spec.input_size, 3), dtype="float32", name="images")
+    hidden = backbone.build_network()(images)
+    hidden = keras.layers.Rescaling((1 / scale).tolist(), (-mean / scale).tolist())(hidden)
+    *inner, (kernel, bias) = layers
+    for weight, offset in inner:
+        hidden = _dense(keras, hidden, weight, offset, activation="relu")
+    scores = _dense(keras, hidden, kernel / bundle.temperature, bias / bundle.temperature)
+    probabilities = keras.layers.Softmax(name="probabilities")(scores)
+    return keras.Model(images, probabilities, name="brainfeat")
+
+
+def _convert(network: Any, quantize: Quantize | None) -> bytes:
+    converted = runtime.convert_to_litert(network)
+    return converted if quantize is None else _round_weights(converted, network, quantize)
+
+
+def _round_weights(model: bytes, network: Any, quantize: Quantize) -> bytes:
+    """Round the weights of large layers: to float16, or to 8 bits by the range of each output."""
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{quantize} needs ai-edge-quantizer, which is not installed: "
+            "pip install 'brainfeat[export]'"
+        ) from error
+    half = {
+        "algorithm_key": "float_casting",
+        "op_config": {
+            "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+            "compute_precision": "FLOAT",
+            "explicit_dequantize": True,
+        },
+    }
+    (eighth,) = recipe.dynamic_wi8_afp32()
+    rules = [
+        {
+            **(half if quantize == "float16" else eighth),
+            # LiteRT calls a layer as Keras does, with a number behind.
+            "regex": rf"/{re.escape(name)}(_\d+)?/",
+            "operation": operation,
+        }
+        for name in _name_large_layers(network)
+        for operation in ("CONV_2D", "FULLY_CONNECTED")
+    ]
+    # It prints a summary.
+    with redirect_stdout(io.StringIO()):
+        found = quantizer.Quantizer(model, rules).quantize()
+    return bytes(found.quantized_model)
+
+
+def _name_large_layers(model: Any) -> Iterator[str]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _name_large_layers(layer)
+        elif any(weights.size >= _LEAST_ROUNDED for weights in layer.get_weights()):
+            yield layer.name
+
+
+def _dense(
+    keras: Any,
+    inputs: Any,
+    kernel: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    activation: str | None = None,
+) -> Any:
+    layer = keras.layers.Dense(len(bias), activation=activation)
+    outputs = layer(inputs)
+    layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    return outputs
+
+
+def _find_layers(
+    bundle: HeadBundle,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Layers]:
+    """Give mean and scale of the features, and kernel and bias of each layer."""
+    head = bundle.estimator
+    if bundle.head == "dense":
+        layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
+        return head.mean_, head.scale_, layers
+    if bundle.head not in _LINEAR:
+        raise HeadError(
+            f"a head of kind {bundle.head} is no network; export a dense one, or "
+            f"{', '.join(_LINEAR)}"
+        )
+    scaler, classifier = head["scaler"], head["classifier"]
+    kernel, bias = classifier.coef_.T, np.atleast_1d(classifier.intercept_)
+    if kernel.shape[1] == 1:
+        # A score of two classes is the second's; the first has 0.
+        kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.array([0.0, bias[0]])
+    return scaler.mean_, scaler.scale_, [(kernel, bias)]
+
+
+def _check_options(output: Path, quantize: Quantize | None) -> None:
+    if output.suffix not in SUFFIXES:
+        raise ParameterError(f"{output.name} must end in {' or '.join(SUFFIXES)}")
+    if quantize is not None and quantize not in get_args(Quantize):
+        raise ParameterError(
+            f"quantize must be one of {', '.join(get_args(Quantize))}, got {quantize!r}"
+        )
+    if quantize is not None and output.suffix == ".keras":
+        raise ParameterError("only a .tflite file can be quantized")

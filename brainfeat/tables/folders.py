@@ -1,0 +1,151 @@
+"""The images below a folder, and what its layout says of them."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from brainfeat.errors import TableError
+from brainfeat.tables.rows import IMAGE_SUFFIXES, SPLIT_NAMES, Row, is_so, quote, some, text_trouble
+
+# What a folder of slices that were cut from volumes holds beside them.
+SLICES_TABLE = "table.csv"
+SLICES_NOTE = "slices.json"
+
+
+def _counts(skipped: Counter[str]) -> str:
+    """Say what was passed over."""
+    counts = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(skipped.items()))
+    return f"passed over: {counts or 'nothing'}"
+
+
+def read_folder(root: Path) -> tuple[list[Row], Counter[str]]:
+    """Give a row for each image below a folder, sorted, and the number of what was passed over."""
+    found = _walk(root)
+    if not found.images:
+        raise TableError(
+            f"{quote(root)} holds no images ({', '.join(IMAGE_SUFFIXES)});"
+            f" {_counts(found.skipped)}."
+        )
+    rows: list[Row] = []
+    skipped = found.skipped
+    for parts, row in _place_all(root, found):
+        if row is None:
+            skipped["outside the class folders"] += 1
+        elif trouble := text_trouble(row.label, "label"):
+            raise TableError(
+                f"The name of the class folder {quote('/'.join(parts[:-1]))} {trouble}: rename it."
+            )
+        elif trouble := text_trouble(row.path, "path"):
+            skipped[f"name {trouble}"] += 1
+        else:
+            rows.append(row)
+    if not rows:
+        raise TableError(f"{quote(root)}: no image has a usable name; {_counts(skipped)}.")
+    return sorted(rows), skipped
+
+
+class _Found(NamedTuple):
+    folders: list[str]  # names, directly below the root
+    images: list[tuple[str, ...]]  # the parts of each path below the root
+    skipped: Counter[str]
+
+
+def _walk(root: Path) -> _Found:
+    """Find every image below a folder, following links but no folder twice."""
+    found = _Found([], [], Counter())
+    # A link to a parent of the root would lead through the whole disk.
+    seen = {_identity(parent) for parent in root.resolve().parents if is_so(parent.exists)}
+    pending: deque[tuple[str, ...]] = deque([()])
+    while pending:
+        parts = pending.popleft()
+        folder = root.joinpath(*parts)
+        try:
+            identity = _identity(folder)
+            if identity in seen:
+                found.skipped["folder seen before"] += 1
+                continue
+            with os.scandir(folder) as entries:
+                listing = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise TableError(
+                f"The folder {quote(folder)} cannot be listed ({error.strerror}): make it"
+                " readable or move it away."
+            ) from error
+        seen.add(identity)
+        if len(parts) == 1:
+            found.folders.append(parts[0])
+        for entry in listing:
+            _sort_in(entry, parts, found, pending)
+    return found
+
+
+def _sort_in(
+    entry: os.DirEntry[str],
+    parts: tuple[str, ...],
+    found: _Found,
+    pending: deque[tuple[str, ...]],
+) -> None:
+    here = (*parts, entry.name)
+    if entry.name.startswith(".") or entry.name == "__MACOSX":
+        found.skipped["hidden"] += 1
+    elif is_so(entry.is_dir):
+        # Real folders come before links, so that a folder that is both keeps its real path.
+        (pending.append if entry.is_symlink() else pending.appendleft)(here)
+    elif Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+        found.skipped["not an image"] += 1
+    elif not is_so(entry.is_file):
+        found.skipped["broken link" if entry.is_symlink() else "not a regular file"] += 1
+    else:
+        found.images.append(here)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _place_all(root: Path, found: _Found) -> Iterator[tuple[tuple[str, ...], Row | None]]:
+    """Give the parts of each image's path with its row, or with None where no class holds it."""
+    with_images = {parts[0] for parts in found.images if len(parts) > 1}
+    split_folders = sorted(name for name in found.folders if name.lower() in SPLIT_NAMES)
+    class_folders = sorted(with_images - set(split_folders))
+    _check_layout(root, found, split_folders, class_folders)
+    depth = 2 if split_folders else 1 if class_folders else 0
+    for parts in found.images:
+        if len(parts) <= depth:
+            yield parts, None
+            continue
+        yield (
+            parts,
+            Row(
+                path="/".join(parts),
+                label=parts[depth - 1] if depth else "",
+                split=SPLIT_NAMES[parts[0].lower()] if depth == 2 else "",
+            ),
+        )
+
+
+def _check_layout(
+    root: Path, found: _Found, split_folders: list[str], class_folders: list[str]
+) -> None:
+    if split_folders and class_folders:
+        raise TableError(
+            f"{quote(root)} mixes split folders ({some(split_folders)}) and other folders"
+            f" ({some(class_folders)}): keep either split folders or class folders there."
+        )
+    filled = {parts[0] for parts in found.images if len(parts) > 2}
+    for name in split_folders:
+        if name not in filled:
+            raise TableError(
+                f"The split folder {quote(root / name)} has no class folders with images: put its"
+                " images into one folder a class, or move it away."
+            )
+    for parts in found.images if class_folders else ():
+        if len(parts) > 2 and parts[1].lower() in SPLIT_NAMES:
+            raise TableError(
+                f"{quote(root)}: the class folder {quote(parts[0])} holds the split folder"
+                f" {quote(parts[1])}: pass {quote(root / parts[0])}, or put the split"
+                " folders above the class folders."
+            )
