@@ -1,8 +1,8 @@
-"""Plain files that are written whole or not at all."""
+"""Plain files: atomic writes, and questions that a broken link cannot break."""
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,3 +35,11 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_so(test: Callable[[], bool]) -> bool:
+    """Ask a question about a file; what cannot be reached is not so."""
+    try:
+        return test()
+    except OSError:  # a link to itself, or one through a folder that may not be entered
+        return False

@@ -12,9 +12,9 @@ import argparse
 import numpy as np
 
 from brainfeat import FeatureCache, audit, evaluate, fit_head
-from brainfeat.evaluation.metrics import Evaluation, Subset
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.leakage.splitting import split_rows
+from brainfeat.metrics import Evaluation, Subset
 
 
 def main(arguments: list[str] | None = None) -> None:

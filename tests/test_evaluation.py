@@ -17,7 +17,7 @@ from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.leakage import auditing, duplicates
 from brainfeat.report import to_markdown, to_text
-from brainfeat.report.text import count_columns
+from brainfeat.text import count_columns
 
 IMAGES, WIDTH, TEST = 600, 32, slice(400, 600)
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

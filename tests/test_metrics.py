@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics
 
 from brainfeat.errors import BundleError, TableError
-from brainfeat.evaluation.metrics import ClassScores, measure
+from brainfeat.metrics import ClassScores, measure
 
 NAMES = ("glioma", "meningioma", "notumor")
 
@@ -225,5 +225,5 @@ def test_class_names_must_tell_classes_apart(names):
 
 
 def test_the_module_loads_without_scikit_learn():
-    code = "import sys, brainfeat.evaluation.metrics; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, brainfeat.metrics; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from brainfeat.errors import MissingDependencyError
-from brainfeat.evaluation.metrics import measure
+from brainfeat.metrics import measure
 from brainfeat.report import pictures, to_json, to_markdown, to_text
-from brainfeat.report.text import count_columns
+from brainfeat.text import count_columns
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -21,8 +21,8 @@ from studies import NAMES, SCRIPT, draw_study, with_history
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
-from brainfeat.evaluation.metrics import Subset, measure
 from brainfeat.leakage.auditing import audit
+from brainfeat.metrics import Subset, measure
 from brainfeat.report import charts, checklists, to_card, to_html
 from brainfeat.report.blocks import show
 from brainfeat.report.html import _make_environment

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainfeat.cache.spec import FeatureSpec, canonical_json, parse_json
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import CacheFormatError, SpecMismatchError
 
 SPEC = FeatureSpec(
@@ -158,7 +159,7 @@ class TestJson:
             parse_json(text)
 
     def test_a_text_beyond_all_reason_is_refused_before_it_is_parsed(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache.spec._JSON_LIMIT", 10)
+        monkeypatch.setattr("brainfeat.canonical._JSON_LIMIT", 10)
         assert parse_json("[1,2,3,45]") == [1, 2, 3, 45]
         with pytest.raises(CacheFormatError, match="11 characters is too long"):
             parse_json("[1,2,3,456]")

@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.spec import FeatureSpec, parse_json
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredArray, StoredFile, Verify
+from brainfeat.canonical import parse_json
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 CHUNK_ROWS = 1024

@@ -22,8 +22,9 @@ from brainfeat.cache.shards import (
     remove_parts,
     remove_shards,
 )
-from brainfeat.cache.spec import FeatureSpec, Precision, canonical_json
+from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.storage import Blocks, write_file
+from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheError
 from brainfeat.extraction.augmentation import Augmentation
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FEATURES, MEASURED, Measured, check_shapes, read_json
 from brainfeat.cache.row_index import KeySet, row_keys
-from brainfeat.cache.spec import FeatureSpec, canonical_json
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import TEMPORARY_NAME, Schema, StoredFile, write_file
+from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 _logger = logging.getLogger(__name__)

@@ -1,12 +1,10 @@
 """FeatureSpec: what a feature vector means, as canonical JSON with a fingerprint."""
 
 import hashlib
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
@@ -14,8 +12,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
-
-_JSON_LIMIT = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,49 +157,3 @@ class FeatureSpec:
 def _brief(value: object) -> str:
     text = str(value)
     return f"{text[:12]}…" if len(text) == 64 else text or "none"
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values: sorted keys, no spaces, ASCII, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def parse_json(text: str) -> Any:
-    """Read JSON strictly.
-
-    Raises
-    ------
-    CacheFormatError
-        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deep.
-    """
-    if len(text) > _JSON_LIMIT:
-        raise CacheFormatError(f"a JSON text of {len(text):,} characters is too long")
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CacheFormatError):
-            raise
-        raise CacheFormatError(f"not valid JSON: {error}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise CacheFormatError("a JSON object repeats a key")
-    return result
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise CacheFormatError(f"JSON must not hold {digits[:20]}, which is no finite number")
-    return number
-
-
-def _refuse_constant(name: str) -> Any:
-    raise CacheFormatError(f"JSON must not hold {name}")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.hdf5_guard import BASE, Structure, StructureError, read_structure
-from brainfeat.cache.spec import canonical_json
+from brainfeat.canonical import canonical_json
 from brainfeat.errors import BrainfeatError, ParameterError
 
 Verify = Literal["full", "off"]

@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def fail(message: str, code: int) -> None:
     """Write one line to stderr and exit."""
-    from brainfeat.report.text import make_printable
+    from brainfeat.text import make_printable
 
     line = make_printable(" ".join(message.split()))
     click.echo(f"brainfeat: {click.style('error', fg='red')}: {line}", err=True)

@@ -224,7 +224,7 @@ def write_text(path: Path, text: str) -> None:
 
 def say(line: str, *, err: bool = False) -> None:
     """Print one line, in which names of files and classes cannot move the cursor."""
-    from brainfeat.report.text import make_printable
+    from brainfeat.text import make_printable
 
     click.echo(make_printable(line), err=err)
 

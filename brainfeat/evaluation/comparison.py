@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, Differences, find_differences
-from brainfeat.evaluation.metrics import Interval
 from brainfeat.evaluation.subsets import find_copies, match_classes, open_both, select_images
+from brainfeat.metrics import Interval
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache

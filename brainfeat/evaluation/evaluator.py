@@ -20,7 +20,6 @@ from brainfeat.evaluation.bootstrap import (
     predictive_values,
     score_overall,
 )
-from brainfeat.evaluation.metrics import Evaluation, Interval, Predictions, Subset, measure
 from brainfeat.evaluation.subsets import (
     Copies,
     find_copies,
@@ -30,6 +29,7 @@ from brainfeat.evaluation.subsets import (
     select_images,
 )
 from brainfeat.heads.calibration import reliability, softmax
+from brainfeat.metrics import Evaluation, Interval, Predictions, Subset, measure
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache

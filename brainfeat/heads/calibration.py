@@ -161,7 +161,7 @@ def reliability(
     -------
     dict
         ``ece``; ``log_loss`` and ``brier`` as in
-        :class:`brainfeat.evaluation.metrics.Evaluation`; ``bins``: a list of those that have
+        :class:`brainfeat.metrics.Evaluation`; ``bins``: a list of those that have
         images, each with its ends ``low`` and ``high``, number of images ``n``, mean probability
         ``confidence`` and share ``accuracy``.
 

@@ -16,6 +16,7 @@ from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import FeatureExtractor
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.files import is_so
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_REFUSALS, Nearness
@@ -31,7 +32,7 @@ from brainfeat.prediction.answers import (
 from brainfeat.readers import read_image
 from brainfeat.readers.series import Series, find_series, read_volume, tell_format
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
-from brainfeat.tables.rows import IMAGE_SUFFIXES, is_so
+from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _BATCH_SIZE = 32

@@ -8,7 +8,7 @@ from brainfeat.report.markdown import to_markdown
 from brainfeat.report.text import to_text
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.metrics import Evaluation
     from brainfeat.report.card import to_card
     from brainfeat.report.html import to_html
 
@@ -39,7 +39,7 @@ def to_json(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.evaluation.metrics import measure
+    >>> from brainfeat.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> json.loads(to_json(evaluation))["accuracy"]
     1.0

@@ -16,13 +16,13 @@ from brainfeat.report.blocks import (
 from brainfeat.report.checklists import Checklist
 from brainfeat.report.markdown import escape, make_table
 from brainfeat.report.outline import list_sections, make_study, make_subtitle, make_title
-from brainfeat.report.text import make_printable
+from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.evaluation.metrics import Evaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
+    from brainfeat.metrics import Evaluation
 
 
 def to_card(

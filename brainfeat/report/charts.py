@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from brainfeat.report.blocks import show
 from brainfeat.report.pictures import make_figure
-from brainfeat.report.text import make_printable, shorten
+from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import Interval, Predictions
+    from brainfeat.metrics import Interval, Predictions
 
 # Series that differ in colour; further ones differ in their dashes.
 N_COLOURS = 8

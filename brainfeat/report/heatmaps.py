@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from brainfeat.errors import ParameterError
 from brainfeat.report.pictures import INK, make_figure, save_figure
-from brainfeat.report.text import make_printable, shorten
+from brainfeat.text import make_printable, shorten
 
 CAPTION = "not a diagnosis: shows where the score comes from, not why"
 _OUTLINE = "outline: half of the maximum"

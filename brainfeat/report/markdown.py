@@ -13,10 +13,10 @@ from brainfeat.report.tables import (
     prevalence_rows,
     subset_rows,
 )
-from brainfeat.report.text import make_printable
+from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.metrics import Evaluation
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]~|$"}
@@ -39,7 +39,7 @@ def to_markdown(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.evaluation.metrics import measure
+    >>> from brainfeat.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_markdown(evaluation).splitlines()[2])
     | images | 2 |

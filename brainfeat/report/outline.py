@@ -24,9 +24,9 @@ from brainfeat.report.training import make_abstention, make_calibration, make_tr
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.evaluation.metrics import Evaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
+    from brainfeat.metrics import Evaluation
 
 
 def make_study(

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import MissingDependencyError
-from brainfeat.report.text import make_printable, shorten
+from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.metrics import Evaluation
 
 _DPI = 200
 _COLOUR_MAP = "Blues"  # one hue from light to dark: readable without colour vision and in print

@@ -23,9 +23,9 @@ from brainfeat.report.tables import CLASS_FIGURES, SUBSET_FIGURES
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.evaluation.metrics import Evaluation, Predictions, Subset
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
+    from brainfeat.metrics import Evaluation, Predictions, Subset
 
 SUBSET_TITLES = {
     "without_near": "Without near duplicates",

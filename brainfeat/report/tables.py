@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import ClassScores, Evaluation, Interval, Subset
+    from brainfeat.metrics import ClassScores, Evaluation, Interval, Subset
 
 UNDEFINED = "n/a"
 

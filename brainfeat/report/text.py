@@ -1,9 +1,7 @@
 """An evaluation as plain text for a terminal of 80 columns."""
 
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from brainfeat.report.tables import (
@@ -17,17 +15,13 @@ from brainfeat.report.tables import (
     prevalence_rows,
     subset_rows,
 )
+from brainfeat.text import count_columns, make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.metrics import Evaluation
+    from brainfeat.metrics import Evaluation
 
 _WIDTH = 80
 _NAME_WIDTH = 30
-_ELLIPSIS = "…"
-
-# Control, format (such as text direction), surrogate, private and unassigned characters, and the
-# separators of lines and paragraphs: what could move the cursor or reorder what is read.
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def to_text(evaluation: "Evaluation") -> str:
@@ -46,7 +40,7 @@ def to_text(evaluation: "Evaluation") -> str:
 
     Examples
     --------
-    >>> from brainfeat.evaluation.metrics import measure
+    >>> from brainfeat.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_text(evaluation))
     images                  2
@@ -80,56 +74,6 @@ def to_text(evaluation: "Evaluation") -> str:
         *_format_parts(evaluation),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
-
-
-def make_printable(name: str) -> str:
-    r"""Write characters that a terminal would obey or hide as escapes.
-
-    Examples
-    --------
-    >>> print(make_printable("glio\x1b[2Jma"))
-    glio\x1b[2Jma
-    """
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _UNPRINTABLE
-        else character
-        for character in name
-    )
-
-
-def shorten(name: str, width: int) -> str:
-    """Cut the middle out of a text that takes more than `width` columns of a terminal.
-
-    Classes are told apart by their ends as often as by their beginnings ("grade 2", "grade 3").
-
-    Examples
-    --------
-    >>> shorten("oligodendroglioma grade 3", 16)
-    'oligoden…grade 3'
-    """
-    if count_columns(name) <= width:
-        return name
-    tail = (width - 1) // 2
-    head = width - 1 - tail
-    return _take(name, head) + _ELLIPSIS + _take(name[::-1], tail)[::-1]
-
-
-def count_columns(text: str) -> int:
-    """Count the columns that a text takes on a terminal."""
-    return sum(_columns(character) for character in text)
-
-
-def _columns(character: str) -> int:
-    if unicodedata.category(character) in {"Mn", "Me"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _take(text: str, width: int) -> str:
-    """Take as many characters from the start as fit into `width` columns."""
-    ends = accumulate(map(_columns, text))
-    return "".join(c for c, end in zip(text, ends, strict=True) if end <= width)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

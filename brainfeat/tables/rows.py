@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -100,11 +100,3 @@ def some(names: Iterable[str], limit: int = 5) -> str:
     names = list(names)
     rest = len(names) - limit
     return ", ".join(map(quote, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def is_so(test: Callable[[], bool]) -> bool:
-    """Ask a question about a file; what cannot be reached is not so."""
-    try:
-        return test()
-    except OSError:  # a link to itself, or one through a folder that may not be entered
-        return False

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from brainfeat.cache.spec import canonical_json, parse_json
+from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError, TableError
-from brainfeat.files import written_whole
+from brainfeat.files import is_so, written_whole
 from brainfeat.readers.series import Series, find_series, read_volume, tell_format
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE
-from brainfeat.tables.rows import Row, is_so, quote
+from brainfeat.tables.rows import Row, quote
 from brainfeat.tables.table import write_rows
 
 FORMAT = "brainfeat-slices"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import TableError
-from brainfeat.files import written_whole
+from brainfeat.files import is_so, written_whole
 from brainfeat.tables.csv_cells import cell_text, csv_cell
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE, read_folder
 from brainfeat.tables.rows import (
@@ -24,7 +24,6 @@ from brainfeat.tables.rows import (
     check_appearance,
     csv_path_trouble,
     form_trouble,
-    is_so,
     path_trouble,
     quote,
     some,

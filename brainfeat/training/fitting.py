@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, HeadError, ParameterError
-from brainfeat.evaluation.metrics import Evaluation, measure
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import calibrate
 from brainfeat.heads.conformal import Conformal
@@ -20,6 +19,7 @@ from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.ood import Scope
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.leakage.auditing import quick_audit
+from brainfeat.metrics import Evaluation, measure
 from brainfeat.training.partition import (
     GroupBy,
     LabelledRows,

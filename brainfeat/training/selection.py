@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError, HeadError
-from brainfeat.evaluation.metrics import Evaluation, measure
 from brainfeat.heads.calibration import calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe, Rows
+from brainfeat.metrics import Evaluation, measure
 from brainfeat.training.partition import LabelledRows, take_val
 
 Fold = tuple[Rows, Rows]
