@@ -11,10 +11,11 @@ from sklearn import metrics
 from sklearn.model_selection import ParameterGrid
 
 from brainfeat.errors import HeadError, ParameterError, TableError
-from brainfeat.heads.bundle import TREE_HEADS, HeadBundle
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.grids import GRIDS, draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.trees import TREE_HEADS
 from brainfeat.leakage.splitting import make_folds
 from brainfeat.training import selection
 from brainfeat.training.fitting import fit_head
