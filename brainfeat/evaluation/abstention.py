@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS
+from brainfeat.heads.ood import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -43,11 +43,11 @@ def measure_abstention(
         first, the ``risk``, which is the share of them that is called wrong (El-Yaniv & Wiener
         2010, JMLR 11:1605). None where the head does not hold what tells it.
     """
-    if bundle.scope is None or bundle.conformal is None:
+    if bundle.ood_detector is None or bundle.conformal is None:
         return None
     called = probabilities.argmax(axis=1)
-    sets = bundle.conformal.find_sets(probabilities, coverage=COVERAGE)
-    refused = bundle.scope.look(X).scores > bundle.scope.threshold(FALSE_REFUSALS)
+    sets = bundle.conformal.predict_sets(probabilities, coverage=COVERAGE)
+    refused = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold(FALSE_ALARM_RATE)
     alone = (sets.sum(axis=1) == 1) & sets[np.arange(len(y)), called]
     answered = alone & ~refused
     right = called == y
@@ -59,7 +59,7 @@ def measure_abstention(
         "refused": float(refused.mean()),
         "accuracy": float(right[answered].mean()) if answered.any() else None,
         "coverage": COVERAGE,
-        "false_refusals": FALSE_REFUSALS,
+        "false_refusals": FALSE_ALARM_RATE,
         "coverage_by_class": {
             name: float(kept[y == label].mean()) if (y == label).any() else None
             for label, name in enumerate(bundle.class_names)

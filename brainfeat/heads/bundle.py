@@ -3,9 +3,10 @@
 import json
 import os
 import warnings
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +19,8 @@ from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.kinds import HEAD_NAMES
-from brainfeat.heads.ood import SCOPE_ARRAYS, Scope
+from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.trees import TREE_ARRAYS
-
-Part = TypeVar("Part", Scope, Conformal)
 
 # What is looked into of how a head was trained: objects, or null.
 _TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
@@ -43,7 +42,7 @@ BUNDLE_SCHEMA = Schema(
         },
         **{
             rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in SCOPE_ARRAYS.items()
+            for name, (kind, ndim) in OOD_ARRAYS.items()
         },
         **{
             rf"conformal/{name}": DatasetRule(dtype=kind, ndim=ndim)
@@ -82,10 +81,10 @@ class HeadBundle:
         Split sizes, metrics, seeds, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
         Vectors whose probabilities are stored and compared when the bundle is loaded.
-    scope : Scope or None
-        What tells an image that is like none of those that the head was fitted on.
+    ood_detector : OODDetector or None
+        Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
-        What tells which classes cannot be ruled out.
+        Predicts the set of classes that holds the true class at a target coverage.
     content_sha256 : str
         Digest of the file that it was read from; empty for a bundle that was not.
     """
@@ -98,7 +97,7 @@ class HeadBundle:
     temperature: float
     training: dict[str, Any]
     probe: NDArray[np.float32]
-    scope: Scope | None = None
+    ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
     content_sha256: str = ""
 
@@ -200,7 +199,7 @@ class HeadBundle:
             BUNDLE_SCHEMA,
             datasets={
                 **to_arrays(self.head, self.estimator),
-                **_with_prefix("scope", self.scope),
+                **_with_prefix("scope", self.ood_detector),
                 **_with_prefix("conformal", self.conformal),
                 "probe/X": self.probe,
                 "probe/probabilities": self.predict_proba(self.probe),
@@ -262,12 +261,9 @@ class HeadBundle:
             raise BundleError("the probe vectors are missing")
         probe, expected = (arrays.pop(name) for name in ("probe/X", "probe/probabilities"))
         params = _typed(head["params"], dict, "params")
-        scope = _take(arrays, "scope", Scope)
-        conformal = _take(arrays, "conformal", Conformal)
-        if scope is not None:
-            scope.check(spec.n_features, len(names))
-        if conformal is not None:
-            conformal.check(len(names))
+        n_features, n_classes = spec.n_features, len(names)
+        scope = _take(arrays, "scope", OOD_ARRAYS)
+        conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
         bundle = cls(
             spec=spec,
             class_names=tuple(names),
@@ -277,15 +273,17 @@ class HeadBundle:
                 head["name"],
                 params,
                 arrays,
-                n_features=spec.n_features,
-                n_classes=len(names),
+                n_features=n_features,
+                n_classes=n_classes,
                 temperature=temperature,
             ),
             temperature=temperature,
             training=_read_training(str(stored["training"])),
             probe=probe,
-            scope=scope,
-            conformal=conformal,
+            ood_detector=OODDetector.from_arrays(scope, n_features=n_features, n_classes=n_classes)
+            if scope
+            else None,
+            conformal=Conformal.from_arrays(conformal, n_classes=n_classes) if conformal else None,
             content_sha256=file.content_sha256,
         )
         bundle._check_probe(expected)
@@ -317,26 +315,23 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return path
 
 
-def _with_prefix(prefix: str, part: Scope | Conformal | None) -> dict[str, NDArray[Any]]:
-    return {} if part is None else {f"{prefix}/{name}": array for name, array in vars(part).items()}
+def _with_prefix(prefix: str, part: OODDetector | Conformal | None) -> dict[str, NDArray[Any]]:
+    arrays = {} if part is None else part.to_arrays()
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
 
 
-def _take(arrays: dict[str, NDArray[Any]], prefix: str, kind: type[Part]) -> Part | None:
-    """Take the arrays of a part out of all, and make it of them; None where there are none."""
-    found = {
-        name.removeprefix(f"{prefix}/"): arrays.pop(name)
-        for name in list(arrays)
-        if name.startswith(f"{prefix}/")
-    }
-    if not found:
-        return None
-    wanted = {field.name for field in fields(kind)}
-    if set(found) != wanted:
+def _take(
+    arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
+) -> dict[str, NDArray[Any]]:
+    """Take the arrays of a folder out of all: those of the format, or none."""
+    found = [name for name in arrays if name.startswith(f"{prefix}/")]
+    taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in found}
+    if taken and set(taken) != set(names):
         raise BundleError(
-            f"{prefix} has the arrays {', '.join(sorted(found))}; expected "
-            f"{', '.join(sorted(wanted))}"
+            f"{prefix} has the arrays {', '.join(sorted(taken))}; expected "
+            f"{', '.join(sorted(names))}"
         )
-    return kind(**found)
+    return taken
 
 
 def _is_text(value: Any) -> bool:

@@ -16,7 +16,7 @@ from brainfeat.heads.calibration import calibrate
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, needs_validation
-from brainfeat.heads.ood import Scope
+from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.leakage.auditing import quick_audit
 from brainfeat.metrics import Evaluation, measure
@@ -60,7 +60,7 @@ def fit_head(
     test_fraction: float = 0.15,
     cv: int | None = None,
     group_by: GroupBy = "auto",
-    strangers: FeatureCache | str | os.PathLike[str] | None = None,
+    ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
     n_jobs: int | None = None,
     random_state: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -109,9 +109,9 @@ def fit_head(
         duplicates (auto); the table's (column); clusters joined with the table's groups
         (near-duplicates); or nothing. Above 50,000 images, and where one chain joins a tenth of
         them, auto takes identical files for near duplicates.
-    strangers : FeatureCache, path-like or None
-        Features of images that a prediction shall refuse, such as slices that are turned; the head
-        itself does not see them.
+    ood_examples : FeatureCache, path-like or None
+        Features of out-of-distribution examples, such as rotated slices, which the detector of the
+        head learns to flag. The head itself is not fitted on them.
     n_jobs : int or None
         Processes that fit folds; None takes all cores.
     random_state : int
@@ -131,9 +131,9 @@ def fit_head(
     HeadError
         The head or one of its parameters is unknown or out of range, or no candidate can be fitted.
     CacheError
-        The features are not finite, or there are no strangers.
+        The features are not finite, or there are no out-of-distribution examples.
     SpecMismatchError
-        The strangers' features are of another spec.
+        The features of the out-of-distribution examples have another spec.
     ParameterError
         `group_by`, `random_state` or `n_iter` is not one of the values above.
 
@@ -167,7 +167,7 @@ def fit_head(
                 test_fraction=test_fraction,
                 cv=cv,
                 group_by=group_by,
-                strangers=strangers,
+                ood_examples=ood_examples,
                 n_jobs=n_jobs,
                 random_state=random_state,
                 progress=progress,
@@ -185,7 +185,7 @@ def fit_head(
     ]
     for recipe in recipes:
         recipe.make()
-    strange = None if strangers is None else _read_strangers(strangers, cache)
+    ood_features = None if ood_examples is None else _read_ood_examples(ood_examples, cache)
     data = LabelledRows.read(cache)
     leakage = quick_audit(cache)
     groups, grouped_by = choose_groups(cache, group_by, leakage)
@@ -229,7 +229,7 @@ def fit_head(
         "class_weight": recipe.params.get("class_weight"),
         "group_by": grouped_by,
         "leakage": _without_paths(leakage.to_dict()),
-        "strangers": None if strange is None else len(strange),
+        "strangers": None if ood_features is None else len(ood_features),
         "random_state": int(random_state),
         "cache_sha256": cache.content_sha256,
         "versions": runtime.versions(),
@@ -244,12 +244,12 @@ def fit_head(
         temperature=fitted.temperature,
         training=training,
         probe=_make_probe(data.X, random_state),
-        scope=Scope.fit(
+        ood_detector=OODDetector.fit(
             data.X[parts["train"]],
             data.y[parts["train"]],
             held_out=data.X[parts["val"]],
             n_classes=len(data.class_names),
-            strangers=strange,
+            ood_examples=ood_features,
             random_state=int(random_state),
         ),
         conformal=conformal,
@@ -376,16 +376,16 @@ def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> dict[str
     return calibrate([FittedHead(estimator).scores(data.X[val])], [data.y[val]])
 
 
-def _read_strangers(
-    strangers: FeatureCache | str | os.PathLike[str], cache: FeatureCache
+def _read_ood_examples(
+    examples: FeatureCache | str | os.PathLike[str], cache: FeatureCache
 ) -> NDArray[np.float32]:
-    if not isinstance(strangers, FeatureCache):
-        with FeatureCache.open(strangers) as opened:
-            return _read_strangers(opened, cache)
-    cache.spec.require(strangers.spec, here=str(cache.path), there=str(strangers.path))
-    X = strangers.X[np.flatnonzero(strangers.view == 0)]
+    if not isinstance(examples, FeatureCache):
+        with FeatureCache.open(examples) as opened:
+            return _read_ood_examples(opened, cache)
+    cache.spec.require(examples.spec, here=str(cache.path), there=str(examples.path))
+    X = examples.X[np.flatnonzero(examples.view == 0)]
     if not len(X) or not np.isfinite(X).all():
-        raise CacheError(f"{strangers.path} has no images, or features that are not finite")
+        raise CacheError(f"{examples.path} has no images, or features that are not finite")
     return np.asarray(X, np.float32)
 
 
