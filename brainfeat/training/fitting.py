@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -13,13 +13,13 @@ from brainfeat import runtime
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.calibration import calibrate
+from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.leakage.auditing import Audit, quick_audit
-from brainfeat.metrics import Evaluation, measure
+from brainfeat.metrics import Metrics, measure
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.partition import GroupBy, Partition, choose_groups
 from brainfeat.training.selection import CrossValidation, Selection, cross_validate, select_head
@@ -45,17 +45,16 @@ class _Fit:
     ----------
     head : FittedHead
         Refitted on train and val, unless val decided when to stop.
-    val : Evaluation
+    val : Metrics
         Metrics of val, of the head that was fitted on train alone.
-    calibration : dict
-        As :func:`brainfeat.heads.calibration.calibrate` returns it.
+    calibration : Calibration
     conformal : Conformal
         Calibrated on images that the head had not seen.
     """
 
     head: FittedHead
-    val: Evaluation
-    calibration: dict[str, Any]
+    val: Metrics
+    calibration: Calibration
     conformal: Conformal
 
 
@@ -283,7 +282,7 @@ def _calibrate(
     val = partition.splits["val"]
     X, y = partition.X[val], partition.y[val]
     calibration = calibrate([head.scores(X)], [y]) if found is None else found.calibration
-    calibrated = replace(head, temperature=calibration["temperature"])
+    calibrated = replace(head, temperature=calibration.temperature)
     probabilities = calibrated.predict_proba(X)
     return _Fit(
         head=calibrated,
@@ -293,7 +292,7 @@ def _calibrate(
     )
 
 
-def _measure_test(head: FittedHead, partition: Partition) -> Evaluation | None:
+def _measure_test(head: FittedHead, partition: Partition) -> Metrics | None:
     test = partition.splits["test"]
     if not len(test):
         return None
@@ -320,7 +319,7 @@ def _describe_fit(chosen: Selection, partition: Partition, fit: _Fit) -> dict[st
         "val": fit.val.to_dict(),
         "test": None if test is None else test.to_dict(),
         "cv": None if chosen.cv is None else chosen.cv.figures,
-        "calibration": fit.calibration,
+        "calibration": asdict(fit.calibration),
         "search": chosen.to_dict() if chosen.candidates else None,
         "history": getattr(fit.head.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),

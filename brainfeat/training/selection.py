@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError, HeadError
-from brainfeat.heads.calibration import calibrate, scale_folds
+from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
-from brainfeat.metrics import Evaluation, measure
+from brainfeat.metrics import Metrics, measure
 from brainfeat.training.partition import Fold, Partition
 
 Progress = Callable[[int, int], None]
@@ -74,14 +74,14 @@ class CrossValidation:
     figures : dict
         ``n_folds``, ``out_of_fold`` (the metrics of all images together), and ``mean`` and ``std``
         over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
-    calibration : dict
-        As :func:`brainfeat.heads.calibration.calibrate` returns it.
+    calibration : Calibration
+        Of the out-of-fold scores.
     conformal : Conformal
         Calibrated on the out-of-fold probabilities.
     """
 
     figures: dict[str, Any]
-    calibration: dict[str, Any]
+    calibration: Calibration
     conformal: Conformal = field(compare=False)
 
 
@@ -298,9 +298,7 @@ def _rate(recipe: HeadRecipe, partition: Partition, results: list[_FoldResult]) 
     }
 
 
-def _measure_folds(
-    partition: Partition, probabilities: list[NDArray[np.float64]]
-) -> list[Evaluation]:
+def _measure_folds(partition: Partition, probabilities: list[NDArray[np.float64]]) -> list[Metrics]:
     return [
         measure(partition.y[test], fold, class_names=partition.class_names)
         for (_, test), fold in zip(partition.folds, probabilities, strict=True)
