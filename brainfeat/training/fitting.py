@@ -19,7 +19,7 @@ from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.ood import Scope
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.partition import (
     GroupBy,
@@ -188,7 +188,7 @@ def fit_head(
         recipe.make()
     strange = None if strangers is None else _read_strangers(strangers, cache)
     data = LabelledRows.read(cache)
-    leakage = quick_audit(cache)
+    leakage = audit_duplicates(cache)
     groups, grouped_by = choose_groups(cache, group_by, leakage)
     data = data.group(groups)
     parts = split_images(
@@ -229,7 +229,7 @@ def fit_head(
         "history": getattr(fitted.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),
         "group_by": grouped_by,
-        "leakage": _without_paths(leakage.to_dict()),
+        "leakage": leakage.summary().to_dict(),
         "strangers": None if strange is None else len(strange),
         "random_state": int(random_state),
         "cache_sha256": cache.content_sha256,
@@ -388,11 +388,6 @@ def _read_strangers(
     if not len(X) or not np.isfinite(X).all():
         raise CacheError(f"{strangers.path} has no images, or features that are not finite")
     return np.asarray(X, np.float32)
-
-
-def _without_paths(leakage: dict[str, Any]) -> dict[str, Any]:
-    """Count the conflicts instead of naming their images: a head tells nobody's files."""
-    return {**leakage, "label_conflicts": len(leakage["label_conflicts"])}
 
 
 def _make_probe(X: NDArray[np.float32], random_state: int) -> NDArray[np.float32]:

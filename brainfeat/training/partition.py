@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
-from brainfeat.leakage.auditing import Audit, quick_audit
-from brainfeat.leakage.duplicates import join_labels, label_identical
+from brainfeat.leakage.auditing import audit_duplicates
+from brainfeat.leakage.duplicates import join_labels, label_exact_duplicates
+from brainfeat.leakage.results import Audit
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 
 GroupBy = Literal["auto", "column", "near-duplicates", "none"]
@@ -106,7 +107,7 @@ def choose_groups(
         The table's groups where there are any, else clusters of near duplicates (auto); the table's
         (column); clusters joined with the table's groups (near-duplicates); nothing.
     found : Audit
-        What :func:`brainfeat.leakage.auditing.quick_audit` says of the cache.
+        What :func:`brainfeat.leakage.auditing.audit_duplicates` found in the cache.
 
     Returns
     -------
@@ -126,11 +127,12 @@ def choose_groups(
         raise TableError(f"{cache.path} has no groups; give the table a group column")
     if group_by == "column" or (group_by == "auto" and grouped):
         return cache.groups, "column"
-    if group_by == "auto" and (found.near is None or found.near["chained"]):
-        copies = label_identical(cache.sha256)
-        return (copies if found.identical["groups"] else None), "identical"
-    clusters = found.clusters if found.near is not None else quick_audit(cache, limit=None).clusters
-    if not grouped and found.near is not None and not found.near["clusters"]:
+    near = found.near_duplicates
+    if group_by == "auto" and (near is None or near.chained):
+        copies = label_exact_duplicates(cache.sha256)
+        return (copies if found.exact_duplicates.groups else None), "identical"
+    clusters = found.clusters if near else audit_duplicates(cache, limit=None).clusters
+    if not grouped and near is not None and not near.clusters:
         return None, "near-duplicates"
     if grouped:
         # Images of no group are joined with nothing.
