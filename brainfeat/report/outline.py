@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.results import Evaluation
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.report.blocks import Section
 from brainfeat.report.checklists import Checklist, make_checklist
 from brainfeat.report.provenance import (
@@ -26,7 +26,7 @@ from brainfeat.report.training import make_abstention, make_calibration, make_tr
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 
 def make_study(
@@ -54,7 +54,7 @@ def make_study(
         predictions=evaluation.predictions,
         bundle=bundle,
         cache=cache,
-        audit=quick_audit(cache) if audit is None else audit,
+        audit=audit_duplicates(cache) if audit is None else audit,
         command=command,
     )
 

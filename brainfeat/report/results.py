@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import ClassEvaluation, Evaluation, Predictions, Subset
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 SUBSET_TITLES = {
     "without_near_duplicates": "Without near duplicates",
