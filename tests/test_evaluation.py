@@ -119,7 +119,7 @@ def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     path = make_cache(X, y)
     bundle = fit_head(path, head="lda")
     evaluation = evaluate(bundle, path)
-    held = bundle.training["split"]["test"]
+    held = bundle.training.split.test
     assert [subset.n for subset in vars(evaluation.subsets).values()] == [held] * 3
     everything = evaluate(bundle, path, split="all").subsets
     assert [subset.n for subset in vars(everything).values()] == [IMAGES, held, held]

@@ -243,7 +243,7 @@ def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path
     strange = extract(read_table(tmp_path), tmp_path / "s.h5", backbone=Blocks()).output
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
     shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, ood_examples=strange)
-    assert (shown.training["strangers"], bundle.training["strangers"]) == (240, None)
+    assert (shown.training.ood_examples, bundle.training.ood_examples) == (240, None)
     rng = np.random.default_rng(8)
     (tmp_path / "new").mkdir()
     for number in range(40):

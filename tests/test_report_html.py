@@ -22,6 +22,7 @@ from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.evaluation.results import Subset
+from brainfeat.heads.calibration import Calibration, CalibrationScores
 from brainfeat.leakage.auditing import audit
 from brainfeat.metrics import measure
 from brainfeat.report import charts, checklists, to_card, to_html
@@ -262,18 +263,6 @@ def test_a_head_without_epochs_has_no_training_curves(make_cache):
     assert "there are no training curves" in text
 
 
-@pytest.mark.parametrize(
-    "history",
-    [{"loss": "high"}, {"loss": [1, "x"]}, {"loss": [1, 2], "val_loss": [1]}, [1, 2], {"loss": []}],
-)
-def test_curves_that_are_none_are_passed_over(study, history):
-    bundle = dataclasses.replace(
-        study.bundle, training={**study.bundle.training, "history": history}
-    )
-    text = to_html(study.evaluation, bundle=bundle, cache=study.cache, audit=study.audit)
-    assert "there are no training curves" in text
-
-
 def test_exclusions_are_counted_by_reason_without_their_paths(study):
     from brainfeat.cache.cache import Rejected
 
@@ -312,17 +301,15 @@ def test_parts_and_prevalence_are_shown(study):
 
 
 def test_where_the_temperature_was_fitted_is_shown(study):
-    figures = {"log_loss": 0.6, "brier": 0.3, "ece": 0.1234}
-    fitted = {
-        "n": 77,
-        "n_folds": 5,
-        "temperature": 1.5,
-        "before": figures,
-        "after": {**figures, "ece": 0.0567},
-    }
-    bundle = dataclasses.replace(
-        study.bundle, training={**study.bundle.training, "calibration": fitted}
+    fitted = Calibration(
+        n=77,
+        n_folds=5,
+        temperature=1.5,
+        before=CalibrationScores(log_loss=0.6, brier=0.3, ece=0.1234),
+        after=CalibrationScores(log_loss=0.6, brier=0.3, ece=0.0567),
     )
+    training = dataclasses.replace(study.bundle.training, calibration=fitted)
+    bundle = dataclasses.replace(study.bundle, training=training)
     text = Page(to_html(study.evaluation, bundle=bundle, cache=study.cache)).text
     assert "out of fold in 5 folds" in text
     assert "77 images." in text

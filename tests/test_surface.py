@@ -98,7 +98,7 @@ OPTIONS = {
         "--val-fraction",
         "--cv",
         "--group-by",
-        "--strangers",
+        "--ood-examples",
         "--jobs",
         "--table",
         "--overwrite",

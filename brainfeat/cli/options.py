@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -198,7 +198,7 @@ def open_cache(
         yield cache
 
 
-def warn_of_leakage(findings: list[str], features: Path) -> None:
+def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     """Say in one line on stderr that figures are too good to be true, if they are."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""

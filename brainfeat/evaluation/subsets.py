@@ -227,7 +227,10 @@ def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
 
 
 def _held_out(bundle: "HeadBundle", split: str) -> list[str]:
-    return list((bundle.training.get("held_out") or {}).get(split) or [])
+    held_out = bundle.training.held_out
+    if held_out is None or split not in ("val", "test"):
+        return []
+    return list(held_out.val if split == "val" else held_out.test)
 
 
 def _list_seen(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:

@@ -20,10 +20,9 @@ from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
+from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_ARRAYS
 
-# What is looked into of how a head was trained: objects, or null.
-_TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
 
@@ -77,8 +76,8 @@ class HeadBundle:
         The fitted head; its classes are 0…k−1.
     temperature : float
         What scores are divided by before the softmax.
-    training : dict
-        Split sizes, metrics, seeds, digest of the cache, versions.
+    training : FitRecord
+        How the head was fitted: sizes of the splits, metrics, seed, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
         Vectors whose probabilities are stored and compared when the bundle is loaded.
     ood_detector : OODDetector or None
@@ -95,7 +94,7 @@ class HeadBundle:
     params: dict[str, Any]
     estimator: Any
     temperature: float
-    training: dict[str, Any]
+    training: FitRecord
     probe: NDArray[np.float32]
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
@@ -209,7 +208,7 @@ class HeadBundle:
                 "class_names": json.dumps(self.class_names),
                 "head": head,
                 "temperature": float(self.temperature),
-                "training": canonical_json(self.training),
+                "training": canonical_json(self.training.to_dict()),
             },
         )
 
@@ -344,12 +343,8 @@ def _typed(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _read_training(text: str) -> dict[str, Any]:
-    """Read how the head was trained, and check the parts that are looked into."""
-    training: dict[str, Any] = _typed(parse_json(text), dict, "training")
-    for name in _TRAINING_PARTS:
-        _typed(training.get(name) or {}, dict, f"training's {name}")
-    for ids in (training.get("held_out") or {}).values():
-        if not all(map(_is_text, _typed(ids, list, "a part that was held out"))):
-            raise BundleError("the images that were held out must be texts")
-    return training
+def _read_training(text: str) -> FitRecord:
+    try:
+        return FitRecord.from_json(text)
+    except BundleError as error:
+        raise BundleError(f"training: {error}") from error

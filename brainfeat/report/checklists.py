@@ -4,6 +4,7 @@ Topics are named in our words. CLAIM: Tejani et al. 2024, Radiology: Artificial 
 6(4):e240300. TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378.
 """
 
+from dataclasses import asdict
 from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
@@ -181,9 +182,9 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     listed = int((cache.view == 0).sum()) + rejected
     unread = f"{count(rejected, 'file')} of {listed:,} could not be read"
     counts = [entry.support for entry in study.evaluation.per_class]
-    training = study.training("split")
+    split = study.bundle.training.split
     conflicts = len(audit.label_conflicts)
-    groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+    groups = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
     near = audit.near_duplicates
     across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of identical files"
     if near is not None:
@@ -199,8 +200,9 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "missing": f"{unread}; no value is imputed.",
         "conflicts": f"In part: {count(conflicts, 'set')} of images that show the same have "
         "different labels (section Leakage).",
-        "partitions": "; ".join(f"{name} {show_number(size)}" for name, size in training.items()) +
-        f"; kept together: {groups} (section Data)." if training else None,
+        "partitions": "; ".join(
+            f"{name} {show_number(size)}" for name, size in asdict(split).items()
+        ) + f"; kept together: {groups} (section Data)." if split else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
         "size": "In part: " + ", ".join(
@@ -209,15 +211,14 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "flow": f"From {listed:,} listed to {study.evaluation.n:,} measured (section Data).",
         "classes": "In part: images by class and split (section Data).",
         "imbalance": f"From {min(counts):,} to {max(counts):,} images a class were measured; class "
-        f"weights: {study.bundle.training.get('class_weight') or 'none'}.",
+        f"weights: {study.bundle.training.class_weight or 'none'}.",
     }  # fmt: skip
 
 
 def _describe_model(study: Study) -> dict[str, str | None]:
     bundle, spec = study.bundle, study.cache.spec
     training = bundle.training
-    searched = study.training("search")
-    folds = study.training("cv").get("n_folds")
+    searched = training.search
     augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
     return {
         "technology": f"A {bundle.head} classifier on features of a frozen {spec.backbone}, a "
@@ -228,11 +229,11 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         "objective": "Features are computed: nobody interprets an image.",
         "software": "Versions of all libraries in section Provenance.",
         "initialisation": f"Base: weights with SHA-256 {spec.weights_sha256[:16]}…, frozen. Head: "
-        f"random state {training.get('random_state')}.",
-        "training": f"Head {bundle.head}, random state {training.get('random_state')}, "
+        f"random state {training.random_state}.",
+        "training": f"Head {bundle.head}, random state {training.random_state}, "
         f"augmentation {augmentation}; parameters and curves in section Training.",
         "selected": (
-            f"Best mean balanced accuracy over {searched.get('n_folds')} folds among the "
+            f"Best mean balanced accuracy over {searched.n_folds} folds among the "
             "candidates in section Training; no test image took part."
             if searched
             else "One head was fitted; nothing was selected among others by this software."
@@ -243,9 +244,9 @@ def _describe_model(study: Study) -> dict[str, str | None]:
             else "None."
         ),
         "internal": (
-            (f"{folds}-fold cross-validation and a" if isinstance(folds, int) else "A")
+            (f"{training.cv.n_folds}-fold cross-validation and a" if training.cv else "A")
             + " validation part (section Training)."
-            if study.training("val")
+            if training.val
             else None
         ),
         "external": (

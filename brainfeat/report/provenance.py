@@ -119,7 +119,7 @@ def make_data(study: Study) -> Section:
         if without:
             cells.append(int((cache.splits[chosen] == "").sum()))
         rows.append((name, *(f"{cell:,}" for cell in (*cells, int(chosen.sum())))))
-    parts = [name for name in ("train", "val", "test") if name in study.training("split")]
+    parts = study.bundle.training.split
     origin = (
         "The head was fitted on images of the same feature file that it is measured on."
         if study.is_same_cache
@@ -140,12 +140,12 @@ def make_data(study: Study) -> Section:
         ),
     ]
     if parts:
-        grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+        grouped_by = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
         blocks.append(
             Table(
                 title="Parts that the fit used",
                 head=("part", "images"),
-                rows=[(part, show_number(study.training("split")[part])) for part in parts],
+                rows=[(name, show_number(size)) for name, size in asdict(parts).items()],
                 note=f"What no part cuts: {grouped_by}. A split that the table makes is kept, also "
                 "where it does.",
             )
@@ -210,15 +210,15 @@ def make_provenance(study: Study) -> Section:
     training, cache = study.bundle.training, study.cache
     digests = [
         ("feature file", cache.content_sha256),
-        ("feature file of the fit", str(training.get("cache_sha256"))),
+        ("feature file of the fit", str(training.cache_sha256)),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
     seeds = [
-        ("fit", str(training.get("random_state"))),
+        ("fit", str(training.random_state)),
         ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
     ]
     extracting = _read_versions(cache.provenance)
-    fitting = _read_versions(training)
+    fitting = dict(training.versions or {})
     processor = cache.provenance.get("processor")
     named = processor.get("name") if isinstance(processor, dict) else None
     return Section(
@@ -260,7 +260,7 @@ def _list_commands(study: Study) -> list[str]:
     ]
     fit = [
         *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),
-        *("--random-state", str(bundle.training.get("random_state"))),
+        *("--random-state", str(bundle.training.random_state)),
     ]
     for name, value in sorted(bundle.params.items()):
         fit += ["--param", f"{name}={value}"]

@@ -1,9 +1,9 @@
 """What an evaluation says, in sections: the honest figure first, then all others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
@@ -55,18 +55,13 @@ class Study:
     @property
     def is_same_cache(self) -> bool:
         """Whether the head was fitted on the cache that it was measured on."""
-        return bool(self.bundle.training.get("cache_sha256") == self.cache.content_sha256)
+        return self.bundle.training.cache_sha256 == self.cache.content_sha256
 
     @property
     def split_name(self) -> str:
         """The images that were measured, in words."""
         split = self.evaluation.split
         return "all labelled images" if split == "all" else f"the {split} split"
-
-    def training(self, name: str) -> Mapping[str, Any]:
-        """Give an object of what the head file says of its training; an empty one for none."""
-        value = self.bundle.training.get(name)
-        return value if isinstance(value, dict) else {}
 
 
 def summarise(study: Study) -> list[str]:

@@ -85,19 +85,18 @@ def _list_calibration(study: Study, columns: Mapping[str, Reliability]) -> Table
 
 
 def _list_fitted_temperature(study: Study) -> Iterator[Table]:
-    fitted = study.training("calibration")
-    if not isinstance(fitted.get("before"), dict) or not isinstance(fitted.get("after"), dict):
+    fitted = study.bundle.training.calibration
+    if fitted is None:
         return
-    folds = fitted.get("n_folds")
-    where = f"out of fold in {folds} folds" if isinstance(folds, int) else "validation images"
+    where = f"out of fold in {fitted.n_folds} folds" if fitted.n_folds else "validation images"
     yield Table(
         title=f"Where the temperature was fitted ({where})",
         head=("figure", "Scaled", "Scores as they are"),
         rows=[
-            (title, *(show(fitted[part].get(name)) for part in ("after", "before")))
+            (title, *(show(getattr(scores, name)) for scores in (fitted.after, fitted.before)))
             for title, name in _FIGURES
         ],
-        note=f"{count(fitted.get('n'), 'image')}.",
+        note=f"{count(fitted.n, 'image')}.",
     )
 
 
@@ -143,11 +142,10 @@ def make_abstention(study: Study) -> Iterator[Section]:
 def make_training(study: Study) -> Section:
     """Give how the head was fitted, and its curves."""
     bundle = study.bundle
-    training = bundle.training
     params = [(name, _plain(value)) for name, value in sorted(bundle.params.items())]
     refitted = (
         "Once its validation figures were taken, it was fitted again on train and validation."
-        if training.get("refitted_on_val")
+        if bundle.training.refitted_on_val
         else "It was fitted on train alone; validation decided when to stop, or was held out."
     )
     blocks: list[Block] = [
@@ -181,10 +179,11 @@ def _plain(value: Any) -> str:
 
 
 def _draw_history(study: Study) -> Iterator[Block]:
-    history = _read_history(study)
-    if not history:
+    recorded = study.bundle.training.history
+    if recorded is None:
         yield "This kind of head is not fitted in epochs: there are no training curves."
         return
+    history = recorded.curves()
     loss = history.get("val_loss")
     best = loss.index(min(loss)) if loss else None
     kept = f" The vertical line is the epoch that was kept, {best + 1}." if best is not None else ""
@@ -194,8 +193,6 @@ def _draw_history(study: Study) -> Iterator[Block]:
             for part, key in (("train", name), ("validation", f"val_{name}"))
             if key in history
         }
-        if not curves:
-            continue
         last = "; ".join(
             f"{part}: first {values[0]:.3f}, last {values[-1]:.3f}"
             + (f", kept {values[best]:.3f}" if best is not None else "")
@@ -211,39 +208,25 @@ def _draw_history(study: Study) -> Iterator[Block]:
         )
 
 
-def _read_history(study: Study) -> dict[str, list[float]]:
-    """Read the curves of a head file, if they are what curves must be."""
-    history = {
-        str(name): values
-        for name, values in study.training("history").items()
-        if isinstance(values, list)
-        and values
-        and all(isinstance(value, int | float) for value in values)
-    }
-    same_length = len({len(values) for values in history.values()}) == 1
-    return history if same_length and "loss" in history else {}
-
-
 def _list_validation(study: Study) -> Iterator[Table]:
     figures = (
         ("accuracy", "accuracy"),
         ("balanced accuracy", "balanced_accuracy"),
         ("log loss", "log_loss"),
     )
-    columns: dict[str, Mapping[str, Any]] = {}
-    for name, title in (("val", "Validation"), ("test", "Test")):
-        if study.training(name):
-            columns[title] = study.training(name)
-    validated = study.training("cv")
+    training = study.bundle.training
+    measured = {"Validation": training.val, "Test": training.test}
+    columns = {title: found for title, found in measured.items() if found is not None}
     rows = [
-        [title, *(show(column.get(name)) for column in columns.values())] for title, name in figures
+        [title, *(show(getattr(found, name)) for found in columns.values())]
+        for title, name in figures
     ]
     head = ["figure", *columns]
-    if isinstance(validated.get("mean"), dict) and isinstance(validated.get("std"), dict):
-        head.append(f"{validated.get('n_folds')}-fold cross-validation")
+    if training.cv is not None:
+        head.append(f"{training.cv.n_folds}-fold cross-validation")
         for row, (_, name) in zip(rows, figures, strict=True):
-            mean, std = validated["mean"].get(name), validated["std"].get(name)
-            row.append(f"{show(mean)} ± {show(std)}")
+            spread = getattr(training.cv, name)
+            row.append(f"{show(spread.mean)} ± {show(spread.std)}")
     if len(head) > 1:
         yield Table(
             title="What the fit itself measured",
@@ -254,22 +237,22 @@ def _list_validation(study: Study) -> Iterator[Table]:
 
 
 def _list_candidates(study: Study) -> Iterator[Table]:
-    search = study.training("search")
-    candidates = search.get("candidates")
-    if not isinstance(candidates, list) or not all(isinstance(row, dict) for row in candidates):
+    search = study.bundle.training.search
+    if search is None:
         return
+    candidates = search.candidates
     yield Table(
         title=f"Candidates that were compared ({len(candidates)}), the best first",
         head=("rank", "head", "balanced accuracy", "parameters"),
         rows=[
             (
-                str(row.get("rank") or UNDEFINED),
-                str(row.get("head")),
-                f"{show(row.get('mean'))} ± {show(row.get('std'))}",
-                _plain(row.get("params") or "defaults"),
+                str(row.rank or UNDEFINED),
+                row.head,
+                f"{show(row.mean)} ± {show(row.std)}",
+                _plain(row.params or "defaults"),
             )
             for row in candidates
         ],
-        note="The best of many is in part the luckiest: its cross-validated figure is optimistic. "
-        "No test image took part.",
+        note="The best cross-validated score is optimistically biased, because the same folds "
+        "chose it. No test image took part.",
     )
