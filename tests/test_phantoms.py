@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from brainfeat import phantoms
 from brainfeat.errors import TableError
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, draw_mask, draw_slice, write_phantoms
+from brainfeat.phantoms import anatomy as phantoms
 
 TUMOURS = ("glioma", "meningioma", "pituitary")
 PATIENTS = range(8)
