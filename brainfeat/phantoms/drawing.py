@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.phantoms.anatomy import CLASS_NAMES, LEVELS, Patient, cut_plane, make_patient
-from brainfeat.phantoms.painting import paint_slice
+from brainfeat.phantoms.painting import paint_tissues
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {".png": {"compress_level": 1}, ".jpg": {"quality": 92}}
 _SMALLEST_SIZE = 32
@@ -262,7 +262,7 @@ def scan_slice(patient: Patient, level: int, size: int) -> NDArray[np.uint8]:
     y = x[:, None]
     bias = head.bias
     field = bias[0] * x + bias[1] * y + bias[2] * x * x + bias[3] * y * y + bias[4] * x * y
-    signal = gaussian_filter(paint_slice(patient, level, size) * np.exp(field), 0.003 * size)
+    signal = gaussian_filter(paint_tissues(patient, level, size) * np.exp(field), 0.003 * size)
     rng = np.random.default_rng([*patient.key, 1 + level])
     real, imaginary = head.noise * rng.standard_normal((2, size, size), dtype=np.float32)
     magnitude = np.sqrt((signal + real) ** 2 + imaginary**2)

@@ -7,7 +7,7 @@ import numpy as np
 from brainfeat.phantoms.anatomy import Field, Head, Patient, Plane, Point, Tumour, cut_plane
 
 
-def paint_slice(patient: Patient, level: int, size: int) -> Field:
+def paint_tissues(patient: Patient, level: int, size: int) -> Field:
     """Paint the tissues of one slice.
 
     Parameters

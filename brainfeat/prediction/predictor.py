@@ -30,9 +30,9 @@ from brainfeat.prediction.answers import (
     tell_unreadable,
 )
 from brainfeat.readers import read_image
+from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.series import Series, find_series, read_volume, tell_format
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
-from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _BATCH_SIZE = 32

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import BrainfeatError, ImageReadError
+from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError
 from brainfeat.readers.containers import (
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("JPEG", "PNG")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 PIXEL_LIMIT = 64_000_000
 BYTE_LIMIT = 600_000_000  # 64 million pixels of 16-bit RGBA, not compressed, and room for metadata
 
@@ -105,6 +106,8 @@ def read_image(
     ------
     ImageReadError
         If the file cannot be read, is not an image of the allowed formats, is damaged or too large.
+    ParameterError
+        If a format is not one that is read.
 
     Examples
     --------
@@ -258,7 +261,7 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str) -> bytes:
 def _unpack(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> Contents:
     """Take a file of an allowed format and size apart; nothing is decoded yet."""
     if isinstance(formats, str) or not set(formats) <= set(FORMATS):
-        raise ValueError(f"The formats must be some of {FORMATS}. Got {formats!r} instead.")
+        raise ParameterError(f"formats {formats!r}; expected some of {', '.join(FORMATS)}")
     kind = next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
     if kind is None or kind not in formats:
         raise ImageReadError(name, f"not a {' or '.join(formats)} image")

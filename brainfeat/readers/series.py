@@ -9,8 +9,8 @@ from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
 from brainfeat.readers.nifti import read_nifti
+from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.volumes import Volume
-from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 Format = Literal["dicom", "nifti"]
 

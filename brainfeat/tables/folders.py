@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
-from brainfeat.tables.rows import IMAGE_SUFFIXES, SPLIT_NAMES, Row, quote, some, text_trouble
+from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.tables.rows import SPLIT_NAMES, Row, quote, some, text_trouble
 
 # What a folder of slices that were cut from volumes holds beside them.
 SLICES_TABLE = "table.csv"

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from brainfeat.errors import TableError
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 SPLIT_NAMES = {
     "train": "train",

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from brainfeat.errors import TableError
 from brainfeat.files import is_so, written_whole
+from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.tables.csv_cells import cell_text, csv_cell
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE, read_folder
 from brainfeat.tables.rows import (
     COLUMNS,
-    IMAGE_SUFFIXES,
     SPLIT_NAMES,
     SPLITS,
     Row,
