@@ -384,7 +384,7 @@ class TestFiles:
             ("broken.jpg", "no such file"),
             ("loop.jpg", "too many levels of symbolic links"),
             ("x" * 300, "file name too long"),
-            ("a\0b", "not a path that a file can have"),
+            ("a\0b", "not a valid path"),
         ],
     )
     def test_what_is_no_file(self, tmp_path, read, name, reason):

@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
     assert found.slices == 2
     assert {entry["volume"]: entry["reason"] for entry in found.refused} == {
         "volume 1": "is of a modality other than MR, CT, PT",
-        "volume 2": "is no NIfTI file",
+        "volume 2": "is not a NIfTI file",
         "volume 3": "is of a modality other than MR, CT, PT",
     }
 
@@ -265,7 +265,7 @@ def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
     assert not series
-    assert [entry.reason for entry in unreadable] == ["is no DICOM file"] * 2
+    assert [entry.reason for entry in unreadable] == ["is not a DICOM file"] * 2
     assert "CANARY" not in repr(unreadable)
 
 
@@ -380,7 +380,7 @@ def find_group(sliced, hospital):
 def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     with pytest.raises(SpecMismatchError, match="in the window auto"):
         Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
-    with pytest.raises(ParameterError, match="slices must be"):
+    with pytest.raises(ParameterError, match=r"slices 'first'"):
         Predictor(bundle, backbone=SlicedBlocks(), slices="first")
     predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
     series, _ = find_series([hospital / "notumor" / "notumor-3"])
@@ -495,7 +495,7 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert document[1] == {
         "path": "volume 1",
         "frame": None,
-        "error": "is no NIfTI file",
+        "error": "is not a NIfTI file",
         **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
@@ -517,7 +517,7 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: says that its pixels hold text" in result.stderr
+    assert "refused 2, the first volume 1: declares text in its pixels" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,

@@ -31,7 +31,7 @@ from brainfeat.prediction.answers import (
 )
 from brainfeat.readers import read_image
 from brainfeat.readers.raster import IMAGE_SUFFIXES
-from brainfeat.readers.series import Series, find_series, read_volume, tell_format
+from brainfeat.readers.series import Series, detect_format, find_series, read_volume
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
@@ -380,7 +380,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if not is_so(path.is_dir):
-            files += [path] if tell_format(path) is None else []
+            files += [path] if detect_format(path) is None else []
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

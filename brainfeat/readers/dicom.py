@@ -1,7 +1,7 @@
-"""DICOM files to volumes, through pydicom; nothing that names a person leaves this module.
+"""DICOM files become volumes, through pydicom; nothing that names a person leaves this module.
 
-Messages of pydicom quote what a file holds. So none of them is passed on, neither as an error nor
-as a warning or a line of a log, and every error here is raised without its cause.
+Messages of pydicom quote the content of files. None of them is passed on, whether as an error, a
+warning or a log record, and every error here is raised without its cause.
 """
 
 import os
@@ -35,7 +35,7 @@ FILE_LIMIT = 2_000_000_000
 _MAGIC = b"DICM"
 _PREAMBLE = 128
 _GREY = {"MONOCHROME1": True, "MONOCHROME2": False}
-# Secondary Capture Image Storage and its multi-frame kinds: pictures of a screen or of paper.
+# Secondary Capture Image Storage and its multi-frame variants: pictures of a screen or of paper.
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -67,12 +67,12 @@ class _Frame(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is a regular one and DICOM by its content.
+    """Return whether a path is a regular file with the content of a DICOM file.
 
     Raises
     ------
     OSError
-        It cannot be opened.
+        If the file cannot be opened.
     """
     if not S_ISREG(path.stat().st_mode):
         return False
@@ -81,32 +81,32 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_key(path: Path, *, name: str) -> str:
-    """Read what tells which volume a file belongs to: files of the same key are one.
+    """Read the key of the volume that a file belongs to; files with equal keys form one volume.
 
     Parameters
     ----------
     path : Path
     name : str
-        What errors call it; not the path, which can hold a name.
+        Name of the file in error messages; not the path, which can contain a person's name.
 
     Returns
     -------
     str
-        Never to be shown.
+        The key, which must never be shown.
 
     Raises
     ------
     ImageReadError
-        It cannot be read.
+        If the file cannot be read.
     MissingDependencyError
-        pydicom is not installed.
+        If pydicom is not installed.
     """
     with _translating(name):
         dataset = _read(path, name, HEADER_TAGS, pixels=False)
         series = str(dataset.get("SeriesInstanceUID") or "")
         if not series or read_integer(dataset, "NumberOfFrames", 1) != 1:
             return repr((series, str(dataset.get("SOPInstanceUID") or path.absolute())))
-        # Two decimals are half a degree: a scout of three planes is three volumes.
+        # Two decimals are about half a degree: a scout of three planes is three volumes.
         turned = [round(x, 2) + 0.0 for x in read_numbers(dataset, "ImageOrientationPatient", 6)]
         shape = read_integer(dataset, "Rows", 0), read_integer(dataset, "Columns", 0)
         return repr((series, *shape, *turned))
@@ -118,11 +118,11 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
     Parameters
     ----------
     paths : sequence of Path
-        Of single frames, or one file of several.
+        Files of one frame each, or one file of several frames.
     name : str
-        What errors call the volume; not a path, which can hold a name.
-    allow_burned_in : bool
-        Whether images that may have a name in their pixels are read: those that say so, and
+        Name of the volume in error messages; not a path, which can contain a person's name.
+    allow_burned_in : bool, default=False
+        Whether to read images whose pixels may show a name: those that declare burned-in text, and
         secondary captures.
 
     Returns
@@ -132,9 +132,9 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
     Raises
     ------
     ImageReadError
-        One file cannot be read, or is not a grey image of MR, CT or PT.
+        If a file cannot be read, or is not a grey image of MR, CT or PT.
     MissingDependencyError
-        pydicom is not installed.
+        If pydicom is not installed.
     """
     with _translating(name):
         frames: list[_Frame] = []
@@ -159,13 +159,13 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
             windows=tuple(frame.window for frame in frames),
             inverted=_GREY[first.PhotometricInterpretation],
             patient=_identify(first, paths[0]),
-            facts=_tell(first, len(frames)),
+            facts=_collect_facts(first, len(frames)),
         )
 
 
 @contextmanager
 def _translating(name: str) -> Iterator[None]:
-    """Keep pydicom's warnings and words to ourselves."""
+    """Suppress pydicom's warnings and replace its errors, which quote the file."""
     try:
         from pydicom.errors import BytesLengthException
     except ImportError as error:
@@ -178,7 +178,7 @@ def _translating(name: str) -> Iterator[None]:
     except ImageReadError:
         raise
     except (*_DAMAGE, BytesLengthException):
-        raise ImageReadError(name, "is damaged, or no DICOM that can be read") from None
+        raise ImageReadError(name, "is damaged or not a readable DICOM file") from None
 
 
 def _read(path: Path, name: str, tags: Sequence[str], *, pixels: bool) -> Any:
@@ -194,14 +194,14 @@ def _read(path: Path, name: str, tags: Sequence[str], *, pixels: bool) -> Any:
             raise ImageReadError(
                 name, f"has {status.st_size:,} bytes; at most {FILE_LIMIT:,} are read"
             )
-        # pydicom would unpack the whole of it, however much that is.
+        # pydicom would inflate the whole file, whatever its size.
         if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
             raise ImageReadError(
-                name, "is deflated as a whole; write it in another transfer syntax first"
+                name, "is deflated as a whole; convert it to another transfer syntax first"
             )
         return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=[*tags])
     except InvalidDicomError:
-        raise ImageReadError(name, "is no DICOM file") from None
+        raise ImageReadError(name, "is not a DICOM file") from None
     except OSError as error:
         if isinstance(error, ImageReadError) or error.errno is None:
             raise
@@ -209,7 +209,7 @@ def _read(path: Path, name: str, tags: Sequence[str], *, pixels: bool) -> Any:
 
 
 def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
-    """Refuse what is no grey image of a modality that is read, or may show a name."""
+    """Reject images that are not grey, are of another modality, or may show a name."""
     if dataset.get("Modality") not in MODALITIES:
         raise ImageReadError(name, f"is of a modality other than {', '.join(MODALITIES)}")
     if not any(tag in dataset for tag in PIXEL_TAGS):
@@ -221,12 +221,12 @@ def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
     if dataset.get("BurnedInAnnotation") == "YES":
         raise ImageReadError(
             name,
-            "says that its pixels hold text, which can be a name; look at it, and allow it",
+            "declares text in its pixels, which can be a name; check the image, then allow it",
         )
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class == _CAPTURE or sop_class.startswith(f"{_CAPTURE}."):
         raise ImageReadError(
-            name, "is a secondary capture, which can show a name; look at it, and allow it"
+            name, "is a secondary capture, which can show a name; check the image, then allow it"
         )
 
 
@@ -272,11 +272,11 @@ def _decode(dataset: Any, name: str, count: int) -> npt.NDArray[Any]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise ImageReadError(name, "is of a transfer syntax that is not read") from None
+        raise ImageReadError(name, "has a transfer syntax that is not supported") from None
     if not decoder.is_available:
         raise ImageReadError(
             name,
-            f"is compressed ({syntax.name}), and what decodes it is not installed: "
+            f"is compressed ({syntax.name}) and its decoder is not installed: "
             "pip install 'brainfeat[medical]'",
         )
     try:
@@ -287,7 +287,7 @@ def _decode(dataset: Any, name: str, count: int) -> npt.NDArray[Any]:
 
 
 def _rescale(stored: npt.NDArray[Any], dataset: Any, rescaled: Any) -> npt.NDArray[np.float32]:
-    """Turn stored values into those of the modality (PS3.3 C.11.1); padding is NaN."""
+    """Convert stored values to those of the modality (PS3.3 C.11.1); padding becomes NaN."""
     from pydicom.pixels.processing import apply_modality_lut
 
     if "ModalityLUTSequence" in dataset:
@@ -305,7 +305,7 @@ def _rescale(stored: npt.NDArray[Any], dataset: Any, rescaled: Any) -> npt.NDArr
 
 
 def _find_window(shown: Any) -> Window | None:
-    """Find the first window that is given and possible."""
+    """Find the first window of a frame; None where there is none or it is invalid."""
     centre, width = read_number(shown, "WindowCenter"), read_number(shown, "WindowWidth")
     if centre is None or width is None or width < 1:
         return None
@@ -314,7 +314,7 @@ def _find_window(shown: Any) -> Window | None:
 
 
 def _locate(spot: Any, plane: Any) -> tuple[float, ...]:
-    """Give the direction of a slice, and its place along it; nothing where it is not known."""
+    """Return the orientation of a slice and its position along the normal; zeros if unknown."""
     position = read_numbers(spot, "ImagePositionPatient", 3)
     turned = read_numbers(plane, "ImageOrientationPatient", 6)
     if not position or not turned:
@@ -324,7 +324,7 @@ def _locate(spot: Any, plane: Any) -> tuple[float, ...]:
 
 
 def _identify(dataset: Any, path: Path) -> str:
-    """Name the patient, or failing that the study, or the file."""
+    """Identify the patient, or else the study, or else the file."""
     if patient := str(dataset.get("PatientID") or "").strip():
         return "\0".join(["patient", patient, str(dataset.get("IssuerOfPatientID") or "").strip()])
     if study := str(dataset.get("StudyInstanceUID") or ""):
@@ -332,8 +332,8 @@ def _identify(dataset: Any, path: Path) -> str:
     return f"file\0{path.absolute()}"
 
 
-def _tell(dataset: Any, frames: int) -> dict[str, Any]:
-    """Tell of a volume what names nobody: numbers, and words that were compared with a list."""
+def _collect_facts(dataset: Any, frames: int) -> dict[str, Any]:
+    """Collect facts that identify nobody: numbers, and terms that were compared with a list."""
     measures = find_group(dataset, 0, "PixelMeasuresSequence")
     return {
         "rows": read_integer(dataset, "Rows"),

@@ -1,4 +1,4 @@
-"""Which files are volumes, and which files are one volume."""
+"""Files and folders become series: the files of one volume each."""
 
 import os
 from collections.abc import Iterable
@@ -26,12 +26,12 @@ class Series(NamedTuple):
     Attributes
     ----------
     name : str
-        What it is called where people read it: by number, as a path can hold a name.
+        A number that identifies the volume in output, because a path can contain a person's name.
     format : {"dicom", "nifti"}
     key : str
-        The same wherever the files are, for DICOM; never shown.
+        Identifies the volume; for DICOM it does not depend on where the files are. Never shown.
     folder : str
-        The first folder below the one that was given; never shown unless it is asked for.
+        The first folder below the one that was given; shown only on request.
     paths : tuple of Path
         Never shown.
     """
@@ -44,18 +44,18 @@ class Series(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A DICOM file of which not even the series can be read, or a folder that cannot be listed."""
+    """A file whose series cannot be determined, or a folder that cannot be listed."""
 
     name: str
     reason: str
 
 
-def tell_format(path: Path) -> Format | None:
-    """Tell how a file is read as a volume, by its name or by its content; None where it is none."""
-    return _tell_named(path) or ("dicom" if is_so(lambda: is_dicom(path)) else None)
+def detect_format(path: Path) -> Format | None:
+    """Detect the volume format of a file by its name or its content; None if it is not a volume."""
+    return _detect_by_name(path) or ("dicom" if is_so(lambda: is_dicom(path)) else None)
 
 
-def _tell_named(path: Path) -> Format | None:
+def _detect_by_name(path: Path) -> Format | None:
     name = path.name.lower()
     return next((kind for kind, ends in _SUFFIXES.items() if name.endswith(ends)), None)
 
@@ -66,7 +66,7 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     Parameters
     ----------
     paths : iterable of path-like
-        DICOM and NIfTI files, and folders; in those, other files and hidden ones are passed over.
+        DICOM and NIfTI files and folders; other and hidden files in folders are skipped.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     Raises
     ------
     MissingDependencyError
-        There are DICOM files, and pydicom is not installed.
+        If there are DICOM files and pydicom is not installed.
     """
     given = [Path(path) for path in paths]
     series: list[Series] = []
@@ -109,7 +109,8 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     Parameters
     ----------
     series : Series
-    allow_burned_in : bool
+        As `find_series` returns it.
+    allow_burned_in : bool, default=False
         As in :func:`brainfeat.readers.dicom.read_series`.
 
     Returns
@@ -119,9 +120,9 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     Raises
     ------
     ImageReadError
-        They cannot be read; it is called by the name of the series.
+        If the files cannot be read; the error names the series, not the files.
     MissingDependencyError
-        What reads the format is not installed.
+        If the library that reads the format is not installed.
     """
     if series.format == "dicom":
         return read_series(series.paths, name=series.name, allow_burned_in=allow_burned_in)
@@ -129,9 +130,9 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
 
 
 def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
-    """List the volumes of an argument, and why folders of it cannot be listed."""
+    """List the volumes below a path, and why folders in it cannot be listed."""
     if not is_so(path.is_dir):
-        kind = tell_format(path)
+        kind = detect_format(path)
         return ([] if kind is None else [(path, kind)]), []
     found: list[tuple[Path, Format]] = []
     troubles: list[str] = []
@@ -143,14 +144,14 @@ def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
-            if not name.startswith(".") and (kind := _tell_listed(file)) is not None:
+            if not name.startswith(".") and (kind := _detect_listed(file)) is not None:
                 found.append((file, kind))
     return found, troubles
 
 
-def _tell_listed(file: Path) -> Format | None:
-    """Tell the format of a file in a folder; what cannot be opened is read, to be refused."""
+def _detect_listed(file: Path) -> Format | None:
+    """Detect the format of a file in a folder; one that cannot be opened fails when it is read."""
     try:
-        return _tell_named(file) or ("dicom" if is_dicom(file) else None)
+        return _detect_by_name(file) or ("dicom" if is_dicom(file) else None)
     except OSError:
         return None if file.name.lower().endswith(IMAGE_SUFFIXES) else "dicom"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so, written_whole
-from brainfeat.readers.series import Series, find_series, read_volume, tell_format
+from brainfeat.readers.series import Series, detect_format, find_series, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE
 from brainfeat.tables.rows import Row, quote
@@ -292,7 +292,7 @@ def _find(
     """Find the volumes, and the files that are none though they should be."""
     given = [Path(path) for path in paths]
     for number, path in enumerate(given, 1):
-        if not is_so(path.is_dir) and tell_format(path) is None:
+        if not is_so(path.is_dir) and detect_format(path) is None:
             wrong = "is neither DICOM nor NIfTI" if is_so(path.exists) else "does not exist"
             raise ImageReadError(f"argument {number}", wrong)
     series, unreadable = find_series(given)
