@@ -242,7 +242,7 @@ def extract(
                     table=table,
                     backbone=backbone,
                     spec=spec,
-                    index=found.index(spec, views),
+                    index=found.index(spec, views.to_dict() if views else None),
                     parts=parts_folder(output),
                     patient_key=None if origin is None else origin.patient_key,
                     augment=augment,
@@ -514,7 +514,7 @@ def _finish(run: _Run, found: Output, *, alone: bool) -> None:
     found.merge(
         keys,
         spec=run.spec,
-        augmentation=run.augmentation,
+        augmentation=run.augmentation.to_dict() if run.augmentation else None,
         columns={
             "label": table.label_indices[rows],
             **{name: as_text(values)[rows] for name, values in texts.items()},
