@@ -23,7 +23,7 @@ from brainfeat.cache.shards import (
     remove_shards,
 )
 from brainfeat.cache.spec import FeatureSpec, Precision
-from brainfeat.cache.storage import Blocks, write_file
+from brainfeat.cache.writing import Blocks, write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheError
 

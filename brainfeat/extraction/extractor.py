@@ -21,7 +21,7 @@ from brainfeat.cache.merging import Output, Overtaken, identify
 from brainfeat.cache.row_index import RowIndex, row_keys
 from brainfeat.cache.shards import parts_folder, write_shard
 from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
-from brainfeat.cache.storage import as_text
+from brainfeat.cache.writing import as_text
 from brainfeat.errors import (
     CacheError,
     ImageReadError,
