@@ -228,9 +228,9 @@ def link(name, target):
 
 TEXT = h5py.string_dtype("utf-8")
 TYPE, SHAPE = "unexpected type or shape", "dimensions, expected"
-PARTS, CHUNK = "has parts missing or of another kind", "has a chunk of another size or place"
-FILTER, LESS = "needs a filter other than", "declares more than the file has"
-LINK, UNKNOWN = "is a link to elsewhere", "unknown dataset"
+PARTS, CHUNK = "has missing or unexpected header messages", "has a chunk of another size or place"
+FILTER, LESS = "needs a filter other than", "declares more than the file holds"
+LINK, UNKNOWN = "is a link to another place", "unknown dataset"
 PLAIN = "is not one plain number or text"
 
 HOSTILE = {
@@ -246,9 +246,12 @@ HOSTILE = {
     "unknown dataset in a group": (dataset("dense/0/bias", data=[1]), UNKNOWN),
     "group in the place of a dataset": (
         lambda file: file.create_group("matrix/x/y"),
-        "a group too deep",
+        "a group that is too deep",
     ),
-    "deep groups": (lambda file: file.create_group("/".join("x" * 500)), "a group too deep"),
+    "deep groups": (
+        lambda file: file.create_group("/".join("x" * 500)),
+        "a group that is too deep",
+    ),
     "many objects": (add_many_datasets, "more than 64 objects"),
     "many groups": (add_many_groups, "more than 64 objects"),
     "virtual": (virtual, PARTS),
@@ -278,7 +281,7 @@ HOSTILE = {
     "deflate": (dataset("matrix", (8, 3), "<f4", chunks=(4, 3), compression="gzip"), FILTER),
     "enormous": (dataset("matrix", (2**40, 3), "<f4", chunks=(4, 3)), LESS),
     "beyond 64 bits": (dataset("matrix", (2**32, 2**32), "<f4", chunks=(4, 3)), LESS),
-    "nothing stored": (dataset("count", (2,), "<i8"), "declares more or less than is stored"),
+    "nothing stored": (dataset("count", (2,), "<i8"), "declares another size than is stored"),
     "missing chunk": (missing_chunk, "has chunks missing"),
     "short chunk": (short_chunk, CHUNK),
     "long chunk": (long_chunk, CHUNK),

@@ -25,7 +25,8 @@ from brainfeat.cache.digests import (
     digest_content,
     user_block,
 )
-from brainfeat.cache.hdf5_guard import BASE, Structure, StructureError, read_structure
+from brainfeat.cache.hdf5_guard import BASE, Contents, inspect_file
+from brainfeat.cache.hdf5_messages import GuardError
 from brainfeat.errors import BrainfeatError, ParameterError
 
 Verify = Literal["full", "off"]
@@ -226,16 +227,16 @@ class StoredFile:
         self.path = Path(path)
         self.schema = schema
         _check_bytes(self.path, schema, verify=verify)
-        structure = _check_structure(self.path, schema)
+        contents = _check_contents(self.path, schema)
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
         except _HDF5_ERRORS as error:
             raise _translate(error, self.path, schema) from error
         try:
             arrays = {
-                name: StoredArray(self._file[name], self.path, schema) for name in structure.arrays
+                name: StoredArray(self._file[name], self.path, schema) for name in contents.arrays
             }
-            self.attributes = _read_attributes(structure, arrays, schema, self.path)
+            self.attributes = _read_attributes(contents, arrays, schema, self.path)
         except BaseException as error:
             # HDF5 cannot always close a file that it could not read; the first error is the cause.
             with suppress(*_HDF5_ERRORS):
@@ -297,12 +298,12 @@ def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
         raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _check_structure(path: Path, schema: Schema) -> Structure:
+def _check_contents(path: Path, schema: Schema) -> Contents:
     """Refuse a file that HDF5 must not open, or that does not follow the schema."""
     try:
-        structure = read_structure(path)
-        _check_format(structure, schema)
-    except StructureError as error:
+        contents = inspect_file(path)
+        _check_format(contents, schema)
+    except GuardError as error:
         raise schema.format_error(
             f"{path}: {error}, so brainfeat did not write it; expected a {schema.format} file"
         ) from error
@@ -310,11 +311,11 @@ def _check_structure(path: Path, schema: Schema) -> Structure:
         raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
     except BrainfeatError as error:
         raise type(error)(f"{path}: {error}") from error
-    return structure
+    return contents
 
 
-def _check_format(structure: Structure, schema: Schema) -> None:
-    attributes = structure.attributes
+def _check_format(contents: Contents, schema: Schema) -> None:
+    attributes = contents.attributes
     if attributes.get("format") != schema.format:
         raise schema.format_error(f"not a {schema.format} file")
     version = attributes.get("format_version")
@@ -322,7 +323,7 @@ def _check_format(structure: Structure, schema: Schema) -> None:
         raise schema.format_error(
             f"format version {version}, but this brainfeat reads version {schema.version}"
         )
-    for name, array in structure.arrays.items():
+    for name, array in contents.arrays.items():
         rule = _LONG_RULE if _is_long(name) else schema.rule(name)
         if rule is None:
             raise schema.format_error(f"unknown dataset {name!r}")
@@ -339,10 +340,10 @@ def _is_long(name: str) -> bool:
 
 
 def _read_attributes(
-    structure: Structure, arrays: Mapping[str, StoredArray], schema: Schema, path: Path
+    contents: Contents, arrays: Mapping[str, StoredArray], schema: Schema, path: Path
 ) -> dict[str, Attribute]:
     """Return the root attributes, including long texts, which are stored as datasets."""
-    found: dict[str, Attribute] = dict(structure.attributes)
+    found: dict[str, Attribute] = dict(contents.attributes)
     names = [*found, *(name.removeprefix(LONG_FOLDER) for name in arrays if _is_long(name))]
     wanted = {"format", "format_version", "content_sha256"} | schema.attributes
     if sorted(names) != sorted(wanted):
