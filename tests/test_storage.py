@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored_files import ATTRIBUTES, EXAMPLES, SCHEMA, read, unchanged, write
+from support.stored import ATTRIBUTES, EXAMPLES, SCHEMA, read, unchanged, write
 
 from brainfeat.cache import storage, writing
 from brainfeat.cache.storage import Schema, StoredFile

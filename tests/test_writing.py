@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from stored_files import ATTRIBUTES, EXAMPLES, SCHEMA, read, unchanged, write
+from support.stored import ATTRIBUTES, EXAMPLES, SCHEMA, read, unchanged, write
 
 from brainfeat.cache import writing
 from brainfeat.cache.storage import StoredFile
@@ -248,7 +248,7 @@ class TestReplacement:
         code = """
             import resource, signal
             import numpy as np
-            from stored_files import write
+            from support.stored import write
             from brainfeat.errors import CacheError
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

@@ -1,4 +1,4 @@
-"""A small format, example values of it, and files of both for the tests of reading and writing."""
+"""A small schema, and files of it."""
 
 from contextlib import contextmanager
 
