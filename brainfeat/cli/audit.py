@@ -105,13 +105,13 @@ def _describe_copies(copies: dict[str, Any], several: str, members: str) -> str:
 
 
 def _write_pairs(path: Path, cache: Any, threshold: float) -> None:
-    from brainfeat.files import written_whole
+    from brainfeat.files import atomic_write
     from brainfeat.leakage.auditing import PAIR_COLUMNS, list_pairs
     from brainfeat.tables.csv_cells import csv_cell
 
     try:
         with (
-            written_whole(path) as temporary,
+            atomic_write(path) as temporary,
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
             writer = csv.DictWriter(file, PAIR_COLUMNS, lineterminator="\n")

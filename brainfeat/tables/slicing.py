@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError, TableError
-from brainfeat.files import is_so, written_whole
+from brainfeat.files import atomic_write, is_so
 from brainfeat.readers.series import Series, detect_format, find_series, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE
@@ -343,7 +343,7 @@ class _Cutter:
             "volumes": self.notes,
             "refused": list(slicing.refused),
         }
-        with written_whole(self._folder / SLICES_NOTE) as temporary:
+        with atomic_write(self._folder / SLICES_NOTE) as temporary:
             temporary.write_text(canonical_json(document), encoding="ascii")
 
     def _hash(self, kind: str, text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import TableError
-from brainfeat.files import is_so, written_whole
+from brainfeat.files import atomic_write, is_so
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.tables.csv_cells import cell_text, csv_cell
 from brainfeat.tables.folders import SLICES_NOTE, SLICES_TABLE, read_folder
@@ -243,7 +243,7 @@ def write_rows(
     ]
     try:
         with (
-            written_whole(target) as temporary,
+            atomic_write(target) as temporary,
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
