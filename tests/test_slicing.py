@@ -41,7 +41,8 @@ from brainfeat.errors import (
 from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
 from brainfeat.readers.series import find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
-from brainfeat.tables.slicing import find_origin, read_patient_key
+from brainfeat.tables.origin import find_origin
+from brainfeat.tables.slicing import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -210,7 +211,7 @@ def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
     (tmp_path / "link").symlink_to(output)
     with pytest.raises(TableError, match="is not replaced"):
         write_slices([source], tmp_path / "link", overwrite=True)
-    with pytest.raises(TableError, match="is no folder"):
+    with pytest.raises(TableError, match="is not a folder"):
         write_slices([source], tmp_path / "no" / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "link"}
 
@@ -232,7 +233,7 @@ def test_a_key_is_long_and_read_without_white_space(tmp_path):
 
 
 def test_labels_come_from_one_place(tmp_path):
-    with pytest.raises(ParameterError, match="one place"):
+    with pytest.raises(ParameterError, match="both label and class_folders"):
         write_slices([tmp_path], tmp_path / "out", label="glioma", class_folders=True)
     write_series(tmp_path / "in", draw_volume(1))
     found = write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
@@ -316,7 +317,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "c" / "plain.png")
     paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[abc]/**/*.png")]
     for chosen in ("ab", "ac", "abc"):
-        with pytest.raises(TableError, match="made in one way"):
+        with pytest.raises(TableError, match="made in several ways"):
             find_origin(tmp_path, [path for path in paths if path[0] in chosen])
     assert find_origin(tmp_path, [path for path in paths if path[0] == "c"]) is None
     assert find_origin(tmp_path, []) is None
@@ -334,7 +335,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
 )
 def test_a_note_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
-    with pytest.raises(TableError, match="does not say how the slices were made"):
+    with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
 
 
