@@ -39,7 +39,7 @@ from brainfeat.errors import (
     TableError,
 )
 from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
-from brainfeat.readers.series import find_series, read_volume
+from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.slicing import read_patient_key
@@ -288,6 +288,22 @@ def test_what_cannot_be_opened_or_listed_is_not_passed_over(tmp_path, monkeypatc
         "cannot be listed (Permission denied)",
         "cannot be read (No such file or directory)",
     }
+
+
+def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
+    write_series(tmp_path / "in" / "s", draw_volume(2))
+    for name in ("b.png", "deep/a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    found = find_inputs([tmp_path / "in", tmp_path / "named.txt"])
+    assert sorted(map(str, listed)) == [str(tmp_path / name) for name in ("in", "in/deep", "in/s")]
+    names = [path.relative_to(tmp_path).as_posix() for path in found.images]
+    assert names == ["in/b.png", "in/deep/a.JPG", "named.txt"]
+    assert [entry.name for entry in found.series] == ["argument 1, volume 1"]
+    assert not found.unreadable
 
 
 # Stage one

@@ -1,4 +1,4 @@
-"""Files and folders become series: the files of one volume each."""
+"""Files and folders become images and series; a series is the files of one volume."""
 
 import os
 from collections.abc import Iterable
@@ -60,13 +60,66 @@ def _detect_by_name(path: Path) -> Format | None:
     return next((kind for kind, ends in _SUFFIXES.items() if name.endswith(ends)), None)
 
 
+class Inputs(NamedTuple):
+    """The images and volumes among files and below folders.
+
+    Attributes
+    ----------
+    images : list of Path
+        Files that are not volumes: all that were named, and those in folders that have the suffix
+        of an image.
+    series : list of Series
+        The volumes.
+    unreadable : list of Unreadable
+        Files whose series cannot be determined, and folders that cannot be listed.
+    """
+
+    images: list[Path]
+    series: list[Series]
+    unreadable: list[Unreadable]
+
+
+def find_inputs(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
+    """Find the images and the volumes among files and below folders, in the order of their paths.
+
+    Each folder is walked once. Hidden files and folders in it are skipped, and so are files that
+    are neither images nor volumes.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Files and folders.
+
+    Returns
+    -------
+    Inputs
+
+    Raises
+    ------
+    MissingDependencyError
+        If there are DICOM files and pydicom is not installed.
+    """
+    given = [Path(path) for path in paths]
+    found = Inputs([], [], [])
+    for number, path in enumerate(given, 1):
+        argument = f"argument {number}, " if len(given) > 1 else ""
+        files, troubles = _list_files(path)
+        found.unreadable.extend(Unreadable(f"{argument}a folder", trouble) for trouble in troubles)
+        found.images.extend(file for file, kind in files if kind is None)
+        volumes = [(file, kind) for file, kind in files if kind is not None]
+        series, unreadable = _group_files(volumes, path, argument)
+        found.series.extend(series)
+        found.unreadable.extend(unreadable)
+    return found
+
+
 def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[Unreadable]]:
     """Find the volumes among files and below folders, in the order of their paths.
 
     Parameters
     ----------
     paths : iterable of path-like
-        DICOM and NIfTI files and folders; other and hidden files in folders are skipped.
+        DICOM and NIfTI files and folders; other and hidden files are skipped.
 
     Returns
     -------
@@ -78,29 +131,8 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     MissingDependencyError
         If there are DICOM files and pydicom is not installed.
     """
-    given = [Path(path) for path in paths]
-    series: list[Series] = []
-    unreadable: list[Unreadable] = []
-    for number, path in enumerate(given, 1):
-        argument = f"argument {number}, " if len(given) > 1 else ""
-        files, troubles = _list_volumes(path)
-        unreadable += [Unreadable(f"{argument}a folder", trouble) for trouble in troubles]
-        members: dict[tuple[Format, str], list[Path]] = {}
-        for place, (file, kind) in enumerate(files, 1):
-            name = f"{argument}file {place}"
-            try:
-                key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
-            except ImageReadError as error:
-                unreadable.append(Unreadable(name, error.reason))
-                continue
-            members.setdefault((kind, key), []).append(file)
-        for place, ((kind, key), paths_of_it) in enumerate(members.items(), 1):
-            parts = paths_of_it[0].relative_to(path).parts
-            folder = parts[0] if len(parts) > 1 else ""
-            series.append(
-                Series(f"{argument}volume {place}", kind, key, folder, tuple(paths_of_it))
-            )
-    return series, unreadable
+    found = find_inputs(paths)
+    return found.series, found.unreadable
 
 
 def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
@@ -129,12 +161,36 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     return read_nifti(series.paths[0], name=series.name)
 
 
-def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
-    """List the volumes below a path, and why folders in it cannot be listed."""
+def _group_files(
+    files: Iterable[tuple[Path, Format]], root: Path, argument: str
+) -> tuple[list[Series], list[Unreadable]]:
+    """Group files by the volume that they belong to."""
+    members: dict[tuple[Format, str], list[Path]] = {}
+    unreadable: list[Unreadable] = []
+    for number, (file, kind) in enumerate(files, 1):
+        name = f"{argument}file {number}"
+        try:
+            key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
+        except ImageReadError as error:
+            unreadable.append(Unreadable(name, error.reason))
+            continue
+        members.setdefault((kind, key), []).append(file)
+    series = []
+    for number, ((kind, key), paths) in enumerate(members.items(), 1):
+        parts = paths[0].relative_to(root).parts
+        folder = parts[0] if len(parts) > 1 else ""
+        series.append(Series(f"{argument}volume {number}", kind, key, folder, tuple(paths)))
+    return series, unreadable
+
+
+def _list_files(path: Path) -> tuple[list[tuple[Path, Format | None]], list[str]]:
+    """List images and volumes with their formats, and why folders cannot be listed.
+
+    The format of an image is None.
+    """
     if not is_so(path.is_dir):
-        kind = detect_format(path)
-        return ([] if kind is None else [(path, kind)]), []
-    found: list[tuple[Path, Format]] = []
+        return [(path, detect_format(path))], []
+    found: list[tuple[Path, Format | None]] = []
     troubles: list[str] = []
 
     def note(error: OSError) -> None:
@@ -144,7 +200,10 @@ def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
-            if not name.startswith(".") and (kind := _detect_listed(file)) is not None:
+            if name.startswith("."):
+                continue
+            kind = _detect_listed(file)
+            if kind is not None or name.lower().endswith(IMAGE_SUFFIXES):
                 found.append((file, kind))
     return found, troubles
 

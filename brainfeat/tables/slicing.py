@@ -17,7 +17,7 @@ from typing import Any
 
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
-from brainfeat.readers.series import Series, detect_format, find_series, read_volume
+from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import write_rows
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
@@ -232,11 +232,12 @@ def _find(
 ) -> tuple[list[Series], list[dict[str, str]]]:
     """Find the volumes, and the reasons for files and folders that cannot be read."""
     given = [Path(path) for path in paths]
-    for number, path in enumerate(given, 1):
-        if not is_so(path.is_dir) and detect_format(path) is None:
-            wrong = "is neither DICOM nor NIfTI" if is_so(path.exists) else "does not exist"
-            raise ImageReadError(f"argument {number}", wrong)
-    series, unreadable = find_series(given)
+    images, series, unreadable = find_inputs(given)
+    named = {*given} & {*images}
+    if named:
+        number, path = next((n, path) for n, path in enumerate(given, 1) if path in named)
+        wrong = "is neither DICOM nor NIfTI" if is_so(path.exists) else "does not exist"
+        raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
         raise ImageReadError("the input", "has no DICOM and no NIfTI file")
     return series, [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
