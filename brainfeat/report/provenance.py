@@ -29,7 +29,7 @@ _MEANINGS = {
 GROUPINGS = {
     "column": "groups of the table, such as patients",
     "near-duplicates": "clusters of near duplicates",
-    "identical": "identical files",
+    "exact-duplicates": "exact duplicates",
     "none": "nothing",
 }
 
