@@ -116,6 +116,29 @@ jobs_option = click.option(
 )
 
 
+class RenamedOption(click.Option):
+    """An option that is still accepted under its old spelling, which no help page shows.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `click.Option`; the option takes a value.
+    old : str
+        The old spelling, such as ``"--false-refusals"``.
+    """
+
+    def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser know both spellings."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(
+            obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
+        )
+
+
 class AutoInteger(click.ParamType[int | None]):
     """A number from 1, or ``auto``, which is None in Python."""
 
