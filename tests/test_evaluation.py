@@ -245,7 +245,7 @@ def test_an_evaluation_comes_back_from_json(bundle, leaky):
     assert to_text(read) == to_text(evaluation)
 
 
-def test_a_head_without_scope_has_no_abstention(bundle, leaky):
+def test_a_head_without_detector_has_no_abstention(bundle, leaky):
     evaluation = evaluate(dataclasses.replace(bundle, ood_detector=None), leaky)
     assert evaluation.abstention is None
     assert "Abstention" not in to_text(evaluation)

@@ -38,10 +38,19 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
-from brainfeat.readers.series import find_series, read_volume
+from brainfeat.prediction.answers import (
+    NOTICE,
+    OUT_OF_DISTRIBUTION,
+    UNCERTAIN,
+    OutOfDistribution,
+    Prediction,
+    SliceSummary,
+    pool_slices,
+)
+from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
-from brainfeat.tables.slicing import find_origin, read_patient_key
+from brainfeat.tables.origin import find_origin
+from brainfeat.tables.slicing import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -166,7 +175,7 @@ def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
     assert found.slices == 2
     assert {entry["volume"]: entry["reason"] for entry in found.refused} == {
         "volume 1": "is of a modality other than MR, CT, PT",
-        "volume 2": "is no NIfTI file",
+        "volume 2": "is not a NIfTI file",
         "volume 3": "is of a modality other than MR, CT, PT",
     }
 
@@ -210,7 +219,7 @@ def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
     (tmp_path / "link").symlink_to(output)
     with pytest.raises(TableError, match="is not replaced"):
         write_slices([source], tmp_path / "link", overwrite=True)
-    with pytest.raises(TableError, match="is no folder"):
+    with pytest.raises(TableError, match="is not a folder"):
         write_slices([source], tmp_path / "no" / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "link"}
 
@@ -232,7 +241,7 @@ def test_a_key_is_long_and_read_without_white_space(tmp_path):
 
 
 def test_labels_come_from_one_place(tmp_path):
-    with pytest.raises(ParameterError, match="one place"):
+    with pytest.raises(ParameterError, match="both label and class_folders"):
         write_slices([tmp_path], tmp_path / "out", label="glioma", class_folders=True)
     write_series(tmp_path / "in", draw_volume(1))
     found = write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
@@ -265,7 +274,7 @@ def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
     assert not series
-    assert [entry.reason for entry in unreadable] == ["is no DICOM file"] * 2
+    assert [entry.reason for entry in unreadable] == ["is not a DICOM file"] * 2
     assert "CANARY" not in repr(unreadable)
 
 
@@ -287,6 +296,22 @@ def test_what_cannot_be_opened_or_listed_is_not_passed_over(tmp_path, monkeypatc
         "cannot be listed (Permission denied)",
         "cannot be read (No such file or directory)",
     }
+
+
+def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
+    write_series(tmp_path / "in" / "s", draw_volume(2))
+    for name in ("b.png", "deep/a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    found = find_inputs([tmp_path / "in", tmp_path / "named.txt"])
+    assert sorted(map(str, listed)) == [str(tmp_path / name) for name in ("in", "in/deep", "in/s")]
+    names = [path.relative_to(tmp_path).as_posix() for path in found.images]
+    assert names == ["in/b.png", "in/deep/a.JPG", "named.txt"]
+    assert [entry.name for entry in found.series] == ["argument 1, volume 1"]
+    assert not found.unreadable
 
 
 # Stage one
@@ -316,7 +341,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "c" / "plain.png")
     paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[abc]/**/*.png")]
     for chosen in ("ab", "ac", "abc"):
-        with pytest.raises(TableError, match="made in one way"):
+        with pytest.raises(TableError, match="made in several ways"):
             find_origin(tmp_path, [path for path in paths if path[0] in chosen])
     assert find_origin(tmp_path, [path for path in paths if path[0] == "c"]) is None
     assert find_origin(tmp_path, []) is None
@@ -334,7 +359,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
 )
 def test_a_note_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
-    with pytest.raises(TableError, match="does not say how the slices were made"):
+    with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
 
 
@@ -380,7 +405,7 @@ def find_group(sliced, hospital):
 def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     with pytest.raises(SpecMismatchError, match="in the window auto"):
         Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
-    with pytest.raises(ParameterError, match="slices must be"):
+    with pytest.raises(ParameterError, match=r"slices 'first'"):
         Predictor(bundle, backbone=SlicedBlocks(), slices="first")
     predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
     series, _ = find_series([hospital / "notumor" / "notumor-3"])
@@ -390,62 +415,61 @@ def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
 
 
 def make_answer(frame, decision, p, *, score=1.0, forced=False):
-    likeliest = "a" if p >= 0.5 else "b"
+    most_probable = "a" if p >= 0.5 else "b"
     return Prediction(
         path="volume 1",
         frame=frame,
-        decision=likeliest if forced else decision,
+        decision=most_probable if forced else decision,
         probabilities={"a": p, "b": 1 - p},
-        set=[],
-        out_of_scope={"score": score, "threshold": 2.0, "refused": score > 2},
+        prediction_set=(),
+        out_of_distribution=OutOfDistribution(score=score, threshold=2.0, flagged=score > 2),
         forced=forced,
-        nearest=[],
     )
 
 
-def test_slices_are_pooled_by_the_mean_of_those_in_scope():
+def test_slices_are_pooled_by_the_mean_of_those_in_distribution():
     answers = [
         make_answer(1, "a", 0.8),
         make_answer(2, "a", 0.9),
-        make_answer(3, OUT_OF_SCOPE, 0.0, score=3),
+        make_answer(3, OUT_OF_DISTRIBUTION, 0.0, score=3),
         make_answer(4, UNCERTAIN, 0.7),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
     assert whole.decision == "a"
     assert whole.probabilities == pytest.approx({"a": 0.8, "b": 0.2})
-    assert whole.slices == {
-        "n": 4,
-        "decisions": {"a": 2, OUT_OF_SCOPE: 1, UNCERTAIN: 1},
-        "carried_by": {"a": [2, 1]},
-    }
+    assert whole.slices == SliceSummary(
+        n=4,
+        decisions={"a": 2, OUT_OF_DISTRIBUTION: 1, UNCERTAIN: 1},
+        carried_by={"a": (2, 1)},
+    )
     assert whole.frame is None
-    assert whole.out_of_scope["score"] == 1
+    assert whole.out_of_distribution.score == 1
 
 
 def test_slices_that_differ_make_a_volume_uncertain():
     answers = [make_answer(n, "a", 0.95) for n in range(9)] + [make_answer(9, "b", 0.1)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert (whole.decision, whole.set) == (UNCERTAIN, ["a", "b"])
-    assert whole.slices["carried_by"]["b"] == [9]
-    forced = pool_slices(answers, ["a", "b"], kept=["a"], force=True)
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert (whole.decision, whole.prediction_set) == (UNCERTAIN, ("a", "b"))
+    assert whole.slices.carried_by["b"] == (9,)
+    forced = pool_slices(answers, ["a", "b"], prediction_set=["a"], force=True)
     assert (forced.decision, forced.forced) == ("a", True)
 
 
-def test_a_volume_is_out_of_scope_where_every_slice_is():
-    answers = [make_answer(n, OUT_OF_SCOPE, 0.9, score=3 + n) for n in range(3)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.decision == OUT_OF_SCOPE
-    assert whole.out_of_scope == {"score": 3, "threshold": 2.0, "refused": True}
+def test_a_volume_is_out_of_distribution_where_every_slice_is():
+    answers = [make_answer(n, OUT_OF_DISTRIBUTION, 0.9, score=3 + n) for n in range(3)]
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.decision == OUT_OF_DISTRIBUTION
+    assert whole.out_of_distribution == OutOfDistribution(score=3, threshold=2.0, flagged=True)
 
 
 def test_forced_slices_do_not_speak_for_the_volume():
     answers = [
         make_answer(1, UNCERTAIN, 0.4, forced=True),
-        make_answer(2, OUT_OF_SCOPE, 0.1, score=3, forced=True),
+        make_answer(2, OUT_OF_DISTRIBUTION, 0.1, score=3, forced=True),
         make_answer(3, "a", 0.9),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.slices["decisions"] == {UNCERTAIN: 1, OUT_OF_SCOPE: 1, "a": 1}
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.slices.decisions == {UNCERTAIN: 1, OUT_OF_DISTRIBUTION: 1, "a": 1}
     assert whole.decision == "a"
     assert whole.probabilities["a"] == pytest.approx(0.65)
 
@@ -484,6 +508,23 @@ def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, t
     assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
 
 
+def test_a_volume_with_heat_maps_is_read_once(run, hospital, tmp_path, monkeypatch):
+    read = []
+
+    def count(series, **options):
+        read.append(series.name)
+        return read_volume(series, **options)
+
+    monkeypatch.setattr("brainfeat.prediction.predictor.read_volume", count)
+    volumes = [hospital / name / f"{name}-3" for name in CLASSES]
+    result = run(*volumes, "--heatmap", tmp_path / "maps")
+    assert result.exit_code == 0, result.exception
+    assert read == ["argument 1, volume 1", "argument 2, volume 1"]
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names[:2] == [f"00001-argument-{n}-volume-1-0001.png" for n in (1, 2)]
+    assert len(names) == len(set(names)) == 8
+
+
 def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     rng = np.random.default_rng(5)
     (tmp_path / "mixed").mkdir()
@@ -495,7 +536,7 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert document[1] == {
         "path": "volume 1",
         "frame": None,
-        "error": "is no NIfTI file",
+        "error": "is not a NIfTI file",
         **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
@@ -517,7 +558,7 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: says that its pixels hold text" in result.stderr
+    assert "refused 2, the first volume 1: declares text in its pixels" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,

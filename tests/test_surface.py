@@ -74,7 +74,7 @@ OPTIONS = {
         "--weights",
         "--precision",
         "--coverage",
-        "--false-refusals",
+        "--false-alarm-rate",
         "--force",
         "--heatmap",
         "--slices",

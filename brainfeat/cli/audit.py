@@ -123,14 +123,14 @@ def _describe_sides(number: int, test_images: int) -> str:
 
 
 def _write_pairs(path: Path, cache: "FeatureCache", threshold: float) -> None:
-    from brainfeat.files import written_whole
+    from brainfeat.files import atomic_write
     from brainfeat.leakage.overlap import Pair, list_pairs
     from brainfeat.tables.csv_cells import csv_cell
 
     columns = [field.name for field in fields(Pair)]
     try:
         with (
-            written_whole(path) as temporary,
+            atomic_write(path) as temporary,
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
             writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -117,7 +117,7 @@ def command(
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
     """Give a column of the cache by its name; another one of the table by its values."""
     from brainfeat.evaluation.subsets import COLUMNS
-    from brainfeat.tables.table import read_column
+    from brainfeat.tables.csv_rows import read_column
 
     if by is None or by in COLUMNS or table is None:
         return by

@@ -16,7 +16,7 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.errors import BrainfeatError
-from brainfeat.files import written_whole
+from brainfeat.files import atomic_write
 from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 
 if TYPE_CHECKING:
@@ -116,6 +116,29 @@ jobs_option = click.option(
 )
 
 
+class RenamedOption(click.Option):
+    """An option that is still accepted under its old spelling, which no help page shows.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `click.Option`; the option takes a value.
+    old : str
+        The old spelling, such as ``"--false-refusals"``.
+    """
+
+    def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser know both spellings."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(
+            obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
+        )
+
+
 class AutoInteger(click.ParamType[int | None]):
     """A number from 1, or ``auto``, which is None in Python."""
 
@@ -190,7 +213,7 @@ def open_cache(
 ) -> Iterator["FeatureCache"]:
     """Open a cache, with the splits and groups of another table where one is given."""
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.tables.table import read_rows
+    from brainfeat.tables.csv_rows import read_rows
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:
@@ -216,7 +239,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

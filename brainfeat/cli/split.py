@@ -51,7 +51,7 @@ def command(
     it to the other commands as --table.
     """
     from brainfeat.leakage.splitting import split_rows
-    from brainfeat.tables.table import write_rows
+    from brainfeat.tables.csv_rows import write_rows
 
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     read = _read_table if is_table else _read_cache

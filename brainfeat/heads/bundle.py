@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify, write_file
+from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
+from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, parse_json
-from brainfeat.errors import BrainfeatError, BundleError
+from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
@@ -23,6 +24,8 @@ from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_ARRAYS
 
+# Significant bits of a number.
+_PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
 
@@ -296,6 +299,32 @@ class HeadBundle:
         same = found.shape == expected.shape == (len(self.probe), len(self.class_names))
         if not same or not len(found) or not np.allclose(found, expected, atol=_PROBE_TOLERANCE):
             raise BundleError("the stored head does not give the probabilities stored with it")
+
+
+def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
+    """Refuse another base than that of a head's spec; a higher precision is allowed.
+
+    Parameters
+    ----------
+    wanted, found : FeatureSpec
+        Of the head, and of the base.
+
+    Raises
+    ------
+    SpecMismatchError
+        The message names each field that differs.
+    """
+    if _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]:
+        raise SpecMismatchError(
+            f"the base computes in {found.precision}, which is lower than the {wanted.precision} "
+            "that the head was fitted in; take this or a higher precision"
+        )
+    wanted.require(
+        replace(found, precision=wanted.precision),
+        here="the head",
+        there="the base",
+        remedy="pass the weights that the head was fitted with",
+    )
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -305,7 +305,8 @@ def _make_record(
     cache: FeatureCache, partition: Partition, *, audit: Audit, chosen: Selection, fit: _Fit
 ) -> FitRecord:
     recipe, splits = chosen.recipe, partition.splits
-    history = getattr(fit.head.estimator, "history_", None)
+    history = getattr(fit.head.estimator, "history_", {})
+    curves = {name: tuple(curve) for name, curve in history.items()}
     return FitRecord(
         split=SplitSizes(**{name: len(images) for name, images in splits.items()}),
         rows=SplitSizes(
@@ -320,7 +321,7 @@ def _make_record(
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),
-        history=history and History(**{name: tuple(curve) for name, curve in history.items()}),
+        history=History(**curves) if curves else None,
         class_weight=recipe.params.get("class_weight"),
         random_state=int(recipe.random_state),
         cache_sha256=cache.content_sha256,
