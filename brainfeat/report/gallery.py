@@ -1,4 +1,4 @@
-"""Pictures for a report: the worst errors, and duplicates side by side."""
+"""Pictures for a report: the worst errors, and near duplicates side by side."""
 
 import base64
 from collections.abc import Callable
@@ -10,30 +10,31 @@ from numpy.typing import ArrayLike
 
 from brainfeat.leakage.auditing import list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
-from brainfeat.report.results import Study
+from brainfeat.report.study import Study
+from brainfeat.text import format_metric
 
 N_ERRORS = 12
 N_PAIRS = 12
-# Pixels that a picture is wide at most.
+# Most pixels that a picture is wide.
 _WIDTH = 200
 
 ReadImage = Callable[[str], ArrayLike]
 
 
 def make_gallery(study: Study, images: ReadImage) -> Section:
-    """Show the images that the head was most wrong about, and copies across the split."""
+    """Show the most confident errors, and near duplicates across the split."""
     blocks: list[Block] = []
     errors = [_show_error(study, row, images) for row in _choose_errors(study)]
     blocks.append(
-        Gallery(title="The errors that the head was surest of", groups=errors)
+        Gallery(title="The most confident errors", groups=errors)
         if errors
-        else "The head was right on every image."
+        else "Every prediction is correct."
     )
     pairs = [_show_pair(pair, images) for pair in _choose_pairs(study)]
     blocks.append(
         Gallery(
-            title="Copies: an image that the head has seen, and one of the test, from the most to "
-            "the least similar",
+            title="Near duplicates: an image that the head has seen, and one of the test split, "
+            "from the most to the least similar",
             groups=pairs,
         )
         if pairs
@@ -43,12 +44,12 @@ def make_gallery(study: Study, images: ReadImage) -> Section:
 
 
 def _choose_errors(study: Study) -> list[int]:
-    """Choose predictions that are wrong, the surest first."""
+    """Choose wrong predictions, the most confident first."""
     predictions = study.predictions
-    called = predictions.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(called != predictions.y)
-    surest = np.argsort(-predictions.probabilities[wrong, called[wrong]], kind="stable")
-    chosen: list[int] = wrong[surest[:N_ERRORS]].tolist()
+    predicted = predictions.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != predictions.y)
+    order = np.argsort(-predictions.probabilities[wrong, predicted[wrong]], kind="stable")
+    chosen: list[int] = wrong[order[:N_ERRORS]].tolist()
     return chosen
 
 
@@ -57,16 +58,16 @@ def _show_error(
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     predictions, names = study.predictions, study.bundle.class_names
     path = str(study.cache.paths[predictions.rows[place]])
-    called = int(predictions.probabilities[place].argmax())
+    predicted = int(predictions.probabilities[place].argmax())
     text = (
-        f"{names[predictions.y[place]]}, called {names[called]} with a probability of "
-        f"{predictions.probabilities[place, called]:.3f}"
+        f"{names[predictions.y[place]]}, predicted as {names[predicted]} with a probability of "
+        f"{format_metric(predictions.probabilities[place, predicted])}"
     )
     return (_make_picture(images(path), text),), (text, path)
 
 
 def _choose_pairs(study: Study) -> list[dict[str, Any]]:
-    """Choose pairs across the split: of each test image its nearest, spread over similarities."""
+    """Choose the nearest seen image of some test images, spread evenly over similarities."""
     near = study.audit.near
     if near is None or near["chained"]:
         return []
@@ -83,7 +84,7 @@ def _choose_pairs(study: Study) -> list[dict[str, Any]]:
 
 
 def _turn(pair: dict[str, Any]) -> dict[str, Any] | None:
-    """Name the sides of a pair by their splits; None where it is not across the split."""
+    """Name the sides of a pair by their splits; None for a pair that is not across the split."""
     for test, seen in (("first", "second"), ("second", "first")):
         if pair[f"split_{test}"] == "test" and pair[f"split_{seen}"] in {"train", "val"}:
             return {
@@ -105,11 +106,11 @@ def _show_pair(
         for split, label in (pair[f"{side}_as"],)
     )
     texts = [f"{pair[f'{side}_as'][0]}: {pair[side]}" for side in ("seen", "test")]
-    return pictures, (f"similarity {pair['similarity']:.4f}", *texts)
+    return pictures, (f"similarity {format_metric(pair['similarity'])}", *texts)
 
 
 def _make_picture(image: ArrayLike, text: str) -> Picture:
-    """Make a PNG that is no wider than a thumbnail."""
+    """Make a PNG of at most 200 columns."""
     from PIL import Image
 
     pixels = (np.clip(np.asarray(image, np.float32), 0, 1) * 255).round().astype(np.uint8)
