@@ -165,8 +165,8 @@ def test_metrics_have_three_decimals(outputs, name):
 @pytest.mark.parametrize("name", ["text", *DOCUMENTS])
 def test_new_images_come_before_all_images(outputs, name):
     words = getattr(outputs, name).words
-    near = outputs.evaluation.subsets["without_near"]
-    everything = outputs.evaluation.subsets["all"]
+    near = outputs.evaluation.subsets.without_near_duplicates
+    everything = outputs.evaluation.subsets.all
     assert near.accuracy != everything.accuracy
     summary = words["Summary"]
     assert summary.index(f"{near.accuracy:.3f}") < summary.index(f"{everything.accuracy:.3f}")

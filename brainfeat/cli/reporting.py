@@ -14,9 +14,9 @@ from brainfeat.errors import BrainfeatError
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS = (

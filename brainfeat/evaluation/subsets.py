@@ -29,9 +29,9 @@ class Copies:
 
     Attributes
     ----------
-    identical : ndarray of shape (m,), bool
+    exact_duplicates : ndarray of shape (m,), bool
         Whether it has seen a file of the same content.
-    near : ndarray of shape (m,), bool, or None
+    near_duplicates : ndarray of shape (m,), bool, or None
         Whether it has seen a near duplicate.
     reason : str or None
         Why near duplicates were not looked for.
@@ -40,8 +40,8 @@ class Copies:
         groups, near duplicates of each other, or else identical files.
     """
 
-    identical: Flags
-    near: Flags | None
+    exact_duplicates: Flags
+    near_duplicates: Flags | None
     reason: str | None
     groups: NDArray[np.intp]
 
@@ -176,7 +176,7 @@ def find_copies(
 
     seen = _list_seen(bundle, cache)
     same = label_identical(cache.sha256)
-    identical = np.isin(same[rows], same[seen])
+    exact = np.isin(same[rows], same[seen])
     clusters, near, reason = same[rows], None, None
     n_images = len(np.union1d(rows, seen))
     if threshold is None and n_images > QUICK_LIMIT:
@@ -198,8 +198,8 @@ def find_copies(
     named = cache.groups[rows]
     units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
     return Copies(
-        identical=identical,
-        near=near,
+        exact_duplicates=exact,
+        near_duplicates=near,
         reason=reason,
         groups=np.unique(units, return_inverse=True)[1],
     )

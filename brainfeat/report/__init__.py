@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
     from brainfeat.report.card import to_card
     from brainfeat.report.html import to_html
     from brainfeat.report.markdown import to_markdown
@@ -23,12 +23,12 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"brainfeat.report.{_HOMES[name]}"), name)
 
 
-def to_json(evaluation: "Evaluation") -> str:
+def to_json(evaluation: "Metrics") -> str:
     """Write an evaluation as one JSON document.
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation : Metrics
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns

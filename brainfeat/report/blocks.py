@@ -184,6 +184,17 @@ def estimate(value: object, interval: tuple[float, float] | None = None) -> Esti
     return Estimate(value=format_metric(value), interval="" if ends == UNDEFINED else ends)
 
 
+def estimate_metric(record: object, name: str) -> Estimate:
+    """Make the cell of a metric of a record, with its interval where the record has intervals."""
+    return estimate(getattr(record, name), find_interval(record, name))
+
+
+def find_interval(record: object, name: str) -> tuple[float, float] | None:
+    """Return the interval of a metric of a record; None where there is none."""
+    interval: tuple[float, float] | None = getattr(getattr(record, "intervals", None), name, None)
+    return interval
+
+
 def show(value: object, interval: tuple[float, float] | None = None) -> str:
     """Write a metric, and its interval in brackets, for a sentence.
 

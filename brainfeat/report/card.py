@@ -15,9 +15,9 @@ from brainfeat.report.study import make_study
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
 
 
 def to_card(
@@ -56,7 +56,7 @@ def to_card(
     Raises
     ------
     ParameterError
-        The evaluation is not one of a cache, or the checklist is unknown.
+        The evaluation has no predictions of images of a cache, or the checklist is unknown.
     """
     study = make_study(evaluation, bundle=bundle, cache=cache, audit=audit, command=command)
     paragraphs = [

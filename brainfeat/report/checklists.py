@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
-from brainfeat.report.blocks import Section, Table, show
+from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import GROUPINGS
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
@@ -279,12 +279,12 @@ def _describe_model(study: Study) -> dict[str, str | None]:
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:
     evaluation = study.evaluation
-    near, everything = evaluation.subsets["without_near"], evaluation.subsets["all"]
+    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
     intervals = bool(everything.intervals)
     accuracies = [
-        f"{show(subset.accuracy, (subset.intervals or {}).get('accuracy'))} {title}"
+        f"{estimate_metric(subset, 'accuracy')} {title}"
         for subset, title in (
-            (near, SUBSET_NAMES["without_near"]),
+            (near, SUBSET_NAMES["without_near_duplicates"]),
             (everything, f"on {SUBSET_NAMES['all']}"),
         )
         if subset.accuracy is not None
@@ -298,7 +298,7 @@ def _describe_measuring(study: Study) -> dict[str, str | None]:
         "ROC and precision–recall curves, calibration (sections Overall metrics, Metrics by class "
         "and Calibration).",
         "uncertainty": (
-            f"95 % intervals from {evaluation.bootstrap['n_resamples']:,} bootstrap resamples of "
+            f"95 % intervals from {evaluation.bootstrap.n_resamples:,} bootstrap resamples of "
             "groups; no significance test."
             if intervals
             else f"No intervals: {everything.reason or f'fewer than {MIN_GROUPS} groups'}."

@@ -1,6 +1,6 @@
 """The results of each class, in a section: confusion matrices, metrics and curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
     FEW_CLASSES,
@@ -20,12 +21,15 @@ from brainfeat.report.blocks import (
     Section,
     Table,
     estimate,
+    estimate_metric,
+    find_interval,
 )
-from brainfeat.report.wording import CLASS_METRICS, SUBSET_NAMES
+from brainfeat.report.wording import CLASS_METRIC_NAMES, SUBSET_NAMES
 from brainfeat.text import UNDEFINED
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import ClassScores, Evaluation, Predictions
+    from brainfeat.evaluation.results import ClassEvaluation, Predictions
+    from brainfeat.metrics import Metrics
 
 # Metrics that the two forest plots show.
 _FOREST = (("recall", "specificity", "precision"), ("f1", "roc_auc", "average_precision"))
@@ -33,38 +37,43 @@ _FOREST = (("recall", "specificity", "precision"), ("f1", "roc_auc", "average_pr
 _NO_MEAN = "–"
 
 
-def make_classes(evaluation: "Evaluation") -> Section:
+def make_classes(metrics: "Metrics") -> Section:
     """Show confusion matrices, the metrics of each class, and its curves."""
-    matrices = list(_list_matrices(evaluation))
-    few = len(evaluation.class_names) <= FEW_CLASSES
-    return Section(
-        name="classes",
-        title="Metrics by class",
-        blocks=[
-            *([Columns(parts=[[matrix] for matrix in matrices])] if few else matrices),
-            _list_classes(evaluation),
-            *_draw_intervals(evaluation),
+    evaluation = metrics if isinstance(metrics, Evaluation) else None
+    matrices: list[Block] = [*_count_new(evaluation)] if evaluation else []
+    matrices.append(
+        Matrix(
+            title=f"Confusion matrix, {SUBSET_NAMES['all']}",
+            names=metrics.class_names,
+            counts=metrics.confusion_matrix,
+        )
+    )
+    few = len(metrics.class_names) <= FEW_CLASSES
+    blocks: list[Block] = [
+        *([Columns(parts=[[matrix] for matrix in matrices])] if few else matrices),
+        _list_classes(metrics),
+    ]
+    if evaluation:
+        blocks += [
+            *_draw_intervals(evaluation.per_class),
             *_draw_curves(evaluation),
             *_list_prevalence(evaluation),
-        ],
-    )
+        ]
+    return Section(name="classes", title="Metrics by class", blocks=blocks)
 
 
-def _list_matrices(evaluation: "Evaluation") -> Iterator[Block]:
+def _count_new(evaluation: Evaluation) -> Iterator[Matrix]:
+    """Yield the confusion matrix without near duplicates, where there are some but not all."""
     names, predictions = evaluation.class_names, evaluation.predictions
-    if predictions is not None and predictions.near is not None:
-        new = ~predictions.near
-        if 0 < new.sum() < len(new):
-            yield Matrix(
-                title=f"Confusion matrix {SUBSET_NAMES['without_near']}",
-                names=names,
-                counts=_count_predictions(predictions, new, len(names)),
-            )
-    yield Matrix(
-        title=f"Confusion matrix, {SUBSET_NAMES['all']}",
-        names=names,
-        counts=evaluation.confusion_matrix,
-    )
+    if predictions is None or predictions.near_duplicates is None:
+        return
+    new = ~predictions.near_duplicates
+    if 0 < new.sum() < len(new):
+        yield Matrix(
+            title=f"Confusion matrix {SUBSET_NAMES['without_near_duplicates']}",
+            names=names,
+            counts=_count_predictions(predictions, new, len(names)),
+        )
 
 
 def _count_predictions(
@@ -78,21 +87,25 @@ def _count_predictions(
     return found
 
 
-def _list_classes(evaluation: "Evaluation") -> Table:
-    rows = [
-        (entry.name, f"{entry.support:,}", *(_cell(entry, *names) for *names, _ in CLASS_METRICS))
-        for entry in evaluation.per_class
+def _list_classes(metrics: "Metrics") -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            entry.name,
+            f"{entry.support:,}",
+            *(estimate_metric(entry, name) for name in CLASS_METRIC_NAMES),
+        )
+        for entry in metrics.per_class
     ]
-    macro = {**asdict(evaluation.macro), "roc_auc": evaluation.roc_auc}
-    for title, means in (("macro mean", macro), ("weighted mean", asdict(evaluation.weighted))):
+    macro = {**asdict(metrics.macro), "roc_auc": metrics.roc_auc}
+    for title, means in (("macro mean", macro), ("weighted mean", asdict(metrics.weighted))):
         cells = [
-            estimate(means[name]) if name in means else _NO_MEAN for name, _, _ in CLASS_METRICS
+            estimate(means[name]) if name in means else _NO_MEAN for name in CLASS_METRIC_NAMES
         ]
-        rows.append((title, f"{evaluation.n:,}", *cells))
+        rows.append((title, f"{metrics.n:,}", *cells))
     is_gap = any(cell == Estimate(value=UNDEFINED) for row in rows for cell in row)
     return Table(
         title="Each class against the rest, all images",
-        head=("class", "images", *(title for _, _, title in CLASS_METRICS)),
+        head=("class", "images", *CLASS_METRIC_NAMES.values()),
         rows=rows,
         note=f"{UNDEFINED}: not defined, because no image, or every image, is of the class or was "
         "predicted as such."
@@ -105,22 +118,17 @@ def _list_classes(evaluation: "Evaluation") -> Table:
     )
 
 
-def _cell(entry: "ClassScores", name: str, key: str) -> Cell:
-    return estimate(getattr(entry, name), (entry.intervals or {}).get(key))
-
-
-def _draw_intervals(evaluation: "Evaluation") -> Iterator[Chart]:
+def _draw_intervals(per_class: "Sequence[ClassEvaluation]") -> Iterator[Chart]:
     for number, chosen in enumerate(_FOREST, 1):
         groups = [
             (
-                title,
+                CLASS_METRIC_NAMES[name],
                 [
-                    (entry.name, getattr(entry, name), (entry.intervals or {}).get(key))
-                    for entry in evaluation.per_class
+                    (entry.name, getattr(entry, name), find_interval(entry, name))
+                    for entry in per_class
                 ],
             )
-            for name, key, title in CLASS_METRICS
-            if name in chosen
+            for name in chosen
         ]
         titles = [heading for heading, _ in groups]
         yield Chart(
@@ -132,7 +140,7 @@ def _draw_intervals(evaluation: "Evaluation") -> Iterator[Chart]:
         )
 
 
-def _draw_curves(evaluation: "Evaluation") -> Iterator[Chart]:
+def _draw_curves(evaluation: Evaluation) -> Iterator[Chart]:
     """Draw the curves of the classes that have images, and of which not all images are."""
     predictions = evaluation.predictions
     ranked = [
@@ -161,18 +169,17 @@ def _draw_curves(evaluation: "Evaluation") -> Iterator[Chart]:
     )
 
 
-def _describe_score(entry: "ClassScores", name: str) -> str:
-    key, title = next(rest for first, *rest in CLASS_METRICS if first == name)
-    return f"{entry.name}: {title} {_cell(entry, name, key)}"
+def _describe_score(entry: "ClassEvaluation", name: str) -> str:
+    return f"{entry.name}: {CLASS_METRIC_NAMES[name]} {estimate_metric(entry, name)}"
 
 
-def _list_prevalence(evaluation: "Evaluation") -> Iterator[Table]:
+def _list_prevalence(evaluation: Evaluation) -> Iterator[Table]:
     if evaluation.prevalence:
         yield Table(
             title="Predictive values at another prevalence",
             head=("class", "prevalence", "PPV", "NPV"),
             rows=[
-                (name, f"{entry['prevalence']:g}", estimate(entry["ppv"]), estimate(entry["npv"]))
+                (name, f"{entry.prevalence:g}", estimate(entry.ppv), estimate(entry.npv))
                 for name, entry in evaluation.prevalence.items()
             ],
             explanation="From the sensitivity and the specificity above, by Bayes' rule.",

@@ -20,9 +20,9 @@ from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
 
 
 def to_html(
@@ -66,7 +66,7 @@ def to_html(
     Raises
     ------
     ParameterError
-        The evaluation is not one of a cache, or the checklist is unknown.
+        The evaluation has no predictions of images of a cache, or the checklist is unknown.
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """

@@ -20,7 +20,7 @@ from brainfeat.report.outline import list_results
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]~|$"}
@@ -28,12 +28,12 @@ _ESCAPES = str.maketrans(
 )
 
 
-def to_markdown(evaluation: "Evaluation") -> str:
+def to_markdown(evaluation: "Metrics") -> str:
     """Write the results of an evaluation as Markdown.
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation : Metrics
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns

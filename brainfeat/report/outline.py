@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report.blocks import Section
 from brainfeat.report.checklists import Checklist, make_checklist
 from brainfeat.report.classes import make_classes
@@ -21,39 +22,41 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 NOT_A_DEVICE = "Not a medical device."
 PURPOSE = "For research and teaching; nothing here is a diagnosis."
 
 
 def list_results(
-    evaluation: "Evaluation",
+    metrics: "Metrics",
     *,
     findings: "Sequence[str]" = (),
     fitted: "Mapping[str, Any] | None" = None,
 ) -> list[Section]:
-    """List the sections that an evaluation alone fills; what it does not have is absent.
+    """List the sections that metrics or an evaluation fill; those without content are absent.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        Metrics of bare probabilities fill the summary, the overall metrics and the classes.
+    metrics : Metrics
+        An evaluation fills more sections than metrics of bare probabilities.
     findings : sequence of str
         Those of an audit, for the summary.
     fitted : mapping or None
         As in :func:`brainfeat.report.probabilities.make_calibration`.
     """
     sections = [
-        make_summary(evaluation, findings=findings),
-        make_overall(evaluation),
-        make_classes(evaluation),
+        make_summary(metrics, findings=findings),
+        make_overall(metrics),
+        make_classes(metrics),
     ]
-    if evaluation.by:
-        sections.append(make_values(evaluation))
-    if evaluation.calibration:
-        sections.append(make_calibration(evaluation, fitted=fitted))
-    return [*sections, *make_abstention(evaluation)]
+    if isinstance(metrics, Evaluation):
+        if metrics.by:
+            sections.append(make_values(metrics))
+        sections.append(make_calibration(metrics, fitted=fitted))
+        if metrics.abstention:
+            sections.append(make_abstention(metrics.abstention))
+    return sections
 
 
 def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]:

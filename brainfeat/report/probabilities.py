@@ -1,6 +1,6 @@
 """How far probabilities can be believed, and what a head leaves open, in sections."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES
 from brainfeat.text import count
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.evaluation.results import Abstention, Evaluation
+    from brainfeat.heads.calibration import Bin, Reliability
 
 
 def make_calibration(
@@ -24,8 +25,7 @@ def make_calibration(
     fitted : mapping or None
         What the head file records of the images that the temperature was fitted on.
     """
-    found = evaluation.calibration or {}
-    temperature, before, after = (found[name] for name in ("temperature", "before", "after"))
+    temperature, after = evaluation.calibration.temperature, evaluation.calibration.after
     if temperature == 1.0:
         origin = "The temperature of the head is 1: its scores are used as they are."
         columns = {"all images": after}
@@ -34,8 +34,8 @@ def make_calibration(
             f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
             "scores of held-out images."
         )
-        columns = {"calibrated": after, "uncalibrated": before}
-    bins = _list_bins(after["bins"])
+        columns = {"calibrated": after, "uncalibrated": evaluation.calibration.before}
+    bins = _list_bins(after.bins)
     tables: list[Block] = [
         _list_calibration(evaluation, columns),
         *_list_fitted_temperature(fitted or {}),
@@ -55,23 +55,23 @@ def make_calibration(
     )
 
 
-def _list_bins(bins: Any) -> Table:
+def _list_bins(bins: "Sequence[Bin]") -> Table:
     return Table(
         title="Numbers of the reliability diagram",
         head=("probability", "images", "mean probability", METRIC_NAMES["accuracy"]),
         rows=[
             (
-                f"{entry['low']:.2f}–{entry['high']:.2f}",
-                f"{entry['n']:,}",
-                estimate(entry["confidence"]),
-                estimate(entry["accuracy"]),
+                f"{entry.low:.2f}–{entry.high:.2f}",
+                f"{entry.n:,}",
+                estimate(entry.confidence),
+                estimate(entry.accuracy),
             )
             for entry in bins
         ],
     )
 
 
-def _draw_reliability(columns: Mapping[str, Any], bins: Table) -> Chart:
+def _draw_reliability(columns: "Mapping[str, Reliability]", bins: Table) -> Chart:
     return Chart(
         title="Reliability diagram",
         caption="All images, by the probability of their predicted class. On the dotted diagonal "
@@ -81,18 +81,18 @@ def _draw_reliability(columns: Mapping[str, Any], bins: Table) -> Chart:
             f"Probability {ends}: {n} images, mean {mean}, accuracy {accuracy}."
             for ends, n, mean, accuracy in bins.rows
         ),
-        draw=partial(charts.draw_reliability, [found["bins"] for found in columns.values()]),
+        draw=partial(charts.draw_reliability, [found.bins for found in columns.values()]),
         legend=list(columns) if len(columns) > 1 else (),
     )
 
 
-def _list_calibration(evaluation: "Evaluation", columns: Mapping[str, Any]) -> Table:
+def _list_calibration(evaluation: "Evaluation", columns: "Mapping[str, Reliability]") -> Table:
     worst = 1 if len(evaluation.class_names) == 2 else 2
     return Table(
         title="Calibration, all images",
         head=("metric", *columns),
         rows=[
-            (METRIC_NAMES[name], *(estimate(found[name]) for found in columns.values()))
+            (METRIC_NAMES[name], *(estimate(getattr(found, name)) for found in columns.values()))
             for name in CALIBRATION_METRICS
         ],
         explanation="Smaller is better. The expected calibration error is the mean distance of the "
@@ -118,33 +118,30 @@ def _list_fitted_temperature(fitted: Mapping[str, Any]) -> Iterator[Table]:
     )
 
 
-def make_abstention(evaluation: "Evaluation") -> Iterator[Section]:
-    """Show what the head would answer and leave open, if it can leave anything open."""
-    found = evaluation.abstention
-    if found is None:
-        return
-    target, alarms = found["coverage"], found["false_refusals"]
+def make_abstention(found: "Abstention") -> Section:
+    """Show what the head would answer and leave open."""
+    target, alarms = found.target_coverage, found.false_alarm_rate
     outcomes = Table(
         title="What brainfeat predict would do, all images",
         head=("outcome", "fraction"),
         rows=[
-            ("answered with one class", estimate(found["answered"])),
-            ("uncertain", estimate(found["uncertain"])),
-            ("out of distribution", estimate(found["refused"])),
+            ("answered with one class", estimate(found.answered)),
+            ("uncertain", estimate(found.uncertain)),
+            ("out of distribution", estimate(found.out_of_distribution)),
         ],
-        note=f"Accuracy on the images that are answered: {show(found['accuracy'])}.",
+        note=f"Accuracy on the images that are answered: {show(found.accuracy)}.",
         explanation="An image is uncertain if its prediction set, the classes that cannot be ruled "
         "out, has several classes or none.",
     )
     coverage = Table(
         title=f"Coverage of the prediction set by class (target {target:g})",
         head=("class", "coverage"),
-        rows=[(name, estimate(value)) for name, value in found["coverage_by_class"].items()],
+        rows=[(name, estimate(value)) for name, value in found.coverage_by_class.items()],
         explanation="Coverage is the fraction of the images of a class whose prediction set has "
         f"that class. The target, and a false alarm rate of {alarms:g} of the out-of-distribution "
         "detector, hold for images that are independent of each other and like those of training.",
     )
-    points = [(entry["share"], entry["risk"]) for entry in found["risk_coverage"]]
+    points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(
         title="Risk and coverage",
         caption="The fraction of wrong predictions if the head answered only the images of which "
@@ -152,7 +149,7 @@ def make_abstention(evaluation: "Evaluation") -> Iterator[Section]:
         description=" ".join(f"Of {x:.0%} of the images {show(y)} are wrong." for x, y in points),
         draw=partial(charts.draw_risk, points),
     )
-    yield Section(
+    return Section(
         name="abstention",
         title="Answers and abstention",
         blocks=[Columns(parts=[[curve], [outcomes, coverage]])],

@@ -173,10 +173,11 @@ def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]
         ("without a label", images - labelled),
         (f"not in {study.split_name}", labelled - study.evaluation.n),
         ("evaluated", study.evaluation.n),
-        (SUBSET_NAMES["without_identical"], subsets["without_identical"].n),
+        (SUBSET_NAMES["without_exact_duplicates"], subsets.without_exact_duplicates.n),
     ]
-    if subsets["without_near"].accuracy is not None:
-        rows.append((SUBSET_NAMES["without_near"], subsets["without_near"].n))
+    near = subsets.without_near_duplicates
+    if near.accuracy is not None:
+        rows.append((SUBSET_NAMES["without_near_duplicates"], near.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 
@@ -225,10 +226,10 @@ def make_provenance(study: Study) -> Section:
         ("feature file of the fit", str(training.get("cache_sha256"))),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
-    seeds = [("fit", str(training.get("random_state")))]
-    bootstrap = study.evaluation.bootstrap
-    if bootstrap:
-        seeds.append(("bootstrap of the intervals", str(bootstrap["random_state"])))
+    seeds = [
+        ("fit", str(training.get("random_state"))),
+        ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
+    ]
     extracting = _read_versions(cache.provenance)
     fitting = _read_versions(training)
     processor = cache.provenance.get("processor")

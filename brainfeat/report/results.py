@@ -1,11 +1,12 @@
 """The overall results of an evaluation, in sections; the metrics to believe come first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
     Block,
@@ -16,6 +17,8 @@ from brainfeat.report.blocks import (
     Table,
     Tiles,
     estimate,
+    estimate_metric,
+    find_interval,
     show,
 )
 from brainfeat.report.wording import (
@@ -31,14 +34,15 @@ from brainfeat.report.wording import (
 from brainfeat.text import count, format_interval, format_number
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation, Subset
+    from brainfeat.evaluation.results import Subset, Subsets
+    from brainfeat.metrics import Metrics
 
 
-def make_summary(evaluation: "Evaluation", *, findings: Sequence[str] = ()) -> Section:
+def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section:
     """Sum up in sentences, the three accuracies, and what an audit found."""
-    blocks: list[Block] = [" ".join(summarise(evaluation))]
-    if evaluation.subsets:
-        blocks.append(Tiles(entries=list(_list_tiles(evaluation.subsets))))
+    blocks: list[Block] = [" ".join(summarise(metrics))]
+    if isinstance(metrics, Evaluation):
+        blocks.append(Tiles(entries=list(_list_tiles(metrics.subsets))))
     if findings:
         blocks += [
             "The audit of the data found:",
@@ -47,25 +51,19 @@ def make_summary(evaluation: "Evaluation", *, findings: Sequence[str] = ()) -> S
     return Section(name="summary", title="Summary", blocks=blocks)
 
 
-def summarise(evaluation: "Evaluation") -> list[str]:
+def summarise(metrics: "Metrics") -> list[str]:
     """Describe in sentences how good the head is on new images, on all, and class by class."""
-    subsets = evaluation.subsets
-    if subsets:
-        near, everything = subsets["without_near"], subsets["all"]
-        n_exact = everything.n - subsets["without_identical"].n
-        sentences = [
-            _describe_new(near),
-            _describe_all(everything, near, n_exact=n_exact, split=name_split(evaluation.split)),
-        ]
+    if isinstance(metrics, Evaluation):
+        sentences = [_describe_new(metrics.subsets.without_near_duplicates), _describe_all(metrics)]
     else:
         sentences = [
             (
-                f"On {count(evaluation.n, 'image')} accuracy is {show(evaluation.accuracy)}; "
+                f"On {count(metrics.n, 'image')} accuracy is {show(metrics.accuracy)}; "
                 "whether the head has seen copies of them is not known."
             )
         ]
     recalls = [
-        (entry.recall, entry.name) for entry in evaluation.per_class if entry.recall is not None
+        (entry.recall, entry.name) for entry in metrics.per_class if entry.recall is not None
     ]
     if len(recalls) > 1:
         (worst, worst_name), (best, best_name) = min(recalls), max(recalls)
@@ -84,7 +82,7 @@ def _describe_new(near: "Subset") -> str:
             "Accuracy without near duplicates is not known: "
             f"{near.reason or 'there are no images'}."
         )
-    interval = (near.intervals or {}).get("accuracy")
+    interval = find_interval(near, "accuracy")
     certainty = (
         f"95 % interval {format_interval(interval)}" if interval else f"no interval: {near.reason}"
     )
@@ -94,14 +92,16 @@ def _describe_new(near: "Subset") -> str:
     )
 
 
-def _describe_all(everything: "Subset", near: "Subset", *, n_exact: int, split: str) -> str:
+def _describe_all(evaluation: Evaluation) -> str:
+    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
     start = (
-        f"On all {count(everything.n, 'image')} ({split}) it is "
-        f"{show(everything.accuracy, (everything.intervals or {}).get('accuracy'))}"
+        f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}) it is "
+        f"{estimate_metric(everything, 'accuracy')}"
     )
     if near.accuracy is None or everything.accuracy is None:
         return f"{start}; how much of this is due to copies of seen images is not known."
     n_near = everything.n - near.n
+    n_exact = everything.n - evaluation.subsets.without_exact_duplicates.n
     if not n_near:
         return f"{start}: the head has seen a copy of none of them."
     excess = everything.accuracy - near.accuracy
@@ -111,61 +111,60 @@ def _describe_all(everything: "Subset", near: "Subset", *, n_exact: int, split: 
     )
 
 
-def _list_tiles(subsets: Mapping[str, "Subset"]) -> Iterator[tuple[str, Cell, str]]:
+def _list_tiles(subsets: "Subsets") -> Iterator[tuple[str, Cell, str]]:
     for name, words in SUBSET_NAMES.items():
-        subset = subsets[name]
+        subset = getattr(subsets, name)
         yield (
             f"Accuracy {'on ' if name == 'all' else ''}{words}",
-            _cell(subset, "accuracy"),
+            estimate_metric(subset, "accuracy"),
             count(subset.n or None, "image"),
         )
 
 
-def make_overall(evaluation: "Evaluation") -> Section:
+def make_overall(metrics: "Metrics") -> Section:
     """Show the metrics of the whole, without copies of seen images and with them."""
-    blocks: list[Block] = []
-    if evaluation.subsets:
-        blocks += [
+    blocks: list[Block] = [_list_bare(metrics)]
+    if isinstance(metrics, Evaluation):
+        blocks = [
             (
                 "Exact duplicates are files with the same bytes as an image that the head has seen "
                 "in train or val; near duplicates have nearly the same features, such as the same "
                 "slice saved again or a neighbouring slice. A head can recognise both, so they say "
                 "little about new patients."
             ),
-            _list_subsets(evaluation),
-            _list_further(evaluation),
-            _draw_subsets(evaluation),
+            _list_subsets(metrics),
+            _list_further(metrics),
+            _draw_subsets(metrics.subsets),
         ]
-    else:
-        blocks.append(_list_bare(evaluation))
     return Section(name="overall", title="Overall metrics", blocks=blocks)
 
 
-def _list_subsets(evaluation: "Evaluation") -> Table:
-    subsets = [evaluation.subsets[name] for name in SUBSET_NAMES]
+def _list_subsets(evaluation: Evaluation) -> Table:
+    subsets: list[Subset] = [getattr(evaluation.subsets, name) for name in SUBSET_NAMES]
+    rows: list[tuple[Cell, ...]] = [
+        ("images", *(_count(subset.n) for subset in subsets)),
+        ("groups", *(_count(subset.n_groups) for subset in subsets)),
+    ]
+    rows += [
+        (METRIC_NAMES[name], *(estimate_metric(subset, name) for subset in subsets))
+        for name in SUBSET_METRICS
+    ]
     return Table(
         title="With and without copies of seen images",
         head=("metric", *SUBSET_NAMES.values()),
-        rows=[
-            ("images", *(_count(subset.n) for subset in subsets)),
-            ("groups", *(_count(subset.n_groups) for subset in subsets)),
-            *(
-                (METRIC_NAMES[name], *(_cell(subset, name) for subset in subsets))
-                for name in SUBSET_METRICS
-            ),
-        ],
-        note=" ".join([*_explain_intervals(evaluation), *_explain_gaps(evaluation)]),
+        rows=rows,
+        note=" ".join([*_explain_intervals(evaluation), *_explain_gaps(evaluation.subsets)]),
     )
 
 
-def _list_bare(evaluation: "Evaluation") -> Table:
-    values = (evaluation.accuracy, evaluation.balanced_accuracy, evaluation.macro.f1)
-    further = _list_further(evaluation)
+def _list_bare(metrics: "Metrics") -> Table:
+    values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
+    further = _list_further(metrics)
     return replace(
         further,
         title="All images",
         rows=[
-            ("images", f"{evaluation.n:,}"),
+            ("images", f"{metrics.n:,}"),
             *(
                 (METRIC_NAMES[name], estimate(value))
                 for name, value in zip(SUBSET_METRICS, values, strict=True)
@@ -175,33 +174,31 @@ def _list_bare(evaluation: "Evaluation") -> Table:
     )
 
 
-def _list_further(evaluation: "Evaluation") -> Table:
-    worst = 1 if len(evaluation.class_names) == 2 else 2
+def _list_further(metrics: "Metrics") -> Table:
+    worst = 1 if len(metrics.class_names) == 2 else 2
     return Table(
         title="Further metrics, all images",
         head=("metric", SUBSET_NAMES["all"]),
-        rows=[
-            (METRIC_NAMES[name], estimate(getattr(evaluation, name))) for name in FURTHER_METRICS
-        ],
+        rows=[(METRIC_NAMES[name], estimate(getattr(metrics, name))) for name in FURTHER_METRICS],
         explanation="The macro ROC AUC is the mean over classes, each against the rest. Smaller is "
         f"better for the log loss and the Brier score, which runs from 0 to {worst}.",
     )
 
 
-def _explain_intervals(evaluation: "Evaluation") -> Iterator[str]:
-    if any(subset.intervals for subset in evaluation.subsets.values()):
+def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
+    if any(getattr(evaluation.subsets, name).intervals for name in SUBSET_NAMES):
         yield (
             "In brackets: 95 % intervals, percentiles of "
-            f"{evaluation.bootstrap['n_resamples']:,} bootstrap resamples of whole groups "
+            f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
             "(patients of the table, or else clusters of near duplicates)."
         )
 
 
-def _explain_gaps(evaluation: "Evaluation") -> Iterator[str]:
+def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
     """Give the reasons for missing metrics and intervals, each once."""
     missing: dict[str, list[str]] = {}
     for name, words in SUBSET_NAMES.items():
-        subset = evaluation.subsets[name]
+        subset = getattr(subsets, name)
         if subset.reason is not None:
             what = "metrics" if subset.accuracy is None else "intervals"
             missing.setdefault(f"{what}: {subset.reason}", []).append(words)
@@ -212,15 +209,15 @@ def _explain_gaps(evaluation: "Evaluation") -> Iterator[str]:
             yield f"{capitalise(', '.join(names))}: no {reason}."
 
 
-def _draw_subsets(evaluation: "Evaluation") -> Chart:
+def _draw_subsets(subsets: "Subsets") -> Chart:
     groups = [
         (
             METRIC_NAMES[name],
             [
                 (
                     words,
-                    getattr(evaluation.subsets[subset], name),
-                    (evaluation.subsets[subset].intervals or {}).get(name),
+                    getattr(getattr(subsets, subset), name),
+                    find_interval(getattr(subsets, subset), name),
                 )
                 for subset, words in SHORT_SUBSET_NAMES.items()
             ],
@@ -235,15 +232,15 @@ def _draw_subsets(evaluation: "Evaluation") -> Chart:
     )
 
 
-def make_values(evaluation: "Evaluation") -> Section:
+def make_values(evaluation: Evaluation) -> Section:
     """Show the metrics by value of a column of the table."""
     rows = [
         (
             value or NO_VALUE,
             f"{subset.n:,}",
             f"{subset.n_groups:,}",
-            _cell(subset, "accuracy"),
-            _cell(subset, "balanced_accuracy"),
+            estimate_metric(subset, "accuracy"),
+            estimate_metric(subset, "balanced_accuracy"),
         )
         for value, subset in evaluation.by.items()
     ]
@@ -272,7 +269,3 @@ def make_values(evaluation: "Evaluation") -> Section:
 def _count(number: int) -> str:
     # A subset that was not looked for has no images either.
     return format_number(number or None)
-
-
-def _cell(subset: "Subset", name: str) -> Cell:
-    return estimate(getattr(subset, name), (subset.intervals or {}).get(name))

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import ParameterError
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.leakage.auditing import quick_audit
 from brainfeat.report.wording import name_split
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Predictions
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Study:
         The command line that made the evaluation.
     """
 
-    evaluation: "Evaluation"
+    evaluation: Evaluation
     predictions: "Predictions"
     bundle: "HeadBundle"
     cache: "FeatureCache"
@@ -55,7 +56,7 @@ class Study:
 
 
 def make_study(
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     *,
     bundle: "HeadBundle",
     cache: "FeatureCache",
@@ -67,12 +68,12 @@ def make_study(
     Raises
     ------
     ParameterError
-        The evaluation is not one of a cache.
+        The evaluation has no predictions of images of a cache.
     """
-    if evaluation.predictions is None or not evaluation.subsets or not evaluation.calibration:
+    if not isinstance(evaluation, Evaluation) or evaluation.predictions is None:
         raise ParameterError(
-            "a report needs an evaluation by brainfeat.evaluate, got metrics of bare "
-            "probabilities; evaluate a head on a cache"
+            f"got {type(evaluation).__name__} without predictions; expected the evaluation of a "
+            "head on a cache; call brainfeat.evaluate"
         )
     return Study(
         evaluation=evaluation,

@@ -17,27 +17,27 @@ SUBSET_METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
 FURTHER_METRICS = ("roc_auc", "log_loss", "brier", "mcc")
 CALIBRATION_METRICS = ("ece", "log_loss", "brier")
 
-# Metrics of one class against the rest: attribute, key of the interval, name.
-CLASS_METRICS = (
-    ("recall", "sensitivity", "sensitivity"),
-    ("specificity", "specificity", "specificity"),
-    ("precision", "ppv", "PPV"),
-    ("npv", "npv", "NPV"),
-    ("f1", "f1", "F1"),
-    ("roc_auc", "roc_auc", "ROC AUC"),
-    ("average_precision", "average_precision", "average precision"),
-)
+# Metrics of one class against the rest, by the name of their attribute.
+CLASS_METRIC_NAMES = {
+    "recall": "sensitivity",
+    "specificity": "specificity",
+    "precision": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+}
 
 # Subsets of the images, the one to believe first.
 SUBSET_NAMES = {
-    "without_near": "without near duplicates",
-    "without_identical": "without exact duplicates",
+    "without_near_duplicates": "without near duplicates",
+    "without_exact_duplicates": "without exact duplicates",
     "all": "all images",
 }
 # The same where there is little room.
 SHORT_SUBSET_NAMES = {
-    "without_near": "no near duplicates",
-    "without_identical": "no exact duplicates",
+    "without_near_duplicates": "no near duplicates",
+    "without_exact_duplicates": "no exact duplicates",
     "all": "all images",
 }
 # What stands where a column of the table has no value.

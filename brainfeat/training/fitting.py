@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
@@ -12,14 +13,14 @@ from brainfeat import runtime
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, HeadError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.calibration import calibrate
+from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, needs_validation
 from brainfeat.heads.ood import Scope
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.leakage.auditing import quick_audit
-from brainfeat.metrics import Evaluation, measure
+from brainfeat.metrics import Metrics, measure
 from brainfeat.training.partition import (
     GroupBy,
     LabelledRows,
@@ -223,7 +224,7 @@ def fit_head(
         "val": val.to_dict(),
         "test": None if test is None else test.to_dict(),
         "cv": None if found is None else found.figures,
-        "calibration": calibration,
+        "calibration": asdict(calibration),
         "search": None if selection is None else selection.to_dict(),
         "history": getattr(fitted.estimator, "history_", None),
         "class_weight": recipe.params.get("class_weight"),
@@ -329,7 +330,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _measure(fitted: FittedHead, data: LabelledRows, images: Rows) -> Evaluation:
+def _measure(fitted: FittedHead, data: LabelledRows, images: Rows) -> Metrics:
     probabilities = fitted.predict_proba(data.X[images])
     return measure(data.y[images], probabilities, class_names=data.class_names)
 
@@ -342,7 +343,7 @@ def _fit_calibrated(
     *,
     n_jobs: int | None,
     random_state: int,
-) -> tuple[FittedHead, Evaluation, dict[str, Any], Conformal]:
+) -> tuple[FittedHead, Metrics, Calibration, Conformal]:
     """Fit on train, measure on val, fit again on both; calibrate on images that were not seen.
 
     A head that val stops has its temperature from val; others from the folds of a cross-validation,
@@ -352,7 +353,7 @@ def _fit_calibrated(
     if needs_validation(recipe.head):
         estimator = recipe.fit(data.X, data.y, rows=train, val=val)
         calibration = _calibrate_on_val(estimator, data, val)
-        fitted = FittedHead(estimator, calibration["temperature"])
+        fitted = FittedHead(estimator, calibration.temperature)
         figures, conformal = _measure(fitted, data, val), _find_conformal(fitted, data, val)
         return fitted, figures, calibration, conformal
     estimator = recipe.fit(data.X, data.y, rows=train)
@@ -361,7 +362,7 @@ def _fit_calibrated(
         folds = fold_images(data, parts, n_folds=n_folds, random_state=random_state)
         found = cross_validate(recipe, data, folds, n_jobs=n_jobs)
     calibration = _calibrate_on_val(estimator, data, val) if found is None else found.calibration
-    fitted = FittedHead(estimator, calibration["temperature"])
+    fitted = FittedHead(estimator, calibration.temperature)
     conformal = _find_conformal(fitted, data, val) if found is None else found.conformal
     both = data.rows_of(np.concatenate([parts["train"], val]))
     refitted = FittedHead(recipe.fit(data.X, data.y, rows=both), fitted.temperature)
@@ -372,7 +373,7 @@ def _find_conformal(fitted: FittedHead, data: LabelledRows, val: Rows) -> Confor
     return Conformal.fit(fitted.predict_proba(data.X[val]), data.y[val])
 
 
-def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> dict[str, Any]:
+def _calibrate_on_val(estimator: Any, data: LabelledRows, val: Rows) -> Calibration:
     return calibrate([FittedHead(estimator).scores(data.X[val])], [data.y[val]])
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError, HeadError
-from brainfeat.heads.calibration import calibrate, scale_folds
+from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe, Rows
-from brainfeat.metrics import Evaluation, measure
+from brainfeat.metrics import Metrics, measure
 from brainfeat.training.partition import LabelledRows, take_val
 
 Fold = tuple[Rows, Rows]
@@ -74,14 +74,13 @@ class CrossValidation:
     figures : dict
         ``n_folds``, ``out_of_fold`` (the figures of all images together), and ``mean`` and ``std``
         over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
-    calibration : dict
-        As :func:`brainfeat.heads.calibration.calibrate` gives it.
+    calibration : Calibration
     conformal : Conformal
         Of the probabilities that the folds gave to the images that they left out.
     """
 
     figures: dict[str, Any]
-    calibration: dict[str, Any]
+    calibration: Calibration
     conformal: Conformal = field(compare=False)
 
 
@@ -303,7 +302,7 @@ def _rate(
 
 def _measure(
     data: LabelledRows, folds: Sequence[Fold], probabilities: list[NDArray[np.float64]]
-) -> list[Evaluation]:
+) -> list[Metrics]:
     return [
         measure(data.y[test], fold, class_names=data.class_names)
         for (_, test), fold in zip(folds, probabilities, strict=True)
