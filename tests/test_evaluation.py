@@ -224,8 +224,8 @@ def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
     with FeatureCache.open(leaky) as cache:
         X, y = cache.X[400:600], cache.y[400:600]
     p = bundle.predict_proba(X)
-    sets = bundle.conformal.find_sets(p)
-    refused = bundle.scope.look(X).scores > bundle.scope.threshold()
+    sets = bundle.conformal.predict_sets(p)
+    refused = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold()
     answered = (sets.sum(axis=1) == 1) & sets[np.arange(200), p.argmax(axis=1)] & ~refused
     right = p.argmax(axis=1) == y
     assert found.out_of_distribution == pytest.approx(refused.mean())
@@ -247,7 +247,7 @@ def test_an_evaluation_comes_back_from_json(bundle, leaky):
 
 
 def test_a_head_without_scope_has_no_abstention(bundle, leaky):
-    evaluation = evaluate(dataclasses.replace(bundle, scope=None), leaky)
+    evaluation = evaluate(dataclasses.replace(bundle, ood_detector=None), leaky)
     assert evaluation.abstention is None
     assert "Abstention" not in to_text(evaluation)
 

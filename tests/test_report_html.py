@@ -263,7 +263,7 @@ def test_cross_validated_metrics_are_shown(make_cache):
 
 def test_the_limits_say_that_a_head_can_abstain_only_where_it_can(study, page):
     assert "It can abstain, but not reliably" in page.text
-    bundle = dataclasses.replace(study.bundle, scope=None, conformal=None)
+    bundle = dataclasses.replace(study.bundle, ood_detector=None, conformal=None)
     evaluation = evaluate(bundle, study.cache)
     text = Page(to_html(evaluation, bundle=bundle, cache=study.cache)).text
     assert "It cannot abstain" in text

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from brainfeat.evaluation.results import Abstention, RiskCoverage
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS
+from brainfeat.heads.ood import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -39,11 +39,11 @@ def measure_abstention(
     Abstention or None
         None where the head has no conformal quantiles or no out-of-distribution detector.
     """
-    if bundle.scope is None or bundle.conformal is None:
+    if bundle.ood_detector is None or bundle.conformal is None:
         return None
     predicted = probabilities.argmax(axis=1)
-    sets = bundle.conformal.find_sets(probabilities, coverage=COVERAGE)
-    flagged = bundle.scope.look(X).scores > bundle.scope.threshold(FALSE_REFUSALS)
+    sets = bundle.conformal.predict_sets(probabilities, coverage=COVERAGE)
+    flagged = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold(FALSE_ALARM_RATE)
     alone = (sets.sum(axis=1) == 1) & sets[np.arange(len(y)), predicted]
     answered = alone & ~flagged
     right = predicted == y
@@ -55,7 +55,7 @@ def measure_abstention(
         out_of_distribution=float(flagged.mean()),
         accuracy=float(right[answered].mean()) if answered.any() else None,
         target_coverage=COVERAGE,
-        false_alarm_rate=FALSE_REFUSALS,
+        false_alarm_rate=FALSE_ALARM_RATE,
         coverage_by_class={
             name: float(covered[y == label].mean()) if (y == label).any() else None
             for label, name in enumerate(bundle.class_names)

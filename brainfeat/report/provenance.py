@@ -33,7 +33,7 @@ _MEANINGS = {
 GROUPINGS = {
     "column": "groups of the table, such as patients",
     "near-duplicates": "clusters of near duplicates",
-    "identical": "exact duplicates",
+    "exact-duplicates": "exact duplicates",
     "none": "nothing",
 }
 
@@ -295,7 +295,7 @@ def make_limits(study: Study) -> Section:
         (
             "It cannot abstain: its file holds neither an out-of-distribution detector nor what "
             "prediction sets need, so it gives every image one of its classes."
-            if study.bundle.scope is None and study.bundle.conformal is None
+            if study.bundle.ood_detector is None and study.bundle.conformal is None
             else "It can abstain, but not reliably: it may give an image of something else one of "
             "its classes with a high probability."
         ),
