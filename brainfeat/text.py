@@ -1,7 +1,7 @@
 """Text for people: how numbers are written, how wide text is, and how it is laid out."""
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import accumulate
 
 # Of every metric that is shown to people.
@@ -130,15 +130,15 @@ def count_columns(text: str) -> int:
     return sum(_columns(character) for character in text)
 
 
-def align(rows: Sequence[Sequence[str]], *, numeric: bool = True) -> list[str]:
-    """Lay a table out in columns of equal width.
+def align(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> list[str]:
+    """Lay a table out in columns.
 
     Parameters
     ----------
     rows : sequence of sequence of str
-        Cells; every row has as many.
-    numeric : bool
-        Whether all columns but the first are aligned to the right.
+        Cells; all rows have the same number.
+    left : container of int
+        Columns that are aligned to the left; the others, which hold numbers, to the right.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def align(rows: Sequence[Sequence[str]], *, numeric: bool = True) -> list[str]:
     widths = [max(map(count_columns, column)) for column in zip(*rows, strict=True)]
     return [
         _GAP.join(
-            _pad(cell, width, right=numeric and place > 0)
+            _pad(cell, width, right=place not in left)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

@@ -10,6 +10,7 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.text import count
 
 # Exit code of --strict where something was found.
 _FOUND = 3
@@ -71,7 +72,7 @@ def _describe(audit: dict[str, Any], *, has_splits: bool) -> list[str]:
     without = "" if has_splits else "; the table has no splits, so nothing can be across them"
     sizes = ", ".join(map(str, near["sizes"]))
     lines = [
-        f"{options.count(audit['images'], 'image')}{without}",
+        f"{count(audit['images'], 'image')}{without}",
         f"identical files   {_describe_copies(identical, 'groups', 'files')}",
         f"near duplicates   {_describe_copies(near, 'clusters', 'images')}",
         f"                  at a similarity of {near['threshold']}; largest: {sizes}",
@@ -100,7 +101,7 @@ def _describe_copies(copies: dict[str, Any], several: str, members: str) -> str:
     return (
         f"{copies[several]:,} {several} of {copies[members]:,} {members}, "
         f"{copies[f'cross_split_{several}']:,} across splits, "
-        f"{options.count(copies['test_files'], 'test image')} with a copy in train"
+        f"{count(copies['test_files'], 'test image')} with a copy in train"
     )
 
 

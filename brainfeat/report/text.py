@@ -122,11 +122,14 @@ def _(block: Table) -> list[str]:
 
 def lay_out(table: Table) -> list[str]:
     """Fit a table into 80 columns: in parts, with intervals below metrics, with wrapped heads."""
-    most = max(2, len(table.head))
-    for n_parts, below, wrapped in product(range(1, most), (False, True), (False, True)):
+    n_columns = len(table.head)
+    left = (0,) if table.numeric else range(n_columns)
+    for n_parts, below, wrapped in product(
+        range(1, max(2, n_columns)), (False, True), (False, True)
+    ):
         parts = [
-            align(_list_rows(table, columns, below=below, wrapped=wrapped))
-            for columns in _split(range(1, len(table.head)), n_parts)
+            align(_list_rows(table, columns, below=below, wrapped=wrapped), left=left)
+            for columns in _split(range(1, n_columns), n_parts)
         ]
         if max(count_columns(line) for part in parts for line in part) <= WIDTH:
             break
