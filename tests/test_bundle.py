@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from brainfeat.cache import storage
+from brainfeat.cache import writing
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
 from brainfeat.heads.archive import ALLOWED_TYPES
@@ -98,8 +98,8 @@ def craft(saved, tmp_path):
                 file[name] = array
             for name, value in attributes.items():
                 del file.attrs[name]
-                storage._write_attribute(file, name, value)
-        storage._seal(path)
+                writing._write_attribute(file, name, value)
+        writing.seal(path)
         return path
 
     return change
@@ -802,7 +802,7 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
     script = f"""
         from pathlib import Path
         import numpy as np
-        from brainfeat.cache import storage
+        from brainfeat.cache import writing
         from brainfeat.heads.bundle import HeadBundle
         from brainfeat.errors import BundleError
 
@@ -814,7 +814,7 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
                 data = bytearray(good.read_bytes())
                 data[rng.integers(512, len(data))] ^= 1 << int(rng.integers(8))
                 crafted.write_bytes(data)
-                storage._seal(crafted)
+                writing.seal(crafted)
                 try:
                     HeadBundle.load(crafted)
                 except BundleError:

@@ -19,7 +19,7 @@ import pytest
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
 from brainfeat.phantoms import write_phantoms
-from brainfeat.tables.table import read_rows
+from brainfeat.tables.csv_rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -17,7 +17,7 @@ from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismat
 from brainfeat.evaluation.results import Evaluation
 from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.leakage import auditing, duplicates
+from brainfeat.leakage import auditing, duplicates, overlap
 from brainfeat.report import to_markdown, to_text
 from brainfeat.text import count_columns
 
@@ -147,10 +147,10 @@ def test_a_chain_is_not_taken_for_copies(make_cache):
 
 
 def test_near_duplicates_of_many_images_are_looked_for_where_asked(bundle, leaky, monkeypatch):
-    monkeypatch.setattr("brainfeat.leakage.auditing.QUICK_LIMIT", 599)
+    monkeypatch.setattr("brainfeat.leakage.duplicates.NEAR_SEARCH_LIMIT", 599)
     left = evaluate(bundle, leaky).subsets.without_near_duplicates
     assert left.accuracy is None
-    assert "up to 599 images, and these are 600" in left.reason
+    assert "up to 599 images, got 600" in left.reason
     assert evaluate(bundle, leaky, threshold=0.92).subsets.without_near_duplicates.n == 150
 
 
@@ -319,18 +319,19 @@ def searches(monkeypatch):
     """Count the images of each search for near duplicates."""
     found = []
 
-    def label_near(X, **options):
+    def label_near_duplicates(X, **options):
         found.append(X.shape[0])
-        return duplicates.label_near(X, **options)
+        return duplicates.label_near_duplicates(X, **options)
 
-    monkeypatch.setattr(auditing, "label_near", label_near)
+    for module in (auditing, overlap):
+        monkeypatch.setattr(module, "label_near_duplicates", label_near_duplicates)
     return found
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
 def test_an_audit_spares_the_search_and_changes_no_figure(bundle, leaky, split, searches):
     with FeatureCache.open(leaky) as cache:
-        audit = auditing.quick_audit(cache)
+        audit = auditing.audit_duplicates(cache)
         with_audit = evaluate(bundle, cache, split=split, audit=audit)
         assert searches == [IMAGES]
         without = evaluate(bundle, cache, split=split)
@@ -348,7 +349,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
     bundle, leaky, options, images, searches
 ):
     with FeatureCache.open(leaky) as cache:
-        audit = auditing.quick_audit(cache)
+        audit = auditing.audit_duplicates(cache)
         evaluation = evaluate(bundle, cache, audit=audit, **options)
         assert searches == [IMAGES, images]
         assert evaluation.to_dict() == evaluate(bundle, cache, **options).to_dict()
@@ -357,7 +358,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
 def test_an_audit_of_another_cache_is_refused(bundle, leaky, make_cache):
     X, y, splits = draw(seed=1)
     with FeatureCache.open(make_cache(X, y, splits=splits, name="other.h5")) as other:
-        audit = auditing.quick_audit(other)
+        audit = auditing.audit_duplicates(other)
     with pytest.raises(ParameterError, match="the audit is not that of"):
         evaluate(bundle, leaky, audit=audit)
 
@@ -386,7 +387,7 @@ def test_the_command_prints_the_three_side_by_side_and_warns(run):
     assert lines[place + 3].split() == ["images", "150", "180", "200"]
     assert re.fullmatch(r"accuracy( +0\.\d{3} \(0\.\d{3}–\d\.\d{3}\)){3}", lines[place + 5])
     assert max(map(count_columns, lines)) <= 80
-    assert "identical files are in several splits" in result.stderr
+    assert "exact duplicates are in several splits" in result.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--card",), ("--card", "--threshold", "0.95")])

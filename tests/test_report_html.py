@@ -307,7 +307,7 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
 def test_a_full_audit_has_its_controls_on_the_page(study):
     found = audit(study.cache)
     text = Page(render(study, audit=found)).text
-    assert f"{found.permutation['accuracy']:.3f} ± {found.permutation['std']:.3f}" in text
+    assert f"{found.permutation.accuracy:.3f} ± {found.permutation.std:.3f}" in text
 
 
 def test_without_an_audit_copies_are_looked_for(study):

@@ -5,7 +5,10 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
-from brainfeat.text import align, count
+from brainfeat.text import WIDTH, align, count, wrap
+
+# Columns beside the names.
+_WIDTH = WIDTH - len("precision  ")
 
 
 @click.command("doctor", short_help="Tell what this machine offers.")
@@ -28,14 +31,16 @@ def command(*, as_json: bool) -> None:
 def _describe(document: dict[str, Any]) -> list[tuple[str, str]]:
     processor = document["processor"]
     precisions = ", ".join(document["precision"])
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    versions = wrap(
+        ", ".join(f"{name} {version}" for name, version in document["versions"].items()), _WIDTH
+    )
     return [
         ("processor", f"{processor['name']}, {count(processor['cores'], 'core')}"),
         ("", ", ".join(processor["features"]) or "features not known"),
         ("precision", f"{precisions}; auto takes {document['auto_precision']}"),
         ("gpu", ", ".join(document["gpus"]) or "none that the backend can use"),
         ("backend", document["backend"]),
-        ("versions", versions),
+        *zip(["versions", *[""] * (len(versions) - 1)], versions, strict=True),
     ]
 
 

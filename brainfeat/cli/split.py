@@ -51,7 +51,7 @@ def command(
     it to the other commands as --table.
     """
     from brainfeat.leakage.splitting import split_rows
-    from brainfeat.tables.table import write_rows
+    from brainfeat.tables.csv_rows import write_rows
 
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     read = _read_table if is_table else _read_cache
@@ -90,12 +90,12 @@ def command(
 def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
     import numpy as np
 
-    from brainfeat.leakage.auditing import quick_audit
+    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.tables.rows import Row
     from brainfeat.training.partition import choose_groups
 
     with options.open_cache(source) as cache:
-        grouping = choose_groups(cache, group_by, quick_audit(cache))
+        grouping = choose_groups(cache, group_by, audit_duplicates(cache))
         images = np.flatnonzero(cache.view == 0)
         labels = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], labels, cache.sources[images])

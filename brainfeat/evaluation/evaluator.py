@@ -43,7 +43,7 @@ from brainfeat.metrics import Metrics, measure
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 
 def evaluate(

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify, write_file
+from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
+from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import BrainfeatError, BundleError
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays

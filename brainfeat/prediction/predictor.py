@@ -30,9 +30,9 @@ from brainfeat.prediction.answers import (
     tell_unreadable,
 )
 from brainfeat.readers import read_image
-from brainfeat.readers.series import Series, find_series, read_volume, tell_format
+from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.readers.series import Series, detect_format, find_series, read_volume
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
-from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _BATCH_SIZE = 32
@@ -382,7 +382,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if not is_so(path.is_dir):
-            files += [path] if tell_format(path) is None else []
+            files += [path] if detect_format(path) is None else []
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

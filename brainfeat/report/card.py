@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 
 def to_card(

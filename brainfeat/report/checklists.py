@@ -186,10 +186,10 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     training = study.training("split")
     conflicts = len(audit.label_conflicts)
     groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
-    near = audit.near
-    across = f"{count(audit.identical['cross_split_groups'], 'set')} of exact duplicates"
+    near = audit.near_duplicates
+    across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
     if near is not None:
-        across += f" and {count(near['cross_split_clusters'], 'set')} of near duplicates"
+        across += f" and {count(near.cross_split_clusters, 'set')} of near duplicates"
     return {
         "sources": f"Sources named by the table: {', '.join(sources[:10])}; the authors must "
         "describe them (section Data)." if sources else None,

@@ -2,13 +2,13 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainfeat.leakage.auditing import list_pairs
+from brainfeat.leakage.overlap import Pair, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
 from brainfeat.report.study import Study
 from brainfeat.text import format_metric
@@ -66,47 +66,59 @@ def _show_error(
     return (_make_picture(images(path), text),), (text, path)
 
 
-def _choose_pairs(study: Study) -> list[dict[str, Any]]:
+def _choose_pairs(study: Study) -> list["_Copy"]:
     """Choose the nearest seen image of some test images, spread evenly over similarities."""
-    near = study.audit.near
-    if near is None or near["chained"]:
+    near = study.audit.near_duplicates
+    if near is None or near.chained:
         return []
-    best: dict[str, dict[str, Any]] = {}
-    for pair in list_pairs(study.cache, threshold=near["threshold"]):
-        turned = _turn(pair)
-        if turned is not None:
-            known = best.get(turned["test"])
-            if known is None or turned["similarity"] > known["similarity"]:
-                best[turned["test"]] = turned
-    ranked = sorted(best.values(), key=lambda pair: (-pair["similarity"], pair["test"]))
+    best: dict[str, _Copy] = {}
+    for pair in list_pairs(study.cache, threshold=near.threshold):
+        copy = _find_copy(pair)
+        if copy is not None:
+            known = best.get(copy.test.path)
+            if known is None or copy.similarity > known.similarity:
+                best[copy.test.path] = copy
+    ranked = sorted(best.values(), key=lambda copy: (-copy.similarity, copy.test.path))
     places = np.unique(np.linspace(0, len(ranked) - 1, N_PAIRS).round().astype(int))
     return [ranked[place] for place in places] if ranked else []
 
 
-def _turn(pair: dict[str, Any]) -> dict[str, Any] | None:
-    """Name the sides of a pair by their splits; None for a pair that is not across the split."""
-    for test, seen in (("first", "second"), ("second", "first")):
-        if pair[f"split_{test}"] == "test" and pair[f"split_{seen}"] in {"train", "val"}:
-            return {
-                "test": pair[test],
-                "seen": pair[seen],
-                "similarity": pair["similarity"],
-                "seen_as": (pair[f"split_{seen}"], pair[f"label_{seen}"]),
-                "test_as": (pair[f"split_{test}"], pair[f"label_{test}"]),
-            }
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image of the cache."""
+
+    path: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """A test image and a near duplicate that the head has seen."""
+
+    seen: _Image
+    test: _Image
+    similarity: float
+
+
+def _find_copy(pair: Pair) -> _Copy | None:
+    """Tell the sides of a pair apart by their splits; None for a pair that is not across them."""
+    first = _Image(path=pair.first, split=pair.split_first, label=pair.label_first)
+    second = _Image(path=pair.second, split=pair.split_second, label=pair.label_second)
+    for test, seen in ((first, second), (second, first)):
+        if test.split == "test" and seen.split in {"train", "val"}:
+            return _Copy(seen=seen, test=test, similarity=pair.similarity)
     return None
 
 
-def _show_pair(
-    pair: dict[str, Any], images: ReadImage
-) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+def _show_pair(copy: _Copy, images: ReadImage) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    sides = (copy.seen, copy.test)
     pictures = tuple(
-        _make_picture(images(pair[side]), f"{split} image, {label or 'unlabelled'}")
-        for side in ("seen", "test")
-        for split, label in (pair[f"{side}_as"],)
+        _make_picture(images(side.path), f"{side.split} image, {side.label or 'unlabelled'}")
+        for side in sides
     )
-    texts = [f"{pair[f'{side}_as'][0]}: {pair[side]}" for side in ("seen", "test")]
-    return pictures, (f"similarity {format_metric(pair['similarity'])}", *texts)
+    texts = [f"{side.split}: {side.path}" for side in sides]
+    return pictures, (f"similarity {format_metric(copy.similarity)}", *texts)
 
 
 def _make_picture(image: ArrayLike, text: str) -> Picture:

@@ -41,16 +41,13 @@ GROUPINGS = {
 def make_leakage(study: Study) -> Section:
     """Show copies across splits, and what else gives the class away."""
     audit = study.audit
-    rows = [_list_copies("exact duplicates", audit.identical, "groups", "files")]
-    if audit.near is not None:
-        rows.append(
-            _list_copies(
-                f"near duplicates (similarity ≥ {audit.near['threshold']})",
-                audit.near,
-                "clusters",
-                "images",
-            )
-        )
+    exact, near = audit.exact_duplicates, audit.near_duplicates
+    numbers = (exact.groups, exact.files, exact.cross_split_groups, exact.test_files)
+    rows = [("exact duplicates", *(f"{number:,}" for number in numbers))]
+    if near is not None:
+        numbers = (near.clusters, near.images, near.cross_split_clusters, near.test_files)
+        title = f"near duplicates (similarity ≥ {near.threshold})"
+        rows.append((title, *(f"{number:,}" for number in numbers)))
     rows.append(("groups of the table", "–", "–", f"{audit.groups_across_splits:,}", "–"))
     blocks: list[Block] = [
         "Copies of one image in several splits make metrics too good to be true.",
@@ -66,12 +63,13 @@ def make_leakage(study: Study) -> Section:
             "Patient identifiers were hashed with a random key: a patient whose volumes were cut "
             "into slices in two runs counts as two."
         )
-    if audit.near is None:
+    if near is None:
         blocks.append("Near duplicates were not searched for among so many images.")
-    conflicts = Counter(str(conflict["kind"]) for conflict in audit.label_conflicts)
+    conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
-        f"Copies of one image with different labels: {count(conflicts['identical'], 'set')} of "
-        f"exact duplicates, {count(conflicts['near'], 'set')} of near duplicates."
+        "Copies of one image with different labels: "
+        f"{count(conflicts['exact-duplicates'], 'set')} of exact duplicates, "
+        f"{count(conflicts['near-duplicates'], 'set')} of near duplicates."
     )
     blocks += _list_controls(study)
     blocks.append(
@@ -82,27 +80,22 @@ def make_leakage(study: Study) -> Section:
     return Section(name="leakage", title="Leakage", blocks=blocks)
 
 
-def _list_copies(name: str, found: dict[str, Any], sets: str, members: str) -> tuple[str, ...]:
-    numbers = (found[sets], found[members], found[f"cross_split_{sets}"], found["test_files"])
-    return (name, *(f"{number:,}" for number in numbers))
-
-
 def _list_controls(study: Study) -> Iterator[Table]:
     rows = []
     if shortcut := study.audit.shortcut:
         rows.append(
             (
-                f"shortcut: a random forest on {', '.join(shortcut['columns'])}, without pixels",
-                f"{format_metric(shortcut['accuracy'])} ± {format_metric(shortcut['error'])}",
-                format_metric(shortcut["chance"]),
+                f"shortcut: a random forest on {', '.join(shortcut.columns)}, without pixels",
+                f"{format_metric(shortcut.accuracy)} ± {format_metric(shortcut.error)}",
+                format_metric(shortcut.chance),
             )
         )
     if permutation := study.audit.permutation:
         rows.append(
             (
                 "shuffled labels: the label of the nearest image",
-                f"{format_metric(permutation['accuracy'])} ± {format_metric(permutation['std'])}",
-                format_metric(permutation["chance"]),
+                f"{format_metric(permutation.accuracy)} ± {format_metric(permutation.std)}",
+                format_metric(permutation.chance),
             )
         )
     if rows:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.results import Evaluation
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.report.wording import name_split
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Predictions
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,6 @@ def make_study(
         predictions=evaluation.predictions,
         bundle=bundle,
         cache=cache,
-        audit=quick_audit(cache) if audit is None else audit,
+        audit=audit_duplicates(cache) if audit is None else audit,
         command=command,
     )

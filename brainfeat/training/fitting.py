@@ -18,7 +18,8 @@ from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
-from brainfeat.leakage.auditing import Audit, quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
+from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.partition import GroupBy, Partition, choose_groups
@@ -178,7 +179,7 @@ def fit_head(
         )
         examples = None if ood_examples is None else _read_examples(ood_examples, features)
         partition = Partition.read(features)
-        audit = quick_audit(features)
+        audit = audit_duplicates(features)
         partition = partition.split(
             features,
             choose_groups(features, group_by, audit),
@@ -307,7 +308,7 @@ def _describe_data(cache: FeatureCache, partition: Partition, audit: Audit) -> d
         "rows": {name: len(partition.rows_of(images)) for name, images in splits.items()},
         "held_out": partition.name_held_out(cache),
         "group_by": partition.grouped_by,
-        "leakage": _without_paths(audit.to_dict()),
+        "leakage": audit.summary().to_dict(),
         "cache_sha256": cache.content_sha256,
     }
 
@@ -326,11 +327,6 @@ def _describe_fit(chosen: Selection, partition: Partition, fit: _Fit) -> dict[st
         "random_state": int(recipe.random_state),
         "versions": runtime.versions(),
     }
-
-
-def _without_paths(leakage: dict[str, Any]) -> dict[str, Any]:
-    """Count the conflicts instead of naming their images: a head file names no file."""
-    return {**leakage, "label_conflicts": len(leakage["label_conflicts"])}
 
 
 def _read_examples(

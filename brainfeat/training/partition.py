@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
-from brainfeat.leakage.auditing import Audit, quick_audit
-from brainfeat.leakage.duplicates import join_labels, label_identical
+from brainfeat.leakage.auditing import audit_duplicates
+from brainfeat.leakage.duplicates import join_labels, label_exact_duplicates
+from brainfeat.leakage.results import Audit
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 
 GroupBy = Literal["auto", "column", "near-duplicates", "none"]
@@ -292,7 +293,7 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Group
         groups (column); clusters of near duplicates joined with the table's groups
         (near-duplicates); or none.
     found : Audit
-        The audit of the cache by :func:`brainfeat.leakage.auditing.quick_audit`.
+        The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`.
 
     Returns
     -------
@@ -311,11 +312,12 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Group
         raise TableError(f"{cache.path} has no groups; give the table a group column")
     if group_by == "column" or (group_by == "auto" and grouped):
         return Grouping(kind="column", labels=cache.groups)
-    if group_by == "auto" and (found.near is None or found.near["chained"]):
-        copies = label_identical(cache.sha256) if found.identical["groups"] else None
+    near = found.near_duplicates
+    if group_by == "auto" and (near is None or near.chained):
+        copies = label_exact_duplicates(cache.sha256) if found.exact_duplicates.groups else None
         return Grouping(kind="exact-duplicates", labels=copies)
-    clusters = found.clusters if found.near is not None else quick_audit(cache, limit=None).clusters
-    if not grouped and found.near is not None and not found.near["clusters"]:
+    clusters = found.clusters if near else audit_duplicates(cache, limit=None).clusters
+    if not grouped and near is not None and not near.clusters:
         return Grouping(kind="near-duplicates", labels=None)
     if grouped:
         # Images without a group are joined with nothing.
