@@ -688,7 +688,7 @@ def test_images_must_name_a_folder(run, files):
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.cache)
     assert result.code == 1
-    assert "features.h5 is no folder" in result.err
+    assert "features.h5 is not a folder" in result.err
     assert result.out == ""
 
 

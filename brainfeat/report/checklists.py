@@ -12,7 +12,7 @@ from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import GROUPINGS
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
-from brainfeat.text import count, format_number
+from brainfeat.text import count, format_metric, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
 
@@ -172,6 +172,7 @@ def collect_evidence(study: Study) -> dict[str, str | None]:
     return {
         **_describe_data(study),
         **_describe_model(study),
+        **_describe_fit(study),
         **_describe_measuring(study),
     }
 
@@ -218,10 +219,6 @@ def _describe_data(study: Study) -> dict[str, str | None]:
 
 def _describe_model(study: Study) -> dict[str, str | None]:
     bundle, spec = study.bundle, study.cache.spec
-    training = bundle.training
-    searched = study.training("search")
-    folds = study.training("cv").get("n_folds")
-    augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
     return {
         "technology": f"A {bundle.head} classifier on features of a frozen {spec.backbone}, a "
         "convolutional network.",
@@ -230,8 +227,34 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         "predictors": f"All {spec.n_features} features of the base; none is chosen by hand.",
         "objective": "Features are computed; nobody interprets an image.",
         "software": "Versions of all libraries in section Provenance.",
-        "initialisation": f"Base: weights with SHA-256 {spec.weights_sha256[:16]}…, frozen. Head: "
-        f"random state {training.get('random_state')}.",
+        "output": "A probability of each class; metrics are of the most probable class, without a "
+        "threshold."
+        + (
+            ""
+            if study.evaluation.abstention is None
+            else " Predictions can abstain (section Answers and abstention)."
+        ),
+        "specification": f"The head file holds all parameters; it takes features of fingerprint "
+        f"{study.cache.fingerprint[:16]}….",
+        "updating": (
+            None
+            if bundle.temperature == 1.0
+            else f"Scores are divided by one temperature, {format_metric(bundle.temperature)} "
+            "(section Calibration)."
+        ),
+        "availability": "In part: brainfeat is open source (MIT); section Provenance has the "
+        "commands. The authors must share data and model.",
+    }
+
+
+def _describe_fit(study: Study) -> dict[str, str | None]:
+    bundle, training = study.bundle, study.bundle.training
+    searched = study.training("search")
+    folds = study.training("cv").get("n_folds")
+    augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
+    return {
+        "initialisation": f"Base: weights with SHA-256 {study.cache.spec.weights_sha256[:16]}…, "
+        f"frozen. Head: random state {training.get('random_state')}.",
         "training": f"Head {bundle.head}, random state {training.get('random_state')}, "
         f"augmentation {augmentation}; parameters and curves in section Training.",
         "selected": (
@@ -257,23 +280,6 @@ def _describe_model(study: Study) -> dict[str, str | None]:
             else "The images evaluated are of another feature file than that of the fit; the "
             "authors must state where they come from."
         ),
-        "output": "A probability of each class; metrics are of the most probable class, without a "
-        "threshold."
-        + (
-            ""
-            if study.evaluation.abstention is None
-            else " Predictions can abstain (section Answers and abstention)."
-        ),
-        "specification": f"The head file holds all parameters; it takes features of fingerprint "
-        f"{study.cache.fingerprint[:16]}….",
-        "updating": (
-            None
-            if bundle.temperature == 1.0
-            else f"Scores are divided by one temperature, {bundle.temperature:.3f} (section "
-            "Calibration)."
-        ),
-        "availability": "In part: brainfeat is open source (MIT); section Provenance has the "
-        "commands. The authors must share data and model.",
     }
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
 from brainfeat.text import count, format_metric, format_number
+
+if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
 
 _MEANINGS = {
     "backbone": "convolutional base",
@@ -111,18 +114,6 @@ def _list_controls(study: Study) -> Iterator[Table]:
 
 def make_data(study: Study) -> Section:
     """Show how many images there are, in which split, and which were left out and why."""
-    cache = study.cache
-    images = cache.view == 0
-    labelled = cache.mask()
-    names = [*(name for name in ("train", "val", "test") if (cache.splits[labelled] == name).any())]
-    without = int((cache.splits[labelled] == "").sum())
-    rows = []
-    for label, name in enumerate(cache.class_names):
-        chosen = labelled & (cache.y == label)
-        cells = [int((cache.splits[chosen] == split).sum()) for split in names]
-        if without:
-            cells.append(int((cache.splits[chosen] == "").sum()))
-        rows.append((name, *(f"{cell:,}" for cell in (*cells, int(chosen.sum())))))
     sizes = study.training("split")
     used = [name for name in ("train", "val", "test") if name in sizes]
     origin = (
@@ -135,14 +126,10 @@ def make_data(study: Study) -> Section:
         Table(
             title="Images from the table to the metrics",
             head=("step", "images"),
-            rows=_list_flow(study, int(images.sum()), int(labelled.sum())),
+            rows=_list_flow(study),
         ),
-        _list_exclusions(study),
-        Table(
-            title="Labelled images of the feature file, by class and split of the table",
-            head=("class", *names, *(["no split"] if without else []), "all"),
-            rows=rows,
-        ),
+        _list_exclusions(study.cache),
+        _count_labelled(study.cache),
     ]
     if used:
         grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
@@ -158,8 +145,9 @@ def make_data(study: Study) -> Section:
     return Section(name="data", title="Data", blocks=blocks)
 
 
-def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]]:
+def _list_flow(study: Study) -> list[tuple[str, str]]:
     subsets, rejected = study.evaluation.subsets, len(study.cache.rejected)
+    images, labelled = int((study.cache.view == 0).sum()), int(study.cache.mask().sum())
     rows = [
         ("listed in the table", images + rejected),
         ("could not be read", rejected),
@@ -174,8 +162,24 @@ def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]
     return [(name, f"{number:,}") for name, number in rows]
 
 
-def _list_exclusions(study: Study) -> Block:
-    reasons = Counter(entry.reason for entry in study.cache.rejected)
+def _count_labelled(cache: "FeatureCache") -> Table:
+    labelled = cache.mask()
+    found = set(cache.splits[labelled].tolist())
+    names = [name for name in ("train", "val", "test", "") if name in found]
+    rows = []
+    for label, title in enumerate(cache.class_names):
+        splits = cache.splits[labelled & (cache.y == label)]
+        sizes = [int((splits == name).sum()) for name in names]
+        rows.append((title, *(f"{size:,}" for size in (*sizes, len(splits)))))
+    return Table(
+        title="Labelled images of the feature file, by class and split of the table",
+        head=("class", *(name or "no split" for name in names), "all"),
+        rows=rows,
+    )
+
+
+def _list_exclusions(cache: "FeatureCache") -> Block:
+    reasons = Counter(entry.reason for entry in cache.rejected)
     if not reasons:
         return "No image was excluded: every file of the table could be read."
     return Table(
