@@ -137,7 +137,7 @@ def test_an_unknown_accuracy_on_new_images_is_explained(study):
     subsets = dataclasses.replace(study.evaluation.subsets, without_near_duplicates=near)
     first, second, *_ = summary(study, subsets=subsets)
     assert first == "Accuracy without near duplicates is not known: they were not looked for."
-    assert "copies of seen images is not known" in second
+    assert "due to copies is not known" in second
 
 
 def test_a_missing_interval_is_explained(study):
@@ -359,7 +359,7 @@ def test_the_accuracy_on_seen_images_is_not_taken_for_that_on_new_ones(study, sp
     if split == "train":
         assert "Accuracy without near duplicates is not known: there are no images." in text
     else:
-        assert "On all 400 images (all labelled images) it is" in text
+        assert "On all 400 images (all labelled images), it is" in text
 
 
 def test_two_classes_and_few_images_make_a_page(make_cache):
@@ -367,7 +367,9 @@ def test_two_classes_and_few_images_make_a_page(make_cache):
     text = Page(render(found)).text
     found.cache.close()
     assert "no interval" in text
-    assert "the head has seen a copy of none of them" in text
+    assert "Overall metrics with 95 % intervals" not in text
+    assert "Each class: sensitivity" not in text
+    assert "the head has seen a near duplicate of none of them" in text
 
 
 def test_twelve_classes_make_a_page(make_cache):
