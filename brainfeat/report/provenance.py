@@ -67,7 +67,7 @@ def make_leakage(study: Study) -> Section:
             "into slices in two runs counts as two."
         )
     if near is None:
-        blocks.append("Near duplicates were not searched for among so many images.")
+        blocks.append("Near duplicates were not searched for, because there are too many images.")
     conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
         "Copies of one image with different labels: "
