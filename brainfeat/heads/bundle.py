@@ -57,7 +57,7 @@ BUNDLE_SCHEMA = Schema(
     error=BundleError,
     format_error=BundleError,
     corrupt_error=BundleError,
-    remedy="restore a copy, or fit it anew with brainfeat fit-head",
+    remedy="restore a copy, or fit it again with brainfeat fit-head",
 )
 
 
