@@ -28,6 +28,7 @@ from brainfeat.heads.archive import ALLOWED_TYPES
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_HEADS
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
@@ -67,7 +68,7 @@ def make_bundle(head="svm", n_classes=4, **fields):
             "params": {"epochs": 3} if head == "dense" else {},
             "estimator": estimator,
             "temperature": 1.3,
-            "training": {"seconds": 1.5, "cv": None},
+            "training": FitRecord(seconds=1.5),
             "probe": draw(n_classes)[0][:16] + np.float32(0.1),
             **fields,
         }
@@ -319,7 +320,7 @@ def test_a_truncated_file_is_refused(saved, tmp_path):
         ("head", '{"name":"random-forest","params":{}}', "missing or too many"),
         ("head", '{"name":"svm","params":[]}', "params"),
         ("head", '"svm"', "head must be"),
-        ("training", "[]", "training must be"),
+        ("training", "[]", "training: expected a JSON object"),
         ("training", '{"a":1e999}', "finite"),
         ("class_names", "{}", "class_names must be"),
         ("class_names", '["a","b","c",4]', "different texts"),

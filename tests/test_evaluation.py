@@ -120,7 +120,7 @@ def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     path = make_cache(X, y)
     bundle = fit_head(path, head="lda")
     evaluation = evaluate(bundle, path)
-    held = bundle.training["split"]["test"]
+    held = bundle.training.split.test
     assert [subset.n for subset in vars(evaluation.subsets).values()] == [held] * 3
     everything = evaluate(bundle, path, split="all").subsets
     assert [subset.n for subset in vars(everything).values()] == [IMAGES, held, held]
@@ -246,7 +246,7 @@ def test_an_evaluation_comes_back_from_json(bundle, leaky):
     assert to_text(read) == to_text(dataclasses.replace(evaluation, predictions=None))
 
 
-def test_a_head_without_scope_has_no_abstention(bundle, leaky):
+def test_a_head_without_detector_has_no_abstention(bundle, leaky):
     evaluation = evaluate(dataclasses.replace(bundle, ood_detector=None), leaky)
     assert evaluation.abstention is None
     assert "Abstention" not in to_text(evaluation)

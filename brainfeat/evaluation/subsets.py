@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,18 +69,16 @@ def open_both(
     SpecMismatchError
         The features are not of the kind that a head was fitted on.
     """
-    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.cache import opened
     from brainfeat.heads.bundle import HeadBundle
 
     bundles = [
         HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
     ]
-    with ExitStack() as stack:
-        if isinstance(cache, str | os.PathLike):
-            cache = stack.enter_context(FeatureCache.open(cache))
+    with opened(cache) as features:
         for bundle in bundles:
-            bundle.check_spec(cache.spec)
-        yield cache, bundles
+            bundle.check_spec(features.spec)
+        yield features, bundles
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:
@@ -229,7 +227,10 @@ def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
 
 
 def _held_out(bundle: "HeadBundle", split: str) -> list[str]:
-    return list((bundle.training.get("held_out") or {}).get(split) or [])
+    held_out = bundle.training.held_out
+    if held_out is None or split not in ("val", "test"):
+        return []
+    return list(held_out.val if split == "val" else held_out.test)
 
 
 def _list_seen(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:

@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,16 +15,17 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, parse_json
-from brainfeat.errors import BrainfeatError, BundleError
+from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
+from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_ARRAYS
 
-# What is looked into of how a head was trained: objects, or null.
-_TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
+# Significant bits of a number.
+_PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
 
@@ -56,7 +57,7 @@ BUNDLE_SCHEMA = Schema(
     error=BundleError,
     format_error=BundleError,
     corrupt_error=BundleError,
-    remedy="restore a copy, or fit it anew with brainfeat fit-head",
+    remedy="restore a copy, or fit it again with brainfeat fit-head",
 )
 
 
@@ -78,8 +79,8 @@ class HeadBundle:
         The fitted head; its classes are 0…k−1.
     temperature : float
         What scores are divided by before the softmax.
-    training : dict
-        Split sizes, metrics, seeds, digest of the cache, versions.
+    training : FitRecord
+        How the head was fitted: sizes of the splits, metrics, seed, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
         Vectors whose probabilities are stored and compared when the bundle is loaded.
     ood_detector : OODDetector or None
@@ -96,7 +97,7 @@ class HeadBundle:
     params: dict[str, Any]
     estimator: Any
     temperature: float
-    training: dict[str, Any]
+    training: FitRecord
     probe: NDArray[np.float32]
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
@@ -210,7 +211,7 @@ class HeadBundle:
                 "class_names": json.dumps(self.class_names),
                 "head": head,
                 "temperature": float(self.temperature),
-                "training": canonical_json(self.training),
+                "training": canonical_json(self.training.to_dict()),
             },
         )
 
@@ -300,6 +301,32 @@ class HeadBundle:
             raise BundleError("the stored head does not give the probabilities stored with it")
 
 
+def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
+    """Refuse another base than that of a head's spec; a higher precision is allowed.
+
+    Parameters
+    ----------
+    wanted, found : FeatureSpec
+        Of the head, and of the base.
+
+    Raises
+    ------
+    SpecMismatchError
+        The message names each field that differs.
+    """
+    if _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]:
+        raise SpecMismatchError(
+            f"the base computes in {found.precision}, which is lower than the {wanted.precision} "
+            "that the head was fitted in; take this or a higher precision"
+        )
+    wanted.require(
+        replace(found, precision=wanted.precision),
+        here="the head",
+        there="the base",
+        remedy="pass the weights that the head was fitted with",
+    )
+
+
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Refuse a place that cannot be written, before anything is fitted.
 
@@ -345,12 +372,8 @@ def _typed(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _read_training(text: str) -> dict[str, Any]:
-    """Read how the head was trained, and check the parts that are looked into."""
-    training: dict[str, Any] = _typed(parse_json(text), dict, "training")
-    for name in _TRAINING_PARTS:
-        _typed(training.get(name) or {}, dict, f"training's {name}")
-    for ids in (training.get("held_out") or {}).values():
-        if not all(map(_is_text, _typed(ids, list, "a part that was held out"))):
-            raise BundleError("the images that were held out must be texts")
-    return training
+def _read_training(text: str) -> FitRecord:
+    try:
+        return FitRecord.from_json(text)
+    except BundleError as error:
+        raise BundleError(f"training: {error}") from error

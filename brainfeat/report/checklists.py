@@ -4,6 +4,7 @@ Topics are abridged. CLAIM: Tejani et al. 2024, Radiology: Artificial Intelligen
 6(4):e240300. TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378.
 """
 
+from dataclasses import asdict
 from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
@@ -184,9 +185,9 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     listed = int((cache.view == 0).sum()) + rejected
     unread = f"{count(rejected, 'file')} of {listed:,} could not be read"
     counts = [entry.support for entry in study.evaluation.per_class]
-    training = study.training("split")
+    split = study.bundle.training.split
     conflicts = len(audit.label_conflicts)
-    groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+    groups = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
     near = audit.near_duplicates
     across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
     if near is not None:
@@ -203,8 +204,8 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "conflicts": f"In part: {count(conflicts, 'set')} of copies of one image have different "
         "labels (section Leakage).",
         "partitions": "; ".join(
-            f"{name} {format_number(size)}" for name, size in training.items()
-        ) + f"; kept together: {groups} (section Data)." if training else None,
+            f"{name} {format_number(size)}" for name, size in asdict(split).items()
+        ) + f"; kept together: {groups} (section Data)." if split else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
         "size": "In part: " + ", ".join(
@@ -213,7 +214,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "flow": f"From {listed:,} listed to {study.evaluation.n:,} evaluated (section Data).",
         "classes": "In part: images by class and split (section Data).",
         "imbalance": f"From {min(counts):,} to {max(counts):,} images of a class were evaluated; "
-        f"class weights: {study.bundle.training.get('class_weight') or 'none'}.",
+        f"class weights: {study.bundle.training.class_weight or 'none'}.",
     }  # fmt: skip
 
 
@@ -249,18 +250,16 @@ def _describe_model(study: Study) -> dict[str, str | None]:
 
 def _describe_fit(study: Study) -> dict[str, str | None]:
     bundle, training = study.bundle, study.bundle.training
-    searched = study.training("search")
-    folds = study.training("cv").get("n_folds")
     augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
     return {
         "initialisation": f"Base: weights with SHA-256 {study.cache.spec.weights_sha256[:16]}…, "
-        f"frozen. Head: random state {training.get('random_state')}.",
-        "training": f"Head {bundle.head}, random state {training.get('random_state')}, "
+        f"frozen. Head: random state {training.random_state}.",
+        "training": f"Head {bundle.head}, random state {training.random_state}, "
         f"augmentation {augmentation}; parameters and curves in section Training.",
         "selected": (
-            f"Best mean {METRIC_NAMES['balanced_accuracy']} over {searched.get('n_folds')} folds "
+            f"Best mean {METRIC_NAMES['balanced_accuracy']} over {training.search.n_folds} folds "
             "among the candidates in section Training; no test image took part."
-            if searched
+            if training.search
             else "One head was fitted; this software compared it with no others."
         ),
         "ensemble": (
@@ -269,9 +268,9 @@ def _describe_fit(study: Study) -> dict[str, str | None]:
             else "None."
         ),
         "internal": (
-            (f"{folds}-fold cross-validation and a" if isinstance(folds, int) else "A")
+            (f"{training.cv.n_folds}-fold cross-validation and a" if training.cv else "A")
             + " validation split (section Training)."
-            if study.training("val")
+            if training.val
             else None
         ),
         "external": (

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
-from brainfeat.text import count, format_metric, format_number
+from brainfeat.text import count, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -114,8 +114,7 @@ def _list_controls(study: Study) -> Iterator[Table]:
 
 def make_data(study: Study) -> Section:
     """Show how many images there are, in which split, and which were left out and why."""
-    sizes = study.training("split")
-    used = [name for name in ("train", "val", "test") if name in sizes]
+    training = study.bundle.training
     origin = (
         "The head was fitted on images of the feature file that it is evaluated on."
         if study.is_same_cache
@@ -131,13 +130,13 @@ def make_data(study: Study) -> Section:
         _list_exclusions(study.cache),
         _count_labelled(study.cache),
     ]
-    if used:
-        grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+    if training.split is not None:
+        grouped_by = GROUPINGS.get(str(training.group_by), "not recorded")
         blocks.append(
             Table(
                 title="Splits that the fit used",
                 head=("split", "images"),
-                rows=[(name, format_number(sizes[name])) for name in used],
+                rows=[(name, f"{size:,}") for name, size in asdict(training.split).items()],
                 note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
                 "where they divide these.",
             )
@@ -220,15 +219,15 @@ def make_provenance(study: Study) -> Section:
     training, cache = study.bundle.training, study.cache
     digests = [
         ("feature file", cache.content_sha256),
-        ("feature file of the fit", str(training.get("cache_sha256"))),
+        ("feature file of the fit", str(training.cache_sha256)),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
     seeds = [
-        ("fit", str(training.get("random_state"))),
+        ("fit", str(training.random_state)),
         ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
     ]
     extracting = _read_versions(cache.provenance)
-    fitting = _read_versions(training)
+    fitting = dict(training.versions or {})
     processor = cache.provenance.get("processor")
     named = processor.get("name") if isinstance(processor, dict) else None
     return Section(
@@ -255,7 +254,7 @@ def make_provenance(study: Study) -> Section:
     )  # fmt: skip
 
 
-def _read_versions(record: Any) -> dict[str, str]:
+def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
     versions = record.get("versions")
     found = versions.items() if isinstance(versions, dict) else ()
     return {str(name): str(version) for name, version in found}
@@ -270,7 +269,7 @@ def _list_commands(study: Study) -> list[str]:
     ]
     fit = [
         *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),
-        *("--random-state", str(bundle.training.get("random_state"))),
+        *("--random-state", str(bundle.training.random_state)),
     ]
     for name, value in sorted(bundle.params.items()):
         fit += ["--param", f"{name}={value}"]
