@@ -67,13 +67,13 @@ _NPY_HEADER = re.compile(
 )
 
 
-def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
+def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
     """Turn a fitted head into the arrays that a head file stores.
 
     Parameters
     ----------
-    head : str
-        Its name, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+    name : str
+        Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     estimator : scikit-learn classifier
         The fitted head.
 
@@ -90,9 +90,9 @@ def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
     HeadError
         A tree has a split that no finite number decides.
     """
-    if head in trees.TREE_HEADS:
-        return {f"trees/{name}": array for name, array in trees.to_arrays(estimator).items()}
-    if head != "dense":
+    if name in trees.TREE_HEADS:
+        return {f"trees/{key}": array for key, array in trees.to_arrays(estimator).items()}
+    if name != "dense":
         import skops.io
 
         archive = skops.io.dumps(estimator)
@@ -109,10 +109,10 @@ def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(
-    head: str,
-    params: dict[str, Any],
     arrays: Arrays,
     *,
+    name: str,
+    params: dict[str, Any],
     n_features: int,
     n_classes: int,
     temperature: float,
@@ -121,12 +121,12 @@ def from_arrays(
 
     Parameters
     ----------
-    head : str
-        Its name, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
-    params : dict
-        Constructor parameters of a dense head.
     arrays : mapping of str to ndarray
         Datasets by name, as `to_arrays` returns them.
+    name : str
+        Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+    params : dict
+        Constructor parameters of a dense head.
     n_features, n_classes : int
         Number of features and of classes.
     temperature : float
@@ -144,16 +144,16 @@ def from_arrays(
         that is not allowed.
     """
     try:
-        if head == "dense":
+        if name == "dense":
             return _read_dense(arrays, params, n_classes=n_classes, temperature=temperature)
-        if head in trees.TREE_HEADS:
-            plain = {name.removeprefix("trees/"): array for name, array in arrays.items()}
-            return trees.from_arrays(head, plain, n_features=n_features, n_classes=n_classes)
-        return _read_archive(head, arrays, n_features=n_features, n_classes=n_classes)
+        if name in trees.TREE_HEADS:
+            plain = {key.removeprefix("trees/"): array for key, array in arrays.items()}
+            return trees.from_arrays(name, plain, n_features=n_features, n_classes=n_classes)
+        return _read_archive(name, arrays, n_features=n_features, n_classes=n_classes)
     except REBUILD_ERRORS as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"the stored {head} head cannot be rebuilt ({error})") from error
+        raise BundleError(f"the stored {name} head cannot be rebuilt ({error})") from error
 
 
 def _read_dense(

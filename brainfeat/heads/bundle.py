@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.cache.cache import read_json
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
-from brainfeat.canonical import canonical_json, parse_json
+from brainfeat.canonical import canonical_json
 from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
@@ -267,43 +268,32 @@ class HeadBundle:
     def _read(cls, file: StoredFile) -> Self:
         stored = file.attributes
         spec = FeatureSpec.from_json(str(stored["spec"]))
-        names = _typed(parse_json(str(stored["class_names"])), list, "class_names")
-        head = _typed(parse_json(str(stored["head"])), dict, "head")
+        names, head = _read_names(stored), read_json(stored, "head", dict)
         if set(head) != {"name", "params"} or head["name"] not in HEAD_NAMES:
             raise BundleError(f"unknown head {head.get('name')!r}")
-        if not all(map(_is_text, names)) or len(set(names)) != len(names) or len(names) < 2:
-            raise BundleError("class_names must be two or more different texts")
+        if not isinstance(head["params"], dict):
+            raise BundleError("params must be a JSON dict")
         temperature = stored["temperature"]
         if not isinstance(temperature, float) or not 0 < temperature < np.inf:
-            raise BundleError(f"temperature {temperature!r}; expected a positive number")
+            raise BundleError(f"temperature must be a positive number, got {temperature!r}")
         arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
         if not set(arrays) >= _PROBE_NAMES:
             raise BundleError("the probe vectors are missing")
         probe, expected = (arrays.pop(name) for name in ("probe/X", "probe/probabilities"))
-        params = _typed(head["params"], dict, "params")
-        n_features, n_classes = spec.n_features, len(names)
+        size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
         scope = _take(arrays, "scope", OOD_ARRAYS)
         conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
         bundle = cls(
             spec=spec,
-            class_names=tuple(names),
+            class_names=names,
             head=head["name"],
-            params=params,
-            estimator=from_arrays(
-                head["name"],
-                params,
-                arrays,
-                n_features=n_features,
-                n_classes=n_classes,
-                temperature=temperature,
-            ),
+            params=head["params"],
+            estimator=from_arrays(arrays, **head, temperature=temperature, **size),
             temperature=temperature,
             training=_read_training(str(stored["training"])),
             probe=probe,
-            ood_detector=OODDetector.from_arrays(scope, n_features=n_features, n_classes=n_classes)
-            if scope
-            else None,
-            conformal=Conformal.from_arrays(conformal, n_classes=n_classes) if conformal else None,
+            ood_detector=OODDetector.from_arrays(scope, **size) if scope else None,
+            conformal=Conformal.from_arrays(conformal, n_classes=len(names)) if conformal else None,
             content_sha256=file.content_sha256,
         )
         bundle._check_probe(expected)
@@ -392,14 +382,12 @@ def _take(
     return taken
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _typed(value: Any, kind: type, name: str) -> Any:
-    if not isinstance(value, kind):
-        raise BundleError(f"{name} must be a JSON {kind.__name__}")
-    return value
+def _read_names(stored: Mapping[str, Any]) -> tuple[str, ...]:
+    names = read_json(stored, "class_names", list)
+    texts = [name for name in names if isinstance(name, str)]
+    if len(names) < 2 or len(set(texts)) != len(names):
+        raise BundleError("class_names must be two or more different texts")
+    return tuple(texts)
 
 
 def _read_training(text: str) -> FitRecord:
