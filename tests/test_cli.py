@@ -336,7 +336,7 @@ class TestSplit:
             shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
         (folder / "table.csv").unlink()
         told = run("split", folder, "-o", folder / "table.csv")
-        assert f"none of {len(images[::2])} groups (exact-duplicates) is cut" in told.out
+        assert f"none of {len(images[::2])} groups (exact-duplicates) is divided" in told.out
         table = read_table(folder / "table.csv")
         split = dict(zip(table.paths, table.splits, strict=True))
         for path in table.paths:
