@@ -285,7 +285,7 @@ class TestEvaluate:
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
     def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
-        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "Confusion matrix, all images" in run("evaluate", svm, features).out
         assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
 
     def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:
@@ -336,7 +336,7 @@ class TestSplit:
             shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
         (folder / "table.csv").unlink()
         told = run("split", folder, "-o", folder / "table.csv")
-        assert f"none of {len(images[::2])} groups (exact-duplicates) is cut" in told.out
+        assert f"none of {len(images[::2])} groups (exact-duplicates) is divided" in told.out
         table = read_table(folder / "table.csv")
         split = dict(zip(table.paths, table.splits, strict=True))
         for path in table.paths:

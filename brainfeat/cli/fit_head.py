@@ -9,6 +9,8 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
+from brainfeat.text import align, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -160,26 +162,28 @@ def _show(bundle: "HeadBundle") -> None:
 
 
 def _show_metrics(record: "FitRecord") -> None:
-    for name, metrics in (("val", record.val), ("test", record.test)):
+    rows = [("split", *(METRIC_NAMES[name] for name in SUBSET_METRICS))]
+    for split, metrics in (("val", record.val), ("test", record.test)):
         if metrics is not None:
-            options.say(
-                f"  {name:<5} accuracy {metrics.accuracy:.4f}   balanced "
-                f"{metrics.balanced_accuracy:.4f}   macro F1 {metrics.macro.f1:.4f}"
-            )
+            values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
+            rows.append((split, *map(format_metric, values)))
+    for line in align(rows):
+        options.say(line)
     if record.cv is not None:
         accuracy = record.cv.accuracy
         options.say(
-            f"  {record.cv.n_folds}-fold cross-validation: accuracy {accuracy.mean:.4f} ± "
-            f"{accuracy.std:.4f} (mean ± standard deviation over folds)"
+            f"{record.cv.n_folds}-fold cross-validation: accuracy {format_metric(accuracy.mean)} ± "
+            f"{format_metric(accuracy.std)} (mean ± standard deviation over folds)"
         )
 
 
 def _show_candidates(search: "SearchRecord") -> None:
     rows = search.candidates
-    width = max(len(row.head) for row in rows)
-    options.say(f"rank  {'head':<{width}}  balanced accuracy  log loss  seconds  parameters")
+    head = ("rank", "head", METRIC_NAMES[search.metric], "log loss", "seconds", "parameters")
+    # Names and parameters are aligned to the left.
+    for line in align([head, *map(_describe_candidate, rows)], left=(1, 5)):
+        options.say(line)
     for row in rows:
-        options.say(_describe_candidate(row, width))
         for message in row.warnings if row.error is None else ():
             options.say(f"warning: rank {row.rank}, {row.head}: {message}", err=True)
     options.say(
@@ -192,11 +196,15 @@ def _show_candidates(search: "SearchRecord") -> None:
         )
 
 
-def _describe_candidate(row: "Candidate", width: int) -> str:
+def _describe_candidate(row: "Candidate") -> tuple[str, ...]:
     params = ", ".join(f"{name}={value}" for name, value in row.params.items()) or "defaults"
     if row.error is not None:
-        return f"   –  {row.head:<{width}}  failed: {row.error} ({params})"
+        return ("–", row.head, "–", "–", "–", f"failed: {row.error} ({params})")
     return (
-        f"{row.rank:>4}  {row.head:<{width}}  {row.mean:>8.4f} ± {row.std:.4f} "
-        f"{row.log_loss:>9.4f} {row.seconds:>8.1f}  {params}"
+        str(row.rank),
+        row.head,
+        f"{format_metric(row.mean)} ± {format_metric(row.std)}",
+        format_metric(row.log_loss),
+        f"{row.seconds:.1f}",
+        params,
     )

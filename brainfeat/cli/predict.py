@@ -13,6 +13,7 @@ from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +198,7 @@ def _describe_slices(slices: "SliceSummary") -> str:
         frames = slices.carried_by.get(name, ())
         which = ", ".join(map(str, frames[:_SHOWN])) + (" …" if len(frames) > _SHOWN else "")
         parts.append(f"{number:,} {name}{f' (no. {which})' if which else ''}")
-    return f"{options.count(slices.n, 'slice')}: {'; '.join(parts)}"
+    return f"{count(slices.n, 'slice')}: {'; '.join(parts)}"
 
 
 def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
