@@ -1,17 +1,17 @@
-"""Texts on a terminal: what they show, how wide they are, and how they are shortened."""
+"""Texts for a terminal: printable, measured in columns, and shortened."""
 
 import unicodedata
 from itertools import accumulate
 
 _ELLIPSIS = "…"
 
-# Control, format (such as text direction), surrogate, private and unassigned characters, and the
-# separators of lines and paragraphs: what could move the cursor or reorder what is read.
+# Unicode categories of control, format (such as text direction), surrogate, private and unassigned
+# characters, and of line and paragraph separators: they can move the cursor or reorder the text.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def make_printable(name: str) -> str:
-    r"""Write characters that a terminal would obey or hide as escapes.
+    r"""Escape the characters that a terminal would interpret or hide.
 
     Examples
     --------
@@ -27,9 +27,9 @@ def make_printable(name: str) -> str:
 
 
 def shorten(name: str, width: int) -> str:
-    """Cut the middle out of a text that takes more than `width` columns of a terminal.
+    """Replace the middle of a text that is wider than `width` columns by an ellipsis.
 
-    Classes are told apart by their ends as often as by their beginnings ("grade 2", "grade 3").
+    Class names often differ only at their ends ("grade 2", "grade 3").
 
     Examples
     --------
@@ -44,7 +44,13 @@ def shorten(name: str, width: int) -> str:
 
 
 def count_columns(text: str) -> int:
-    """Count the columns that a text takes on a terminal."""
+    """Count the columns that a text takes on a terminal.
+
+    Examples
+    --------
+    >>> count_columns("脳 MRI")
+    6
+    """
     return sum(_columns(character) for character in text)
 
 
@@ -55,6 +61,6 @@ def _columns(character: str) -> int:
 
 
 def _take(text: str, width: int) -> str:
-    """Take as many characters from the start as fit into `width` columns."""
+    """Return as many characters from the start as fit into `width` columns."""
     ends = accumulate(map(_columns, text))
     return "".join(c for c, end in zip(text, ends, strict=True) if end <= width)

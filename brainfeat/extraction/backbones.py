@@ -303,9 +303,9 @@ class Backbone:
 
     def _assemble(self, base: Any, *, pooled: bool = True) -> Any:
         """Put the scaling before a base and the pooling, in float32, behind it."""
-        if runtime.is_rewriting_quicker():
+        if runtime.is_rewriting_faster():
             many = self.n_images is None or self.n_images >= _MANY_IMAGES
-            winograd = many and runtime.is_winograd_quicker(self.devices[0], self.precision)
+            winograd = many and runtime.is_winograd_faster(self.devices[0], self.precision)
             base = accelerate(base, winograd=winograd)
         return self._connect(base, pooled=pooled)
 
