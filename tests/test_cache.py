@@ -1,4 +1,4 @@
-"""FeatureCache: the format of DESIGN §6, the shards it is merged from, and what is refused."""
+"""The feature cache: its format, the shards it is merged from, and the files it refuses."""
 
 import dataclasses
 import hashlib
@@ -371,7 +371,7 @@ def bytes_read():
 
 
 class TestLayout:
-    """What DESIGN §6 promises to whoever reads the file with h5py alone."""
+    """What docs/reference/cache-format.md promises to readers that use h5py alone."""
 
     ROWS = 2500
 

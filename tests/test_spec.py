@@ -1,4 +1,4 @@
-"""FeatureSpec: identity that never drifts, and JSON that is read strictly."""
+"""The feature spec: stable fingerprints, and JSON that is read strictly."""
 
 import dataclasses
 import json
