@@ -1,17 +1,17 @@
-"""Texts for a terminal: printable, measured in columns, and shortened."""
+"""Texts on a terminal: what they show, how wide they are, and how they are shortened."""
 
 import unicodedata
 from itertools import accumulate
 
 _ELLIPSIS = "…"
 
-# Unicode categories of control, format (such as text direction), surrogate, private and unassigned
-# characters, and of line and paragraph separators: they can move the cursor or reorder the text.
+# Control, format (such as text direction), surrogate, private and unassigned characters, and the
+# separators of lines and paragraphs: what could move the cursor or reorder what is read.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def make_printable(name: str) -> str:
-    r"""Escape the characters that a terminal would interpret or hide.
+    r"""Write characters that a terminal would obey or hide as escapes.
 
     Examples
     --------
@@ -27,9 +27,9 @@ def make_printable(name: str) -> str:
 
 
 def shorten(name: str, width: int) -> str:
-    """Replace the middle of a text that is wider than `width` columns by an ellipsis.
+    """Cut the middle out of a text that takes more than `width` columns of a terminal.
 
-    Class names often differ only at their ends ("grade 2", "grade 3").
+    Classes are told apart by their ends as often as by their beginnings ("grade 2", "grade 3").
 
     Examples
     --------
@@ -44,13 +44,7 @@ def shorten(name: str, width: int) -> str:
 
 
 def count_columns(text: str) -> int:
-    """Count the columns that a text takes on a terminal.
-
-    Examples
-    --------
-    >>> count_columns("脳 MRI")
-    6
-    """
+    """Count the columns that a text takes on a terminal."""
     return sum(_columns(character) for character in text)
 
 
@@ -61,6 +55,6 @@ def _columns(character: str) -> int:
 
 
 def _take(text: str, width: int) -> str:
-    """Return as many characters from the start as fit into `width` columns."""
+    """Take as many characters from the start as fit into `width` columns."""
     ends = accumulate(map(_columns, text))
     return "".join(c for c, end in zip(text, ends, strict=True) if end <= width)
