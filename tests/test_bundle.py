@@ -24,9 +24,11 @@ from sklearn.svm import SVC
 from brainfeat.cache import writing
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
-from brainfeat.heads.bundle import ALLOWED_TYPES, TREE_HEADS, HeadBundle
+from brainfeat.heads.archive import ALLOWED_TYPES
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.trees import TREE_HEADS
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=8, weights_sha256="0" * 64)

@@ -190,7 +190,7 @@ def open_cache(
 ) -> Iterator["FeatureCache"]:
     """Open a cache, with the splits and groups of another table where one is given."""
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.tables.table import read_rows
+    from brainfeat.tables.csv_rows import read_rows
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:

@@ -34,7 +34,7 @@ from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
-from brainfeat.tables.slicing import Origin, find_origin
+from brainfeat.tables.origin import Origin, find_origin
 from brainfeat.tables.table import ImageTable
 
 Image = NDArray[np.float32]
