@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import faults
 import pytest
-from faults import ROWS_A_SHARD, Blocks, contents, draw, flip, open_bundle, open_cache
-from powercut import files_in
-from scenarios import CLASSES, OUTPUT, record
+from support import faults
+from support.faults import ROWS_A_SHARD, Blocks, contents, draw, flip, open_bundle, open_cache
+from support.powercut import files_in
+from support.scenarios import CLASSES, OUTPUT, record
 
 from brainfeat.cache.shards import list_shards, parts_folder, shard_paths
 from brainfeat.errors import BundleError, CacheCorruptError, CacheError, CacheFormatError

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from dicoms import write_series
 from numpy.typing import NDArray
+from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache.cache import FeatureCache

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fuzz_table import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fuzz_table import fuzz
 
 from brainfeat import read_table, write_table
 from brainfeat.errors import TableError

@@ -12,7 +12,7 @@ bundle saved, and one that replaces another. The calls that are traced are playe
 the same files: there is no boundary that is not seen.
 
 A kill leaves what the kernel knows. What a power cut leaves is worked out from the same traces, at
-each boundary in four ways: see :meth:`powercut.Disk.cut_power`.
+each boundary in four ways: see :meth:`support.powercut.Disk.cut_power`.
 """
 
 import json
@@ -27,11 +27,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Outcome, contents, draw, known_features, rows_of_shards
-from powercut import Disk, files_in
-from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
+from support import faults
+from support.faults import Outcome, contents, draw, known_features, rows_of_shards
+from support.powercut import Disk, files_in
+from support.scenarios import (
+    CLASSES,
+    OUTPUT,
+    Bench,
+    Judge,
+    Scenario,
+    open_bench,
+    record,
+    which_bundle,
+)
 
 from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Outcome
-from powercut import files_in
-from scenarios import Bench, Scenario, open_bench, record, which_bundle
+from support import faults
+from support.faults import Outcome
+from support.powercut import files_in
+from support.scenarios import Bench, Scenario, open_bench, record, which_bundle
 
 RUNS = ("update", "resume", "save", "replace")
 FILLED = ("create", "write", "truncate", "allocate", "mkdir")

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from test_cache import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
+from support.shards import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
 
 from brainfeat.cache import row_index as module
 from brainfeat.cache.cache import TEXTS

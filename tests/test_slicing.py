@@ -10,12 +10,12 @@ import traceback
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dicoms import draw_volume, make_dataset, write_dicom, write_series
 from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from test_prediction import Blocks, draw
+from support.dicoms import draw_volume, make_dataset, write_dicom, write_series
+from support.halves import Blocks, draw
 
 from brainfeat import (
     FeatureCache,

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Blocks, Server, draw, flip, known_features, rows_of_shard, rows_of_shards
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,7 +23,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from scenarios import CLASSES, OUTPUT, record
+from support import faults
+from support.faults import Blocks, Server, draw, flip, known_features, rows_of_shard, rows_of_shards
+from support.scenarios import CLASSES, OUTPUT, record
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.shards import parts_folder, shard_paths

@@ -11,18 +11,17 @@ import textwrap
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import fuzz_json
-import fuzz_storage
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import fuzz_json, fuzz_storage
+from support.stored import ATTRIBUTES, EXAMPLES, SCHEMA, read, write
 
 from brainfeat.cache import storage
 from brainfeat.cache.storage import (
     Blocks,
-    DatasetRule,
     Schema,
     StoredFile,
     as_text,
@@ -34,45 +33,6 @@ from brainfeat.errors import (
     CacheFormatError,
     ParameterError,
 )
-
-SCHEMA = Schema(
-    format="brainfeat-test",
-    version=3,
-    datasets={
-        "matrix": DatasetRule(dtype="<f4", ndim=2, chunk_rows=4),
-        "bytes": DatasetRule(dtype="|u1", ndim=2),
-        "small": DatasetRule(dtype="<i2"),
-        "count": DatasetRule(dtype="<i8"),
-        "real": DatasetRule(dtype="<f8", ndim=3),
-        "text": DatasetRule(dtype="S"),
-        r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
-    },
-    attributes=frozenset({"note", "number", "temperature"}),
-    error=CacheError,
-    format_error=CacheFormatError,
-    corrupt_error=CacheCorruptError,
-    remedy="ask for another",
-)
-ATTRIBUTES = {"note": "Größe 1", "number": 7, "temperature": 0.25}
-EXAMPLES = {
-    "matrix": np.arange(30, dtype="<f4").reshape(10, 3),
-    "bytes": np.arange(24, dtype="|u1").reshape(3, 8),
-    "small": np.array([-32768, 0, 32767], "<i2"),
-    "count": np.array([2**62, -1], "<i8"),
-    "real": np.linspace(0, 1, 12).reshape(2, 3, 2),
-    "text": as_text(["", "a/b.png", "Größe/脳.png"]),
-    "dense/0/kernel": np.eye(3, dtype="<f4"),
-    "dense/1/kernel": np.ones((3, 2), "<f4"),
-}
-
-
-def write(path, datasets=EXAMPLES, **changes):
-    return write_file(path, SCHEMA, datasets=datasets, attributes={**ATTRIBUTES, **changes})
-
-
-def read(path, **options):
-    with StoredFile(path, SCHEMA, **options) as file:
-        return {name: np.asarray(array) for name, array in file.arrays.items()}
 
 
 @pytest.fixture
@@ -325,7 +285,7 @@ class TestReplacement:
         code = """
             import resource, signal
             import numpy as np
-            from test_storage import write
+            from support.stored import write
             from brainfeat.errors import CacheError
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
