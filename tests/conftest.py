@@ -1,14 +1,77 @@
-"""Fixtures shared by all tests."""
+"""Options, hypothesis profiles and fixtures shared by all tests."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
+
+# Numerical libraries read these when they are first imported: workers share the processors.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, threads)
 
 pytest.register_assert_rewrite("support")
+
+settings.register_profile("dev", max_examples=25, deadline=None)
+settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=500, deadline=None, print_blob=True)
+
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--deep``."""
+    parser.addoption("--deep", action="store_true", help="run the tests marked deep as well")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the hypothesis profile before test modules are imported."""
+    config.stash[LEFT_OUT] = Counter()
+    default = "ci" if os.environ.get("CI") else "dev"
+    settings.load_profile("deep" if config.getoption("deep") else default)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests marked deep, or with ``--deep`` count hypothesis tests among them."""
+    if config.getoption("deep"):
+        for item in items:
+            if is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker("deep")
+        return
+    deep = [item for item in items if item.get_closest_marker("deep")]
+    items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    config.hook.pytest_deselected(items=deep)
+    config.stash[LEFT_OUT].update(item.nodeid.partition("[")[0] for item in deep)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller of pytest-xdist what this worker left out."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker left out; each worker collects the same tests."""
+    node.config.stash[LEFT_OUT] |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """List the tests of which cases were left to ``--deep``."""
+    if left_out := config.stash[LEFT_OUT]:
+        terminalreporter.section(f"{left_out.total()} cases left to --deep")
+        for name, cases in sorted(left_out.items()):
+            terminalreporter.line(f"{cases:5} {name}")
 
 
 @pytest.fixture(scope="session")
