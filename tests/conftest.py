@@ -69,7 +69,7 @@ def pytest_terminal_summary(
 ) -> None:
     """List the tests of which cases were left to ``--deep``."""
     if left_out := config.stash[LEFT_OUT]:
-        terminalreporter.section(f"{left_out.total()} cases left to --deep")
+        terminalreporter.section(f"cases left to --deep: {left_out.total()}")
         for name, cases in sorted(left_out.items()):
             terminalreporter.line(f"{cases:5} {name}")
 
