@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzz_table import fuzz
 
@@ -534,7 +534,6 @@ def rows(draw):
 
 
 class TestWriteTable:
-    @settings(max_examples=150, deadline=None)
     @given(rows())
     def test_what_is_written_is_read(self, tmp_path_factory, rows):
         root = tmp_path_factory.mktemp("table")

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import fuzz_json, fuzz_storage
 from support.stored import ATTRIBUTES, EXAMPLES, SCHEMA, read, write
@@ -778,7 +778,6 @@ def arrays(tmp_path_factory):
 
 class TestStoredArray:
     @pytest.mark.parametrize("name", pieces)
-    @settings(deadline=None)
     @given(rows=indices)
     def test_indexing_is_numpys(self, arrays, name, rows):
         expected = pieces[name][rows]
