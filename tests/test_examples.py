@@ -12,8 +12,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from dicoms import write_series
 from numpy.typing import NDArray
+from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache.cache import FeatureCache
@@ -213,6 +213,7 @@ def benchmark_peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("benchmark_peers")
 
 
+@pytest.mark.deep
 def test_benchmark_peers_times_who_is_here_and_names_who_is_absent(
     benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,6 +277,7 @@ def run_alone(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.deep
 def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     printed = run_alone(
         "benchmark_rewriting", *BASE, "--batch", "2", "--rounds", "1", "--weights", "random"
@@ -292,6 +294,7 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     assert float(rows[0][3]) < 1e-4 < float(rows[2][3])
 
 
+@pytest.mark.deep
 def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
     assert len(lines) == 9

@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
-from studies import NAMES, SCRIPT, draw_study, with_history
+from support.studies import NAMES, SCRIPT, draw_study, with_history
 
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
@@ -72,7 +72,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("report")
     found = with_history(draw_study(lambda *args, **rest: write_vectors(folder, *args, **rest)))
