@@ -1,4 +1,4 @@
-"""Canonical JSON: one text for equal values, and a strict reader."""
+"""Canonical JSON, which is the same text for equal values, and a strict reader."""
 
 import json
 import math
@@ -11,7 +11,13 @@ _JSON_LIMIT = 64_000_000  # characters
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values: sorted keys, no spaces, ASCII, no NaN."""
+    r"""Return the canonical JSON of a value: sorted keys, no spaces, ASCII, no NaN.
+
+    Examples
+    --------
+    >>> canonical_json({"b": [1, 0.5], "a": "é"})
+    '{"a":"\\u00e9","b":[1,0.5]}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -21,10 +27,19 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     CacheFormatError
-        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deep.
+        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deeply
+        nested.
+
+    Examples
+    --------
+    >>> parse_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    brainfeat.errors.CacheFormatError: a JSON object repeats a key
     """
     if len(text) > _JSON_LIMIT:
-        raise CacheFormatError(f"a JSON text of {len(text):,} characters is too long")
+        raise CacheFormatError(
+            f"a JSON text of {len(text):,} characters; expected at most {_JSON_LIMIT:,}"
+        )
     try:
         return json.loads(
             text,
@@ -48,7 +63,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise CacheFormatError(f"JSON must not hold {digits[:20]}, which is no finite number")
+        raise CacheFormatError(f"JSON must not hold {digits[:20]}, which is not a finite number")
     return number
 
 

@@ -1,8 +1,8 @@
-"""What breaks the file layer on purpose: a server that forks a child for each fault.
+"""Fault injection for the file layer: a server that forks a child process for each fault.
 
 The server has ``faults.c`` preloaded and everything imported. For each request it forks a child,
-which arms the shim and does one task below one folder: it is killed at a boundary, or a call fails
-there. What the child leaves is for the tests to judge. No TensorFlow takes part.
+which arms the shim and does one task below one folder; at a boundary it is killed or a call fails.
+The tests check what the child leaves. TensorFlow is not involved.
 """
 
 import atexit

@@ -1,7 +1,6 @@
-"""Mutated JSON in whole files: each is read, or refused with a BrainfeatError.
+"""Mutated JSON in files with valid digests: each is read, or refused with a BrainfeatError.
 
-The digests are right, so that only what reads the JSON stands in the way.
-``python tests/fuzz_json.py --cases 20000`` runs as many as are asked for.
+``python tests/fuzz_json.py --cases 20000`` tries 20,000 mutations.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Mutate good files, seal them again as an attacker would, and see what opening them comes to.
+"""Mutated HDF5 files with valid digests, as an attacker would write them: each is read or refused.
 
-``python tests/fuzz_storage.py --cases 20000`` prints how many were refused, read, ended otherwise,
-or took the process with them. Each batch runs in a child process, so that a crash is counted.
+``python tests/fuzz_storage.py --cases 20000`` counts how many are refused, are read, raise another
+exception or crash the process. Each batch runs in a child process, so that crashes are counted.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""FeatureCache: the format of DESIGN §6, the shards it is merged from, and what is refused."""
+"""The feature cache: its format, the shards it is merged from, and the files it refuses."""
 
 import dataclasses
 import hashlib
@@ -316,20 +316,23 @@ class TestOpening:
             (replace_attribute("spec", "{"), "not valid JSON"),
             (replace_attribute("spec", "[" * 100_000), "not valid JSON"),
             (replace_attribute("spec", {"backbone": "vgg16"}), "missing or unknown fields"),
-            (replace_attribute("fingerprint", "0" * 64), "not that of the spec"),
+            (replace_attribute("fingerprint", "0" * 64), "does not belong to the spec"),
             (replace_attribute("class_names", {"a": 1}), "class_names must be a JSON list"),
             (replace_attribute("class_names", ["a", 1]), "must be a JSON list of texts"),
-            (replace_attribute("class_names", ["a"]), "a label is no index into class_names"),
+            (replace_attribute("class_names", ["a"]), "a label is not an index into class_names"),
             (replace_attribute("class_names", '["a", NaN]'), "must not hold NaN"),
             (replace_attribute("rejected", ["a"]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a"}]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a", "reason": 1}]), "rejected must be"),
             (replace_attribute("augmentation", []), "augmentation must be a JSON dict"),
             (replace_attribute("provenance", '{"a": 1, "a": 2}'), "repeats a key"),
-            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is no index"),
-            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is no index"),
+            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is not an index"),
+            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is not an index"),
             (replace_dataset("label", np.zeros(N_ROWS - 1, "<i2")), "different numbers of rows"),
-            (replace_dataset("features", FEATURES[:, :3]), "not the length that the spec states"),
+            (
+                replace_dataset("features", FEATURES[:, :3]),
+                "not have the length that",
+            ),
             (replace_dataset("sha256", np.zeros((N_ROWS, 33), "u1")), "must have 32 columns"),
         ],
     )
@@ -368,7 +371,7 @@ def bytes_read():
 
 
 class TestLayout:
-    """What DESIGN §6 promises to whoever reads the file with h5py alone."""
+    """What docs/reference/cache-format.md promises to readers that use h5py alone."""
 
     ROWS = 2500
 
@@ -616,7 +619,7 @@ class TestShards:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "parts").touch()
-        with pytest.raises(CacheError, match="parts: cannot be made"):
+        with pytest.raises(CacheError, match="parts: cannot be created"):
             shard(tmp_path / "parts")
 
 

@@ -412,7 +412,7 @@ class TestOthers:
         assert document["processor"]["cores"] >= 1
         assert "vgg16" in document["weights"]
         assert document["auto_precision"] in ("float32", "bfloat16")
-        assert f"auto takes {document['auto_precision']}" in run("doctor").out
+        assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
         arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]

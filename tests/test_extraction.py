@@ -805,7 +805,7 @@ class TestOutput:
 
     def test_the_name_of_the_parts_is_taken(self, table, output):
         parts_folder(output).write_text("somebody's notes")
-        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be made"):
+        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be created"):
             run(table, output)
         assert parts_folder(output).read_text() == "somebody's notes"
 

@@ -1,4 +1,4 @@
-"""What the index of rows reads, in which order, and what it costs."""
+"""The index of rows: what it reads, in which order, and how much memory it takes."""
 
 import dataclasses
 import errno

@@ -1,7 +1,6 @@
-"""Any history of images, runs, kills and damage, against a model that fits on a page.
+"""Random histories of images, runs, kills and damage, compared with a model that fits on a page.
 
-hypothesis makes up histories; ``BRAINFEAT_HISTORIES=1000`` tries other and longer ones than the 100
-that are tried each time.
+hypothesis generates 100 histories; ``BRAINFEAT_HISTORIES=1000`` generates more and longer ones.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""``brainfeat doctor``: what this machine offers."""
+"""``brainfeat doctor``: what brainfeat finds on this machine."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ import click
 from brainfeat.cli import options
 
 
-@click.command("doctor", short_help="Tell what this machine offers.")
+@click.command("doctor", short_help="Show what this machine offers.")
 @options.json_option
 def command(*, as_json: bool) -> None:
-    """Tell what this machine offers: processor, precision, GPUs, versions, weights found."""
+    """Show what this machine offers: processor, precision, GPUs, versions, weights."""
     document = _examine()
     if as_json:
         options.print_json(document)
         return
     processor = document["processor"]
     click.echo(f"processor   {processor['name']}, {options.count(processor['cores'], 'core')}")
-    click.echo(f"            {', '.join(processor['features']) or 'features not known'}")
+    click.echo(f"            {', '.join(processor['features']) or 'features unknown'}")
     precisions = ", ".join(document["precision"])
-    click.echo(f"precision   {precisions}; auto takes {document['auto_precision']}")
+    click.echo(f"precision   {precisions}; auto chooses {document['auto_precision']}")
     click.echo(f"gpu         {', '.join(document['gpus']) or 'none that the backend can use'}")
     click.echo(f"backend     {document['backend']}")
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
@@ -44,7 +44,9 @@ def _examine() -> dict[str, Any]:
         "backend": runtime.import_keras().config.backend(),
         "versions": runtime.versions(),
         "weights": {
-            name: "found" if local_imagenet_file(name).is_file() else "not here; fetched when used"
+            name: "found"
+            if local_imagenet_file(name).is_file()
+            else "not found; downloaded when used"
             for name in BACKBONES
         },
     }

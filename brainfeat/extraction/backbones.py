@@ -183,7 +183,7 @@ class Backbone:
             `devices`. A function is compiled anew for each new n.
         """
         few = n_images is not None and n_images < _MANY_IMAGES
-        winograd = not few and runtime.is_winograd_quicker(self.devices[0], self.precision)
+        winograd = not few and runtime.is_winograd_faster(self.devices[0], self.precision)
         if winograd not in self._compiled:
             self._compiled[winograd] = self._compile_copies(winograd=winograd)
         return self._compiled[winograd]
@@ -206,7 +206,7 @@ class Backbone:
         It is rewritten as the features were, if they were compiled before.
         """
         self.spec  # noqa: B018 - it needs the base
-        default = runtime.is_winograd_quicker(self.devices[0], self.precision)
+        default = runtime.is_winograd_faster(self.devices[0], self.precision)
         winograd = next(iter(self._compiled), default)
         with runtime.on_device(self.devices[0]):
             model = self._connect(_rewrite(self.base, winograd=winograd), pooled=False)
@@ -386,4 +386,4 @@ def compile_copies(
 
 
 def _rewrite(base: Any, *, winograd: bool) -> Any:
-    return accelerate(base, winograd=winograd) if runtime.is_rewriting_quicker() else base
+    return accelerate(base, winograd=winograd) if runtime.is_rewriting_faster() else base
