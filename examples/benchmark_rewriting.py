@@ -17,7 +17,8 @@ import numpy as np
 
 from brainfeat import read_table, runtime
 from brainfeat.cache.spec import PRECISIONS
-from brainfeat.extraction.backbones import BACKBONES, Backbone, load_backbone
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 
@@ -34,7 +35,7 @@ def main() -> None:
     chosen = parser.parse_args()
     bases = {"plain float32": compile_plain(chosen)}
     for precision in PRECISIONS:
-        bases[f"brainfeat {precision}"] = load(chosen, precision).copies[0]
+        bases[f"brainfeat {precision}"] = load(chosen, precision).compile()[0]
     for batch in chosen.batch:
         images = draw(chosen, batch)
         features = {name: base(images) for name, base in bases.items()}

@@ -83,10 +83,10 @@ def try_bases(size: int) -> None:
     bases = {}
     for fewest in (128, 129):
         acceleration._FEWEST_CHANNELS = fewest
-        bases[f"from_{fewest}_channels"] = load(size).copies[0]
+        bases[f"from_{fewest}_channels"] = load(size).compile()[0]
     compare_on(images, "VGG16 in float32, batch of 8", bases)
-    scaled = load(size, precision="bfloat16").copies[0]
-    unit = load(size, precision="bfloat16", scaling="unit").copies[0]
+    scaled = load(size, precision="bfloat16").compile()[0]
+    unit = load(size, precision="bfloat16", scaling="unit").compile()[0]
     keras.config.set_dtype_policy("bfloat16")
     stored = keras.applications.VGG16(False, weights=None, input_shape=images.shape[1:])
     keras.config.set_dtype_policy("float32")

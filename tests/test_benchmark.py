@@ -24,7 +24,8 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
-from brainfeat.extraction.backbones import BACKBONES, load_backbone
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.phantoms import write_phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -499,10 +499,10 @@ class TestOthers:
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
         calls = []
-        compile_copies = Backbone.copies.func
+        compile_copies = Backbone.compile
 
-        def compile_interrupted(self: Backbone) -> tuple[Any, ...]:
-            (forward,) = compile_copies(self)
+        def compile_interrupted(self: Backbone, *, n_images: int | None) -> tuple[Any, ...]:
+            (forward,) = compile_copies(self, n_images=n_images)
 
             def interrupted(images: np.ndarray) -> np.ndarray:
                 calls.append(len(images))
@@ -512,7 +512,7 @@ class TestOthers:
 
             return (interrupted,)
 
-        monkeypatch.setattr(Backbone, "copies", property(compile_interrupted))
+        monkeypatch.setattr(Backbone, "compile", compile_interrupted)
         arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
         before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)

@@ -24,7 +24,7 @@ from brainfeat.cache.shards import SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
 from brainfeat.cli.main import COMMANDS, group
 from brainfeat.evaluation.results import Evaluation
-from brainfeat.extraction.backbones import BACKBONES
+from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.extractor import Extraction
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
 from brainfeat.heads.classical import CLASSIFIERS

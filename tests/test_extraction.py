@@ -30,9 +30,8 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.extraction import extractor
 from brainfeat.extraction.augmentation import Augmentation, augment_image
-from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
@@ -202,7 +201,7 @@ class TestCache:
         assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
         other = tmp_path / "other.h5"
         run(table, other, batch_size=1)
         assert contents(other) == contents(finished)
@@ -223,6 +222,19 @@ class TestCache:
             assert cache.spec == expected.spec
             assert cache.provenance["recipe"] == expected.recipe
 
+    def test_a_base_is_told_how_many_images_there_are(self, table, output, monkeypatch):
+        asked = []
+        compile_copies = Backbone.compile
+
+        def note(self, *, n_images):
+            asked.append(n_images)
+            return compile_copies(self, n_images=n_images)
+
+        monkeypatch.setattr(Backbone, "compile", note)
+        backbone = load_backbone("mobilenet-0.75", weights="random", input_size=32)
+        extract(table, output, backbone=backbone, augment=1)
+        assert asked == [12]
+
 
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
@@ -239,7 +251,7 @@ class TestAutoPrecision:
         assert again.fingerprint == first.fingerprint
 
     def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.extractor.CHUNK_ROWS", 1)
+        monkeypatch.setattr("brainfeat.extraction.run.CHUNK_ROWS", 1)
         with pytest.raises(RuntimeError, match="enough"):
             extract(
                 table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
@@ -293,7 +305,7 @@ class TestResume:
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
             from support.bands import Blocks, describe
-            from brainfeat.extraction import extractor
+            from brainfeat.extraction import run
             from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
@@ -305,7 +317,7 @@ class TestResume:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
-            extractor._SHARD_SECONDS = -1.0
+            run._SHARD_SECONDS = -1.0
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
@@ -569,11 +581,11 @@ class TestAugment:
 
 class TestLargeImages:
     def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36 - 1)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36 - 1)
         assert self.most_at_once(table, output) == 1
 
     def test_others_are_decoded_together(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36)
         assert self.most_at_once(table, output) > 1
 
     def most_at_once(self, table, output):
@@ -861,7 +873,7 @@ class TestTwoRunsWithoutLocks:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
 
     def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)

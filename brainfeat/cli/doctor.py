@@ -31,7 +31,8 @@ def command(*, as_json: bool) -> None:
 
 def _examine() -> dict[str, Any]:
     from brainfeat import runtime
-    from brainfeat.extraction.backbones import BACKBONES, local_imagenet_file
+    from brainfeat.extraction.architectures import BACKBONES
+    from brainfeat.extraction.weights import local_imagenet_file
 
     processor = runtime.processor()
     native = {"avx512_bf16", "amx_bf16"} & set(processor["features"])

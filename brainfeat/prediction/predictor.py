@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.errors import BundleError, ImageReadError, SpecMismatchError
-from brainfeat.extraction.backbones import Backbone, load_backbone
-from brainfeat.extraction.extractor import FeatureExtractor
+from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.files import is_so
@@ -35,7 +34,6 @@ from brainfeat.readers.series import Series, detect_format, find_series, read_vo
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
-_BATCH_SIZE = 32
 # Images that are decoded ahead of the base.
 _AHEAD = 16
 
@@ -126,9 +124,8 @@ class Predictor:
             input_size=spec.input_size,
             precision=precision or spec.precision,
             device=device,
-            n_images=n_images,
-            volumes=spec.volumes,
         )
+        self._n_images = n_images
         require_base(spec, self.backbone.spec)
 
     @property
@@ -322,10 +319,7 @@ class Predictor:
     def _make_computer(
         self, number: int, receive: Callable[[list[int], Image], None]
     ) -> BatchComputer[int]:
-        copies: Sequence[Any] = [self.backbone]
-        preferred = _BATCH_SIZE
-        if isinstance(self.backbone, Backbone):
-            copies, preferred = self.backbone.copies, self.backbone.batch_size
+        copies, preferred = compile_copies(self.backbone, n_images=self._n_images)
         size = self.bundle.spec.input_size
         return BatchComputer(
             copies,
@@ -433,7 +427,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
             f"{found.precision}, which is lower"
         )
     wanted.require(
-        replace(found, precision=wanted.precision),
+        replace(found, precision=wanted.precision, volumes=wanted.volumes),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",
