@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,18 +69,16 @@ def open_both(
     SpecMismatchError
         The features are not of the kind that a head was fitted on.
     """
-    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.cache import opened
     from brainfeat.heads.bundle import HeadBundle
 
     bundles = [
         HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
     ]
-    with ExitStack() as stack:
-        if isinstance(cache, str | os.PathLike):
-            cache = stack.enter_context(FeatureCache.open(cache))
+    with opened(cache) as features:
         for bundle in bundles:
-            bundle.check_spec(cache.spec)
-        yield cache, bundles
+            bundle.check_spec(features.spec)
+        yield features, bundles
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:

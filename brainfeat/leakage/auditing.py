@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
 from brainfeat.leakage.duplicates import (
     NEAR_SEARCH_LIMIT,
@@ -80,22 +80,19 @@ def audit(
     >>> found.images, found.exact_duplicates.groups, found.groups_across_splits
     (96, 0, 0)
     """
-    if not isinstance(cache, FeatureCache):
-        with FeatureCache.open(cache) as opened:
-            return audit(opened, threshold=threshold, random_state=random_state)
-    images = Images(cache)
-    found = _find_duplicates(images, threshold=threshold)
-    shown = images.rows[images.y >= 0]
-    y, clusters = cache.y[shown], found.clusters[shown]
-    if len(np.unique(y)) < 2:
-        return found
-    return replace(
-        found,
-        shortcut=try_shortcuts(cache, shown, clusters, random_state=random_state),
-        permutation=permute_labels(
-            FeatureRows(cache, shown), y, cache.splits[shown], clusters, random_state=random_state
-        ),
-    )
+    with opened(cache) as features:
+        images = Images(features)
+        found = _find_duplicates(images, threshold=threshold)
+        shown = images.rows[images.y >= 0]
+        y, clusters = features.y[shown], found.clusters[shown]
+        if len(np.unique(y)) < 2:
+            return found
+        rows, splits = FeatureRows(features, shown), features.splits[shown]
+        return replace(
+            found,
+            shortcut=try_shortcuts(features, shown, clusters, random_state=random_state),
+            permutation=permute_labels(rows, y, splits, clusters, random_state=random_state),
+        )
 
 
 def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIMIT) -> Audit:
