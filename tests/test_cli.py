@@ -285,7 +285,7 @@ class TestEvaluate:
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
     def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
-        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "Confusion matrix, all images" in run("evaluate", svm, features).out
         assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
 
     def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:

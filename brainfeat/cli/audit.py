@@ -11,6 +11,7 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.text import align, count, format_metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 # Exit code of --strict where something was found.
 _FOUND = 3
 _SHOWN = 5
-_INDENT = " " * 18
 
 
 @click.command("audit", short_help="Find copies across splits, and other reasons for doubt.")
@@ -76,49 +76,53 @@ def command(
 
 def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
     without = "" if has_splits else "; the table has no splits, so nothing can be across them"
+    findings = [f"- {finding}" for finding in audit.findings]
+    return [
+        f"{count(audit.images, 'image')}{without}",
+        *align(
+            [*_list_copies(audit), *_list_conflicts(audit), *_list_controls(audit)], left=(0, 1)
+        ),
+        "",
+        "Found:" if findings else "Nothing was found.",
+        *findings,
+    ]
+
+
+def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
     exact = audit.exact_duplicates
     across = _describe_sides(exact.cross_split_groups, exact.test_files)
-    lines = [
-        f"{options.count(audit.images, 'image')}{without}",
-        f"exact duplicates  {exact.groups:,} groups of {exact.files:,} files, {across}",
-    ]
+    yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files, {across}"
     if near := audit.near_duplicates:
         sizes = ", ".join(map(str, near.sizes))
         across = _describe_sides(near.cross_split_clusters, near.test_files)
-        lines += [
-            f"near duplicates   {near.clusters:,} clusters of {near.images:,} images, {across}",
-            f"{_INDENT}at a similarity of {near.threshold}; largest: {sizes}",
-        ]
-    lines.append(f"groups            {audit.groups_across_splits:,} across splits")
+        yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images, {across}"
+        yield "", f"at a similarity of {near.threshold}; largest: {sizes}"
+    yield "groups", f"{audit.groups_across_splits:,} across splits"
     if audit.patient_key == "random":
-        lines += [
-            f"{_INDENT}patients were hashed with a random key: one has another group in",
-            f"{_INDENT}another run of brainfeat slices",
-        ]
-    lines += [*_describe_conflicts(audit), *_describe_controls(audit)]
-    findings = [f"- {finding}" for finding in audit.findings]
-    return [*lines, "", "Found:" if findings else "Nothing was found.", *findings]
+        yield "", "patients were hashed with a random key: one has another group in"
+        yield "", "another run of brainfeat slices"
 
 
-def _describe_conflicts(audit: "Audit") -> "Iterator[str]":
-    yield f"label conflicts   {len(audit.label_conflicts):,}"
+def _list_conflicts(audit: "Audit") -> "Iterator[tuple[str, str]]":
+    yield "label conflicts", f"{len(audit.label_conflicts):,}"
     for conflict in audit.label_conflicts[:_SHOWN]:
         images = zip(conflict.paths, conflict.labels, strict=True)
         shown = ", ".join(f"{path} ({label})" for path, label in images)
-        yield f"{_INDENT}{conflict.kind.replace('-', ' ')}: {shown}"
+        yield "", f"{conflict.kind.replace('-', ' ')}: {shown}"
 
 
-def _describe_controls(audit: "Audit") -> "Iterator[str]":
+def _list_controls(audit: "Audit") -> "Iterator[tuple[str, str]]":
     for title, control in (
         ("without pixels", audit.shortcut),
         ("shuffled labels", audit.permutation),
     ):
         if control is not None:
-            yield f"{title:<17} accuracy {control.accuracy:.3f}, chance {control.chance:.3f}"
+            accuracy, chance = format_metric(control.accuracy), format_metric(control.chance)
+            yield title, f"accuracy {accuracy}, chance {chance}"
 
 
 def _describe_sides(number: int, test_images: int) -> str:
-    copied = options.count(test_images, "test image")
+    copied = count(test_images, "test image")
     return f"{number:,} across splits, {copied} with a copy in train or val"
 
 

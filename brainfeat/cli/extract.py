@@ -7,6 +7,7 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.text import count
 
 
 @click.command("extract", short_help="Run a frozen base over all images and cache its features.")
@@ -113,7 +114,7 @@ def command(
 
     table = read_table(data)
     for reason, number in sorted(table.skipped.items()):
-        options.say(f"passed over {options.count(number, 'file')}: {reason}", err=True)
+        options.say(f"passed over {count(number, 'file')}: {reason}", err=True)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", "images") as progress:
@@ -130,7 +131,7 @@ def command(
         rows = count_rows(parts)
         kept = "no new row was finished"
         if rows:
-            kept = f"{options.count(rows, 'finished row')} kept in {parts}"
+            kept = f"{count(rows, 'finished row')} kept in {parts}"
         advice = f"; {kept}; run the same command again to go on"
         raise options.interruption(stop, advice) from stop
     if as_json:
@@ -140,7 +141,7 @@ def command(
         options.say(f"rejected {rejected.path}: {rejected.reason}", err=True)
     rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
     options.say(
-        f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
-        f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
+        f"{output}: {count(result.rows, 'row')}, {result.computed:,} computed, "
+        f"{result.reused:,} reused, {count(len(result.rejected), 'image')} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )

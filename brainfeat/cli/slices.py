@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import count
 
 
 @click.command("slices", short_help="Cut DICOM and NIfTI volumes into slices without names.")
@@ -87,7 +88,7 @@ def command(
             err=True,
         )
     options.say(
-        f"{output}: {options.count(found.slices, 'slice')} of "
-        f"{options.count(found.volumes, 'volume')} of {options.count(found.patients, 'patient')}; "
+        f"{output}: {count(found.slices, 'slice')} of "
+        f"{count(found.volumes, 'volume')} of {count(found.patients, 'patient')}; "
         f"go on with brainfeat extract {output}"
     )

@@ -12,6 +12,7 @@ from brainfeat.errors import BundleError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, Differences, find_differences
 from brainfeat.evaluation.results import Interval
 from brainfeat.evaluation.subsets import find_copies, match_classes, open_both, select_images
+from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -80,7 +81,10 @@ class Comparison:
         if found.interval is None:
             return f"No verdict: {self.reason}."
         low, high = found.interval
-        span = f"{found.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        span = (
+            f"{format_metric(found.difference, signed=True)}, 95 % interval "
+            f"{format_interval(found.interval, signed=True)}"
+        )
         if low > 0 or high < 0:
             better = "second" if low > 0 else "first"
             return f"The {better} head has the better balanced accuracy ({span})."
