@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from dicoms import write_series
 from numpy.typing import NDArray
+from PIL import Image
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache.cache import FeatureCache
@@ -157,6 +158,16 @@ def test_make_ood_examples_rotates_training_slices(run_example: RunExample, tmp_
     original = read_image(read.absolute_path(row))
     assert (np.rot90(original) == read_image(output / f"{row}-90.png")).all()
     assert original + read_image(output / f"{row}-inverted.png") == pytest.approx(1.0)
+
+
+def test_readme_picture_is_a_small_picture(run_example: RunExample, tmp_path: Path) -> None:
+    output = tmp_path / "picture.png"
+    run_example(
+        "readme_picture", "-o", str(output), *BASE, "--weights", "random", "--patients", "4"
+    )
+    with Image.open(output) as drawn:
+        assert drawn.size == (900, 410)
+    assert output.stat().st_size < 150_000
 
 
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
@@ -315,6 +326,7 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 LONGER = {
     "benchmark_audit": 90,
     "leakage": 90,
+    "readme_picture": 90,
     "odd_images": 120,
     "near_threshold": 130,
     "benchmark_peers": 300,
