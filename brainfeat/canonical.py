@@ -1,13 +1,25 @@
-"""Canonical JSON: one text for equal values, and a strict reader."""
+"""Canonical JSON: one text for equal values, a strict reader, and records of plain values."""
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from brainfeat.errors import CacheFormatError
+import msgspec
+
+from brainfeat.errors import BrainfeatError, CacheFormatError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _JSON_LIMIT = 64_000_000  # characters
+
+Record = TypeVar("Record")
+
+
+class _NotStrictError(ValueError):
+    """What Python's parser takes and this one does not."""
 
 
 def canonical_json(value: Any) -> str:
@@ -15,16 +27,22 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, error: type[BrainfeatError] = CacheFormatError) -> Any:
     """Read JSON strictly.
+
+    Parameters
+    ----------
+    text : str
+    error : type of BrainfeatError
+        What is raised.
 
     Raises
     ------
-    CacheFormatError
+    BrainfeatError
         The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deep.
     """
     if len(text) > _JSON_LIMIT:
-        raise CacheFormatError(f"a JSON text of {len(text):,} characters is too long")
+        raise error(f"a JSON text of {len(text):,} characters is too long")
     try:
         return json.loads(
             text,
@@ -32,25 +50,63 @@ def parse_json(text: str) -> Any:
             parse_constant=_refuse_constant,
             parse_float=_finite,
         )
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CacheFormatError):
-            raise
-        raise CacheFormatError(f"not valid JSON: {error}") from error
+    except _NotStrictError as reason:
+        raise error(str(reason)) from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"not valid JSON: {reason}") from reason
+
+
+def read_record(kind: type[Record], document: Any, *, error: type[BrainfeatError]) -> Record:
+    """Make a dataclass of what JSON held, with the type of each field checked.
+
+    Keys that the dataclass does not have are passed over: a newer version may have written them.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass whose fields are plain values, tuples, mappings or other such dataclasses.
+    document : object
+        What :func:`parse_json` returned.
+    error : type of BrainfeatError
+        What is raised.
+
+    Raises
+    ------
+    BrainfeatError
+        A field is missing or of another type; the message says where.
+    """
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as reason:
+        raise error(f"not a record of the type {kind.__name__}: {reason}") from reason
+
+
+def write_record(record: "DataclassInstance") -> dict[str, Any]:
+    """Turn a dataclass into dictionaries, lists and plain values, the opposite of `read_record`."""
+    document: dict[str, Any] = _to_lists(asdict(record))
+    return document
+
+
+def _to_lists(value: Any) -> Any:
+    """Make lists of tuples, all the way down."""
+    if isinstance(value, dict):
+        return {key: _to_lists(entry) for key, entry in value.items()}
+    return [_to_lists(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise CacheFormatError("a JSON object repeats a key")
+        raise _NotStrictError("a JSON object repeats a key")
     return result
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise CacheFormatError(f"JSON must not hold {digits[:20]}, which is no finite number")
+        raise _NotStrictError(f"JSON must not hold {digits[:20]}, which is not a finite number")
     return number
 
 
 def _refuse_constant(name: str) -> Any:
-    raise CacheFormatError(f"JSON must not hold {name}")
+    raise _NotStrictError(f"JSON must not hold {name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.leakage.duplicates import label_near
+from brainfeat.leakage.duplicates import label_near_duplicates
 
 WIDTH = 512
 _BLOCK = 2048
@@ -46,7 +46,7 @@ def measure(rows: int) -> dict[str, float]:
     """Search for near duplicates among some rows."""
     X = draw(rows)
     started = time.perf_counter()
-    labels = label_near(X)
+    labels = label_near_duplicates(X)
     seconds = time.perf_counter() - started
     peak = read_peak()
     started = time.perf_counter()

@@ -18,7 +18,7 @@ import numpy as np
 from brainfeat import fit_head
 from brainfeat.cache.cache import CACHE_SCHEMA
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import Blocks, as_text, write_file
+from brainfeat.cache.writing import Blocks, as_text, write_file
 
 BLOCK, WIDTH = 50_000, 512  # rows drawn at a time, features per row
 

@@ -12,9 +12,9 @@ import argparse
 import numpy as np
 
 from brainfeat import FeatureCache, audit, evaluate, fit_head
+from brainfeat.evaluation.results import Evaluation, Subset
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.leakage.splitting import split_rows
-from brainfeat.metrics import Evaluation, Subset
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,18 +29,18 @@ def main(arguments: list[str] | None = None) -> None:
         found = audit(cache)
         evaluation = evaluate(fit_head(cache, head=chosen.head), cache)
         subsets = evaluation.subsets
-        show(f"{chosen.head}, the table's test images", subsets["all"])
-        show("  without exact duplicates in train", subsets["without_identical"])
-        show("  without near duplicates in train", subsets["without_near"])
+        show(f"{chosen.head}, the table's test images", subsets.all)
+        show("  without exact duplicates in train", subsets.without_exact_duplicates)
+        show("  without near duplicates in train", subsets.without_near_duplicates)
         split_anew(cache, found.clusters)
-        grouped = evaluate(fit_head(cache, head=chosen.head), cache).subsets["all"]
+        grouped = evaluate(fit_head(cache, head=chosen.head), cache).subsets.all
         show(f"{chosen.head}, split anew by clusters", grouped)
     if chosen.random:
         with FeatureCache.open(chosen.random) as cache:
             memory = fit_head(cache, head="knn", params={"n_neighbors": 1})
             remembered = evaluate(memory, cache, by=find_copies(cache, evaluation))
-            show("nearest neighbour, random weights", remembered.subsets["all"])
-            show("  without exact duplicates in train", remembered.subsets["without_identical"])
+            show("nearest neighbour, random weights", remembered.subsets.all)
+            show("  without exact duplicates in train", remembered.subsets.without_exact_duplicates)
             if "new" in remembered.by:
                 show("  without near duplicates in train", remembered.by["new"])
     print("\nfound by the audit:")
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def show(name: str, subset: Subset) -> None:
     """Print accuracy, its interval and the number of images."""
     accuracy = "n/a" if subset.accuracy is None else f"{subset.accuracy:.3f}"
-    interval = subset.intervals and "({:.3f}–{:.3f})".format(*subset.intervals["accuracy"])
+    interval = subset.intervals and "({:.3f}–{:.3f})".format(*subset.intervals.accuracy)
     print(f"{name:38}{accuracy:>6}  {interval or subset.reason}  {subset.n:,} images")
 
 
@@ -75,8 +75,8 @@ def find_copies(cache: FeatureCache, evaluation: Evaluation) -> np.ndarray:
     """Return for each row whether pretrained features find a near duplicate of it in train."""
     found = evaluation.predictions
     values = np.full(len(cache), "not evaluated")
-    if found.near is not None:
-        values[found.rows] = np.where(found.near, "copy", "new")
+    if found.near_duplicates is not None:
+        values[found.rows] = np.where(found.near_duplicates, "copy", "new")
     return values
 
 

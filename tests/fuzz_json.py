@@ -22,7 +22,8 @@ from conftest import write_vectors
 
 from brainfeat import FeatureCache, HeadBundle, evaluate, fit_head
 from brainfeat.cache.cache import CACHE_SCHEMA
-from brainfeat.cache.storage import Schema, StoredFile, write_file
+from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.writing import write_file
 from brainfeat.cli.info import command as info
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import BUNDLE_SCHEMA

@@ -23,7 +23,7 @@ import sklearn.pipeline
 import sklearn.svm  # noqa: F401
 import skops.io  # noqa: F401  imported once, not in each child
 
-from brainfeat.cache import storage
+from brainfeat.cache import writing
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import HeadBundle
@@ -102,7 +102,7 @@ def run_batch(good: list[tuple[bytes, list[int]]], path: Path, seed: int, result
     for case in range(BATCH):
         data, places = rng.choice(good)
         path.write_bytes(mutate(data, places, rng))
-        storage._seal(path)
+        writing.seal(path)
         signal.alarm(SECONDS)
         try:
             open_all(path)

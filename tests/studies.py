@@ -8,7 +8,7 @@ import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.evaluation.evaluator import evaluate
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.training.fitting import fit_head
 
 SCRIPT = "<script>alert(1)</script>"
@@ -42,7 +42,7 @@ def draw_study(
         cache=cache,
         bundle=bundle,
         evaluation=evaluate(bundle, cache),
-        audit=quick_audit(cache),
+        audit=audit_duplicates(cache),
     )
 
 

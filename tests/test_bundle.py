@@ -21,12 +21,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from brainfeat.cache import storage
+from brainfeat.cache import writing
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
-from brainfeat.heads.bundle import ALLOWED_TYPES, TREE_HEADS, HeadBundle
+from brainfeat.heads.archive import ALLOWED_TYPES
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.trees import TREE_HEADS
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=8, weights_sha256="0" * 64)
@@ -96,8 +98,8 @@ def craft(saved, tmp_path):
                 file[name] = array
             for name, value in attributes.items():
                 del file.attrs[name]
-                storage._write_attribute(file, name, value)
-        storage._seal(path)
+                writing._write_attribute(file, name, value)
+        writing.seal(path)
         return path
 
     return change
@@ -800,7 +802,7 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
     script = f"""
         from pathlib import Path
         import numpy as np
-        from brainfeat.cache import storage
+        from brainfeat.cache import writing
         from brainfeat.heads.bundle import HeadBundle
         from brainfeat.errors import BundleError
 
@@ -812,7 +814,7 @@ def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved
                 data = bytearray(good.read_bytes())
                 data[rng.integers(512, len(data))] ^= 1 << int(rng.integers(8))
                 crafted.write_bytes(data)
-                storage._seal(crafted)
+                writing.seal(crafted)
                 try:
                     HeadBundle.load(crafted)
                 except BundleError:

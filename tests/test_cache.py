@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache import storage
+from brainfeat.cache import writing
 from brainfeat.cache.cache import CACHE_SCHEMA, FeatureCache, Measured, Rejected
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
@@ -24,7 +24,8 @@ from brainfeat.cache.shards import (
     write_shard,
 )
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import StoredArray, StoredFile, as_text
+from brainfeat.cache.storage import StoredArray, StoredFile
+from brainfeat.cache.writing import as_text
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
@@ -130,7 +131,7 @@ def change(example, tmp_path):
         shutil.copy(example, path)
         with h5py.File(path, "r+", libver=("earliest", "v108")) as file:
             edit(file)
-        storage._seal(path)
+        writing.seal(path)
         return path
 
     return changed
@@ -148,7 +149,7 @@ def replace_attribute(name, value):
     def edit(file):
         del file.attrs[name]
         text = value if isinstance(value, str) else json.dumps(value)
-        storage._write_attribute(file, name, text)
+        writing._write_attribute(file, name, text)
 
     return edit
 
@@ -679,7 +680,7 @@ class TestSetAside:
     def test_one_that_contradicts_itself(self, tmp_path, good, edit):
         with h5py.File(good, "r+", libver=("earliest", "v108")) as file:
             edit(file)
-        storage._seal(good)
+        writing.seal(good)
         assert self.counted(tmp_path) == []
         assert good.with_suffix(".damaged").exists()
 
@@ -782,8 +783,8 @@ class TestMerge:
 
     def test_the_temporary_file_is_among_the_parts(self, tmp_path, monkeypatch):
         sealed = []
-        seal = storage._seal
-        monkeypatch.setattr(storage, "_seal", lambda path: (sealed.append(path), seal(path)))
+        seal = writing.seal
+        monkeypatch.setattr(writing, "seal", lambda path: (sealed.append(path), seal(path)))
         write_example(tmp_path / "features.h5")
         assert {path.parent.name for path in sealed} == {"features.h5.parts"}
 
@@ -791,7 +792,7 @@ class TestMerge:
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
     monkeypatch.setattr("brainfeat.cache.row_index._BLOCK_ROWS", 1000)
-    monkeypatch.setattr("brainfeat.cache.storage._READ_BYTES", 64 << 10)
+    monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]
     paths = [

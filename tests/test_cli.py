@@ -20,7 +20,7 @@ from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
 from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
-from brainfeat.tables.table import read_rows
+from brainfeat.tables.csv_rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -267,7 +267,11 @@ class TestEvaluate:
         assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
         assert document["n"] == 16
         assert {"precision", "recall", "f1", "support"} <= set(document["per_class"]["glioma"])
-        assert list(document["subsets"]) == ["all", "without_identical", "without_near"]
+        assert list(document["subsets"]) == [
+            "all",
+            "without_exact_duplicates",
+            "without_near_duplicates",
+        ]
         assert set(document["subsets"]["all"]) == {
             *("n", "n_groups", "accuracy", "balanced_accuracy", "f1_macro"),
             *("intervals", "reason"),

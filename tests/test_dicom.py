@@ -255,7 +255,7 @@ def test_padding_is_no_value(tmp_path):
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"BurnedInAnnotation": "YES"}, "pixels hold text"),
+        ({"BurnedInAnnotation": "YES"}, "declares text in its pixels"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, "secondary capture"),
     ],

@@ -23,12 +23,12 @@ from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
 from brainfeat.cache.shards import SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
 from brainfeat.cli.main import COMMANDS, SECTIONS, group
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.extraction.backbones import BACKBONES
 from brainfeat.extraction.extractor import Extraction
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
 from brainfeat.heads.classical import CLASSIFIERS
 from brainfeat.heads.kinds import HEAD_NAMES
-from brainfeat.metrics import Evaluation
 
 # TensorFlow's variables under NumPy 2, where Keras reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

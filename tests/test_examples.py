@@ -111,7 +111,7 @@ def test_leakage_prints_the_scores_with_and_without_copies(
     lines = run_example("leakage", str(features), "--head", "lda", "--random", str(random))
     scores = [line for line in lines.splitlines() if line.endswith(" images")]
     assert [line.split()[-2] for line in scores] == ["100", "70", "70", "100", "100", "100", "70"]
-    assert "- identical files are in several splits: 30 groups" in lines
+    assert "- exact duplicates are in several splits: 30 groups" in lines
 
 
 def test_benchmark_audit_prints_a_line_for_each_size() -> None:

@@ -107,7 +107,11 @@ def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_p
     four = fit_head(cache, head="logistic", n_jobs=1)
     estimator = four.estimator.fit(X, y)
     two = dataclasses.replace(
-        four, estimator=estimator, class_names=four.class_names[:2], temperature=2.0, scope=None
+        four,
+        estimator=estimator,
+        class_names=four.class_names[:2],
+        temperature=2.0,
+        ood_detector=None,
     )
     model = load(export_head(two, tmp_path / "two.keras", weights="random"))
     expected = two.predict_proba(base(images[:8]))

@@ -33,7 +33,7 @@ from test_bundle import (
 )
 
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
-from brainfeat.heads.ood import Scope
+from brainfeat.heads.ood import OODDetector
 
 __all__ = ["craft", "saved"]
 
@@ -178,10 +178,10 @@ def arrays():
 
 
 def scope(**lies):
-    """Give the arrays of a scope, some of which lie."""
+    """Give the arrays of an out-of-distribution detector, some of which lie."""
     X, y = test_bundle.draw(4)
-    fitted = Scope.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
-    return {f"scope/{name}": array for name, array in {**vars(fitted), **lies}.items()}
+    fitted = OODDetector.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
+    return {f"scope/{name}": array for name, array in {**fitted.to_arrays(), **lies}.items()}
 
 
 @pytest.fixture

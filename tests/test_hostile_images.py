@@ -380,7 +380,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "only the length of IEND": (png(end=bytes(4)), "truncated"),
     "text between IDAT": (
         png(idat=IDAT[:9], after=chunk(b"tEXt", b"k\0v") + chunk(b"IDAT", IDAT[9:])),
-        "other chunks stand between its pixels",
+        "other chunks are between its pixels",
     ),
     "critical chunk of Apple": (
         SIGNATURE + chunk(b"CgBI", bytes(4)) + png()[8:],
@@ -388,7 +388,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "critical chunk that is unknown": (png(before=chunk(b"EVIL")), "critical chunk EVIL"),
     "chunk of 4 GB": (png(before=b"\xff\xff\xff\xfftEXt"), "truncated"),
-    "chunk that cannot be": (png(before=struct.pack(">I", 0) + b"\x1b[2J" + bytes(4)), "is called"),
+    "chunk that cannot be": (
+        png(before=struct.pack(">I", 0) + b"\x1b[2J" + bytes(4)),
+        "invalid chunk type",
+    ),
     "too many chunks": (
         png(before=chunk(b"abCd") * (containers.PART_LIMIT + 1)),
         "more than 100,000 chunks",
@@ -629,7 +632,7 @@ def odd_files(folder: Path) -> dict[str, str]:
         "to-folder.jpg": "a folder, not a file",
         "through-file.jpg": "not a directory",
         "sparse.jpg": "more than the limit of 600,000,000 bytes",
-        "hollow.png": f"{PNG_DAMAGE} (no chunk is called b'\\x00\\x00\\x00\\x00')",
+        "hollow.png": f"{PNG_DAMAGE} (invalid chunk type b'\\x00\\x00\\x00\\x00')",
         "socket.jpg": "not a regular file",
     }
 
@@ -730,7 +733,7 @@ class TestFilesThatChange:
                 while True:
                     taken.append(os.dup(0))
             with pytest.raises(
-                BrainfeatError, match="too many open files; the image may"
+                BrainfeatError, match="too many open files; the image may be intact"
             ) as caught:
                 read_bytes(path)
         finally:

@@ -181,7 +181,7 @@ def test_a_saved_head_answers_alike(bundle, images, tmp_path):
 
 
 def test_a_head_without_scope_and_sets_says_so(bundle, images):
-    bare = dataclasses.replace(bundle, scope=None, conformal=None)
+    bare = dataclasses.replace(bundle, ood_detector=None, conformal=None)
     (found,) = Predictor(bare, backbone=Blocks()).predict([images / "noise.png"])
     assert found.decision in CLASSES
     assert (found.set, found.out_of_scope, found.nearest) == (None, None, [])
@@ -242,7 +242,7 @@ def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path
             mark(image).save(tmp_path / f"{path.parent.name}{path.name}")
     strange = extract(read_table(tmp_path), tmp_path / "s.h5", backbone=Blocks()).output
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
-    shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, strangers=strange)
+    shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, ood_examples=strange)
     assert (shown.training["strangers"], bundle.training["strangers"]) == (240, None)
     rng = np.random.default_rng(8)
     (tmp_path / "new").mkdir()
@@ -261,9 +261,9 @@ def test_strangers_of_another_spec_or_none_are_refused(slices, tmp_path):
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
     other = extract(read_table(slices), tmp_path / "o.h5", backbone=Blocks(weights="1" * 64)).output
     with pytest.raises(SpecMismatchError, match="weights_sha256"):
-        fit_head(cache, head="knn", strangers=other)
+        fit_head(cache, head="knn", ood_examples=other)
     with pytest.raises(CacheError, match="missing"):
-        fit_head(cache, head="knn", strangers=tmp_path / "missing.h5")
+        fit_head(cache, head="knn", ood_examples=tmp_path / "missing.h5")
 
 
 # The command

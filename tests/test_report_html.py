@@ -21,8 +21,9 @@ from studies import NAMES, SCRIPT, draw_study, with_history
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.evaluation.results import Subset
 from brainfeat.leakage.auditing import audit
-from brainfeat.metrics import Subset, measure
+from brainfeat.metrics import measure
 from brainfeat.report import charts, checklists, to_card, to_html
 from brainfeat.report.blocks import show
 from brainfeat.report.html import _make_environment
@@ -107,8 +108,8 @@ def summary(study, **changes):
 
 
 def test_the_first_sentence_is_the_honest_figure_with_its_interval(study, page):
-    near = study.evaluation.subsets["without_near"]
-    low, high = near.intervals["accuracy"]
+    near = study.evaluation.subsets.without_near_duplicates
+    low, high = near.intervals.accuracy
     first = summary(study)[0]
     assert f"{near.accuracy:.3f} (95 % interval {low:.3f}–{high:.3f})" in first
     assert f"{near.n} images" in first
@@ -118,34 +119,42 @@ def test_the_first_sentence_is_the_honest_figure_with_its_interval(study, page):
 
 
 def test_the_headline_and_the_difference_stand_beside_it(study):
-    everything, near = (study.evaluation.subsets[name] for name in ("all", "without_near"))
+    everything = study.evaluation.subsets.all
+    near = study.evaluation.subsets.without_near_duplicates
     second = summary(study)[1]
-    assert show(everything.accuracy, everything.intervals["accuracy"]) in second
+    assert show(everything.accuracy, everything.intervals.accuracy) in second
     assert f"{abs(everything.accuracy - near.accuracy):.3f} " in second
     assert f"near duplicate of {everything.n - near.n} of them" in second
 
 
 @pytest.mark.parametrize(("excess", "word"), [(0.05, "higher"), (-0.05, "lower")])
 def test_the_difference_has_its_direction(study, excess, word):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = dataclasses.replace(
-        subsets["without_near"], accuracy=subsets["all"].accuracy - excess
+    all_images, near = (
+        study.evaluation.subsets.all,
+        study.evaluation.subsets.without_near_duplicates,
+    )
+    subsets = dataclasses.replace(
+        study.evaluation.subsets,
+        without_near_duplicates=dataclasses.replace(near, accuracy=all_images.accuracy - excess),
     )
     assert f"0.050 {word}" in summary(study, subsets=subsets)[1]
 
 
 def test_where_there_is_no_honest_figure_it_says_why(study):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = Subset(n=0, n_groups=0, reason="they were not looked for")
+    subsets = dataclasses.replace(
+        study.evaluation.subsets,
+        without_near_duplicates=Subset(n=0, n_groups=0, reason="they were not looked for"),
+    )
     first, second, *_ = summary(study, subsets=subsets)
     assert first == "There is no honest figure of accuracy: they were not looked for."
     assert "unknown" in second
 
 
 def test_where_there_is_no_interval_it_says_why(study):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = dataclasses.replace(
-        subsets["without_near"], intervals=None, reason="too few groups"
+    near = study.evaluation.subsets.without_near_duplicates
+    subsets = dataclasses.replace(
+        study.evaluation.subsets,
+        without_near_duplicates=dataclasses.replace(near, intervals=None, reason="too few groups"),
     )
     assert "no interval: too few groups" in summary(study, subsets=subsets)[0]
 
@@ -198,7 +207,7 @@ def test_every_chart_has_a_title_and_says_its_numbers(study, page):
     charts_of_page = [svg for svg in page.find("svg") if svg.get("role") == "img"]
     assert len(charts_of_page) == 9
     for entry in study.evaluation.per_class:
-        assert f"AUC {show(entry.roc_auc, entry.intervals['roc_auc'])}" in page.text
+        assert f"AUC {show(entry.roc_auc, entry.intervals.roc_auc)}" in page.text
 
 
 def test_hostile_class_names_are_shown_as_they_are(page):
@@ -238,7 +247,7 @@ def test_the_confusion_matrices_have_the_counts(study, page):
         total = sum(row)
         for number in row:
             assert f"{number} {100 * number / total:.1f} %" in page.text
-    new = ~study.evaluation.predictions.near
+    new = ~study.evaluation.predictions.near_duplicates
     assert f"Confusion matrix: {new.sum()} new images" in page.text
 
 
@@ -283,7 +292,7 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
 def test_a_full_audit_has_its_controls_on_the_page(study):
     found = audit(study.cache)
     text = Page(render(study, audit=found)).text
-    assert f"{found.permutation['accuracy']:.3f} ± {found.permutation['std']:.3f}" in text
+    assert f"{found.permutation.accuracy:.3f} ± {found.permutation.std:.3f}" in text
 
 
 def test_without_an_audit_copies_are_looked_for(study):
@@ -299,7 +308,7 @@ def test_parts_and_prevalence_are_shown(study):
     )
     text = Page(to_html(evaluation, bundle=study.bundle, cache=study.cache)).text
     assert "site-0" in text
-    assert show(evaluation.prevalence["glioma"]["ppv"]) in text
+    assert show(evaluation.prevalence["glioma"].ppv) in text
 
 
 def test_where_the_temperature_was_fitted_is_shown(study):
@@ -325,7 +334,7 @@ def test_a_scaled_head_is_drawn_before_and_after(study):
     evaluation = evaluate(bundle, study.cache)
     page = Page(to_html(evaluation, bundle=bundle, cache=study.cache, audit=study.audit))
     assert "Scores were divided by a temperature of 2.000" in page.text
-    after, before = (evaluation.calibration[name]["ece"] for name in ("after", "before"))
+    after, before = (evaluation.calibration.after.ece, evaluation.calibration.before.ece)
     assert f"{after:.3f} {before:.3f}" in page.text
 
 
@@ -366,7 +375,7 @@ def test_another_cache_than_that_of_the_fit_is_said(study, make_cache):
 
 def test_bare_probabilities_make_no_report(study):
     bare = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["no", "yes"])
-    with pytest.raises(ParameterError, match="bare probabilities"):
+    with pytest.raises(ParameterError, match="no predictions"):
         to_html(bare, bundle=study.bundle, cache=study.cache)
 
 
@@ -437,8 +446,8 @@ def test_lines_and_texts_stand_out_in_every_scheme(place):
 
 def test_the_card_states_the_facts_of_the_page(study, page):
     card = write_card(study)
-    near = study.evaluation.subsets["without_near"]
-    assert show(near.accuracy, near.intervals["accuracy"]) in card
+    near = study.evaluation.subsets.without_near_duplicates
+    assert show(near.accuracy, near.intervals.accuracy) in card
     assert study.cache.content_sha256 in card
     headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
     assert headings == [

@@ -147,7 +147,7 @@ class TestMemory:
 
     @pytest.fixture(autouse=True)
     def small_blocks(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache.storage._READ_BYTES", 64 << 10)
+        monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
         monkeypatch.setattr(module, "_BLOCK_ROWS", 1024)
 
     @staticmethod

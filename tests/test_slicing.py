@@ -39,9 +39,10 @@ from brainfeat.errors import (
     TableError,
 )
 from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
-from brainfeat.readers.series import find_series, read_volume
+from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
-from brainfeat.tables.slicing import find_origin, read_patient_key
+from brainfeat.tables.origin import find_origin
+from brainfeat.tables.slicing import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -166,7 +167,7 @@ def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
     assert found.slices == 2
     assert {entry["volume"]: entry["reason"] for entry in found.refused} == {
         "volume 1": "is of a modality other than MR, CT, PT",
-        "volume 2": "is no NIfTI file",
+        "volume 2": "is not a NIfTI file",
         "volume 3": "is of a modality other than MR, CT, PT",
     }
 
@@ -210,7 +211,7 @@ def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
     (tmp_path / "link").symlink_to(output)
     with pytest.raises(TableError, match="is not replaced"):
         write_slices([source], tmp_path / "link", overwrite=True)
-    with pytest.raises(TableError, match="is no folder"):
+    with pytest.raises(TableError, match="is not a folder"):
         write_slices([source], tmp_path / "no" / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "link"}
 
@@ -232,7 +233,7 @@ def test_a_key_is_long_and_read_without_white_space(tmp_path):
 
 
 def test_labels_come_from_one_place(tmp_path):
-    with pytest.raises(ParameterError, match="one place"):
+    with pytest.raises(ParameterError, match="both label and class_folders"):
         write_slices([tmp_path], tmp_path / "out", label="glioma", class_folders=True)
     write_series(tmp_path / "in", draw_volume(1))
     found = write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
@@ -265,7 +266,7 @@ def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
     assert not series
-    assert [entry.reason for entry in unreadable] == ["is no DICOM file"] * 2
+    assert [entry.reason for entry in unreadable] == ["is not a DICOM file"] * 2
     assert "CANARY" not in repr(unreadable)
 
 
@@ -287,6 +288,22 @@ def test_what_cannot_be_opened_or_listed_is_not_passed_over(tmp_path, monkeypatc
         "cannot be listed (Permission denied)",
         "cannot be read (No such file or directory)",
     }
+
+
+def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
+    write_series(tmp_path / "in" / "s", draw_volume(2))
+    for name in ("b.png", "deep/a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    found = find_inputs([tmp_path / "in", tmp_path / "named.txt"])
+    assert sorted(map(str, listed)) == [str(tmp_path / name) for name in ("in", "in/deep", "in/s")]
+    names = [path.relative_to(tmp_path).as_posix() for path in found.images]
+    assert names == ["in/b.png", "in/deep/a.JPG", "named.txt"]
+    assert [entry.name for entry in found.series] == ["argument 1, volume 1"]
+    assert not found.unreadable
 
 
 # Stage one
@@ -316,7 +333,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "c" / "plain.png")
     paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[abc]/**/*.png")]
     for chosen in ("ab", "ac", "abc"):
-        with pytest.raises(TableError, match="made in one way"):
+        with pytest.raises(TableError, match="made in several ways"):
             find_origin(tmp_path, [path for path in paths if path[0] in chosen])
     assert find_origin(tmp_path, [path for path in paths if path[0] == "c"]) is None
     assert find_origin(tmp_path, []) is None
@@ -334,7 +351,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
 )
 def test_a_note_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
-    with pytest.raises(TableError, match="does not say how the slices were made"):
+    with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
 
 
@@ -380,7 +397,7 @@ def find_group(sliced, hospital):
 def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     with pytest.raises(SpecMismatchError, match="in the window auto"):
         Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
-    with pytest.raises(ParameterError, match="slices must be"):
+    with pytest.raises(ParameterError, match=r"slices 'first'"):
         Predictor(bundle, backbone=SlicedBlocks(), slices="first")
     predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
     series, _ = find_series([hospital / "notumor" / "notumor-3"])
@@ -495,7 +512,7 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert document[1] == {
         "path": "volume 1",
         "frame": None,
-        "error": "is no NIfTI file",
+        "error": "is not a NIfTI file",
         **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
@@ -517,7 +534,7 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: says that its pixels hold text" in result.stderr
+    assert "refused 2, the first volume 1: declares text in its pixels" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,

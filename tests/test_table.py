@@ -186,7 +186,7 @@ class TestFolders:
     @pytest.mark.parametrize("extra", ["test/1.jpg", "test/notes.txt", "test/a/notes.txt"])
     def test_split_folder_without_class_folders_is_refused(self, tmp_path, extra):
         make_files(tmp_path, "train/a/1.jpg", extra)
-        with pytest.raises(TableError, match="one folder a class"):
+        with pytest.raises(TableError, match="one folder for each class"):
             read_table(tmp_path)
 
     def test_splits_below_classes_are_refused(self, tmp_path):
@@ -196,9 +196,7 @@ class TestFolders:
 
     def test_no_images(self, tmp_path):
         make_files(tmp_path, "a/1.gif", ".x")
-        with pytest.raises(
-            TableError, match=r"holds no images .*hidden \(1\), not an image \(1\)\."
-        ):
+        with pytest.raises(TableError, match=r"has no images .*hidden \(1\), not an image \(1\)$"):
             read_table(tmp_path)
 
     def test_missing_path(self, tmp_path):
@@ -305,8 +303,8 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", "no column 'path' and no column 'label'.*it has nothing"),
-            ("path,class\n1.jpg,a", "no column 'label'.*it has 'path', 'class'"),
+            ("", "no column 'path' and no column 'label'.*is empty"),
+            ("path,class\n1.jpg,a", "no column 'label'.*is 'path', 'class'"),
             ("1.jpg,a\n", "no column 'path'.*'1.jpg', 'a'"),
             ("x" * 100_000, "no column 'path'.*'xxx"),
             ("path,label\n", "lists no images"),
@@ -318,8 +316,8 @@ class TestCsv:
             ("path,label,split\n1.jpg,a,dev\n", "line 2: unknown split 'dev'; use train, training"),
             ("path,label,split\n1.jpg,a,test\n2.jpg,a,\n", "1 of 2 rows have no split .*line 3"),
             ("path,label\n/etc/passwd,a\n", "line 2: the path '/etc/passwd' is absolute"),
-            ("path,label\nC:/x/1.jpg,a\n", "must be relative, with /"),
-            ("path,label\na\\1.jpg,a\n", "must be relative, with /"),
+            ("path,label\nC:/x/1.jpg,a\n", "write it relative to the folder, with /"),
+            ("path,label\na\\1.jpg,a\n", "write it relative to the folder, with /"),
             ("path,label\n../1.jpg,a\n", r"line 2: .* leads out of its folder by '\.\.'"),
             ("path,label\na/../../1.jpg,a\n", "leads out of its folder"),
             ("path,label\n,a\n", "line 2: the path '' names no file"),

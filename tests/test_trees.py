@@ -5,7 +5,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.kinds import trees
+from brainfeat.heads import trees
 from brainfeat.heads.trees import from_arrays, to_arrays
 
 WIDTH = 12

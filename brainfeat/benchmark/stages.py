@@ -25,7 +25,7 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, write_shard
 from brainfeat.cache.spec import FeatureSpec, Precision
-from brainfeat.cache.storage import as_text
+from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -336,6 +336,30 @@ class FeatureCache:
             return np.concatenate([np.strings.decode(block, "utf-8") for block in blocks])
         except UnicodeDecodeError as error:
             raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
+
+
+@contextmanager
+def opened(cache: FeatureCache | str | os.PathLike[str]) -> Iterator[FeatureCache]:
+    """Open a feature cache where a path is given; close only what was opened here.
+
+    Parameters
+    ----------
+    cache : FeatureCache or path-like
+
+    Yields
+    ------
+    FeatureCache
+
+    Raises
+    ------
+    CacheError
+        As in :meth:`FeatureCache.open`.
+    """
+    if isinstance(cache, FeatureCache):
+        yield cache
+    else:
+        with FeatureCache.open(cache) as found:
+            yield found
 
 
 def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -23,10 +23,9 @@ from brainfeat.cache.shards import (
     remove_shards,
 )
 from brainfeat.cache.spec import FeatureSpec, Precision
-from brainfeat.cache.storage import Blocks, write_file
+from brainfeat.cache.writing import Blocks, write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheError
-from brainfeat.extraction.augmentation import Augmentation
 
 Keys = NDArray[np.bytes_]
 
@@ -104,7 +103,7 @@ class Output:
         if self.cache is not None and self.cache.spec != spec:
             self.cache = None
 
-    def index(self, spec: FeatureSpec, augmentation: Augmentation | None) -> RowIndex:
+    def index(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> RowIndex:
         """Index the rows of a spec that exist now, and are of use with these views.
 
         Raises
@@ -118,15 +117,14 @@ class Output:
         self._stack.callback(index.close)
         return index
 
-    def _sources(self, spec: FeatureSpec, augmentation: Augmentation | None) -> list[Source]:
-        ranges = augmentation.to_dict() if augmentation else None
+    def _sources(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> list[Source]:
         sources = [
-            Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == ranges)
+            Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == augmentation)
             for shard in list_shards(parts_folder(self.path))
             if shard.spec == spec
         ]
         if self.cache is not None:
-            views = self.cache.augmentation == ranges
+            views = self.cache.augmentation == augmentation
             sources.append(Source(path=self.cache.path, schema=CACHE_SCHEMA, views=views))
         return sources
 
@@ -163,7 +161,7 @@ class Output:
         keys: Keys,
         *,
         spec: FeatureSpec,
-        augmentation: Augmentation | None,
+        augmentation: Mapping[str, Any] | None,
         columns: Mapping[str, NDArray[Any]],
         attributes: Mapping[str, Any],
         provenance: Mapping[str, Any],
@@ -175,8 +173,10 @@ class Output:
         ----------
         keys : ndarray of shape (n,), S34
             Identity of each row, in the order of the cache.
-        spec, augmentation
-            What the features mean, and what made the views above 0.
+        spec : FeatureSpec
+            What the features mean.
+        augmentation : mapping of str to JSON value, or None
+            What the views above 0 were drawn from, or None where there are no such views.
         columns, attributes : mapping
             As in :func:`write_cache`, but for what is known here.
         provenance : mapping
@@ -189,10 +189,7 @@ class Output:
         Overtaken
             Another run wrote the output, or took shards away; what is there is left as it is.
         """
-        attributes = {
-            **attributes,
-            "augmentation": augmentation.to_dict() if augmentation else None,
-        }
+        attributes = {**attributes, "augmentation": augmentation}
         if not self._says_the_same(keys, columns, attributes):
             attributes["provenance"] = provenance
             attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")

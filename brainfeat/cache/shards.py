@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from brainfeat.cache.cache import FEATURES, MEASURED, Measured, check_shapes, read_json
 from brainfeat.cache.row_index import KeySet, row_keys
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import TEMPORARY_NAME, Schema, StoredFile, write_file
+from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.writing import TEMPORARY_NAME, write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 

@@ -16,7 +16,7 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.errors import BrainfeatError
-from brainfeat.files import written_whole
+from brainfeat.files import atomic_write
 from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def open_cache(
 ) -> Iterator["FeatureCache"]:
     """Open a cache, with the splits and groups of another table where one is given."""
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.tables.table import read_rows
+    from brainfeat.tables.csv_rows import read_rows
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:
@@ -216,7 +216,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

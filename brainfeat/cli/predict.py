@@ -11,7 +11,7 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS
+from brainfeat.heads.ood import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--false-refusals",
     type=_SHARE,
-    default=FALSE_REFUSALS,
+    default=FALSE_ALARM_RATE,
     show_default=True,
     help="Share of images like those of training that may be refused as out of scope.",
 )

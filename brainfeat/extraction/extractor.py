@@ -21,7 +21,7 @@ from brainfeat.cache.merging import Output, Overtaken, identify
 from brainfeat.cache.row_index import RowIndex, row_keys
 from brainfeat.cache.shards import parts_folder, write_shard
 from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
-from brainfeat.cache.storage import as_text
+from brainfeat.cache.writing import as_text
 from brainfeat.errors import (
     CacheError,
     ImageReadError,
@@ -34,7 +34,7 @@ from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_bytes, read_header, read_image
-from brainfeat.tables.slicing import Origin, find_origin
+from brainfeat.tables.origin import Origin, find_origin
 from brainfeat.tables.table import ImageTable
 
 Image = NDArray[np.float32]
@@ -242,7 +242,7 @@ def extract(
                     table=table,
                     backbone=backbone,
                     spec=spec,
-                    index=found.index(spec, views),
+                    index=found.index(spec, views.to_dict() if views else None),
                     parts=parts_folder(output),
                     patient_key=None if origin is None else origin.patient_key,
                     augment=augment,
@@ -514,7 +514,7 @@ def _finish(run: _Run, found: Output, *, alone: bool) -> None:
     found.merge(
         keys,
         spec=run.spec,
-        augmentation=run.augmentation,
+        augmentation=run.augmentation.to_dict() if run.augmentation else None,
         columns={
             "label": table.label_indices[rows],
             **{name: as_text(values)[rows] for name, values in texts.items()},

@@ -19,7 +19,7 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.files import is_so
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS, Nearness
+from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
     OUT_OF_SCOPE,
     UNCERTAIN,
@@ -30,9 +30,9 @@ from brainfeat.prediction.answers import (
     tell_unreadable,
 )
 from brainfeat.readers import read_image
-from brainfeat.readers.series import Series, find_series, read_volume, tell_format
+from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.readers.series import Series, detect_format, find_series, read_volume
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
-from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _BATCH_SIZE = 32
@@ -92,7 +92,7 @@ class Predictor:
         weights: str | os.PathLike[str] = "imagenet",
         precision: Precision | None = None,
         coverage: float = COVERAGE,
-        false_refusals: float = FALSE_REFUSALS,
+        false_refusals: float = FALSE_ALARM_RATE,
         force: bool = False,
         device: str = "auto",
         backbone: FeatureExtractor | None = None,
@@ -113,7 +113,9 @@ class Predictor:
         spec = bundle.spec
         self.policy = choose_policy(spec, slices=slices, window=window)
         self._allow_burned_in = allow_burned_in
-        self._threshold = None if bundle.scope is None else bundle.scope.threshold(false_refusals)
+        self._threshold = (
+            None if bundle.ood_detector is None else bundle.ood_detector.threshold(false_refusals)
+        )
         self._coverage = coverage
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
@@ -220,7 +222,7 @@ class Predictor:
         kept = None
         if self.bundle.conformal is not None:
             p = average_slices(answers, names)
-            found = self.bundle.conformal.find_sets(p[None], coverage=self._coverage)[0]
+            found = self.bundle.conformal.predict_sets(p[None], coverage=self._coverage)[0]
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, kept=kept, force=self._force)
 
@@ -265,8 +267,8 @@ class Predictor:
         probabilities = self.bundle.predict_proba(X)
         sets = None
         if self.bundle.conformal is not None:
-            sets = self.bundle.conformal.find_sets(probabilities, coverage=self._coverage)
-        near = None if self.bundle.scope is None else self.bundle.scope.look(X)
+            sets = self.bundle.conformal.predict_sets(probabilities, coverage=self._coverage)
+        near = None if self.bundle.ood_detector is None else self.bundle.ood_detector.score(X)
         answers = []
         for row, path in enumerate(paths):
             p = probabilities[row]
@@ -290,7 +292,7 @@ class Predictor:
             )
         return answers
 
-    def _judge_scope(self, near: Nearness | None, row: int) -> dict[str, Any] | None:
+    def _judge_scope(self, near: OODScores | None, row: int) -> dict[str, Any] | None:
         if near is None or self._threshold is None:
             return None
         score = float(near.scores[row])
@@ -300,10 +302,10 @@ class Predictor:
             "refused": score > self._threshold,
         }
 
-    def _name_nearest(self, near: Nearness | None, row: int) -> list[dict[str, Any]]:
-        if near is None or self.bundle.scope is None:
+    def _name_nearest(self, near: OODScores | None, row: int) -> list[dict[str, Any]]:
+        if near is None or self.bundle.ood_detector is None:
             return []
-        labels = self.bundle.scope.labels[near.neighbours[row]]
+        labels = self.bundle.ood_detector.labels[near.neighbours[row]]
         return [
             {"label": self.bundle.class_names[label], "distance": float(distance)}
             for label, distance in zip(labels, near.distances[row], strict=True)
@@ -380,7 +382,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if not is_so(path.is_dir):
-            files += [path] if tell_format(path) is None else []
+            files += [path] if detect_format(path) is None else []
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -8,7 +8,7 @@ from brainfeat.report.markdown import to_markdown
 from brainfeat.report.text import to_text
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
     from brainfeat.report.card import to_card
     from brainfeat.report.html import to_html
 
@@ -24,13 +24,13 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"brainfeat.report.{_HOMES[name]}"), name)
 
 
-def to_json(evaluation: "Evaluation") -> str:
+def to_json(evaluation: "Metrics") -> str:
     """Write an evaluation as one JSON document.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics or Evaluation
+        What :func:`brainfeat.metrics.measure` or :func:`brainfeat.evaluate` returned.
 
     Returns
     -------

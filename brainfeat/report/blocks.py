@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from brainfeat.report.tables import UNDEFINED, format_interval, join_interval
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Interval
+    from brainfeat.evaluation.results import Interval
 
 # Up to so many classes, their names head the columns of a confusion matrix.
 FEW_CLASSES = 6

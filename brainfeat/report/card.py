@@ -20,9 +20,9 @@ from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
+    from brainfeat.leakage.results import Audit
 
 
 def to_card(

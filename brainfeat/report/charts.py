@@ -5,7 +5,7 @@ chart is legible in light, in dark and in print.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -18,7 +18,8 @@ from brainfeat.report.pictures import make_figure
 from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Interval, Predictions
+    from brainfeat.evaluation.results import Interval, Predictions
+    from brainfeat.heads.calibration import Bin
 
 # Series that differ in colour; further ones differ in their dashes.
 N_COLOURS = 8
@@ -69,7 +70,7 @@ def draw_precision_recall(predictions: "Predictions", classes: Sequence[int]) ->
     return _to_svg(figure, "precision-recall")
 
 
-def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def draw_reliability(curves: Sequence[Sequence["Bin"]]) -> str:
     """Draw how often a head is right over how sure it is, and how many images that is.
 
     Parameters
@@ -82,17 +83,17 @@ def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     _style(axes, "", "share that is right")
     axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
-    most = max(entry["n"] for bins in curves for entry in bins)
+    most = max(entry.n for bins in curves for entry in bins)
     for place, bins in enumerate(curves):
-        x, y = ([entry[name] for entry in bins] for name in ("confidence", "accuracy"))
+        x, y = [entry.confidence for entry in bins], [entry.accuracy for entry in bins]
         axes.plot(x, y, **{**_line(place), "linewidth": 1.0})
-        sizes = [16 + 60 * entry["n"] / most for entry in bins]
+        sizes = [16 + 60 * entry.n / most for entry in bins]
         axes.scatter(x, y, sizes, color=_SERIES[place], linewidths=0, clip_on=False, zorder=3)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _style(below, "mean probability of the class called", "images")
     for entry in curves[0]:
         below.bar(
-            entry["low"], entry["n"], entry["high"] - entry["low"], align="edge",
+            entry.low, entry.n, entry.high - entry.low, align="edge",
             color=_SERIES[0], alpha=0.55, linewidth=0,
         )  # fmt: skip
     below.set_ylim(bottom=0)

@@ -184,10 +184,10 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     training = study.training("split")
     conflicts = len(audit.label_conflicts)
     groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
-    near = audit.near
-    across = f"{count(audit.identical['cross_split_groups'], 'set')} of identical files"
+    near = audit.near_duplicates
+    across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of identical files"
     if near is not None:
-        across += f" and {count(near['cross_split_clusters'], 'set')} of near duplicates"
+        across += f" and {count(near.cross_split_clusters, 'set')} of near duplicates"
     return {
         "sources": f"Sources named by the table: {', '.join(sources[:10])}; what they are is for "
         "the authors to say (section Data)." if sources else None,
@@ -271,10 +271,10 @@ def _describe_model(study: Study) -> dict[str, str | None]:
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:
     evaluation = study.evaluation
-    near, everything = evaluation.subsets["without_near"], evaluation.subsets["all"]
+    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
     intervals = bool(everything.intervals)
     accuracies = [
-        f"{show(subset.accuracy, (subset.intervals or {}).get('accuracy'))} {title}"
+        f"{show(subset.accuracy, getattr(subset.intervals, 'accuracy', None))} {title}"
         for subset, title in ((near, "without near duplicates"), (everything, "on all images"))
         if subset.accuracy is not None
     ]
@@ -283,7 +283,7 @@ def _describe_measuring(study: Study) -> dict[str, str | None]:
         "metrics": "Accuracy, balanced accuracy, F1, sensitivity, specificity, predictive values, "
         "ROC and precision–recall curves, calibration.",
         "uncertainty": (
-            f"95 % intervals from {evaluation.bootstrap['n_resamples']:,} bootstrap resamples of "
+            f"95 % intervals from {evaluation.bootstrap.n_resamples:,} bootstrap resamples of "
             "groups; no significance test."
             if intervals
             else f"No intervals: {everything.reason or f'fewer than {MIN_GROUPS} groups'}."

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainfeat.leakage.auditing import list_pairs
+from brainfeat.leakage.overlap import Pair, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
 from brainfeat.report.results import Study
 
@@ -67,11 +67,11 @@ def _show_error(
 
 def _choose_pairs(study: Study) -> list[dict[str, Any]]:
     """Choose pairs across the split: of each test image its nearest, spread over similarities."""
-    near = study.audit.near
-    if near is None or near["chained"]:
+    near = study.audit.near_duplicates
+    if near is None or near.chained:
         return []
     best: dict[str, dict[str, Any]] = {}
-    for pair in list_pairs(study.cache, threshold=near["threshold"]):
+    for pair in list_pairs(study.cache, threshold=near.threshold):
         turned = _turn(pair)
         if turned is not None:
             known = best.get(turned["test"])
@@ -82,16 +82,17 @@ def _choose_pairs(study: Study) -> list[dict[str, Any]]:
     return [ranked[place] for place in places] if ranked else []
 
 
-def _turn(pair: dict[str, Any]) -> dict[str, Any] | None:
+def _turn(pair: Pair) -> dict[str, Any] | None:
     """Name the sides of a pair by their splits; None where it is not across the split."""
     for test, seen in (("first", "second"), ("second", "first")):
-        if pair[f"split_{test}"] == "test" and pair[f"split_{seen}"] in {"train", "val"}:
+        split = getattr(pair, f"split_{seen}")
+        if getattr(pair, f"split_{test}") == "test" and split in {"train", "val"}:
             return {
-                "test": pair[test],
-                "seen": pair[seen],
-                "similarity": pair["similarity"],
-                "seen_as": (pair[f"split_{seen}"], pair[f"label_{seen}"]),
-                "test_as": (pair[f"split_{test}"], pair[f"label_{test}"]),
+                "test": getattr(pair, test),
+                "seen": getattr(pair, seen),
+                "similarity": pair.similarity,
+                "seen_as": (split, getattr(pair, f"label_{seen}")),
+                "test_as": ("test", getattr(pair, f"label_{test}")),
             }
     return None
 

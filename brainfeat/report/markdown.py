@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report.tables import (
     by_rows,
     class_rows,
@@ -16,7 +17,7 @@ from brainfeat.report.tables import (
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]~|$"}
@@ -24,13 +25,13 @@ _ESCAPES = str.maketrans(
 )
 
 
-def to_markdown(evaluation: "Evaluation") -> str:
+def to_markdown(evaluation: "Metrics") -> str:
     """Write an evaluation as Markdown tables.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics or Evaluation
+        What :func:`brainfeat.metrics.measure` or :func:`brainfeat.evaluate` returned.
 
     Returns
     -------
@@ -60,9 +61,10 @@ def to_markdown(evaluation: "Evaluation") -> str:
             ("true \\\\ predicted", *names), [(name, *map(str, row)) for name, row in counts]
         ),
     ]
-    tables += _describe_parts(evaluation)
-    if sentences := describe_abstention(evaluation):
-        tables.append(" ".join(map(escape, sentences)))
+    if isinstance(evaluation, Evaluation):
+        tables += _describe_parts(evaluation)
+        if sentences := describe_abstention(evaluation):
+            tables.append(" ".join(map(escape, sentences)))
     return "\n\n".join(tables)
 
 
@@ -77,15 +79,15 @@ def escape(name: str) -> str:
     return make_printable(name).translate(_ESCAPES)
 
 
-def _describe_subsets(evaluation: "Evaluation") -> list[str]:
-    if not evaluation.subsets:
+def _describe_subsets(evaluation: "Metrics") -> list[str]:
+    if not isinstance(evaluation, Evaluation):
         return []
     head, *rows = subset_rows(evaluation)
     return [make_table(head, rows), " ".join(map(escape, describe_subsets(evaluation)))]
 
 
-def _describe_classes(evaluation: "Evaluation") -> list[str]:
-    if not evaluation.subsets:
+def _describe_classes(evaluation: "Metrics") -> list[str]:
+    if not isinstance(evaluation, Evaluation):
         return []
     head, *rows = interval_rows(evaluation)
     tables = [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])]
@@ -93,7 +95,7 @@ def _describe_classes(evaluation: "Evaluation") -> list[str]:
     return tables + ([make_table(("class", "prevalence", "PPV", "NPV"), shares)] if shares else [])
 
 
-def _describe_parts(evaluation: "Evaluation") -> list[str]:
+def _describe_parts(evaluation: Evaluation) -> list[str]:
     head, *rows = by_rows(evaluation)
     return [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
 

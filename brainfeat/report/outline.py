@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from brainfeat.errors import ParameterError
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.evaluation.results import Evaluation
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.report.blocks import Section
 from brainfeat.report.checklists import Checklist, make_checklist
 from brainfeat.report.provenance import (
@@ -25,12 +26,11 @@ from brainfeat.report.training import make_abstention, make_calibration, make_tr
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
+    from brainfeat.leakage.results import Audit
 
 
 def make_study(
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     *,
     bundle: "HeadBundle",
     cache: "FeatureCache",
@@ -44,17 +44,17 @@ def make_study(
     ParameterError
         The evaluation is not one of a cache.
     """
-    if evaluation.predictions is None or not evaluation.subsets or not evaluation.calibration:
+    if not isinstance(evaluation, Evaluation) or evaluation.predictions is None:
         raise ParameterError(
-            "a report takes what brainfeat.evaluate returned, and this is an evaluation of bare "
-            "probabilities; measure a head on a cache"
+            "a report takes what brainfeat.evaluate returned; this has no predictions of images of "
+            "a cache"
         )
     return Study(
         evaluation=evaluation,
         predictions=evaluation.predictions,
         bundle=bundle,
         cache=cache,
-        audit=quick_audit(cache) if audit is None else audit,
+        audit=audit_duplicates(cache) if audit is None else audit,
         command=command,
     )
 

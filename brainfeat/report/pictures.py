@@ -16,7 +16,7 @@ from brainfeat.errors import MissingDependencyError
 from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _DPI = 200
 _COLOUR_MAP = "Blues"  # one hue from light to dark: readable without colour vision and in print
@@ -29,12 +29,12 @@ _DARK_SHARE = 0.69
 _LEVEL_NAME = 10
 
 
-def save_confusion_matrix(evaluation: "Evaluation", path: str | os.PathLike[str]) -> None:
+def save_confusion_matrix(evaluation: "Metrics", path: str | os.PathLike[str]) -> None:
     """Draw the confusion matrix: counts, and shares of the true class as figures and colour.
 
     Parameters
     ----------
-    evaluation : Evaluation
+    evaluation : Metrics or Evaluation
         What :func:`brainfeat.evaluate` returned.
     path : path-like
         The PNG file; one that is there is replaced.
@@ -147,7 +147,7 @@ def _describe_cell(count: int, share: float, *, on_diagonal: bool) -> tuple[str,
     }
 
 
-def _title(evaluation: "Evaluation", n_classes: int) -> str:
+def _title(evaluation: "Metrics", n_classes: int) -> str:
     # Three columns leave no room for one line.
     break_or_comma = "\n" if n_classes < 4 else ", "
     return (

@@ -29,7 +29,7 @@ _MEANINGS = {
 GROUPINGS = {
     "column": "groups of the table, such as patients",
     "near-duplicates": "clusters of near duplicates",
-    "identical": "identical files",
+    "exact-duplicates": "exact duplicates",
     "none": "nothing",
 }
 
@@ -37,16 +37,13 @@ GROUPINGS = {
 def make_leakage(study: Study) -> Section:
     """Give what is on two sides of the split, and what else gives the answer away."""
     audit = study.audit
-    rows = [_list_copies("identical files", audit.identical, "groups", "files")]
-    if audit.near is not None:
-        rows.append(
-            _list_copies(
-                f"near duplicates (similarity ≥ {audit.near['threshold']})",
-                audit.near,
-                "clusters",
-                "images",
-            )
-        )
+    exact, near = audit.exact_duplicates, audit.near_duplicates
+    numbers = (exact.groups, exact.files, exact.cross_split_groups, exact.test_files)
+    rows = [("identical files", *(f"{number:,}" for number in numbers))]
+    if near is not None:
+        numbers = (near.clusters, near.images, near.cross_split_clusters, near.test_files)
+        title = f"near duplicates (similarity ≥ {near.threshold})"
+        rows.append((title, *(f"{number:,}" for number in numbers)))
     rows.append(("groups of the table", "–", "–", f"{audit.groups_across_splits:,}", "–"))
     blocks: list[Block] = [
         "Copies on two sides of the split make figures too good to be true.",
@@ -62,13 +59,13 @@ def make_leakage(study: Study) -> Section:
             "Patients were hashed with a random key: one whose volumes were cut in two runs counts "
             "as two."
         )
-    if audit.near is None:
+    if near is None:
         blocks.append("Near duplicates were not looked for among so many images.")
-    conflicts = Counter(str(conflict["kind"]) for conflict in audit.label_conflicts)
+    conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
         f"Images that show the same and have different labels: "
-        f"{count(conflicts['identical'], 'set')} of identical files, "
-        f"{count(conflicts['near'], 'set')} of near duplicates."
+        f"{count(conflicts['exact-duplicates'], 'set')} of identical files, "
+        f"{count(conflicts['near-duplicates'], 'set')} of near duplicates."
     )
     blocks += _list_controls(study)
     blocks.append(
@@ -79,27 +76,22 @@ def make_leakage(study: Study) -> Section:
     return Section(name="leakage", title="Leakage", blocks=blocks)
 
 
-def _list_copies(name: str, found: dict[str, Any], sets: str, members: str) -> tuple[str, ...]:
-    numbers = (found[sets], found[members], found[f"cross_split_{sets}"], found["test_files"])
-    return (name, *(f"{number:,}" for number in numbers))
-
-
 def _list_controls(study: Study) -> Iterator[Table]:
     rows = []
     if shortcut := study.audit.shortcut:
         rows.append(
             (
-                f"without pixels: a random forest on {', '.join(shortcut['columns'])}",
-                f"{shortcut['accuracy']:.3f} ± {shortcut['error']:.3f}",
-                f"{shortcut['chance']:.3f}",
+                f"without pixels: a random forest on {', '.join(shortcut.columns)}",
+                f"{shortcut.accuracy:.3f} ± {shortcut.error:.3f}",
+                f"{shortcut.chance:.3f}",
             )
         )
     if permutation := study.audit.permutation:
         rows.append(
             (
                 "shuffled labels: the nearest image's label, where labels mean nothing",
-                f"{permutation['accuracy']:.3f} ± {permutation['std']:.3f}",
-                f"{permutation['chance']:.3f}",
+                f"{permutation.accuracy:.3f} ± {permutation.std:.3f}",
+                f"{permutation.chance:.3f}",
             )
         )
     if rows:
@@ -169,10 +161,10 @@ def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]
         ("without a label", images - labelled),
         (f"not in {study.split_name}", labelled - study.evaluation.n),
         ("measured", study.evaluation.n),
-        ("without identical files", subsets["without_identical"].n),
+        ("without identical files", subsets.without_exact_duplicates.n),
     ]
-    if subsets["without_near"].accuracy is not None:
-        rows.append(("without near duplicates", subsets["without_near"].n))
+    if subsets.without_near_duplicates.accuracy is not None:
+        rows.append(("without near duplicates", subsets.without_near_duplicates.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 
@@ -221,10 +213,10 @@ def make_provenance(study: Study) -> Section:
         ("feature file of the fit", str(training.get("cache_sha256"))),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
-    seeds = [("fit", str(training.get("random_state")))]
-    bootstrap = study.evaluation.bootstrap
-    if bootstrap:
-        seeds.append(("bootstrap of the intervals", str(bootstrap["random_state"])))
+    seeds = [
+        ("fit", str(training.get("random_state"))),
+        ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
+    ]
     extracting = _read_versions(cache.provenance)
     fitting = _read_versions(training)
     processor = cache.provenance.get("processor")

@@ -23,14 +23,19 @@ from brainfeat.report.tables import CLASS_FIGURES, SUBSET_FIGURES
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import ClassEvaluation, Evaluation, Predictions, Subset
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation, Predictions, Subset
+    from brainfeat.leakage.results import Audit
 
 SUBSET_TITLES = {
-    "without_near": "Without near duplicates",
-    "without_identical": "Without identical files",
+    "without_near_duplicates": "Without near duplicates",
+    "without_exact_duplicates": "Without identical files",
     "all": "All images",
+}
+_SHORT_TITLES = {
+    "all": "all",
+    "without_near_duplicates": "new",
+    "without_exact_duplicates": "no identical",
 }
 # Figures of a class that the two forest plots show.
 _FOREST = (("sensitivity", "specificity", "PPV"), ("F1", "ROC AUC", "average precision"))
@@ -67,7 +72,7 @@ class Study:
 def summarise(study: Study) -> list[str]:
     """Say in sentences what the head is worth, the honest figure first."""
     subsets = study.evaluation.subsets
-    sentences = [_say_honest(subsets["without_near"]), _say_headline(study)]
+    sentences = [_say_honest(subsets.without_near_duplicates), _say_headline(study)]
     recalls = [
         (entry.recall, entry.name)
         for entry in study.evaluation.per_class
@@ -85,7 +90,7 @@ def summarise(study: Study) -> list[str]:
 def _say_honest(near: "Subset") -> str:
     if near.accuracy is None:
         return f"There is no honest figure of accuracy: {near.reason or 'no images are left'}."
-    interval = (near.intervals or {}).get("accuracy")
+    interval = getattr(near.intervals, "accuracy", None)
     reliance = (
         f"95 % interval {interval[0]:.3f}–{interval[1]:.3f}"
         if interval
@@ -99,17 +104,17 @@ def _say_honest(near: "Subset") -> str:
 
 def _say_headline(study: Study) -> str:
     subsets = study.evaluation.subsets
-    everything, near = subsets["all"], subsets["without_near"]
+    everything, near = subsets.all, subsets.without_near_duplicates
     start = (
         f"On all {count(everything.n, 'image')} ({study.split_name}) it is "
-        f"{show(everything.accuracy, (everything.intervals or {}).get('accuracy'))}"
+        f"{show(everything.accuracy, getattr(everything.intervals, 'accuracy', None))}"
     )
     if near.accuracy is None or everything.accuracy is None:
         return f"{start}; how much of this is owed to copies of images that it has seen is unknown."
     if near.n == everything.n:
         return f"{start}: it has seen a copy of none of them."
     excess = everything.accuracy - near.accuracy
-    identical = everything.n - subsets["without_identical"].n
+    identical = everything.n - subsets.without_exact_duplicates.n
     return (
         f"{start}, {abs(excess):.3f} {'higher' if excess >= 0 else 'lower'}: the head has seen a "
         f"near duplicate of {everything.n - near.n:,} of them, and of {identical:,} an identical "
@@ -119,14 +124,14 @@ def _say_headline(study: Study) -> str:
 
 def make_summary(study: Study) -> Section:
     """Give the summary: sentences, the three accuracies, and what was found."""
-    subsets = study.evaluation.subsets
     tiles = [
         (
             f"Accuracy {'on ' if name == 'all' else ''}{title[0].lower()}{title[1:]}",
-            show(subsets[name].accuracy, (subsets[name].intervals or {}).get("accuracy")),
-            count(subsets[name].n, "image"),
+            show(subset.accuracy, getattr(subset.intervals, "accuracy", None)),
+            count(subset.n, "image"),
         )
         for name, title in SUBSET_TITLES.items()
+        for subset in (getattr(study.evaluation.subsets, name),)
     ]
     blocks: list[Block] = [" ".join(summarise(study)), Tiles(entries=tiles)]
     findings = study.audit.findings
@@ -141,14 +146,14 @@ def make_summary(study: Study) -> Section:
 def make_comparison(study: Study) -> Section:
     """Give the three columns: without near duplicates, without identical files, and all."""
     evaluation = study.evaluation
-    subsets = {name: evaluation.subsets[name] for name in SUBSET_TITLES}
+    subsets = {name: getattr(evaluation.subsets, name) for name in SUBSET_TITLES}
     rows = [
         ("images", *(f"{subset.n:,}" for subset in subsets.values())),
         ("independent groups", *(f"{subset.n_groups:,}" for subset in subsets.values())),
     ]
     for title, name in SUBSET_FIGURES:
         cells = [
-            show(getattr(subset, name), (subset.intervals or {}).get(name))
+            show(getattr(subset, name), getattr(subset.intervals, name, None))
             for subset in subsets.values()
         ]
         rows.append((title, *cells))
@@ -162,9 +167,9 @@ def make_comparison(study: Study) -> Section:
             title,
             [
                 (
-                    {"all": "all", "without_near": "new", "without_identical": "no identical"}[key],
+                    _SHORT_TITLES[key],
                     getattr(subset, name),
-                    (subset.intervals or {}).get(name),
+                    getattr(subset.intervals, name, None),
                 )
                 for key, subset in subsets.items()
             ],
@@ -200,10 +205,10 @@ def make_comparison(study: Study) -> Section:
 
 def _say_intervals(evaluation: "Evaluation") -> str:
     bootstrap = evaluation.bootstrap
-    if not any(subset.intervals for subset in evaluation.subsets.values()):
+    if not any(subset.intervals for subset in vars(evaluation.subsets).values()):
         return ""
     return (
-        f"In brackets: 95 % intervals, percentiles of {bootstrap['n_resamples']:,} bootstrap "
+        f"In brackets: 95 % intervals, percentiles of {bootstrap.n_resamples:,} bootstrap "
         "resamples of whole groups (patients of the table, or else near duplicates of each other)."
     )
 
@@ -220,8 +225,9 @@ def make_classes(study: Study) -> Section:
     evaluation, predictions = study.evaluation, study.predictions
     names = evaluation.class_names
     matrices: list[Block] = []
-    if predictions.near is not None and 0 < predictions.near.sum() < len(predictions.near):
-        new = ~predictions.near
+    seen = predictions.near_duplicates
+    if seen is not None and 0 < seen.sum() < len(seen):
+        new = ~seen
         matrices.append(
             Matrix(
                 title=f"Confusion matrix: {count(int(new.sum()), 'new image')}",
@@ -249,7 +255,7 @@ def make_classes(study: Study) -> Section:
             *([Columns(parts=[[m] for m in matrices])] if len(names) <= FEW_CLASSES else matrices),
             Table(
                 title="Figures of each class against the rest, all images",
-                head=("class", "images", *(title for title, _, _ in CLASS_FIGURES)),
+                head=("class", "images", *(title for title, _ in CLASS_FIGURES)),
                 rows=rows,
                 note="Sensitivity is the share of the images of a class that were called so; "
                 "specificity the share of the others that were not. PPV and NPV, the predictive "
@@ -261,9 +267,9 @@ def make_classes(study: Study) -> Section:
     )
 
 
-def _show_score(entry: Any, key: tuple[str, str, str]) -> str:
-    _, name, of_interval = key
-    return show(getattr(entry, name), (entry.intervals or {}).get(of_interval))
+def _show_score(entry: "ClassEvaluation", key: tuple[str, str]) -> str:
+    _, name = key
+    return show(getattr(entry, name), getattr(entry.intervals, name, None))
 
 
 def _draw_classes(study: Study) -> Iterator[Chart]:
@@ -273,11 +279,11 @@ def _draw_classes(study: Study) -> Iterator[Chart]:
             (
                 title,
                 [
-                    (entry.name, getattr(entry, name), (entry.intervals or {}).get(key))
+                    (entry.name, getattr(entry, name), getattr(entry.intervals, name, None))
                     for entry in evaluation.per_class
                 ],
             )
-            for title, name, key in CLASS_FIGURES
+            for title, name in CLASS_FIGURES
             if title in titles
         ]
         yield Chart(
@@ -322,7 +328,7 @@ def _list_prevalence(evaluation: "Evaluation") -> Iterator[Table]:
             title="Predictive values at another prevalence",
             head=("class", "prevalence", "PPV", "NPV"),
             rows=[
-                (name, f"{entry['prevalence']:g}", show(entry["ppv"]), show(entry["npv"]))
+                (name, f"{entry.prevalence:g}", show(entry.ppv), show(entry.npv))
                 for name, entry in evaluation.prevalence.items()
             ],
             note="From the sensitivity and the specificity above, by Bayes's rule.",
@@ -340,8 +346,8 @@ def make_parts(study: Study) -> Iterator[Section]:
             f"{subset.n_groups:,}",
             "too few to judge"
             if subset.accuracy is None
-            else show(subset.accuracy, (subset.intervals or {}).get("accuracy")),
-            show(subset.balanced_accuracy, (subset.intervals or {}).get("balanced_accuracy")),
+            else show(subset.accuracy, getattr(subset.intervals, "accuracy", None)),
+            show(subset.balanced_accuracy, getattr(subset.intervals, "balanced_accuracy", None)),
         )
         for value, subset in study.evaluation.by.items()
     ]

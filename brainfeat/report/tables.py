@@ -3,19 +3,20 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import ClassScores, Evaluation, Interval, Subset
+    from brainfeat.evaluation.results import ClassEvaluation, Evaluation, Interval, Subset
+    from brainfeat.metrics import Metrics
 
 UNDEFINED = "n/a"
 
-# Of each class: what it is called, its figure, its key in the intervals.
+# Of each class: what a score is called, and its name.
 CLASS_FIGURES = (
-    ("sensitivity", "recall", "sensitivity"),
-    ("specificity", "specificity", "specificity"),
-    ("PPV", "precision", "ppv"),
-    ("NPV", "npv", "npv"),
-    ("F1", "f1", "f1"),
-    ("ROC AUC", "roc_auc", "roc_auc"),
-    ("average precision", "average_precision", "average_precision"),
+    ("sensitivity", "recall"),
+    ("specificity", "specificity"),
+    ("PPV", "precision"),
+    ("NPV", "npv"),
+    ("F1", "f1"),
+    ("ROC AUC", "roc_auc"),
+    ("average precision", "average_precision"),
 )
 SUBSET_FIGURES = (
     ("accuracy", "accuracy"),
@@ -24,12 +25,12 @@ SUBSET_FIGURES = (
 )
 SUBSET_NAMES = {
     "all": "all",
-    "without_identical": "without twins",
-    "without_near": "without near duplicates",
+    "without_exact_duplicates": "without twins",
+    "without_near_duplicates": "without near duplicates",
 }
 
 
-def headline(evaluation: "Evaluation") -> list[tuple[str, str, str]]:
+def headline(evaluation: "Metrics") -> list[tuple[str, str, str]]:
     """List the figures of the whole: name, value as text, remark."""
     worst = 1 if len(evaluation.class_names) == 2 else 2
     return [
@@ -48,7 +49,7 @@ def headline(evaluation: "Evaluation") -> list[tuple[str, str, str]]:
     ]
 
 
-def class_rows(evaluation: "Evaluation") -> list[tuple[str, str, str, str, str]]:
+def class_rows(evaluation: "Metrics") -> list[tuple[str, str, str, str, str]]:
     """List precision, recall, F1 and images as text: of each class, then of the two means."""
     rows = [
         (
@@ -88,7 +89,7 @@ def subset_rows(evaluation: "Evaluation", *, separate: bool = False) -> list[tup
     separate : bool
         Whether an interval stands in a row below its figure, or beside it.
     """
-    subsets = [evaluation.subsets[name] for name in SUBSET_NAMES]
+    subsets = [getattr(evaluation.subsets, name) for name in SUBSET_NAMES]
     split = "" if evaluation.split == "all" else f"{evaluation.split} "
     rows = [
         (f"{split}images", *SUBSET_NAMES.values()),
@@ -97,7 +98,7 @@ def subset_rows(evaluation: "Evaluation", *, separate: bool = False) -> list[tup
     ]
     for title, name in SUBSET_FIGURES:
         figures = [format_figure(getattr(subset, name)) for subset in subsets]
-        intervals = [format_interval((subset.intervals or {}).get(name)) for subset in subsets]
+        intervals = [format_interval(getattr(subset.intervals, name, None)) for subset in subsets]
         if separate:
             rows.append((title, *figures))
             if any(subset.intervals for subset in subsets):
@@ -117,33 +118,31 @@ def describe_subsets(evaluation: "Evaluation") -> list[str]:
             "head has seen in train or val."
         ),
     ]
-    if any(subset.intervals for subset in evaluation.subsets.values()):
+    if any(subset.intervals for subset in vars(evaluation.subsets).values()):
         sentences.append(
-            f"Intervals: percentiles of {bootstrap['n_resamples']:,} resamples of groups."
+            f"Intervals: percentiles of {bootstrap.n_resamples:,} resamples of groups."
         )
     missing: dict[str, list[str]] = {}
-    for name, subset in evaluation.subsets.items():
+    for name, subset in vars(evaluation.subsets).items():
         if subset.reason is not None:
             what = "figures" if subset.accuracy is None else "intervals"
             missing.setdefault(f"{what}: {subset.reason}", []).append(SUBSET_NAMES[name])
     return sentences + [
-        f"No {reason}."
-        if len(names) == len(evaluation.subsets)
-        else f"{', '.join(names)}: no {reason}."
+        f"No {reason}." if len(names) == len(SUBSET_NAMES) else f"{', '.join(names)}: no {reason}."
         for reason, names in missing.items()
     ]
 
 
 def interval_rows(evaluation: "Evaluation") -> list[tuple[str, ...]]:
     """List seven figures of each class with their intervals, under a head."""
-    head = ("class", *(title for title, _, _ in CLASS_FIGURES))
+    head = ("class", *(title for title, _ in CLASS_FIGURES))
     return [head, *((entry.name, *_cells(entry)) for entry in evaluation.per_class)]
 
 
 def prevalence_rows(evaluation: "Evaluation") -> list[tuple[str, str, str, str]]:
     """List prevalence, PPV and NPV of the classes for which a prevalence was given."""
     return [
-        (name, f"{entry['prevalence']:g}", format_figure(entry["ppv"]), format_figure(entry["npv"]))
+        (name, f"{entry.prevalence:g}", format_figure(entry.ppv), format_figure(entry.npv))
         for name, entry in evaluation.prevalence.items()
     ]
 
@@ -153,18 +152,18 @@ def describe_abstention(evaluation: "Evaluation") -> list[str]:
     found = evaluation.abstention
     if found is None:
         return []
-    accuracy = "" if found["accuracy"] is None else f", {found['accuracy']:.3f} of them rightly"
+    accuracy = "" if found.accuracy is None else f", {found.accuracy:.3f} of them rightly"
     shares = [
         f"{name} {share:.3f}"
-        for name, share in found["coverage_by_class"].items()
+        for name, share in found.coverage_by_class.items()
         if share is not None
     ]
     return [
         (
-            f"Abstention: {found['answered']:.1%} of the images are answered{accuracy}; "
-            f"{found['uncertain']:.1%} are uncertain, {found['refused']:.1%} out of scope."
+            f"Abstention: {found.answered:.1%} of the images are answered{accuracy}; "
+            f"{found.uncertain:.1%} are uncertain, {found.out_of_distribution:.1%} out of scope."
         ),
-        f"The class is in the set (nominal {found['coverage']:g}): {', '.join(shares)}.",
+        f"The class is in the set (nominal {found.target_coverage:g}): {', '.join(shares)}.",
     ]
 
 
@@ -187,16 +186,18 @@ def join_interval(figure: str, interval: str) -> str:
     return figure if interval == UNDEFINED else f"{figure} ({interval})"
 
 
-def _cells(entry: "ClassScores") -> list[str]:
-    intervals = entry.intervals or {}
+def _cells(entry: "ClassEvaluation") -> list[str]:
     return [
-        join_interval(format_figure(getattr(entry, name)), format_interval(intervals.get(key)))
-        for _, name, key in CLASS_FIGURES
+        join_interval(
+            format_figure(getattr(entry, name)),
+            format_interval(getattr(entry.intervals, name, None)),
+        )
+        for _, name in CLASS_FIGURES
     ]
 
 
 def _part(value: str, subset: "Subset") -> tuple[str, ...]:
-    interval = format_interval((subset.intervals or {}).get("accuracy"))
+    interval = format_interval(getattr(subset.intervals, "accuracy", None))
     return (
         value or "(none)",
         f"{subset.n:,}",

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report.tables import (
     UNDEFINED,
     by_rows,
@@ -18,19 +19,19 @@ from brainfeat.report.tables import (
 from brainfeat.text import count_columns, make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _WIDTH = 80
 _NAME_WIDTH = 30
 
 
-def to_text(evaluation: "Evaluation") -> str:
+def to_text(evaluation: "Metrics") -> str:
     r"""Write an evaluation as tables for people.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics or Evaluation
+        What :func:`brainfeat.metrics.measure` or :func:`brainfeat.evaluate` returned.
 
     Returns
     -------
@@ -92,22 +93,22 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _format_headline(evaluation: "Evaluation") -> list[str]:
+def _format_headline(evaluation: "Metrics") -> list[str]:
     entries = headline(evaluation)
     lines = _align([(name, value) for name, value, _ in entries])
     return [f"{line}  {remark}" for line, (_, _, remark) in zip(lines, entries, strict=True)]
 
 
-def _format_subsets(evaluation: "Evaluation") -> list[list[str]]:
-    if not evaluation.subsets:
+def _format_subsets(evaluation: "Metrics") -> list[list[str]]:
+    if not isinstance(evaluation, Evaluation):
         return []
     lines = _align(subset_rows(evaluation, separate=True))
     return [lines + _wrap(describe_subsets(evaluation))]
 
 
-def _format_intervals(evaluation: "Evaluation") -> list[list[str]]:
+def _format_intervals(evaluation: "Metrics") -> list[list[str]]:
     """Lay seven figures of each class out as two tables, each interval below its figure."""
-    if not evaluation.subsets:
+    if not isinstance(evaluation, Evaluation):
         return []
     head, *rows = interval_rows(evaluation)
     tables = []
@@ -124,17 +125,23 @@ def _format_intervals(evaluation: "Evaluation") -> list[list[str]]:
     return tables
 
 
-def _format_prevalence(evaluation: "Evaluation") -> list[list[str]]:
+def _format_prevalence(evaluation: "Metrics") -> list[list[str]]:
+    if not isinstance(evaluation, Evaluation):
+        return []
     rows = [(_label(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
     return [_align([("class", "prevalence", "PPV", "NPV"), *rows])] if rows else []
 
 
-def _format_abstention(evaluation: "Evaluation") -> list[list[str]]:
+def _format_abstention(evaluation: "Metrics") -> list[list[str]]:
+    if not isinstance(evaluation, Evaluation):
+        return []
     lines = _wrap(map(make_printable, describe_abstention(evaluation)))
     return [lines] if lines else []
 
 
-def _format_parts(evaluation: "Evaluation") -> list[list[str]]:
+def _format_parts(evaluation: "Metrics") -> list[list[str]]:
+    if not isinstance(evaluation, Evaluation):
+        return []
     head, *rows = by_rows(evaluation)
     table = [(_label(row[0], _NAME_WIDTH - 8), *row[1:]) for row in rows]
     return [_align([head, *table])] if rows else []
@@ -144,7 +151,7 @@ def _wrap(sentences: Iterable[str]) -> list[str]:
     return [line for sentence in sentences for line in textwrap.wrap(sentence, _WIDTH)]
 
 
-def _format_classes(evaluation: "Evaluation") -> list[str]:
+def _format_classes(evaluation: "Metrics") -> list[str]:
     rows = [(_label(row[0]), *row[1:]) for row in class_rows(evaluation)]
     lines = _align([("class", "precision", "recall", "F1", "images"), *rows])
     if any(UNDEFINED in row for row in rows):
@@ -152,7 +159,7 @@ def _format_classes(evaluation: "Evaluation") -> list[str]:
     return lines
 
 
-def _format_matrix(evaluation: "Evaluation") -> list[list[str]]:
+def _format_matrix(evaluation: "Metrics") -> list[list[str]]:
     """Lay the confusion matrix out in as many blocks of columns as 80 columns need."""
     counts = [[str(count) for count in row] for row in evaluation.confusion_matrix]
     title = "confusion matrix (images)"

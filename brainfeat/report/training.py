@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from brainfeat.heads.calibration import Reliability
 from brainfeat.report import charts
 from brainfeat.report.blocks import Block, Chart, Columns, Rows, Section, Table, count, show
 from brainfeat.report.results import Study
@@ -18,8 +19,8 @@ _FIGURES = (
 
 def make_calibration(study: Study) -> Section:
     """Give how far the probabilities can be believed."""
-    found = study.evaluation.calibration or {}
-    temperature, before, after = (found[name] for name in ("temperature", "before", "after"))
+    found = study.evaluation.calibration
+    temperature, before, after = found.temperature, found.before, found.after
     said = (
         "Probabilities are those of the head as they come; its temperature is 1."
         if temperature == 1.0
@@ -31,12 +32,12 @@ def make_calibration(study: Study) -> Section:
     )
     bins = [
         (
-            f"{entry['low']:.2f}–{entry['high']:.2f}",
-            f"{entry['n']:,}",
-            show(entry["confidence"]),
-            show(entry["accuracy"]),
+            f"{entry.low:.2f}–{entry.high:.2f}",
+            f"{entry.n:,}",
+            show(entry.confidence),
+            show(entry.accuracy),
         )
-        for entry in after["bins"]
+        for entry in after.bins
     ]
     numbers = Table(
         title="Numbers of the reliability diagram",
@@ -54,7 +55,7 @@ def make_calibration(study: Study) -> Section:
     )
 
 
-def _draw_reliability(columns: Mapping[str, Any], bins: Rows) -> Chart:
+def _draw_reliability(columns: Mapping[str, Reliability], bins: Rows) -> Chart:
     return Chart(
         title="Reliability diagram",
         caption="All images, by the probability of the class that each was called. On the dotted "
@@ -64,18 +65,19 @@ def _draw_reliability(columns: Mapping[str, Any], bins: Rows) -> Chart:
             f"Probability {ends}: {n} images, mean {sure}, share right {right}."
             for ends, n, sure, right in bins
         ),
-        draw=partial(charts.draw_reliability, [found["bins"] for found in columns.values()]),
+        draw=partial(charts.draw_reliability, [found.bins for found in columns.values()]),
         legend=list(columns) if len(columns) > 1 else (),
     )
 
 
-def _list_calibration(study: Study, columns: Mapping[str, Any]) -> Table:
+def _list_calibration(study: Study, columns: Mapping[str, Reliability]) -> Table:
     worst = 1 if len(study.evaluation.class_names) == 2 else 2
     return Table(
         title="Calibration, all images",
         head=("figure", *columns),
         rows=[
-            (title, *(show(found[name]) for found in columns.values())) for title, name in _FIGURES
+            (title, *(show(getattr(found, name)) for found in columns.values()))
+            for title, name in _FIGURES
         ],
         note="Smaller is better. The expected calibration error is the mean distance of the points "
         f"from the diagonal, weighted by images; the Brier score runs from 0 to {worst}.",
@@ -104,26 +106,26 @@ def make_abstention(study: Study) -> Iterator[Section]:
     found = study.evaluation.abstention
     if found is None:
         return
-    missed, refused = 100 * (1 - found["coverage"]), 100 * found["false_refusals"]
+    missed, refused = 100 * (1 - found.target_coverage), 100 * found.false_alarm_rate
     shares = Table(
         title="What brainfeat predict would do, all images",
         head=("outcome", "share of the images"),
         rows=[
-            ("one class is named", show(found["answered"])),
-            ("several classes, or none, are left", show(found["uncertain"])),
-            ("out of scope", show(found["refused"])),
+            ("one class is named", show(found.answered)),
+            ("several classes, or none, are left", show(found.uncertain)),
+            ("out of scope", show(found.out_of_distribution)),
         ],
-        note=f"Accuracy of the images that are answered: {show(found['accuracy'])}. The class of "
+        note=f"Accuracy of the images that are answered: {show(found.accuracy)}. The class of "
         f"an image is ruled out in at most {missed:.0f} % of those of each class, and "
         f"{refused:.0f} % of images like the held-out ones are refused, as long as images are "
         "independent of each other and like those of training.",
     )
     coverage = Table(
         title="Share of the images whose class is not ruled out",
-        head=("class", f"share (nominal {found['coverage']:g})"),
-        rows=[(name, show(share)) for name, share in found["coverage_by_class"].items()],
+        head=("class", f"share (nominal {found.target_coverage:g})"),
+        rows=[(name, show(share)) for name, share in found.coverage_by_class.items()],
     )
-    points = [(entry["share"], entry["risk"]) for entry in found["risk_coverage"]]
+    points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(
         title="Risk and coverage",
         caption="If the head answered for the surest images alone: the share of them that it would "
