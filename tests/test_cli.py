@@ -18,6 +18,7 @@ import pytest
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
+from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
 from brainfeat.tables.csv_rows import read_rows
 
@@ -565,6 +566,14 @@ class TestOthers:
         assert done.returncode == 143
         assert done.stderr.strip() == "brainfeat: error: ended by SIGTERM"
         assert not list(tmp_path.iterdir())
+
+    def test_help_lists_every_command_under_the_step_that_it_belongs_to(self, run: Run) -> None:
+        sections = {
+            heading: re.findall(r"^  ([a-z-]+)  +\w", lines, re.MULTILINE)
+            for heading, lines in re.findall(r"^(\S.*):\n((?:  .+\n)+)", run("--help").out, re.M)
+        }
+        assert sections.pop("Options") == ["--version"]
+        assert sections == SECTIONS
 
     def test_version_and_usage(self, run: Run) -> None:
         assert run("--version").out.startswith("brainfeat, version 0.1")
