@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat import fit_head
-from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import Blocks, as_text, write_file
 

@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.cache.cache import CHUNK_ROWS, FeatureCache, Measured
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import Output
 from brainfeat.cache.row_index import row_keys
+from brainfeat.cache.schema import CHUNK_ROWS, Measured
 from brainfeat.cache.shards import parts_folder, shard_paths, write_shard
 from brainfeat.cache.spec import FeatureSpec
 

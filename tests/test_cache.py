@@ -28,15 +28,11 @@ from support.shards import (
 
 from brainfeat.cache import row_index as module
 from brainfeat.cache import writing
-from brainfeat.cache.cache import CACHE_SCHEMA, FeatureCache, Rejected
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import (
-    SHARD_SCHEMA,
-    list_shards,
-    parts_folder,
-    remove_parts,
-)
+from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected
+from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredArray, StoredFile
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import brainfeat
-from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
-from brainfeat.cache.shards import SHARD_SCHEMA
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
 from brainfeat.cli.main import COMMANDS, SECTIONS, group
 from brainfeat.evaluation.results import Evaluation

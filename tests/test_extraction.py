@@ -19,7 +19,8 @@ import pytest
 from support.bands import N_FEATURES, ROWS, SIZE, SPEC, Blocks, block_means, describe, draw
 
 from brainfeat.cache import merging
-from brainfeat.cache.cache import FeatureCache, Rejected
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import list_shards, parts_folder
 from brainfeat.errors import (
     CacheCorruptError,

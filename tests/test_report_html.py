@@ -290,7 +290,7 @@ def test_malformed_curves_are_ignored(study, history):
 
 
 def test_exclusions_are_counted_by_reason_without_their_paths(study):
-    from brainfeat.cache.cache import Rejected
+    from brainfeat.cache.schema import Rejected
 
     before = study.cache.rejected
     study.cache.rejected = tuple(

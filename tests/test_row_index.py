@@ -13,9 +13,9 @@ import pytest
 from support.shards import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache.cache import TEXTS
 from brainfeat.cache.merging import Output, write_cache
 from brainfeat.cache.row_index import RowIndex, row_keys
+from brainfeat.cache.schema import TEXTS
 from brainfeat.errors import CacheError
 
 ROWS, PIECE = 3072, 128

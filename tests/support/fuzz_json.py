@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from brainfeat import FeatureCache, HeadBundle, evaluate, fit_head
-from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.cli.info import command as info
