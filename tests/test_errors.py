@@ -62,7 +62,6 @@ CAUGHT_ELSEWHERE = {
     "cache/row_index.py: OSError": "write_file reports that nothing was written",
     "cache/writing.py: OSError": "write_file reports that nothing was written",
     "cli/options.py: Terminated": "raised by a signal handler; the command ends with a message",
-    "readers/raster.py: ValueError": "the image is reported as damaged",
 }
 # Methods that Python and NumPy call, and that answer with built-in exceptions.
 PROTOCOL = {"__array__", "__getattr__", "__getitem__"}
