@@ -295,7 +295,7 @@ def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -
         scratch=tmp_path,
         flop=None,
         peak=None,
-        say=print,
+        report=print,
     )
     assert stage_one._extract("float32") == whole
 

@@ -100,7 +100,7 @@ def run_benchmark(
     _check_options(
         {"batch_size": batch_size, "number": number, "repeats": repeats, "n_jobs": n_jobs}
     )
-    say = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     load = partial(
         load_backbone,
         backbone,
@@ -110,13 +110,13 @@ def run_benchmark(
     )
     for precision in ("float32", *(precisions or ())):
         load(precision=precision)  # an invalid option is rejected before work begins
-    say("starting the backend")
+    report("starting the backend")
     devices = tuple(runtime.accelerators())
     number = number or (_NUMBER_ON_GPU if devices else _NUMBER)
     bases = {precision: load(precision=precision) for precision in _choose(precisions, devices)}
     with TemporaryDirectory(prefix="brainfeat-bench-") as scratch:
         stage_one = StageOne(
-            table=find_images(data, number, random_state, Path(scratch), say),
+            table=find_images(data, number, random_state, Path(scratch), report),
             bases=bases,
             batch_size=batch_size,
             n_jobs=n_jobs or runtime.usable_cores(),
@@ -124,10 +124,12 @@ def run_benchmark(
             scratch=Path(scratch),
             flop=count_flop(bases["float32"].base),
             peak=find_bf16_peak(devices[0]) if devices else None,
-            say=say,
+            report=report,
         )
         measured = stage_one.measure()
-        stage_two = measure_heads(Path(scratch), bases["float32"].spec, repeats, random_state, say)
+        stage_two = measure_heads(
+            Path(scratch), bases["float32"].spec, repeats, random_state, report
+        )
     return Benchmark(
         processor=runtime.processor(),
         versions=runtime.versions(),

@@ -38,7 +38,7 @@ Image = NDArray[np.float32]
 Name = TypeVar("Name", bound=Hashable)
 # A piece of work; it returns how much was done, such as the number of images.
 Work = Callable[[], int]
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 HEADS = ("logistic", "dense")
 STAGE_TWO_ROWS = 5_708
@@ -50,7 +50,11 @@ _SEPARATION = 0.15
 
 
 def find_images(
-    data: str | os.PathLike[str] | None, number: int, random_state: int, scratch: Path, say: Say
+    data: str | os.PathLike[str] | None,
+    number: int,
+    random_state: int,
+    scratch: Path,
+    report: Report,
 ) -> ImageTable:
     """Take images evenly from a table, or draw phantoms.
 
@@ -64,7 +68,7 @@ def find_images(
         Seed of the phantoms.
     scratch : Path
         A folder for the phantoms.
-    say : callable
+    report : callable
         Called with a line of text.
 
     Returns
@@ -72,7 +76,7 @@ def find_images(
     ImageTable
     """
     if data is None:
-        say(f"drawing {number:,} phantoms")
+        report(f"drawing {number:,} phantoms")
         data = write_phantoms(
             scratch / "slices",
             patients_per_class=math.ceil(number / (len(CLASS_NAMES) * LEVELS)),
@@ -118,7 +122,7 @@ class StageOne:
         A folder for caches.
     flop, peak : int and float, or None
         Operations for one image, and the peak of the card in 10¹² operations per second.
-    say : callable
+    report : callable
         Called with a line of text before each part.
     """
 
@@ -130,7 +134,7 @@ class StageOne:
     scratch: Path
     flop: int | None
     peak: float | None
-    say: Say
+    report: Report
 
     def measure(self) -> dict[str, Any]:
         """Measure all parts, and return them as fields of a `Benchmark`."""
@@ -190,7 +194,7 @@ class StageOne:
             ).computed
 
     def _measure_decode(self) -> dict[int, Decoding]:
-        self.say(f"decode: {len(self._files):,} files")
+        self.report(f"decode: {len(self._files):,} files")
         work = {threads: partial(self._decode, threads) for threads in {1, self.n_jobs}}
         rates = _measure(work, self.repeats)
         return {
@@ -202,7 +206,7 @@ class StageOne:
         }
 
     def _measure_compute(self) -> dict[Precision, Computing]:
-        self.say(f"compute: {', '.join(self.bases)}")
+        self.report(f"compute: {', '.join(self.bases)}")
         work = {precision: partial(self._compute, precision) for precision in self.bases}
         rates = _measure(work, self.repeats)
         return {
@@ -223,7 +227,7 @@ class StageOne:
         )
 
     def _measure_end_to_end(self, precision: Precision) -> EndToEnd:
-        self.say(f"end to end: {precision}")
+        self.report(f"end to end: {precision}")
         work = {"extract": partial(self._extract, precision)}
         work["compute"] = partial(self._compute, precision)
         rates = _measure(work, self.repeats)
@@ -234,7 +238,7 @@ class StageOne:
 
 
 def measure_heads(
-    scratch: Path, spec: FeatureSpec, repeats: int, random_state: int, say: Say
+    scratch: Path, spec: FeatureSpec, repeats: int, random_state: int, report: Report
 ) -> dict[str, Fitting]:
     """Measure the fitting of heads on a synthetic cache.
 
@@ -248,7 +252,7 @@ def measure_heads(
         Number of times that each head is fitted.
     random_state : int
         Seed of the features and of the heads.
-    say : callable
+    report : callable
         Called with a line of text.
 
     Returns
@@ -257,7 +261,7 @@ def measure_heads(
         By head.
     """
     rows, n_features = STAGE_TWO_ROWS, spec.n_features
-    say(f"stage two: {', '.join(HEADS)} on {rows:,} × {n_features:,} synthetic features")
+    report(f"stage two: {', '.join(HEADS)} on {rows:,} × {n_features:,} synthetic features")
     cache = _write_features(scratch / "synthetic.h5", spec, random_state)
     epochs: dict[str, int | None] = {}
 
