@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brainfeat.errors import ParameterError
@@ -172,7 +172,6 @@ class TestAugmentation:
         assert hash(one) == hash(two)
         assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
 
-    @settings(max_examples=50)
     @given(
         st.builds(
             Augmentation,

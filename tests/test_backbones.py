@@ -92,6 +92,7 @@ def assert_same_features(actual, expected, tolerance=1e-4):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
     """The row of the table, the scaling and the digest, on Keras's model of "ImageNet" weights."""
@@ -119,6 +120,7 @@ def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
     assert backbone.spec.weights_sha256 == digest_weights(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [160, 224])
 def test_real_features_are_kerass_own(keras, real_data, size):
     """The images of MRI through the real ImageNet weights of MobileNet."""
@@ -131,6 +133,7 @@ def test_real_features_are_kerass_own(keras, real_data, size):
     assert_same_features(backbone(ours), expected)
 
 
+@pytest.mark.deep
 def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
     ours, _ = real_images(keras, real_data, 224)
     full, half = (
@@ -142,6 +145,7 @@ def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
     assert not np.array_equal(full, half)
 
 
+@pytest.mark.deep
 def test_features_of_real_images_are_those_of_kerass_vgg16(keras, real_data, saved):
     path = saved("vgg16")
     model = kerass_own(keras, "vgg16", weights=None, input_shape=(224, 224, 3))

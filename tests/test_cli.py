@@ -18,6 +18,7 @@ import pytest
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
+from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
 from brainfeat.tables.csv_rows import read_rows
 
@@ -266,7 +267,11 @@ class TestEvaluate:
         assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
         assert document["n"] == 16
         assert {"precision", "recall", "f1", "support"} <= set(document["per_class"]["glioma"])
-        assert list(document["subsets"]) == ["all", "without_identical", "without_near"]
+        assert list(document["subsets"]) == [
+            "all",
+            "without_exact_duplicates",
+            "without_near_duplicates",
+        ]
         assert set(document["subsets"]["all"]) == {
             *("n", "n_groups", "accuracy", "balanced_accuracy", "f1_macro"),
             *("intervals", "reason"),
@@ -281,7 +286,7 @@ class TestEvaluate:
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
     def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
-        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "Confusion matrix, all images" in run("evaluate", svm, features).out
         assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
 
     def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:
@@ -561,6 +566,14 @@ class TestOthers:
         assert done.returncode == 143
         assert done.stderr.strip() == "brainfeat: error: ended by SIGTERM"
         assert not list(tmp_path.iterdir())
+
+    def test_help_lists_every_command_under_the_step_that_it_belongs_to(self, run: Run) -> None:
+        sections = {
+            heading: re.findall(r"^  ([a-z-]+)  +\w", lines, re.MULTILINE)
+            for heading, lines in re.findall(r"^(\S.*):\n((?:  .+\n)+)", run("--help").out, re.M)
+        }
+        assert sections.pop("Options") == ["--version"]
+        assert sections == SECTIONS
 
     def test_version_and_usage(self, run: Run) -> None:
         assert run("--version").out.startswith("brainfeat, version 0.1")

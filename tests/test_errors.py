@@ -61,6 +61,7 @@ CAUGHT_ELSEWHERE = {
     "cache/row_index.py: KeyError": "documented by RowIndex.locate; the merge is overtaken then",
     "cache/row_index.py: OSError": "write_file reports that nothing was written",
     "cache/writing.py: OSError": "write_file reports that nothing was written",
+    "canonical.py: _NotStrictError": "parse_json raises the error that it is given",
     "cli/options.py: Terminated": "raised by a signal handler; the command ends with a message",
 }
 # Methods that Python and NumPy call, and that answer with built-in exceptions.

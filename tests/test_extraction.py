@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.bands import N_FEATURES, ROWS, SIZE, SPEC, Blocks, block_means, describe, draw
 
 from brainfeat.cache import merging
-from brainfeat.cache.cache import FeatureCache, Rejected
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import list_shards, parts_folder
-from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import (
     CacheCorruptError,
     CacheError,
@@ -36,69 +36,6 @@ from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.tables.table import read_table
-
-SIZE = 32
-N_FEATURES = 8
-SPEC = FeatureSpec(
-    backbone="blocks",
-    layer="rows",
-    n_features=N_FEATURES,
-    weights_sha256="0" * 64,
-    input_size=SIZE,
-)
-ROWS = [
-    "c/3.png,notumor,test,p3,siteB",
-    "a/1.png,glioma,train,p1,siteA",
-    "a/2.png,glioma,train,p1,siteA",
-    "b/4.png,pituitary,val,p4,",
-    "b/5.png,,test,,",
-    "b/6.png,notumor,train,,siteB",
-]
-
-
-def block_means(images):
-    """Give the means of 8 bands of pixels: features that need no base."""
-    return images.reshape(len(images), N_FEATURES, -1).mean(axis=2)
-
-
-class Blocks:
-    """A backbone of NumPy that counts what it is asked for, and can fail on the way."""
-
-    def __init__(self, *, fail_at=None, error=RuntimeError, spec=SPEC):
-        self.fail_at, self.error, self._spec = fail_at, error, spec
-        self.batches = []
-        self.specs_asked = 0
-
-    @property
-    def spec(self):
-        self.specs_asked += 1
-        return self._spec
-
-    @property
-    def recipe(self):
-        return {"blocks": self._spec.fingerprint}
-
-    def __call__(self, images):
-        if len(self.batches) == self.fail_at:
-            raise self.error("the plug was pulled")
-        self.batches.append(images.copy())
-        return block_means(images)
-
-
-def draw(path, seed, *, size=(40, 36), mode="RGB"):
-    """Draw one image file of noise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = size[::-1] if mode == "L" else (*size[::-1], 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def describe(root, rows=ROWS):
-    """Write a CSV over the images and read it."""
-    csv = root / "table.csv"
-    csv.write_text("\n".join(["path,label,split,group,source", *rows]) + "\n")
-    return read_table(csv)
 
 
 def expected_feature(path):
@@ -368,8 +305,9 @@ class TestResume:
         script = f"""
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
-            from test_extraction import Blocks, describe, extract
+            from support.bands import Blocks, describe
             from brainfeat.extraction import run
+            from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
             class Killed(Blocks):
@@ -904,7 +842,8 @@ class TestTwoRunsAtOnce:
         script = f"""
             import sys, time
             sys.path[:0] = {sys.path!r}
-            from test_extraction import Blocks, describe, extract
+            from support.bands import Blocks, describe
+            from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
             class Endless(Blocks):

@@ -11,7 +11,7 @@ saved, and one that replaces another. Replaying the traced calls gives the same 
 that no boundary is missed.
 
 A kill leaves what the kernel knows. What a power cut leaves is derived from the same traces,
-in four ways for each boundary: see :meth:`powercut.Disk.cut_power`.
+in four ways for each boundary: see :meth:`support.powercut.Disk.cut_power`.
 """
 
 import json
@@ -26,11 +26,21 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Outcome, contents, draw, known_features, rows_of_shards
-from powercut import Disk, files_in
-from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
+from support import faults
+from support.depth import one_in, thin
+from support.faults import Outcome, contents, draw, known_features, rows_of_shards
+from support.powercut import Disk, files_in
+from support.scenarios import (
+    CLASSES,
+    OUTPUT,
+    Bench,
+    Judge,
+    Scenario,
+    open_bench,
+    record,
+    which_bundle,
+)
 
 from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms
@@ -55,12 +65,14 @@ def undisturbed(bench) -> dict[str, Outcome]:
     return outcomes
 
 
+@pytest.mark.slow
+@one_in(8)
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
+def test_a_killed_extraction_loses_nothing(name, every, bench, undisturbed):
     judge = bench.judge(name)
     counts: Counter[str] = Counter()
     computed = set()
-    for outcome in kill_all(bench, name, undisturbed[name], counts):
+    for outcome in kill_everywhere(bench, name, undisturbed[name], counts, every):
         found = judge.look(outcome.folder, outcome.acknowledged)
         computed.add(judge.go_on(outcome.folder, found))
         outcome.forget()
@@ -69,13 +81,15 @@ def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
     assert 0 in computed
 
 
+@pytest.mark.slow
+@one_in(4)
 @pytest.mark.parametrize("name", SAVES)
-def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed):
+def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, every, bench, undisturbed):
     """It may leave its temporary file too, which has no name that counts."""
     scenario = bench.scenarios[name]
     counts: Counter[str] = Counter()
     seen = set()
-    for outcome in kill_all(bench, name, undisturbed[name], counts):
+    for outcome in kill_everywhere(bench, name, undisturbed[name], counts, every):
         path = outcome.folder / scenario.output
         seen.add(which_bundle(path, scenario))
         faults.make_bundle(1).save(path, overwrite=True)
@@ -88,17 +102,21 @@ def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed
     assert seen == {"none" if scenario.start is None else "old", "new"}
 
 
-def kill_all(
-    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str]
+def kill_everywhere(
+    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str], every: int
 ) -> Iterator[Outcome]:
-    """Kill a run at every boundary in every way; yield what is left."""
+    """Kill a run in every way at one boundary in so many; yield what is left."""
     kinds = undisturbed.told["kinds"]
     points = [{"number": number, "mode": "before"} for number in range(len(kinds))]
     points.append({"number": len(kinds) - 1, "mode": "after"})
     points += [
         {"number": number, "mode": "torn"} for number, kind in enumerate(kinds) if kind == "write"
     ]
-    for outcome in bench.run_all(name, points):
+
+    def kind(point: dict) -> tuple[str, str]:
+        return point["mode"], kinds[point["number"]]
+
+    for outcome in bench.run_all(name, thin(points, every, kind)):
         assert outcome.code == -signal.SIGKILL, outcome
         counts[f"{outcome.request['mode']} {kinds[outcome.request['number']]}"] += 1
         yield outcome
@@ -140,14 +158,19 @@ def play(scenario: Scenario, outcome: Outcome) -> tuple[Disk, Outcome]:
     return disk, outcome
 
 
-def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, set[bytes], bool]]:
-    """Cut the power after every call in every way; yield the folder and what was promised then."""
+def cut_everywhere(
+    scenario: Scenario, outcome: Outcome, folder: Path, counts: Counter[str], every: int
+) -> Iterator[tuple[Path, set[bytes], bool]]:
+    """Cut the power in every way after one call in so many; yield what is left and promised."""
     disk = Disk(outcome.folder, scenario.start)
     rng = random.Random(0)
     promised: set[bytes] = set()
+    places = thin(range(len(outcome.trace)), every, lambda place: outcome.trace[place].kind)
     for place, call in enumerate(outcome.trace):
         disk.apply(call)
         promised.update(call.marks("rows"))
+        if place not in places:
+            continue
         done = (call.kind, call.path) == ("mark", "done")
         for how in ("least", "names", "some", "some"):
             target = folder / f"{place}"
@@ -157,12 +180,16 @@ def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, se
             shutil.rmtree(target)
 
 
+@pytest.mark.slow
+@one_in(5)
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_path):
+def test_a_power_cut_loses_no_acknowledged_row(name, every, bench, undisturbed, tmp_path):
     scenario = bench.scenarios[name]
     judge = bench.judge(name)
     counts: Counter[str] = Counter()
-    for folder, promised, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+    for folder, promised, done in cut_everywhere(
+        scenario, undisturbed[name], tmp_path, counts, every
+    ):
         found = judge.look(folder, promised)
         if done:
             assert contents(folder / scenario.output) == judge.whole
@@ -171,16 +198,18 @@ def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_pat
     record(f"power cuts, {name}", counts)
 
 
+@one_in(5)
 @pytest.mark.parametrize("name", SAVES)
-def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, bench, undisturbed, tmp_path):
+def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, every, bench, undisturbed, tmp_path):
     counts: Counter[str] = Counter()
     scenario = bench.scenarios[name]
-    for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+    for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts, every):
         found = which_bundle(folder / scenario.output, scenario)
         assert found == "new" or not done
     record(f"power cuts, {name}", counts)
 
 
+@pytest.mark.deep
 def test_thirty_kills_at_random_times(bench, tmp_path):
     """Each run goes on from the one before, and computes nothing that is there."""
     images = tmp_path / "images-many"
@@ -217,6 +246,7 @@ def test_thirty_kills_at_random_times(bench, tmp_path):
     assert counts["killed"] >= 15
 
 
+@pytest.mark.deep
 def test_the_command_goes_on_after_a_kill(tmp_path):
     """The real command with a real base, killed once a shard is there."""
     slices = write_phantoms(tmp_path / "slices", patients_per_class=20, size=48)

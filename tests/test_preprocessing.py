@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,7 +108,6 @@ def test_views_of_other_arrays_are_fine():
     )
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
 def test_a_flat_image_stays_flat(height, width, size):
     image = preprocess_image(np.full((height, width, 3), 51 / 255, np.float32), size=size)

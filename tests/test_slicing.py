@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dicoms import draw_volume, make_dataset, write_dicom, write_series
 from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from test_prediction import Blocks, draw
+from support.dicoms import draw_volume, make_dataset, write_dicom, write_series
+from support.halves import Blocks, draw
 
 from brainfeat import (
     FeatureCache,
@@ -383,13 +383,10 @@ def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
     assert [answer.frame for answer in answers] == [1, 2, 3, 4]
     assert whole.frame is None
     table = read_table(sliced.output)
-    everything = predictor.predict([table.absolute_path(row) for row in range(len(table))])
-    expected = [
-        answer.probabilities
-        for row, answer in enumerate(everything)
-        if f"{find_group(sliced, hospital)}" == table.groups[row]
-    ]
-    assert [answer.probabilities for answer in answers] == expected
+    group = find_group(sliced, hospital)
+    rows = [row for row in range(len(table)) if table.groups[row] == group]
+    expected = predictor.predict([table.absolute_path(row) for row in rows])
+    assert [it.probabilities for it in answers] == [it.probabilities for it in expected]
 
 
 def find_group(sliced, hospital):

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.benchmark.results import Computing, Decoding, EndToEnd, Fitting, Spread
-from brainfeat.cache.cache import Measured
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, write_shard
+from brainfeat.cache.schema import SHARD_SCHEMA, Measured
+from brainfeat.cache.shards import parts_folder, write_shard
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone

@@ -1,10 +1,9 @@
-"""The feature cache: its schema, and the object that reads it."""
+"""The feature cache: the object that reads its file."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -12,86 +11,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.schema import CACHE_SCHEMA, MEASURED, Rejected, check_shapes, read_json
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import DatasetRule, Schema, StoredArray, StoredFile, Verify
-from brainfeat.canonical import parse_json
-from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+from brainfeat.cache.storage import StoredArray, StoredFile, Verify
+from brainfeat.errors import CacheError, CacheFormatError
 
-CHUNK_ROWS = 1024
-
-MEASURED = {
-    "width": DatasetRule(dtype="<i4"),
-    "height": DatasetRule(dtype="<i4"),
-    "channels": DatasetRule(dtype="<i4"),
-    "file_bytes": DatasetRule(dtype="<i8"),
-}
-FEATURES = {
-    "features": DatasetRule(dtype="<f4", ndim=2, chunk_rows=CHUNK_ROWS),
-    "sha256": DatasetRule(dtype="|u1", ndim=2),
-    "view": DatasetRule(dtype="<i2"),
-    **MEASURED,
-}
-TEXTS = ("path", "split", "group", "source")
 # Number of texts that are decoded at a time.
 _TEXT_ROWS = 64 << 10
-
-CACHE_SCHEMA = Schema(
-    format="brainfeat-features",
-    version=1,
-    datasets={
-        **FEATURES,
-        "label": DatasetRule(dtype="<i2"),
-        **{name: DatasetRule(dtype="S") for name in TEXTS},
-    },
-    attributes=frozenset(
-        {
-            "spec",
-            "fingerprint",
-            "class_names",
-            "rejected",
-            "augmentation",
-            "provenance",
-            "created_at",
-        }
-    ),
-    error=CacheError,
-    format_error=CacheFormatError,
-    corrupt_error=CacheCorruptError,
-    remedy="restore a copy, or create it again with brainfeat extract --overwrite",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """An image that could not be read.
-
-    Parameters
-    ----------
-    path : str
-        Relative to the table's folder.
-    reason : str
-    """
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Properties of an image file that a classifier could learn as a shortcut.
-
-    Parameters
-    ----------
-    width, height : int
-        Pixels, before any rotation that EXIF asks for.
-    channels : int
-    file_bytes : int
-    """
-
-    width: int
-    height: int
-    channels: int
-    file_bytes: int
 
 
 class FeatureCache:
@@ -361,18 +287,28 @@ class FeatureCache:
             raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
 
 
-def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Read an attribute that holds JSON.
+@contextmanager
+def opened(cache: FeatureCache | str | os.PathLike[str]) -> Iterator[FeatureCache]:
+    """Open a feature cache where a path is given; close only what was opened here.
+
+    Parameters
+    ----------
+    cache : FeatureCache or path-like
+
+    Yields
+    ------
+    FeatureCache
 
     Raises
     ------
-    CacheFormatError
-        The attribute is not JSON, or its value is not of that kind.
+    CacheError
+        As in :meth:`FeatureCache.open`.
     """
-    value = parse_json(str(attributes[name]))
-    if not isinstance(value, kind):
-        raise CacheFormatError(f"{name} must be a JSON {kind.__name__}")
-    return value
+    if isinstance(cache, FeatureCache):
+        yield cache
+    else:
+        with FeatureCache.open(cache) as found:
+            yield found
 
 
 def _is_rejected(entry: Any) -> bool:
@@ -381,20 +317,3 @@ def _is_rejected(entry: Any) -> bool:
         and set(entry) == {"path", "reason"}
         and all(isinstance(value, str) for value in entry.values())
     )
-
-
-def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
-    """Check that the datasets of a file fit each other and the spec.
-
-    Raises
-    ------
-    CacheFormatError
-        They do not.
-    """
-    rows = {len(array) for array in file.arrays.values()}
-    if len(rows) != 1:
-        raise CacheFormatError(f"datasets have different numbers of rows: {sorted(rows)}")
-    if file.arrays["features"].shape[1] != spec.n_features:
-        raise CacheFormatError("features do not have the length that the spec states")
-    if file.arrays["sha256"].shape[1] != 32:
-        raise CacheFormatError("sha256 must have 32 columns")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, FeatureCache
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys, split_keys
+from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, SHARD_SCHEMA, TEXTS
 from brainfeat.cache.shards import (
-    SHARD_SCHEMA,
     list_shards,
     make_folder,
     parts_folder,

@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import FEATURES, MEASURED, Measured, check_shapes, read_json
 from brainfeat.cache.row_index import KeySet, row_keys
+from brainfeat.cache.schema import (
+    FEATURES,
+    MEASURED,
+    SHARD_SCHEMA,
+    Measured,
+    check_shapes,
+    read_json,
+)
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import TEMPORARY_NAME, write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
@@ -22,17 +29,6 @@ _logger = logging.getLogger(__name__)
 
 _SHARD_STEM = "[0-9a-f]" * 64
 _SHARD_NAME = f"{_SHARD_STEM}.h5"
-
-SHARD_SCHEMA = Schema(
-    format="brainfeat-shard",
-    version=1,
-    datasets=FEATURES,
-    attributes=frozenset({"spec", "augmentation"}),
-    error=CacheError,
-    format_error=CacheFormatError,
-    corrupt_error=CacheCorruptError,
-    remedy="it is set aside, and its rows are computed again",
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """``brainfeat bench``: how fast this machine is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,14 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, Precision
 from brainfeat.cli import options
+from brainfeat.text import align, count
 
 if TYPE_CHECKING:
     from brainfeat.benchmark import Benchmark, Computing, Spread
 
-Row = tuple[str, "Spread", "Spread | None", str]
+# Name, median, least, most, ratio and remark.
+Row = tuple[str, ...]
+_BLANK: Row = ("",) * 6
 
 
 EXAMPLES = """\b
@@ -84,65 +87,71 @@ def command(
     if as_json:
         options.print_json(result.to_dict())
         return
-    for line in [*_head(result), *_table(result)]:
+    for line in [*align(list(_describe(result)), left=range(2)), *_list_timings(result)]:
         click.echo(line)
 
 
-def _head(result: "Benchmark") -> Iterable[str]:
+def _describe(result: "Benchmark") -> Iterator[tuple[str, str]]:
     processor = result.processor
     versions = [f"{name} {version}" for name, version in result.versions.items()]
     counted = result.gflop_per_image
     cost = "" if counted is None else f" ({counted:.3g} GFLOP per image)"
-    yield f"processor  {processor['name']}, {options.count(processor['cores'], 'core')}"
-    yield f"           {', '.join(processor['features']) or 'unknown features'}"
-    yield f"gpu        {', '.join(result.devices) or 'none that the backend can use'}"
+    yield "processor", f"{processor['name']}, {count(processor['cores'], 'core')}"
+    yield "", ", ".join(processor["features"]) or "unknown features"
+    yield "gpu", ", ".join(result.devices) or "none that the backend can use"
     if result.bf16_peak_tflops is not None:
-        yield f"           {result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 (data sheet)"
-    yield f"backend    {result.backend}"
-    yield f"versions   {', '.join(versions[:4])}"
-    yield f"           {', '.join(versions[4:])}"
-    yield f"base       {result.backbone} at {result.input_size} × {result.input_size}{cost}"
-    yield f"images     {result.images:,} ({result.data})"
-    yield f"repeats    {result.repeats}, in {options.format_seconds(result.seconds)} in total"
+        yield "", f"{result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 (data sheet)"
+    yield "backend", result.backend
+    yield "versions", ", ".join(versions[:4])
+    yield "", ", ".join(versions[4:])
+    yield "base", f"{result.backbone} at {result.input_size} × {result.input_size}{cost}"
+    yield "images", f"{result.images:,} ({result.data})"
+    yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} in total"
 
 
-def _table(result: "Benchmark") -> Iterable[str]:
-    yield from _section(
-        "decode, images/s",
-        "of 1 thread",
+def _list_timings(result: "Benchmark") -> list[str]:
+    """Lay all timings out in one table, so that its columns are below one another."""
+    return align(
         [
-            (options.count(threads, "thread"), part.images_per_second, part.ratio_to_one_thread, "")
-            for threads, part in result.decode.items()
+            _BLANK,
+            _head("decode, images/s", "of 1 thread"),
+            *(
+                _row(count(threads, "thread"), part.images_per_second, part.ratio_to_one_thread)
+                for threads, part in result.decode.items()
+            ),
+            _BLANK,
+            _head("compute, images/s", "of float32"),
+            *(
+                _row(precision, part.images_per_second, part.ratio_to_float32, _performance(part))
+                for precision, part in result.compute.items()
+            ),
+            _BLANK,
+            _head("end to end, images/s", "of compute"),
+            *(
+                _row(precision, part.images_per_second, part.ratio_to_compute)
+                for precision, part in result.end_to_end.items()
+            ),
+            _BLANK,
+            _head("stage two, seconds", ""),
+            *(
+                _row(head, part.seconds, None, f"{part.epochs} epochs" if part.epochs else "")
+                for head, part in result.stage_two.items()
+            ),
         ],
+        left=(0, 5),
     )
-    yield from _section(
-        "compute, images/s",
-        "of float32",
-        [
-            (
-                precision,
-                part.images_per_second,
-                part.ratio_to_float32,
-                _performance(part),
-            )
-            for precision, part in result.compute.items()
-        ],
-    )
-    yield from _section(
-        "end to end, images/s",
-        "of compute",
-        [
-            (precision, part.images_per_second, part.ratio_to_compute, "")
-            for precision, part in result.end_to_end.items()
-        ],
-    )
-    yield from _section(
-        "stage two, seconds",
-        "",
-        [
-            (head, part.seconds, None, f"{part.epochs} epochs" if part.epochs else "")
-            for head, part in result.stage_two.items()
-        ],
+
+
+def _head(title: str, ratio_title: str) -> Row:
+    return title, "median", "min", "max", ratio_title, ""
+
+
+def _row(name: str, spread: "Spread", ratio: "Spread | None", remark: str = "") -> Row:
+    return (
+        f"  {name}",
+        *(_round(value) for value in (spread.median, spread.min, spread.max)),
+        "" if ratio is None else f"{ratio.median:.2f}",
+        remark,
     )
 
 
@@ -153,15 +162,6 @@ def _performance(part: "Computing") -> str:
     if part.peak_fraction is not None:
         remarks.append(f"{part.peak_fraction:.1%} of bf16 peak")
     return ", ".join(remarks)
-
-
-def _section(title: str, ratio_title: str, rows: Iterable[Row]) -> Iterable[str]:
-    yield ""
-    yield f"{title:<22}{'median':>10}{'min':>10}{'max':>10}{ratio_title:>14}".rstrip()
-    for name, spread, ratio, remark in rows:
-        numbers = "".join(f"{_round(x):>10}" for x in (spread.median, spread.min, spread.max))
-        gain = "" if ratio is None else f"{ratio.median:.2f}"
-        yield f"  {name:<20}{numbers}{gain:>14}  {remark}".rstrip()
 
 
 def _round(value: float) -> str:

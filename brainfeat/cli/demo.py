@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import count
 
 _PATIENTS = 20
 _SLICES = 4
@@ -63,7 +64,7 @@ def command(
 
     table = read_table(_draw(output, patients, random_state))
     weights = weights or _choose_weights(backbone)
-    _say(f"stage one: {backbone}, {weights} weights, {options.count(len(table), 'slice')}")
+    _say(f"stage one: {backbone}, {weights} weights, {count(len(table), 'slice')}")
     with options.ProgressLine("extracting", "images") as progress:
         extraction = extract(
             table,
@@ -102,7 +103,7 @@ def _draw(output: Path, patients: int, random_state: int) -> Path:
 
     slices = output / f"slices-{patients}x{_SLICES}-{random_state}"
     if not (slices / "table.csv").is_file():
-        _say(f"drawing synthetic slices of {options.count(4 * patients, 'patient')}")
+        _say(f"drawing synthetic slices of {count(4 * patients, 'patient')}")
         output.mkdir(parents=True, exist_ok=True)
         write_phantoms(
             slices,

@@ -7,6 +7,7 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.extraction.extractor import Extraction
@@ -127,7 +128,7 @@ def command(
 
     table = read_table(data)
     for reason, number in sorted(table.skipped.items()):
-        options.say(f"skipped {options.count(number, 'file')}: {reason}", err=True)
+        options.say(f"skipped {count(number, 'file')}: {reason}", err=True)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", "images") as progress:
@@ -155,7 +156,7 @@ def _describe_kept(output: Path) -> str:
     rows = count_rows(parts)
     kept = "no new row was finished"
     if rows:
-        kept = f"{options.count(rows, 'finished row')} kept in {parts}"
+        kept = f"{count(rows, 'finished row')} kept in {parts}"
     return f"; {kept}; run the same command again to go on"
 
 
@@ -164,7 +165,7 @@ def _show(result: "Extraction") -> None:
         options.say(f"rejected {rejected.path}: {rejected.reason}", err=True)
     rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
     options.say(
-        f"{result.output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
-        f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
+        f"{result.output}: {count(result.rows, 'row')}, {result.computed:,} computed, "
+        f"{result.reused:,} reused, {count(len(result.rejected), 'image')} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )

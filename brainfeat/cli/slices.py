@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.tables.slicing import Slicing
@@ -106,7 +107,7 @@ def _show(found: "Slicing") -> None:
             err=True,
         )
     options.say(
-        f"{found.output}: {options.count(found.slices, 'slice')} of "
-        f"{options.count(found.volumes, 'volume')} of {options.count(found.patients, 'patient')}; "
+        f"{found.output}: {count(found.slices, 'slice')} of "
+        f"{count(found.volumes, 'volume')} of {count(found.patients, 'patient')}; "
         f"go on with brainfeat extract {found.output}"
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brainfeat import runtime
-from brainfeat.cache.cache import Rejected
 from brainfeat.cache.locks import lock_folder
 from brainfeat.cache.merging import Output, Overtaken, identify
+from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import parts_folder
 from brainfeat.cache.spec import Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.cache.cache import CHUNK_ROWS, FeatureCache, Measured, Rejected
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import Output
 from brainfeat.cache.row_index import row_keys
+from brainfeat.cache.schema import CHUNK_ROWS, Measured, Rejected
 from brainfeat.cache.shards import write_shard
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text

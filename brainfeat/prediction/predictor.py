@@ -18,7 +18,7 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.files import is_so
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS, Nearness
+from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
     OUT_OF_SCOPE,
     UNCERTAIN,
@@ -90,7 +90,7 @@ class Predictor:
         weights: str | os.PathLike[str] = "imagenet",
         precision: Precision | None = None,
         coverage: float = COVERAGE,
-        false_refusals: float = FALSE_REFUSALS,
+        false_refusals: float = FALSE_ALARM_RATE,
         force: bool = False,
         device: str = "auto",
         backbone: FeatureExtractor | None = None,
@@ -111,7 +111,9 @@ class Predictor:
         spec = bundle.spec
         self.policy = choose_policy(spec, slices=slices, window=window)
         self._allow_burned_in = allow_burned_in
-        self._threshold = None if bundle.scope is None else bundle.scope.threshold(false_refusals)
+        self._threshold = (
+            None if bundle.ood_detector is None else bundle.ood_detector.threshold(false_refusals)
+        )
         self._coverage = coverage
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
@@ -217,7 +219,7 @@ class Predictor:
         kept = None
         if self.bundle.conformal is not None:
             p = average_slices(answers, names)
-            found = self.bundle.conformal.find_sets(p[None], coverage=self._coverage)[0]
+            found = self.bundle.conformal.predict_sets(p[None], coverage=self._coverage)[0]
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, kept=kept, force=self._force)
 
@@ -262,8 +264,8 @@ class Predictor:
         probabilities = self.bundle.predict_proba(X)
         sets = None
         if self.bundle.conformal is not None:
-            sets = self.bundle.conformal.find_sets(probabilities, coverage=self._coverage)
-        near = None if self.bundle.scope is None else self.bundle.scope.look(X)
+            sets = self.bundle.conformal.predict_sets(probabilities, coverage=self._coverage)
+        near = None if self.bundle.ood_detector is None else self.bundle.ood_detector.score(X)
         answers = []
         for row, path in enumerate(paths):
             p = probabilities[row]
@@ -287,7 +289,7 @@ class Predictor:
             )
         return answers
 
-    def _judge_scope(self, near: Nearness | None, row: int) -> dict[str, Any] | None:
+    def _judge_scope(self, near: OODScores | None, row: int) -> dict[str, Any] | None:
         if near is None or self._threshold is None:
             return None
         score = float(near.scores[row])
@@ -297,10 +299,10 @@ class Predictor:
             "refused": score > self._threshold,
         }
 
-    def _name_nearest(self, near: Nearness | None, row: int) -> list[dict[str, Any]]:
-        if near is None or self.bundle.scope is None:
+    def _name_nearest(self, near: OODScores | None, row: int) -> list[dict[str, Any]]:
+        if near is None or self.bundle.ood_detector is None:
             return []
-        labels = self.bundle.scope.labels[near.neighbours[row]]
+        labels = self.bundle.ood_detector.labels[near.neighbours[row]]
         return [
             {"label": self.bundle.class_names[label], "distance": float(distance)}
             for label, distance in zip(labels, near.distances[row], strict=True)

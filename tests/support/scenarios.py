@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faults
 import numpy as np
-from faults import Outcome, Server, contents, draw, known_features, rows_of, rows_of_shards
-from powercut import files_in
 
 from brainfeat.cache.shards import parts_folder
 from brainfeat.extraction.extractor import extract
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.tables.table import read_table
+from support import faults
+from support.faults import Outcome, Server, contents, draw, known_features, rows_of, rows_of_shards
+from support.powercut import files_in
 
 CLASSES = ("glioma", "notumor", "pituitary")
 OUTPUT = "features.h5"
