@@ -56,7 +56,7 @@ def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
     """Check that a run ended with one line that names the thing and the remedy."""
     assert result.code == code, result.err
     assert result.out == ""
-    lines = [line for line in result.err.splitlines() if not line.startswith("passed over")]
+    lines = [line for line in result.err.splitlines() if not line.startswith("skipped")]
     if code == 1:
         assert len(lines) == 1, result.err
     for word in words:
@@ -93,7 +93,7 @@ class TestExtract:
         result = run("extract", folder, "-o", tmp_path / "f.h5", *QUICK)
         assert result.code == 0
         assert "rejected glioma/broken.png: empty file" in result.err
-        assert "passed over 1 file: not an image" in result.err
+        assert "skipped 1 file: not an image" in result.err
         assert "1 image rejected" in result.out
 
     def test_on_error_raise_ends_at_the_first_bad_image(

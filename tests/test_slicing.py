@@ -533,7 +533,8 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: declares text in its pixels" in result.stderr
+    assert "rejected 2: declares text in its pixels" in result.stderr
+    assert "; the first is volume 1\n" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,

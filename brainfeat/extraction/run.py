@@ -5,7 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,12 @@ class Run:
         """
         task, total = self._task, len(self._task.table)
         ahead = task.n_jobs + _VIEWS_AHEAD // (task.augment + 1)
-        images = map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)
         try:
-            for row, loaded in enumerate(images):
-                self._take(row, loaded)
-                self._report(row + 1)
+            # Closed at once, so that no thread goes on loading after an error.
+            with closing(map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)) as images:
+                for row, loaded in enumerate(images):
+                    self._take(row, loaded)
+                    self._report(row + 1)
             if self._computer is not None:
                 self._computer.finish()
         finally:
