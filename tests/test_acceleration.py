@@ -22,7 +22,7 @@ def draw_images(*shape):
 
 
 def draw_weights(model, seed=0):
-    """Give every weight of a model a value that matters, also those of its normalizations."""
+    """Set every weight of a model to a value that matters, also those of its normalizations."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]

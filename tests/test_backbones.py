@@ -45,7 +45,7 @@ def random_backbone(name=MOBILENET, **options):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Give a function that saves a base of random weights and tells the file."""
+    """Return a function that saves a base of random weights and returns the file."""
     folder = tmp_path_factory.mktemp("weights")
     return cache(partial(save_random, folder))
 
@@ -59,7 +59,7 @@ def save_random(folder, name):
 
 
 def spec_of(path):
-    """Give the spec of the backbone whose weights were saved."""
+    """Return the spec of the backbone whose weights were saved."""
     return FeatureSpec.from_json(
         path.with_name(path.name.replace("weights.h5", "json")).read_text()
     )
@@ -384,7 +384,7 @@ class TestWeightsFile:
 
 
 def refused(backbone):
-    """Give the message of the one-line error."""
+    """Return the message of the one-line error."""
     with pytest.raises(WeightsError) as caught:
         _ = backbone.spec
     message = str(caught.value)
@@ -438,7 +438,7 @@ class TestWrongWeights:
             _ = backbone.recipe
 
     @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".txt"])
-    def test_a_file_that_is_no_hdf5(self, tmp_path, suffix):
+    def test_a_file_that_is_not_hdf5(self, tmp_path, suffix):
         path = tmp_path / f"notes{suffix}"
         path.write_text("somebody's notes\nin two lines")
         assert path.name in refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
@@ -473,7 +473,7 @@ class TestImagenet:
 
     @pytest.fixture
     def download(self, keras, monkeypatch):
-        """Give a function that says what comes of a download."""
+        """Return a function that sets the outcome of a download."""
 
         def set_download(outcome):
             def urlretrieve(url, target, report=None):

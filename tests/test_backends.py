@@ -48,7 +48,7 @@ def expected(slices, tmp_path_factory):
 
 
 def extract_elsewhere(backend, slices, folder):
-    """Run stage one in a process of its own, on two devices; tell what it did."""
+    """Run stage one on two devices in another process; return what it did."""
     script = f"""
         {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
         import json, sys

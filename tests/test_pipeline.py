@@ -13,7 +13,7 @@ SHAPE = (2, 2, 3)
 
 
 def sums(images):
-    """Give one feature: the sum of an image."""
+    """Return one feature: the sum of an image."""
     return images.sum(axis=(1, 2, 3))[:, None]
 
 

@@ -148,6 +148,6 @@ def test_unknown_fits(fit):
         (np.full((4, 4, 3), 3e38, np.float32), "from 3e[+]38 to"),
     ],
 )
-def test_what_is_no_image(image, message):
+def test_invalid_images(image, message):
     with pytest.raises(ParameterError, match=message):
         preprocess_image(image)

@@ -112,7 +112,7 @@ def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
             assert not image.info
 
 
-def test_the_note_tells_how_and_what_but_not_of_whom(sliced):
+def test_the_note_describes_the_slices_but_not_the_patients(sliced):
     note = json.loads((sliced.output / "slices.json").read_text())
     assert note["policy"] == SlicePolicy().text
     assert note["patient_key"] == "site"
@@ -148,7 +148,7 @@ def test_the_policy_chooses(slices, n, tmp_path):
     assert write_slices([tmp_path / "in"], tmp_path / "out", policy=policy).slices == n
 
 
-def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
+def test_unreadable_volumes_are_listed_by_number_and_the_others_are_cut(tmp_path):
     write_series(tmp_path / "in" / "a", draw_volume(2))
     write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
     (tmp_path / "in" / "c.nii").write_bytes(b"no volume")
@@ -189,7 +189,7 @@ def test_a_run_that_is_stopped_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
+def test_only_a_folder_of_slices_is_replaced_and_only_with_overwrite(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     source, output = tmp_path / "in", tmp_path / "out"
     write_slices([source], output)
@@ -252,7 +252,7 @@ def test_the_table_has_the_number_of_each_frame(tmp_path):
         assert [row["frame"] for row in csv.DictReader(file)] == ["2", "4"]
 
 
-def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
+def test_files_that_are_only_named_dicom_are_listed_by_number(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
@@ -300,7 +300,7 @@ def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
 # Stage one
 
 
-def test_the_spec_says_how_slices_were_made(cache, sliced):
+def test_the_spec_states_how_slices_were_made(cache, sliced):
     with FeatureCache.open(cache) as opened:
         assert opened.spec.volumes == SlicePolicy().text
         assert opened.provenance["patient_key"] == "site"
@@ -316,7 +316,7 @@ def test_the_spec_of_image_files_is_what_it_was():
     assert cut.fingerprint != spec.fingerprint
 
 
-def test_images_of_two_kinds_are_no_table(tmp_path):
+def test_images_made_in_two_ways_are_refused(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     for name, window in (("a", "auto"), ("b", "40,80")):
         write_slices([tmp_path / "in"], tmp_path / name, policy=SlicePolicy(window=window))
@@ -340,7 +340,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
         '{"format":"brainfeat-slices","format_version":1,"policy":"x","patient_key":"site"}',
     ],
 )
-def test_a_note_that_is_none_is_refused(text, tmp_path):
+def test_an_invalid_note_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
     with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
@@ -364,7 +364,7 @@ def test_a_second_run_over_slices_does_not_load_the_base(cache, sliced):
     assert (result.computed, result.reused) == (0, result.rows)
 
 
-def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
+def test_an_audit_reports_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
     other = extract(read_table(found.output), tmp_path / "f.h5", backbone=Blocks()).output
@@ -377,7 +377,7 @@ def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
 # Predictions
 
 
-def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
+def test_a_slice_is_predicted_as_its_png_is(predictor, hospital, sliced):
     series, _ = find_series([hospital / "glioma" / "glioma-3"])
     whole, *answers = predictor.predict_series(series[0])
     assert [answer.frame for answer in answers] == [1, 2, 3, 4]
@@ -500,7 +500,7 @@ def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, t
     assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
 
 
-def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
+def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
     rng = np.random.default_rng(5)
     (tmp_path / "mixed").mkdir()
     draw(rng, bright=False).save(tmp_path / "mixed" / "clear.png")
@@ -517,7 +517,7 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
 
 
-def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
+def test_the_command_reports_what_it_made_and_what_it_rejected(tmp_path):
     for number in range(2):
         write_series(tmp_path / "in" / f"a{number}", draw_volume(3), PatientID=f"P{number}")
     for number in range(2):
