@@ -100,7 +100,7 @@ def read_page(text):
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("formats")
     study = draw_study(

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainfeat.cache.cache import read_json
+from brainfeat.cache.schema import read_json
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
@@ -309,26 +309,29 @@ class HeadBundle:
             raise BundleError("the stored head does not give the probabilities stored with it")
 
 
-def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
+def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
     Parameters
     ----------
     wanted, found : FeatureSpec
         Of the head, and of the base.
+    any_precision : bool
+        Whether a lower precision is allowed, too.
 
     Raises
     ------
     SpecMismatchError
         The message names each field that differs.
     """
-    if _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]:
+    is_lower = _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]
+    if is_lower and not any_precision:
         raise SpecMismatchError(
             f"the base computes in {found.precision}, which is lower than the {wanted.precision} "
             "that the head was fitted in; take this or a higher precision"
         )
     wanted.require(
-        replace(found, precision=wanted.precision),
+        replace(found, precision=wanted.precision, volumes=wanted.volumes),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",

@@ -5,21 +5,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
-from brainfeat.extraction.backbones import Backbone
-from brainfeat.extraction.extractor import FeatureExtractor
+from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
 
-_BATCH_SIZE = 32
 # Images that are decoded ahead of the base.
 _AHEAD = 16
 
@@ -157,7 +154,12 @@ def prepare_slices(
 
 
 def compute_features(
-    images: Iterable[InputImage], number: int, *, backbone: FeatureExtractor, spec: FeatureSpec
+    images: Iterable[InputImage],
+    number: int,
+    *,
+    backbone: FeatureExtractor,
+    spec: FeatureSpec,
+    n_images: int | None = None,
 ) -> Iterator[tuple[list[InputImage], Floats]]:
     """Compute features in batches, and yield each as soon as it is known.
 
@@ -170,6 +172,8 @@ def compute_features(
         The base.
     spec : FeatureSpec
         Of the features.
+    n_images : int or None
+        The largest number of images that the base will ever see, if that is known.
 
     Yields
     ------
@@ -188,10 +192,7 @@ def compute_features(
             group.append(order.popleft())
         ready.append((group, features))
 
-    copies: Sequence[Any] = [backbone]
-    preferred = _BATCH_SIZE
-    if isinstance(backbone, Backbone):
-        copies, preferred = backbone.copies, backbone.batch_size
+    copies, preferred = compile_copies(backbone, n_images=n_images)
     computer: BatchComputer[InputImage] = BatchComputer(
         copies,
         batch_size=max(1, min(preferred, number)),
