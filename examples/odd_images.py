@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
             for path, image in zip(paths, images, strict=True):
                 image.save(path)
             counts = Counter(answer.decision for answer in predictor.predict(paths))
-            abstained = counts["out-of-scope"], counts["uncertain"]
+            abstained = counts["out-of-distribution"], counts["uncertain"]
             answered = len(images) - sum(abstained)
             print(f"{kind:22}{len(images):7}{abstained[0]:14}{abstained[1]:11}{answered:10}")
 

@@ -281,7 +281,7 @@ class TestEvaluate:
         from brainfeat import HeadBundle
 
         document = json.loads(run("evaluate", svm, features, "--json").out)
-        stored = HeadBundle.load(svm).training["test"]
+        stored = HeadBundle.load(svm).training.test.to_dict()
         assert document["accuracy"] == stored["accuracy"]
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
@@ -337,7 +337,7 @@ class TestSplit:
             shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
         (folder / "table.csv").unlink()
         told = run("split", folder, "-o", folder / "table.csv")
-        assert f"none of {len(images[::2])} groups (identical) is cut" in told.out
+        assert f"none of {len(images[::2])} groups (exact-duplicates) is divided" in told.out
         table = read_table(folder / "table.csv")
         split = dict(zip(table.paths, table.splits, strict=True))
         for path in table.paths:
@@ -380,7 +380,7 @@ class TestLeakageIsSaid:
         told = run("fit-head", cache, "-o", tmp_path / "head.h5", "--head", "lda")
         assert told.err == (
             "warning: near duplicates are in several splits: 1 cluster, 1 test image with a copy "
-            f"in train; see brainfeat audit {cache}\n"
+            f"in train or val; see brainfeat audit {cache}\n"
         )
 
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:

@@ -15,8 +15,8 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.phantoms import write_phantoms
 from brainfeat.prediction.export import export_head
-from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
+from brainfeat.readers.series import find_inputs
 
 SIZE = 64
 pytestmark = [
@@ -57,7 +57,7 @@ def heads(cache):
 @pytest.fixture(scope="module")
 def images(slices):
     return np.stack(
-        [preprocess_image(read_image(path), size=SIZE) for path in list_images([slices])]
+        [preprocess_image(read_image(path), size=SIZE) for path in find_inputs([slices]).images]
     )
 
 
@@ -157,7 +157,7 @@ def test_real_slices_are_decided_alike(real_data, tmp_path):
     options = {"backbone": "mobilenet-0.75", "weights": weights, "precision": "float32"}
     cache = extract(read_table(folder), tmp_path / "f.h5", **options).output
     bundle = fit_head(cache, head="logistic", n_jobs=1)
-    testing = list_images([real_data / "data/brain-mri/Testing"])[::20][:64]
+    testing = find_inputs([real_data / "data/brain-mri/Testing"]).images[::20][:64]
     images = np.stack([preprocess_image(read_image(path)) for path in testing])
     base = load_backbone("mobilenet-0.75", weights=weights)
     expected = bundle.predict_proba(np.concatenate([base(images[:32]), base(images[32:])]))

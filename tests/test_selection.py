@@ -16,6 +16,7 @@ from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.grids import GRIDS, draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.record import Spread
 from brainfeat.heads.trees import TREE_HEADS
 from brainfeat.training import selection
 from brainfeat.training.fitting import fit_head
@@ -150,8 +151,8 @@ def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
     alone = cross_validate(found.recipe, partition, n_jobs=1)
     assert found.cv == alone
     best = found.candidates[0]
-    assert (best.mean, best.std) == tuple(alone.figures["balanced_accuracy"].values())
-    assert best.log_loss == alone.figures["log_loss"]["mean"]
+    assert Spread(mean=best.mean, std=best.std) == alone.scores.balanced_accuracy
+    assert best.log_loss == alone.scores.log_loss.mean
 
 
 def test_number_of_processes_changes_no_rank():
@@ -188,7 +189,7 @@ def test_what_scikit_learn_warns_of_is_kept_with_the_candidate():
         found = select_head(recipes, partition, n_jobs=1)
     by_limit = {row.params["max_iter"]: row.warnings for row in found.candidates}
     assert "converge" in by_limit[1][0]
-    assert by_limit[1000] == []
+    assert by_limit[1000] == ()
 
 
 def test_progress_counts_the_fits_of_all_folds():
@@ -210,18 +211,18 @@ def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
     X, y = draw(160)
     cache = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [100, 30, 30]))
     bundle = fit_head(cache, head="logistic", search=True, n_iter=4, cv=3, n_jobs=1)
-    search = bundle.training["search"]
-    assert (search["metric"], search["n_folds"]) == ("balanced_accuracy", 3)
-    assert len(search["candidates"]) == 4
-    best = search["candidates"][0]
-    assert (best["head"], best["params"]) == (bundle.head, bundle.params)
-    assert bundle.training["cv"]["balanced_accuracy"]["mean"] == best["mean"]
-    direct = fit_head(cache, head="logistic", params=best["params"], cv=3, n_jobs=1)
+    search = bundle.training.search
+    assert (search.metric, search.n_folds, search.chosen) == ("balanced_accuracy", 3, 1)
+    assert len(search.candidates) == 4
+    best = search.candidates[0]
+    assert (best.head, best.params) == (bundle.head, bundle.params)
+    assert bundle.training.cv.balanced_accuracy.mean == best.mean
+    direct = fit_head(cache, head="logistic", params=best.params, cv=3, n_jobs=1)
     assert np.array_equal(direct.predict_proba(X), bundle.predict_proba(X))
-    assert direct.training["cv"] == bundle.training["cv"]
-    assert direct.training["search"] is None
+    assert direct.training.cv == bundle.training.cv
+    assert direct.training.search is None
     back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
-    assert back.training["search"] == search
+    assert back.training.search == search
 
 
 def test_the_test_part_does_not_change_what_is_chosen(make_cache):
@@ -238,9 +239,9 @@ def test_the_test_part_does_not_change_what_is_chosen(make_cache):
         ).training
         for place, rows in enumerate((X, other))
     ]
-    rows = [[{**row, "seconds": 0} for row in t["search"]["candidates"]] for t in tables]
+    rows = [[replace(row, seconds=0) for row in table.search.candidates] for table in tables]
     assert rows[0] == rows[1]
-    assert tables[0]["test"] != tables[1]["test"]
+    assert tables[0].test != tables[1].test
 
 
 def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
@@ -261,12 +262,12 @@ def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
 
 def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
     bundle = fit_head(make_cache(*draw()), head="all", params=QUICK, cv=2, n_jobs=1)
-    rows = {row["head"]: row["params"] for row in bundle.training["search"]["candidates"]}
+    rows = {row.head: row.params for row in bundle.training.search.candidates}
     assert set(rows) == set(HEAD_NAMES)
     assert rows["dense"] == {"epochs": 3, "hidden_units": (8,)}
     assert rows["random-forest"] == {"n_estimators": 5}
     assert rows["svm"] == {}
-    assert bundle.head == bundle.training["search"]["candidates"][0]["head"]
+    assert bundle.head == bundle.training.search.candidates[0].head
 
 
 @pytest.mark.parametrize(
@@ -309,8 +310,8 @@ def test_the_command_prints_the_ranks_and_says_what_they_are_worth(command):
     lines = result.out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["1", "knn"], ["2", "knn"], ["3", "knn"]]
     assert all("weights=distance" in line for line in lines[1:4])
-    assert "same 5 folds; no test image is in any" in lines[4]
-    assert "report its test figures" in lines[5]
+    assert "same 5 folds; no test image is in them" in lines[4]
+    assert "optimistically biased: report the test metrics" in lines[5]
     assert lines[6].startswith("knn head of 4 classes")
     assert HeadBundle.load(result.path).head == "knn"
 

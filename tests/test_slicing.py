@@ -39,7 +39,15 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
+from brainfeat.prediction.answers import (
+    NOTICE,
+    OUT_OF_DISTRIBUTION,
+    UNCERTAIN,
+    OutOfDistribution,
+    Prediction,
+    SliceSummary,
+    pool_slices,
+)
 from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
 from brainfeat.tables.origin import find_origin
@@ -408,62 +416,61 @@ def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
 
 
 def make_answer(frame, decision, p, *, score=1.0, forced=False):
-    likeliest = "a" if p >= 0.5 else "b"
+    most_probable = "a" if p >= 0.5 else "b"
     return Prediction(
         path="volume 1",
         frame=frame,
-        decision=likeliest if forced else decision,
+        decision=most_probable if forced else decision,
         probabilities={"a": p, "b": 1 - p},
-        set=[],
-        out_of_scope={"score": score, "threshold": 2.0, "refused": score > 2},
+        prediction_set=(),
+        out_of_distribution=OutOfDistribution(score=score, threshold=2.0, flagged=score > 2),
         forced=forced,
-        nearest=[],
     )
 
 
-def test_slices_are_pooled_by_the_mean_of_those_in_scope():
+def test_slices_are_pooled_by_the_mean_of_those_in_distribution():
     answers = [
         make_answer(1, "a", 0.8),
         make_answer(2, "a", 0.9),
-        make_answer(3, OUT_OF_SCOPE, 0.0, score=3),
+        make_answer(3, OUT_OF_DISTRIBUTION, 0.0, score=3),
         make_answer(4, UNCERTAIN, 0.7),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
     assert whole.decision == "a"
     assert whole.probabilities == pytest.approx({"a": 0.8, "b": 0.2})
-    assert whole.slices == {
-        "n": 4,
-        "decisions": {"a": 2, OUT_OF_SCOPE: 1, UNCERTAIN: 1},
-        "carried_by": {"a": [2, 1]},
-    }
+    assert whole.slices == SliceSummary(
+        n=4,
+        decisions={"a": 2, OUT_OF_DISTRIBUTION: 1, UNCERTAIN: 1},
+        carried_by={"a": (2, 1)},
+    )
     assert whole.frame is None
-    assert whole.out_of_scope["score"] == 1
+    assert whole.out_of_distribution.score == 1
 
 
 def test_slices_that_differ_make_a_volume_uncertain():
     answers = [make_answer(n, "a", 0.95) for n in range(9)] + [make_answer(9, "b", 0.1)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert (whole.decision, whole.set) == (UNCERTAIN, ["a", "b"])
-    assert whole.slices["carried_by"]["b"] == [9]
-    forced = pool_slices(answers, ["a", "b"], kept=["a"], force=True)
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert (whole.decision, whole.prediction_set) == (UNCERTAIN, ("a", "b"))
+    assert whole.slices.carried_by["b"] == (9,)
+    forced = pool_slices(answers, ["a", "b"], prediction_set=["a"], force=True)
     assert (forced.decision, forced.forced) == ("a", True)
 
 
-def test_a_volume_is_out_of_scope_where_every_slice_is():
-    answers = [make_answer(n, OUT_OF_SCOPE, 0.9, score=3 + n) for n in range(3)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.decision == OUT_OF_SCOPE
-    assert whole.out_of_scope == {"score": 3, "threshold": 2.0, "refused": True}
+def test_a_volume_is_out_of_distribution_where_every_slice_is():
+    answers = [make_answer(n, OUT_OF_DISTRIBUTION, 0.9, score=3 + n) for n in range(3)]
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.decision == OUT_OF_DISTRIBUTION
+    assert whole.out_of_distribution == OutOfDistribution(score=3, threshold=2.0, flagged=True)
 
 
 def test_forced_slices_do_not_speak_for_the_volume():
     answers = [
         make_answer(1, UNCERTAIN, 0.4, forced=True),
-        make_answer(2, OUT_OF_SCOPE, 0.1, score=3, forced=True),
+        make_answer(2, OUT_OF_DISTRIBUTION, 0.1, score=3, forced=True),
         make_answer(3, "a", 0.9),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.slices["decisions"] == {UNCERTAIN: 1, OUT_OF_SCOPE: 1, "a": 1}
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.slices.decisions == {UNCERTAIN: 1, OUT_OF_DISTRIBUTION: 1, "a": 1}
     assert whole.decision == "a"
     assert whole.probabilities["a"] == pytest.approx(0.65)
 
@@ -498,6 +505,23 @@ def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, t
     with (tmp_path / "found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
+
+
+def test_a_volume_with_heat_maps_is_read_once(run, hospital, tmp_path, monkeypatch):
+    read = []
+
+    def count(series, **options):
+        read.append(series.name)
+        return read_volume(series, **options)
+
+    monkeypatch.setattr("brainfeat.prediction.predictor.read_volume", count)
+    volumes = [hospital / name / f"{name}-3" for name in CLASSES]
+    result = run(*volumes, "--heatmap", tmp_path / "maps")
+    assert result.exit_code == 0, result.exception
+    assert read == ["argument 1, volume 1", "argument 2, volume 1"]
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names[:2] == [f"00001-argument-{n}-volume-1-0001.png" for n in (1, 2)]
+    assert len(names) == len(set(names)) == 8
 
 
 def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):

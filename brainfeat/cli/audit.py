@@ -90,12 +90,12 @@ def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
 
 def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
     exact = audit.exact_duplicates
-    across = _describe_sides(exact.cross_split_groups, exact.test_files)
-    yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files, {across}"
+    yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files"
+    yield "", _describe_sides(exact.cross_split_groups, exact.test_files)
     if near := audit.near_duplicates:
         sizes = ", ".join(map(str, near.sizes))
-        across = _describe_sides(near.cross_split_clusters, near.test_files)
-        yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images, {across}"
+        yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images"
+        yield "", _describe_sides(near.cross_split_clusters, near.test_files)
         yield "", f"at a similarity of {near.threshold}; largest: {sizes}"
     yield "groups", f"{audit.groups_across_splits:,} across splits"
     if audit.patient_key == "random":

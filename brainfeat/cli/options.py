@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +116,29 @@ jobs_option = click.option(
 )
 
 
+class RenamedOption(click.Option):
+    """An option that is still accepted under its old spelling, which no help page shows.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `click.Option`; the option takes a value.
+    old : str
+        The old spelling, such as ``"--false-refusals"``.
+    """
+
+    def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser know both spellings."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(
+            obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
+        )
+
+
 class AutoInteger(click.ParamType[int | None]):
     """A number from 1, or ``auto``, which is None in Python."""
 
@@ -198,7 +221,7 @@ def open_cache(
         yield cache
 
 
-def warn_of_leakage(findings: list[str], features: Path) -> None:
+def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     """Say in one line on stderr that figures are too good to be true, if they are."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""

@@ -18,6 +18,7 @@ from brainfeat.errors import BundleError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.record import FitRecord
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=8, weights_sha256="0" * 64)
@@ -56,7 +57,7 @@ def make_bundle(head="svm", n_classes=4, **fields):
             "params": {"epochs": 3} if head == "dense" else {},
             "estimator": estimator,
             "temperature": 1.3,
-            "training": {"seconds": 1.5, "cv": None},
+            "training": FitRecord(seconds=1.5),
             "probe": draw(n_classes)[0][:16] + np.float32(0.1),
             **fields,
         }

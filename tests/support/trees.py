@@ -106,8 +106,8 @@ HOSTILE = {
     "too many children": (replace("left", lambda old: np.append(old, old)), "left has"),
     "a column of values too many": (replace("value", lambda old: np.hstack([old, old])), "columns"),
     "no columns of values": (replace("value", lambda old: old[:, :0]), "columns"),
-    "an array too many": (lambda arrays: arrays.update(more=arrays["left"]), "too many: more"),
-    "an array missing": (lambda arrays: arrays.pop("baseline"), "missing or too many: baseline"),
+    "an array too many": (lambda arrays: arrays.update(more=arrays["left"]), "unknown: more"),
+    "an array missing": (lambda arrays: arrays.pop("baseline"), "missing or unknown: baseline"),
     "a chain without end": (deep_chain, "more than 2,000 levels deep"),
     "no nodes": (
         lambda arrays: arrays.update({name: arrays[name][:0] for name in arrays}),
