@@ -866,6 +866,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_one_run_over_all_of_them(tmp_path):
     """The run goes on, says what it refused and why, warns of nothing and stays within bounds."""
     from brainfeat.cache.cache import FeatureCache

@@ -206,6 +206,7 @@ def test_hostile_class_names_are_shown_as_they_are(page):
         assert name in page.text
 
 
+@pytest.mark.slow
 def test_no_markup_of_a_class_name_is_in_the_page(study):
     assert SCRIPT not in render(study)
     assert html.escape(SCRIPT) in render(study)
@@ -221,6 +222,7 @@ def test_characters_that_turn_the_text_round_are_written_as_escapes(make_cache):
     assert r"a\u202eb" in text
 
 
+@pytest.mark.slow
 def test_equal_evaluations_give_equal_pages(study):
     assert render(study) == render(study)
 
@@ -253,6 +255,7 @@ def test_a_head_without_epochs_has_no_training_curves(make_cache):
     assert "there are no training curves" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "history",
     [{"loss": "high"}, {"loss": [1, "x"]}, {"loss": [1, 2], "val_loss": [1]}, [1, 2], {"loss": []}],
@@ -280,16 +283,19 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
     assert "patient-" not in page.text
 
 
+@pytest.mark.slow
 def test_a_full_audit_has_its_controls_on_the_page(study):
     found = audit(study.cache)
     text = Page(render(study, audit=found)).text
     assert f"{found.permutation['accuracy']:.3f} ± {found.permutation['std']:.3f}" in text
 
 
+@pytest.mark.slow
 def test_without_an_audit_copies_are_looked_for(study):
     assert render(study, audit=None) == render(study)
 
 
+@pytest.mark.slow
 def test_parts_and_prevalence_are_shown(study):
     evaluation = evaluate(
         study.bundle,
@@ -347,6 +353,7 @@ def test_two_classes_and_few_images_make_a_page(make_cache):
     assert "it has seen a copy of none of them" in text
 
 
+@pytest.mark.slow
 def test_twelve_classes_make_a_page(make_cache):
     found = draw_study(make_cache, class_names=[f"class {n}" for n in range(12)], rows=600)
     page = Page(render(found))
@@ -581,6 +588,7 @@ def files(tmp_path, make_cache):
     return SimpleNamespace(folder=folder, cache=cache, head=head, out=tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_page_and_the_card(run, files):
     card = files.out.with_name("card.md")
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--card", card]
@@ -594,6 +602,7 @@ def test_evaluate_writes_the_page_and_the_card(run, files):
     assert sorted(path.name for path in files.out.parent.glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_the_command_is_shown_without_folders(run, files):
     run("evaluate", files.head, files.cache, "--report", files.out, "--prevalence", "yes=0.1")
     text = Page(files.out.read_text(encoding="utf-8")).text
@@ -643,6 +652,7 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_measured(run, fil
     assert result.out == ""
 
 
+@pytest.mark.slow
 def test_include_images_shows_the_files_of_the_folder(run, files):
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.folder)

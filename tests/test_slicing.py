@@ -343,6 +343,7 @@ def test_a_backbone_of_other_images_is_refused(sliced, tmp_path):
         extract(read_table(sliced.output), tmp_path / "f.h5", backbone=Blocks())
 
 
+@pytest.mark.slow
 def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
@@ -605,6 +606,7 @@ def find_canaries(text):
     return [word for word in words if word in lowered]
 
 
+@pytest.mark.slow
 def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn, monkeypatch):
     caplog.set_level(logging.DEBUG)
     work = tmp_path / "work"

@@ -113,6 +113,7 @@ class TestCommands:
         assert result.code == 1
         assert '"whole": false' in result.out
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("verify", "code"), [("full", 1), ("off", 0)])
     def test_a_reader_may_trust_a_file(self, run, cache, tmp_path, verify, code):
         head = fit_head(cache, head="lda").save(tmp_path / "head.h5")
