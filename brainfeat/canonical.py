@@ -1,4 +1,4 @@
-"""Canonical JSON: one text for equal values, a strict reader, and records of plain values."""
+"""Canonical JSON, a strict reader of JSON, and records (dataclasses) of plain values."""
 
 import json
 import math
@@ -19,11 +19,17 @@ Record = TypeVar("Record")
 
 
 class _NotStrictError(ValueError):
-    """What Python's parser takes and this one does not."""
+    """JSON that Python's parser accepts and this one does not."""
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values: sorted keys, no spaces, ASCII, no NaN."""
+    r"""Return the canonical JSON of a value: sorted keys, no spaces, ASCII, no NaN.
+
+    Examples
+    --------
+    >>> canonical_json({"b": [1, 0.5], "a": "é"})
+    '{"a":"\\u00e9","b":[1,0.5]}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -34,15 +40,22 @@ def parse_json(text: str, *, error: type[BrainfeatError] = CacheFormatError) -> 
     ----------
     text : str
     error : type of BrainfeatError
-        What is raised.
+        The exception to raise.
 
     Raises
     ------
     BrainfeatError
-        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deep.
+        The text is not JSON, repeats a key, holds NaN or infinity, or is too long or too deeply
+        nested.
+
+    Examples
+    --------
+    >>> parse_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    brainfeat.errors.CacheFormatError: a JSON object repeats a key
     """
     if len(text) > _JSON_LIMIT:
-        raise error(f"a JSON text of {len(text):,} characters is too long")
+        raise error(f"a JSON text of {len(text):,} characters; expected at most {_JSON_LIMIT:,}")
     try:
         return json.loads(
             text,
@@ -57,9 +70,10 @@ def parse_json(text: str, *, error: type[BrainfeatError] = CacheFormatError) -> 
 
 
 def read_record(kind: type[Record], document: Any, *, error: type[BrainfeatError]) -> Record:
-    """Make a dataclass of what JSON held, with the type of each field checked.
+    """Convert a JSON value to a dataclass, and check the type of each field.
 
-    Keys that the dataclass does not have are passed over: a newer version may have written them.
+    Keys that are not fields of the dataclass are ignored, since a newer version may have written
+    them.
 
     Parameters
     ----------
@@ -68,12 +82,12 @@ def read_record(kind: type[Record], document: Any, *, error: type[BrainfeatError
     document : object
         What :func:`parse_json` returned.
     error : type of BrainfeatError
-        What is raised.
+        The exception to raise.
 
     Raises
     ------
     BrainfeatError
-        A field is missing or of another type; the message says where.
+        A field is missing or has another type; the message names its place.
     """
     try:
         return msgspec.convert(document, kind)
@@ -82,13 +96,13 @@ def read_record(kind: type[Record], document: Any, *, error: type[BrainfeatError
 
 
 def write_record(record: "DataclassInstance") -> dict[str, Any]:
-    """Turn a dataclass into dictionaries, lists and plain values, the opposite of `read_record`."""
+    """Convert a dataclass to dictionaries, lists and plain values, for `read_record`."""
     document: dict[str, Any] = _to_lists(asdict(record))
     return document
 
 
 def _to_lists(value: Any) -> Any:
-    """Make lists of tuples, all the way down."""
+    """Replace tuples by lists, at any depth."""
     if isinstance(value, dict):
         return {key: _to_lists(entry) for key, entry in value.items()}
     return [_to_lists(entry) for entry in value] if isinstance(value, tuple | list) else value

@@ -1,10 +1,10 @@
-"""What a public test score is worth: the same head with and without the answers in sight.
+"""A public test score, with and without copies of training images among the test images.
 
     python examples/leakage.py mri.h5
     python examples/leakage.py mri.h5 --head dense --random random.h5
 
 The cache holds a table with splits, such as that of the public Brain Tumor MRI Dataset; the second
-one the same table under random weights (brainfeat extract … --weights random).
+cache holds the same table under random weights (brainfeat extract … --weights random).
 """
 
 import argparse
@@ -18,8 +18,8 @@ from brainfeat.leakage.splitting import split_rows
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print one line a score."""
-    parser = argparse.ArgumentParser(description="What is left of a score without leaks.")
+    """Print one line per score."""
+    parser = argparse.ArgumentParser(description="Measure a score without copies.")
     parser.add_argument("features", help="cache of a table that has splits")
     parser.add_argument("--head", choices=HEAD_NAMES, default="svm")
     parser.add_argument("--random", help="cache of the same table under random weights")
@@ -50,31 +50,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 def show(name: str, subset: Subset) -> None:
     """Print accuracy, its interval and the number of images."""
-    figure = "n/a" if subset.accuracy is None else f"{subset.accuracy:.3f}"
+    accuracy = "n/a" if subset.accuracy is None else f"{subset.accuracy:.3f}"
     interval = subset.intervals and "({:.3f}–{:.3f})".format(*subset.intervals.accuracy)
-    print(f"{name:38}{figure:>6}  {interval or subset.reason}  {subset.n:,} images")
+    print(f"{name:38}{accuracy:>6}  {interval or subset.reason}  {subset.n:,} images")
 
 
 def split_anew(cache: FeatureCache, clusters: np.ndarray) -> None:
-    """Give the cache a split of the same sizes that cuts no cluster of near duplicates."""
+    """Give the cache a new split of the same sizes that cuts no cluster of near duplicates."""
     labelled = cache.mask()
     fractions = {name: (cache.splits[labelled] == name).mean() for name in ("val", "test")}
-    parts = split_rows(
+    splits = split_rows(
         cache.y[labelled],
-        fractions={name: share for name, share in fractions.items() if share},
+        fractions={name: size for name, size in fractions.items() if size},
         groups=clusters[labelled],
         class_names=cache.class_names,
     )
     protocol = dict.fromkeys(cache.paths.tolist(), ("", ""))
-    for path, part in zip(cache.paths[labelled], parts, strict=True):
-        protocol[path] = (part, "")
+    for path, split in zip(cache.paths[labelled], splits, strict=True):
+        protocol[path] = (split, "")
     cache.assign(protocol)
 
 
 def find_copies(cache: FeatureCache, evaluation: Evaluation) -> np.ndarray:
-    """Say of each row whether features that mean something find a near duplicate in train."""
+    """Return for each row whether pretrained features find a near duplicate of it in train."""
     found = evaluation.predictions
-    values = np.full(len(cache), "not looked for")
+    values = np.full(len(cache), "not evaluated")
     if found.near_duplicates is not None:
         values[found.rows] = np.where(found.near_duplicates, "copy", "new")
     return values

@@ -48,7 +48,7 @@ def expected(slices, tmp_path_factory):
 
 
 def extract_elsewhere(backend, slices, folder):
-    """Run stage one in a process of its own, on two devices; tell what it did."""
+    """Run stage one on two devices in another process; return what it did."""
     script = f"""
         {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
         import json, sys
@@ -69,9 +69,10 @@ def extract_elsewhere(backend, slices, folder):
 
                 return call
 
-            vars(backbone)["copies"] = tuple(
-                watch(place, forward) for place, forward in enumerate(backbone.copies)
+            watched = tuple(
+                watch(place, forward) for place, forward in enumerate(backbone.compile())
             )
+            vars(backbone)["compile"] = lambda n_images: watched
             extract(
                 read_table({str(slices)!r}),
                 f"{folder}/{{name}}.h5",

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -101,7 +101,6 @@ def test_identical_files_have_one_label():
     assert labels[2] != labels[3]
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 30).flatmap(
         lambda n: st.tuples(*[hnp.arrays(np.intp, n, elements=st.integers(0, n - 1))] * 2)

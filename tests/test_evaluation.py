@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn import metrics
+from support.caches import write_vectors
 
 from brainfeat import evaluate, fit_head
 from brainfeat.cache.cache import FeatureCache
@@ -37,8 +38,8 @@ def name_files():
     return [f"image-{row:05}.png" for row in range(IMAGES)]
 
 
-@pytest.fixture
-def leaky(make_cache):
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
     """A cache of which 20 test images are identical to train images, and 30 more nearly so."""
     X, y, splits = draw()
     contents = name_files()
@@ -46,10 +47,11 @@ def leaky(make_cache):
         contents[row] = contents[row - 400]
         X[row] = X[row - 400]
     X[420:450] = X[20:50] + 0.01
-    return make_cache(X, y, splits=splits, contents=contents)
+    folder = tmp_path_factory.mktemp("leaky")
+    return write_vectors(folder, X, y, splits=splits, contents=contents)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bundle(leaky):
     return fit_head(leaky, head="lda", group_by="none")
 

@@ -13,7 +13,7 @@ SHAPE = (2, 2, 3)
 
 
 def sums(images):
-    """Give one feature: the sum of an image."""
+    """Return one feature: the sum of an image."""
     return images.sum(axis=(1, 2, 3))[:, None]
 
 
@@ -221,6 +221,6 @@ class TestBatchComputer:
 
     def test_a_wrong_shape_is_named(self):
         computer = make_computer(lambda images: np.zeros((2, 3)), receive=Received())
-        with pytest.raises(CacheError, match=r"gave features \(2, 3\), expected \(2, 1\)"):
+        with pytest.raises(CacheError, match=r"gave features of shape \(2, 3\); expected \(2, 1\)"):
             fill(computer, range(20))
         computer.close()

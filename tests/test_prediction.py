@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from support.halves import CLASSES, SIZE, Blocks, draw
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
-from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli.predict import command, describe
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.extraction.preprocessing import preprocess_image
@@ -21,38 +21,6 @@ from brainfeat.prediction import images as prediction_images
 from brainfeat.prediction.answers import NOTICE, Prediction
 from brainfeat.readers import raster, read_image
 from brainfeat.readers.series import find_inputs
-
-SIZE = 32
-CLASSES = ("glioma", "notumor")
-
-
-class Blocks:
-    """A base whose features are the mean brightness of 64 blocks of the image."""
-
-    def __init__(self, precision="float32", weights="0" * 64):
-        self.spec = FeatureSpec(
-            backbone="mobilenet",
-            layer="conv_pw_13_relu",
-            n_features=64,
-            weights_sha256=weights,
-            input_size=SIZE,
-            precision=precision,
-        )
-        self.recipe = {"blocks": precision}
-        self.shapes = []
-
-    def __call__(self, images):
-        self.shapes.append(images.shape)
-        blocks = images.mean(axis=3).reshape(len(images), 8, SIZE // 8, 8, SIZE // 8)
-        return blocks.mean(axis=(2, 4)).reshape(len(images), 64)
-
-
-def draw(rng, *, bright, doubtful=False):
-    """Draw a slice of which the upper half is bright, or the lower; or neither."""
-    pixels = rng.normal(90, 12, (SIZE, SIZE))
-    half = slice(0, SIZE // 2) if bright else slice(SIZE // 2, SIZE)
-    pixels[half] += 0 if doubtful else 25
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
-from studies import NAMES, SCRIPT, draw_study, with_history
+from support.studies import NAMES, SCRIPT, draw_study, with_history
 
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("report")
     found = with_history(draw_study(lambda *args, **rest: write_vectors(folder, *args, **rest)))
@@ -279,7 +279,7 @@ def test_a_head_without_epochs_has_no_training_curves(make_cache):
 
 
 def test_exclusions_are_counted_by_reason_without_their_paths(study):
-    from brainfeat.cache.cache import Rejected
+    from brainfeat.cache.schema import Rejected
 
     before = study.cache.rejected
     study.cache.rejected = tuple(

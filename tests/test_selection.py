@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 from sklearn.model_selection import ParameterGrid
+from support.depth import one_in, thin
 
 from brainfeat.errors import HeadError, ParameterError, TableError
 from brainfeat.heads.bundle import HeadBundle
@@ -68,11 +69,13 @@ def test_as_many_candidates_as_points_are_the_whole_grid(head):
         assert draw_candidates(head, fixed={}, n_iter=n_iter, random_state=0) == grid
 
 
+@pytest.mark.slow
+@one_in(5)
 @pytest.mark.parametrize("head", sorted(set(HEAD_NAMES) - {"dense"}))
-def test_every_point_of_a_grid_can_be_fitted_and_saved(head, make_cache, tmp_path):
+def test_every_point_of_a_grid_can_be_fitted_and_saved(head, every, make_cache, tmp_path):
     cache = make_cache(*draw())
     trees = {"n_estimators": 3, "max_iter": 2}
-    for place, point in enumerate(ParameterGrid(list(GRIDS[head]))):
+    for place, point in enumerate(thin(ParameterGrid(list(GRIDS[head])), every)):
         small = trees if head in TREE_HEADS else {}
         params = {**point, **{k: v for k, v in small.items() if k in make_head(head).get_params()}}
         bundle = fit_head(cache, head=head, params=params)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -321,7 +321,6 @@ def test_few_groups_of_a_class_make_fewer_folds(make_cache):
     assert (calibration.n_folds, calibration.n) == (None, 40)
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=8, max_size=30),
     fraction=st.floats(0.1, 0.5),

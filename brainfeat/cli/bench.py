@@ -1,4 +1,4 @@
-"""``brainfeat bench``: how quick this machine is."""
+"""``brainfeat bench``: how fast this machine is."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,14 @@ Row = tuple[str, ...]
 _BLANK: Row = ("",) * 6
 
 
-@click.command("bench", short_help="Measure how quick this machine is.")
+EXAMPLES = """\b
+Examples:
+  brainfeat bench
+  brainfeat bench --backbone mobilenet --repeats 3 --json
+"""
+
+
+@click.command("bench", short_help="Measure how fast this machine is.", epilog=EXAMPLES)
 @options.backbone_option
 @options.size_option
 @click.option(
@@ -26,32 +33,32 @@ _BLANK: Row = ("",) * 6
     "precisions",
     type=click.Choice(PRECISIONS),
     multiple=True,
-    help="What to compute in beside float32; may be repeated.  [default: all that the processor or "
-    "the GPU has instructions for]",
+    help="Precision to measure in addition to float32; may be repeated.  [default: all for which "
+    "the processor or the GPU has instructions]",
 )
 @click.option(
     "--batch-size",
     type=options.AutoInteger(),
     default="auto",
     show_default=True,
-    help="Images that the base sees at once; auto takes what extract takes.",
+    help="Number of images in a batch; auto takes the batch size of extract.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Images, as extract takes them.  [default: phantoms of 224 x 224 pixels, as JPEG]",
+    help="Images, as in extract.  [default: synthetic JPEG slices of 224 x 224 pixels]",
 )
 @click.option(
     "--number",
     type=click.IntRange(min=1),
-    help="Images to use.  [default: 64, or 2,048 where there is a GPU]",
+    help="Number of images to use.  [default: 64, or 2,048 with a GPU]",
 )
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How often each part is timed.",
+    help="Number of times that each part is measured.",
 )
 @options.jobs_option
 @options.random_state_option
@@ -63,10 +70,10 @@ def command(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Measure how quick this machine is.
+    """Measure how fast this machine is.
 
-    Times the decoding of images, the base alone in each precision, stage one as a whole, and the
-    fitting of heads. The base has random weights, which are as quick as others; nothing is fetched
+    Measures the decoding of images, the base alone in each precision, stage one as a whole, and the
+    fitting of heads. The base has random weights, which are as fast as any; nothing is downloaded
     and nothing is kept.
     """
     from brainfeat.benchmark import run_benchmark
@@ -88,18 +95,18 @@ def _describe(result: "Benchmark") -> Iterator[tuple[str, str]]:
     processor = result.processor
     versions = [f"{name} {version}" for name, version in result.versions.items()]
     counted = result.gflop_per_image
-    cost = "" if counted is None else f" ({counted:.3g} GFLOP an image)"
+    cost = "" if counted is None else f" ({counted:.3g} GFLOP per image)"
     yield "processor", f"{processor['name']}, {count(processor['cores'], 'core')}"
-    yield "", ", ".join(processor["features"]) or "features not known"
+    yield "", ", ".join(processor["features"]) or "unknown features"
     yield "gpu", ", ".join(result.devices) or "none that the backend can use"
     if result.bf16_peak_tflops is not None:
-        yield "", f"{result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 by its data sheet"
+        yield "", f"{result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 (data sheet)"
     yield "backend", result.backend
     yield "versions", ", ".join(versions[:4])
     yield "", ", ".join(versions[4:])
     yield "base", f"{result.backbone} at {result.input_size} × {result.input_size}{cost}"
     yield "images", f"{result.images:,} ({result.data})"
-    yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} altogether"
+    yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} in total"
 
 
 def _list_timings(result: "Benchmark") -> list[str]:

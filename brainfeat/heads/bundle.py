@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainfeat.cache.cache import read_json
+from brainfeat.cache.schema import read_json
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
@@ -328,7 +328,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
             "that the head was fitted in; take this or a higher precision"
         )
     wanted.require(
-        replace(found, precision=wanted.precision),
+        replace(found, precision=wanted.precision, volumes=wanted.volumes),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",

@@ -5,21 +5,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
-from brainfeat.extraction.backbones import Backbone
-from brainfeat.extraction.extractor import FeatureExtractor
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
+from brainfeat.runtime import Forward
 
-_BATCH_SIZE = 32
 # Images that are decoded ahead of the base.
 _AHEAD = 16
 
@@ -157,17 +154,21 @@ def prepare_slices(
 
 
 def compute_features(
-    images: Iterable[InputImage], number: int, *, backbone: FeatureExtractor, spec: FeatureSpec
+    images: Iterable[InputImage],
+    copies: Sequence[Forward],
+    *,
+    batch_size: int,
+    spec: FeatureSpec,
 ) -> Iterator[tuple[list[InputImage], Floats]]:
     """Compute features in batches, and yield each as soon as it is known.
 
     Parameters
     ----------
     images : iterable of InputImage
-    number : int
-        How many there are at most.
-    backbone : callable
-        The base.
+    copies : sequence of callable
+        As :func:`brainfeat.extraction.backbones.compile_copies` returns them.
+    batch_size : int
+        Images that are computed at once.
     spec : FeatureSpec
         Of the features.
 
@@ -188,13 +189,9 @@ def compute_features(
             group.append(order.popleft())
         ready.append((group, features))
 
-    copies: Sequence[Any] = [backbone]
-    preferred = _BATCH_SIZE
-    if isinstance(backbone, Backbone):
-        copies, preferred = backbone.copies, backbone.batch_size
     computer: BatchComputer[InputImage] = BatchComputer(
         copies,
-        batch_size=max(1, min(preferred, number)),
+        batch_size=batch_size,
         image_shape=(spec.input_size, spec.input_size, 3),
         n_features=spec.n_features,
         receive=receive,

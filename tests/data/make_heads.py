@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conftest import write_vectors
+from support.caches import write_vectors
 
 from brainfeat import fit_head
 
