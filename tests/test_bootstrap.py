@@ -14,10 +14,10 @@ from brainfeat.evaluation.bootstrap import (
     count_by_group,
     draw_weights,
     find_intervals,
-    predictive_values,
     score_classes,
     score_overall,
 )
+from brainfeat.evaluation.prevalence import check_prevalence, predictive_values
 
 
 def make_case(seed, *, n=150, k=3, group_size=1):
@@ -201,11 +201,11 @@ def test_predictive_values_of_what_is_never_called():
 @pytest.mark.parametrize(
     ("prevalence", "words"),
     [
-        ({"x": 0.1}, "prevalence of 'x', which is none of 'a', 'b'"),
+        ({"x": 0.1}, "prevalence of 'x'; expected one of 'a', 'b'"),
         ({"a": 0}, "is 0"),
         ({"a": 1}, "1"),
     ],
 )
 def test_bad_prevalences_are_refused(prevalence, words):
     with pytest.raises(ParameterError, match=words):
-        bootstrap.check_prevalence(prevalence, ["a", "b"])
+        check_prevalence(prevalence, ["a", "b"])

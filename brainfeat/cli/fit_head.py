@@ -76,6 +76,8 @@ _RECORDED = ("split", "val", "test", "calibration", "cv", "search", "group_by", 
 @options.group_by_option
 @click.option(
     "--ood-examples",
+    cls=options.RenamedOption,
+    old="--strangers",
     type=click.Path(path_type=Path),
     metavar="FEATURES",
     help="Features of out-of-distribution examples, such as rotated slices; predict then flags "
