@@ -11,7 +11,8 @@ from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.text import align, count, format_interval, format_metric
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.comparison import Comparison, Difference
+    from brainfeat.evaluation.comparison import Comparison
+    from brainfeat.evaluation.results import Difference
 
 
 @click.command("compare", short_help="Compare two heads on the images of a split.")
