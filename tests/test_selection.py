@@ -344,3 +344,22 @@ def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch
     assert line.split()[:2] == ["–", "knn"]
     assert "n_neighbors=500" in line
     assert "warning: rank 1, logistic: " in result.err
+
+
+def find_help(name):
+    from click.testing import CliRunner
+
+    from brainfeat.cli.main import group
+
+    return CliRunner().invoke(group, [name, "--help"]).output
+
+
+@pytest.mark.parametrize("option", ["--ood-examples", "--strangers"])
+def test_the_command_takes_out_of_distribution_examples_under_both_names(
+    command, make_cache, option
+):
+    X, y = draw(40, seed=5)
+    examples = make_cache(X + 6, y, name="examples.h5")
+    result = command("--head", "lda", option, str(examples))
+    assert HeadBundle.load(result.path).training.ood_examples == 40
+    assert "--strangers" not in find_help("fit-head")
