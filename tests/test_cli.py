@@ -165,6 +165,7 @@ class TestExtract:
         refused(run("evaluate", svm, bad), "damaged")
         refused(run("info", bad), "damaged")
 
+    @pytest.mark.slow
     def test_weights_of_another_architecture(self, run: Run, slices: Path, tmp_path: Path) -> None:
         from brainfeat.extraction.backbones import load_backbone
 
@@ -419,6 +420,7 @@ class TestOthers:
         assert document["auto_precision"] in ("float32", "bfloat16")
         assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
+    @pytest.mark.slow
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
         arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]
         arguments += ["--weights", "random", "--patients", "8"]
@@ -430,6 +432,7 @@ class TestOthers:
         again = json.loads(run(*arguments, "--json").out)
         assert again["test"] == document["test"]
 
+    @pytest.mark.slow
     def test_where_nothing_is_missing_no_network_library_is_imported(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:
@@ -483,6 +486,7 @@ class TestOthers:
         refused(result, "no device 'gpu:7'; there are", "cpu:0")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_an_interrupt_says_what_was_kept(
         self,
@@ -547,6 +551,7 @@ class TestOthers:
         )
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_sigterm_ends_any_command(self, features: Path, tmp_path: Path) -> None:
         script = """
             import os, signal, sys

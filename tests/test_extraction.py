@@ -215,6 +215,7 @@ class TestCache:
         with FeatureCache.open(output) as cache:
             assert not cache.X[:].any()
 
+    @pytest.mark.slow
     def test_a_name_is_completed_by_the_options(self, table, output):
         options = {"weights": "random", "input_size": 32, "scaling": "unit", "random_state": 3}
         extract(table, output, backbone="mobilenet-0.75", batch_size=2, **options)
@@ -240,6 +241,7 @@ class TestCache:
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
 
+    @pytest.mark.slow
     def test_an_output_that_is_there_goes_on_in_its_precision(
         self, images, table, output, monkeypatch
     ):

@@ -328,6 +328,7 @@ class TestCommand:
         assert {"threshold", "clusters"} <= set(document["near_duplicates"])
         assert {"accuracy", "chance"} <= set(document["shortcut"])
 
+    @pytest.mark.slow
     def test_strict_ends_with_3_where_something_is_found(self, leaky, make_cache):
         assert self.run(leaky).exit_code == 0
         assert self.run(leaky, "--strict").exit_code == 3

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
-from studies import draw_study
+from support.studies import draw_study
 
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.report import to_card, to_html, to_markdown, to_text

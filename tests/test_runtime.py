@@ -278,6 +278,7 @@ class TestImport:
         assert "KERAS_BACKEND is 'nonsense', expected tensorflow, jax or torch" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.slow
     def test_start_up_is_silent(self):
         script = "from brainfeat import runtime; runtime.import_keras()"
         done = subprocess.run(

@@ -225,6 +225,7 @@ def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
     assert back.training.search == search
 
 
+@pytest.mark.slow
 def test_the_test_part_does_not_change_what_is_chosen(make_cache):
     X, y = draw(160)
     splits = np.repeat(["train", "test"], [120, 40])
@@ -244,6 +245,7 @@ def test_the_test_part_does_not_change_what_is_chosen(make_cache):
     assert tables[0].test != tables[1].test
 
 
+@pytest.mark.slow
 def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
@@ -260,6 +262,7 @@ def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
     assert not any(train & test for train, test in seen)
 
 
+@pytest.mark.slow
 def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
     bundle = fit_head(make_cache(*draw()), head="all", params=QUICK, cv=2, n_jobs=1)
     rows = {row.head: row.params for row in bundle.training.search.candidates}
@@ -316,6 +319,7 @@ def test_the_command_prints_the_ranks_and_says_what_they_are_worth(command):
     assert HeadBundle.load(result.path).head == "knn"
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_table_as_json(command):
     document = json.loads(command("--head", "lda", "--search", "--json").out)
     best = document["search"]["candidates"][0]
@@ -340,3 +344,22 @@ def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch
     assert line.split()[:2] == ["–", "knn"]
     assert "n_neighbors=500" in line
     assert "warning: rank 1, logistic: " in result.err
+
+
+def find_help(name):
+    from click.testing import CliRunner
+
+    from brainfeat.cli.main import group
+
+    return CliRunner().invoke(group, [name, "--help"]).output
+
+
+@pytest.mark.parametrize("option", ["--ood-examples", "--strangers"])
+def test_the_command_takes_out_of_distribution_examples_under_both_names(
+    command, make_cache, option
+):
+    X, y = draw(40, seed=5)
+    examples = make_cache(X + 6, y, name="examples.h5")
+    result = command("--head", "lda", option, str(examples))
+    assert HeadBundle.load(result.path).training.ood_examples == 40
+    assert "--strangers" not in find_help("fit-head")

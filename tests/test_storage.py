@@ -515,9 +515,9 @@ class TestStoredArray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.deep)])
-def test_nothing_but_a_brainfeat_error_comes_of_mutated_files(cases):
+def test_nothing_but_a_brainfeat_error_comes_of_mutated_files(tmp_path, cases):
     """``python -m support.fuzz_storage --cases 20000`` tries more."""
-    counts = fuzz_storage.fuzz_apart(cases=cases, seed=1)
+    counts = fuzz_storage.fuzz_apart(tmp_path, cases=cases, seed=1)
     assert set(counts) == {"refused", "read"}
     assert counts.total() == cases
     assert counts["refused"] > 0.4 * cases

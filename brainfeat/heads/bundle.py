@@ -312,6 +312,8 @@ class HeadBundle:
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
+    How images were made of volumes is not compared, as the base does not know it.
+
     Parameters
     ----------
     wanted, found : FeatureSpec

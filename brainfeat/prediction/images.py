@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
-from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
+from brainfeat.runtime import Forward
 
 # Images that are decoded ahead of the base.
 _AHEAD = 16
@@ -155,25 +155,22 @@ def prepare_slices(
 
 def compute_features(
     images: Iterable[InputImage],
-    number: int,
+    copies: Sequence[Forward],
     *,
-    backbone: FeatureExtractor,
+    batch_size: int,
     spec: FeatureSpec,
-    n_images: int | None = None,
 ) -> Iterator[tuple[list[InputImage], Floats]]:
     """Compute features in batches, and yield each as soon as it is known.
 
     Parameters
     ----------
     images : iterable of InputImage
-    number : int
-        How many there are at most.
-    backbone : callable
-        The base.
+    copies : sequence of callable
+        As :func:`brainfeat.extraction.backbones.compile_copies` returns them.
+    batch_size : int
+        Images that are computed at once.
     spec : FeatureSpec
         Of the features.
-    n_images : int or None
-        The largest number of images that the base will ever see, if that is known.
 
     Yields
     ------
@@ -192,10 +189,9 @@ def compute_features(
             group.append(order.popleft())
         ready.append((group, features))
 
-    copies, preferred = compile_copies(backbone, n_images=n_images)
     computer: BatchComputer[InputImage] = BatchComputer(
         copies,
-        batch_size=max(1, min(preferred, number)),
+        batch_size=batch_size,
         image_shape=(spec.input_size, spec.input_size, 3),
         n_features=spec.n_features,
         receive=receive,

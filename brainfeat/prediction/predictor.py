@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
-from brainfeat.extraction.backbones import FeatureExtractor, load_backbone
+from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
 from brainfeat.heads.bundle import HeadBundle, require_base
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
@@ -317,14 +317,10 @@ class Predictor:
     def _predict_images(
         self, images: Iterable[InputImage], number: int, counter: "_Counter"
     ) -> Iterator[Answer]:
-        batches = compute_features(
-            images,
-            number,
-            backbone=self.backbone,
-            spec=self.bundle.spec,
-            n_images=self._n_images,
-        )
-        for entries, features in batches:
+        spec = self.bundle.spec
+        copies, preferred = compile_copies(self.backbone, n_images=self._n_images)
+        batch_size = max(1, min(preferred, number))
+        for entries, features in compute_features(images, copies, batch_size=batch_size, spec=spec):
             names = [entry.name for entry in entries if entry.error is None]
             answers = iter(self.answer(features, names) if names else ())
             counter.add(len(names))

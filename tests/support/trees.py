@@ -115,8 +115,8 @@ HOSTILE = {
     ),
 }
 FOREST = {
-    "shares that do not sum to 1": (put("value", (0, 0), 5.0), "sum to 1"),
-    "a negative share": (put("value", 0, [-1.0, 1.0, 1.0]), "sum to 1"),
+    "fractions that do not sum to 1": (put("value", (0, 0), 5.0), "sum to 1"),
+    "a negative fraction": (put("value", 0, [-1.0, 1.0, 1.0]), "sum to 1"),
     "a baseline": (replace("baseline", lambda old: np.zeros(3)), "baseline 0 entries"),
 }
 BOOSTED = {
