@@ -1,4 +1,4 @@
-"""``brainfeat evaluate``: what a head is worth on a split."""
+"""``brainfeat evaluate``: the metrics of a head on a split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
 
-def _read_shares(
+def _read_prevalence(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float]:
-    shares = {}
+    prevalence = {}
     for text in values:
-        name, equals, share = text.rpartition("=")
+        name, equals, fraction = text.rpartition("=")
         try:
-            shares[name] = float(share)
+            prevalence[name] = float(fraction)
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise click.BadParameter(f"{text!r} is not CLASS=SHARE, such as glioma=0.01")
-    return shares
+            raise click.BadParameter(f"{text!r} is not CLASS=FRACTION, such as glioma=0.01")
+    return prevalence
 
 
 @click.command("evaluate", short_help="Measure a head on the images of a split.")
@@ -40,16 +40,16 @@ def _read_shares(
 @click.option(
     "--by",
     metavar="COLUMN",
-    help="Tell the images apart by a column: source, group, split, width, height, channels, or "
-    "another one of --table.",
+    help="Also measure the images by the value of a column: source, group, split, width, height, "
+    "channels, or another column of --table.",
 )
 @click.option(
     "--prevalence",
-    "shares",
-    metavar="CLASS=SHARE",
+    metavar="CLASS=FRACTION",
     multiple=True,
-    callback=_read_shares,
-    help="How common a class is where the head is to be used, for its predictive values.",
+    callback=_read_prevalence,
+    help="Prevalence of a class where the head is to be used, for its predictive values; may be "
+    "repeated.",
 )
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
@@ -64,7 +64,7 @@ def command(
     table: Path | None,
     threshold: float | None,
     by: str | None,
-    shares: dict[str, float],
+    prevalence: dict[str, float],
     random_state: int,
     markdown: bool,
     verify: Verify,
@@ -73,9 +73,15 @@ def command(
 ) -> None:
     """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
 
-    The figures of all images stand beside those of the images that are new to the head: without
-    identical files and without near duplicates in train and val, each with its 95 % interval.
-    """
+    The metrics of all images are shown next to those of the images that are new to the head: those
+    without exact duplicates, and those without near duplicates, in train and val. Each metric has a
+    95 % confidence interval.
+
+    \b
+    Examples:
+      brainfeat evaluate head.h5 mri.h5
+      brainfeat evaluate head.h5 mri.h5 --report report.html --card card.md
+    """  # noqa: D301
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images
     from brainfeat.heads.bundle import HeadBundle
@@ -87,7 +93,7 @@ def command(
     is_reported = reporting.check_options(reports)
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
-        # An audit may take minutes: what cannot be evaluated is refused before it.
+        # An audit can take minutes: refuse what cannot be evaluated before it.
         bundle.check_spec(cache.spec)
         select_images(bundle, cache, split)
         found = (
@@ -101,7 +107,7 @@ def command(
             split=split,
             threshold=threshold,
             by=_read_column(by, table, cache),
-            prevalence=shares,
+            prevalence=prevalence,
             audit=found,
             random_state=random_state,
         )
@@ -115,7 +121,7 @@ def command(
 
 
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
-    """Give a column of the cache by its name; another one of the table by its values."""
+    """Return the name of a column of the cache, or the values of another column of the table."""
     from brainfeat.evaluation.subsets import COLUMNS
     from brainfeat.tables.csv_rows import read_column
 

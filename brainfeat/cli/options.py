@@ -1,4 +1,4 @@
-"""Options that several commands share, each once, and how results and progress are shown."""
+"""Options that several commands share, and the output of results and progress."""
 
 import ast
 import json
@@ -30,11 +30,9 @@ output_option = click.option(
     help="File to write.",
 )
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an output that is there; never implied."
+    "--overwrite", is_flag=True, help="Replace an existing output; never implied."
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 random_state_option = click.option(
     "--random-state", type=click.IntRange(min=0), default=0, show_default=True, help="Seed."
 )
@@ -43,43 +41,45 @@ verify_option = click.option(
     type=click.Choice(get_args(Verify)),
     default="full",
     show_default=True,
-    help="Compare each file with the SHA-256 it was written with, or trust it (off).",
+    help="Compare each file with the SHA-256 that it was written with, or trust it (off).",
 )
 split_option = click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
     default="test",
     show_default=True,
-    help="Which images of the table.",
+    help="Images of this split of the table, or all.",
 )
 weights_option = click.option(
     "--weights",
     default="imagenet",
     show_default=True,
     metavar="imagenet|random|FILE",
-    help="Weights of the base; they must be those that the head was fitted with.",
+    help="Weights of the base; they must be those of the features that the head was fitted on.",
 )
 slices_option = click.option(
     "--slices",
     metavar="all|middle|every:K|largest",
-    help="Which slices of a volume.",
+    help="Slices of a volume that are used.",
 )
 window_option = click.option(
     "--window",
     metavar="auto|robust|CENTRE,WIDTH",
-    help="What is shown of a volume from black to white: each slice's own window, or else robust; "
-    "the 0.5th to the 99.5th percentile; or one in the units of the modality.",
+    help="Values of a volume that are shown from black to white: the window of each slice in the "
+    "file, or else robust (auto); the 0.5th to the 99.5th percentile (robust); or a window in the "
+    "units of the modality.",
 )
 burned_in_option = click.option(
     "--allow-burned-in",
     is_flag=True,
-    help="Take images that may show a name in their pixels, too.",
+    help="Also read images whose pixels may show a name.",
 )
 table_option = click.option(
     "--table",
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Take splits and groups from this table, such as split wrote, instead of the cache's.",
+    help="Use the splits and groups of this table, such as one that split wrote, instead of the "
+    "cache's.",
 )
 threshold_option = click.option(
     "--threshold",
@@ -93,8 +93,9 @@ group_by_option = click.option(
     type=click.Choice(["auto", "column", "near-duplicates", "none"]),
     default="auto",
     show_default=True,
-    help="What no part and no fold may cut: the table's groups, or else clusters of near "
-    "duplicates (auto); the table's; clusters joined with the table's groups; or nothing.",
+    help="Groups that no split and no fold divides: those of the table, or else clusters of near "
+    "duplicates (auto); those of the table (column); clusters joined with those of the table "
+    "(near-duplicates); or none.",
 )
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."
@@ -105,24 +106,24 @@ size_option = click.option(
     type=click.IntRange(32, 4096),
     default=224,
     show_default=True,
-    help="Height and width in pixels of what the base sees.",
+    help="Height and width in pixels of the images that the base sees.",
 )
 jobs_option = click.option(
     "--jobs",
     "n_jobs",
     type=click.IntRange(min=1),
     default=None,
-    help="Threads or processes at work.  [default: all cores]",
+    help="Number of threads or processes.  [default: all cores]",
 )
 
 
 class RenamedOption(click.Option):
-    """An option that is still accepted under its old spelling, which no help page shows.
+    """An option whose old spelling is still accepted, but not shown on the help page.
 
     Parameters
     ----------
     *args, **kwargs
-        As of `click.Option`; the option takes a value.
+        As in `click.Option`; the option takes one value.
     old : str
         The old spelling, such as ``"--false-refusals"``.
     """
@@ -132,7 +133,7 @@ class RenamedOption(click.Option):
         self.old = old
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser know both spellings."""
+        """Add both spellings to the parser."""
         super().add_to_parser(parser, ctx)
         parser.add_option(
             obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
@@ -140,37 +141,37 @@ class RenamedOption(click.Option):
 
 
 class AutoInteger(click.ParamType[int | None]):
-    """A number from 1, or ``auto``, which is None in Python."""
+    """An integer of 1 or more, or ``auto``, which is None in Python."""
 
     name = "auto|integer"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """Read what was given."""
+        """Convert a value of the command line."""
         if value in ("auto", None):
             return None
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """SIGTERM, which ends a command in the same way as Ctrl-C."""
 
 
 class Interrupted(click.ClickException):
-    """Ctrl-C; the exit code is what a shell gives for SIGINT."""
+    """Ctrl-C; the exit code is that of a shell for SIGINT."""
 
     exit_code = 128 + signal.SIGINT
 
 
 class Ended(click.ClickException):
-    """SIGTERM; the exit code is what a shell gives for it."""
+    """SIGTERM; the exit code is that of a shell for SIGTERM."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 def interruption(stop: BaseException | None, kept: str = "") -> click.ClickException:
-    """Return the error that says in one line what ended a command, and what was kept."""
+    """Return the one-line error that reports what ended a command, and what was kept."""
     if isinstance(stop, Terminated):
         return Ended(f"ended by SIGTERM{kept}")
     return Interrupted(f"interrupted{kept}")
@@ -222,14 +223,14 @@ def open_cache(
 
 
 def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
-    """Say in one line on stderr that figures are too good to be true, if they are."""
+    """Warn in one line on stderr that metrics are too good to be true, if there are findings."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that is there and shall not be replaced."""
+    """Refuse a file that cannot be written, or that exists and must not be replaced."""
     if not path.parent.is_dir():
         raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
     if os.path.lexists(path) and not overwrite:
@@ -237,7 +238,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
+    """Write a text file atomically."""
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -246,7 +247,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, in which names of files and classes cannot move the cursor."""
+    """Print one line, with the control characters in names of files and classes escaped."""
     from brainfeat.text import make_printable
 
     click.echo(make_printable(line), err=err)
@@ -258,14 +259,14 @@ def print_json(document: Any) -> None:
 
 
 class ProgressLine:
-    """Progress on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
+    """Progress on stderr: a line that is redrawn on a terminal, or a line every 15 s elsewhere.
 
     Parameters
     ----------
     label : str
-        What is under way.
+        The activity.
     unit : str
-        What is counted, in the plural.
+        Plural of what is counted.
     """
 
     def __init__(self, label: str, unit: str) -> None:
@@ -281,7 +282,7 @@ class ProgressLine:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show how far it is, if it is time to; the note says in what way."""
+        """Show the progress, unless it was just shown; the note qualifies the activity."""
         now = time.monotonic()
         if now - self._shown < self._interval and not (self._drawn and done == total):
             return
@@ -309,7 +310,7 @@ class ProgressLine:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration for people.
+    """Format a duration.
 
     Examples
     --------
