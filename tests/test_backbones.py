@@ -178,6 +178,7 @@ class TestOptions:
         assert_same_features(backbone(images), maps.mean(axis=(1, 2)))
         assert backbone.spec.scaling == "unit"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
     def test_a_lower_precision_computes_in_it_and_gives_float32(self, images, precision):
         backbone = random_backbone(precision=precision)
@@ -201,14 +202,14 @@ class TestOptions:
         assert sizes == [196, 4, 1, 1]
         assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
 
-    @pytest.mark.parametrize("quicker", ["bfloat16", "float32"])
+    @pytest.mark.parametrize("faster", ["bfloat16", "float32"])
     @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
     def test_auto_takes_bfloat16_where_the_base_survives_it(
-        self, monkeypatch, quicker, name, robust
+        self, monkeypatch, faster, name, robust
     ):
-        monkeypatch.setattr(runtime, "choose_precision", lambda device: quicker)
+        monkeypatch.setattr(runtime, "choose_precision", lambda device: faster)
         chosen = random_backbone(name, precision="auto").precision
-        assert chosen == (quicker if robust else "float32")
+        assert chosen == (faster if robust else "float32")
 
     @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
     def test_few_images_do_not_wait_for_winograd(self, monkeypatch, n_images, winograd):
@@ -271,6 +272,7 @@ class TestOptions:
 
 
 class TestRandomWeights:
+    @pytest.mark.slow
     def test_they_are_the_same_for_the_same_seed(self, images):
         first, second = random_backbone(random_state=7), random_backbone(random_state=7)
         assert first.spec == second.spec
@@ -301,6 +303,7 @@ class TestRandomWeights:
             == random_backbone().spec.weights_sha256
         )
 
+    @pytest.mark.slow
     def test_the_digest_does_not_depend_on_models_built_before(self, saved):
         """Keras numbers EfficientNet's normalization layers through the process."""
         again = random_backbone("efficientnetb0", random_state=1)
@@ -337,6 +340,7 @@ def save_legacy(base, path):
 
 
 class TestWeightsFile:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [MOBILENET, "efficientnetb0"])
     def test_both_layouts_are_the_same_weights(self, saved, tmp_path, name):
         legacy = tmp_path / "legacy.h5"
@@ -402,6 +406,7 @@ class TestWrongWeights:
     def test_a_folder(self, tmp_path):
         assert str(tmp_path) in refused(load_backbone("vgg16", weights=tmp_path))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("theirs", "ours", "layout"),
         [

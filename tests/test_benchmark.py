@@ -89,6 +89,7 @@ def spreads(document: object) -> list[dict[str, float]]:
     return [spread for value in document.values() for spread in spreads(value)]
 
 
+@pytest.mark.slow
 class TestResult:
     def test_says_what_was_run(self, result: Benchmark) -> None:
         assert (result.backbone, result.input_size) == ("mobilenet-0.75", 32)
@@ -163,6 +164,7 @@ def test_fast_work_is_repeated_until_it_can_be_measured(monkeypatch: pytest.Monk
     assert rate == pytest.approx(len(done) / 0.02, rel=0.5)
 
 
+@pytest.mark.slow
 class TestOnAGpu:
     def test_fraction_is_of_the_peak_of_the_card(self, on_gpu: Benchmark) -> None:
         assert on_gpu.devices == (GPU,)
@@ -218,6 +220,7 @@ class TestFlop:
         assert count_flop(load_backbone("vgg16", weights="random").base) == flop
         assert flop == pytest.approx(30.7e9, rel=0.01)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"vgg16", "vgg19"}))
     def test_every_base_can_be_counted(self, name: str) -> None:
         base = load_backbone(name, weights="random", input_size=32).base
@@ -283,6 +286,7 @@ class TestData:
             run_benchmark(tmp_path / "nowhere", **FAST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "whole"), [(7, 4), (8, 8), (3, 3)])
 def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -> None:
     base = load_backbone("mobilenet-0.75", weights="random", input_size=32)
@@ -340,6 +344,7 @@ class TestCommand:
             return int(stop.code)
         return 0
 
+    @pytest.mark.slow
     def test_json_is_one_document_on_stdout(
         self, capsys: pytest.CaptureFixture[str], slices: Path
     ) -> None:
@@ -403,6 +408,7 @@ def test_json_is_as_described() -> None:
     assert described == [field.name for field in fields(Benchmark)]
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 def test_nothing_imports_tensorflow_under_jax() -> None:
     code = (

@@ -70,6 +70,7 @@ def flatten(intervals):
     return vars(intervals.overall) | by_class
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "k", "group_size"), [(0, 2, 1), (1, 3, 1), (2, 4, 3), (3, 3, 5)])
 def test_each_resample_has_scikit_learns_figures(monkeypatch, seed, k, group_size):
     """The figures are those of images that are really drawn, image by image."""
@@ -125,6 +126,7 @@ def test_intervals_are_scipys(seed):
     assert high == pytest.approx(expected.confidence_interval.high, abs=tolerance)
 
 
+@pytest.mark.slow
 def test_groups_cover_the_truth_where_single_images_do_not():
     """Ten images of a patient are all right or all wrong: they are not ten observations."""
     rng = np.random.default_rng(0)

@@ -612,6 +612,7 @@ def test_a_head_that_cannot_predict_is_refused(craft, values):
     refuse(craft(head, arrays=as_bytes(archive)))
 
 
+@pytest.mark.slow
 def test_loading_imports_no_keras(saved):
     script = f"""
         import sys
@@ -623,6 +624,7 @@ def test_loading_imports_no_keras(saved):
     assert run(script) == "[]"
 
 
+@pytest.mark.slow
 def test_loading_runs_imports_starts_and_writes_nothing(saved, craft, tmp_path):
     archive = read_archive(saved["svm"])
     schema = read_schema(archive)
@@ -676,6 +678,7 @@ def test_loading_runs_imports_starts_and_writes_nothing(saved, craft, tmp_path):
     assert set(events) <= harmless
 
 
+@pytest.mark.slow
 def test_nothing_but_a_bundle_error_comes_of_changed_bits_under_a_new_seal(saved, tmp_path):
     script = f"""
         from pathlib import Path

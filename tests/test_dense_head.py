@@ -32,6 +32,7 @@ def fitted(data: tuple[np.ndarray, np.ndarray]) -> DenseHead:
     return head.fit(X[:200], y[:200], validation_data=(X[200:], y[200:]))
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [
         DenseHead(
@@ -48,6 +49,7 @@ def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
+@pytest.mark.slow
 def test_same_random_state_same_head(data: tuple[np.ndarray, np.ndarray]) -> None:
     first, second = (DenseHead(**QUICK).fit(*data) for _ in range(2))
     for one, other in zip(first.layers_, second.layers_, strict=True):
@@ -55,6 +57,7 @@ def test_same_random_state_same_head(data: tuple[np.ndarray, np.ndarray]) -> Non
         np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.slow
 def test_another_random_state_another_head(data: tuple[np.ndarray, np.ndarray]) -> None:
     first = DenseHead(**QUICK).fit(*data)
     second = DenseHead(**{**QUICK, "random_state": 1}).fit(*data)
@@ -70,6 +73,7 @@ def test_fit_leaves_global_random_state_alone(data: tuple[np.ndarray, np.ndarray
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_a_fit_lets_go_of_its_training_rows() -> None:
     X = np.random.default_rng(0).normal(size=(40_000, 64))
     y = np.arange(40_000) % 2
@@ -127,6 +131,7 @@ def test_architecture_is_that_of_the_method(data: tuple[np.ndarray, np.ndarray])
     assert head.dropout == 0.5
 
 
+@pytest.mark.slow
 def test_class_weights_change_the_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
     heavy = DenseHead(**QUICK, class_weight={0: 50.0}).fit(X, y)

@@ -356,6 +356,7 @@ def packaged():
     return files
 
 
+@pytest.mark.slow
 def test_every_packaged_file_is_decoded_or_refused_with_its_reason(packaged):
     decoded, refused = set(), {}
     for path in packaged:
@@ -380,6 +381,7 @@ def test_every_packaged_file_is_decoded_or_refused_with_its_reason(packaged):
     assert set(refused.values()) == {"has no pixels", "is of a modality other than MR, CT, PT"}
 
 
+@pytest.mark.slow
 def test_damage_is_an_error_of_ours_that_quotes_nothing(tmp_path, caplog, recwarn):
     """Cut, flip and overwrite bytes: nothing else is raised, logged or warned of."""
     rng = np.random.default_rng(0)

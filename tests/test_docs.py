@@ -320,6 +320,7 @@ def without_numbers(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
+@pytest.mark.slow
 def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
     shown = [step for step in quickstart if step.shown]
     assert len(shown) == 5
@@ -327,6 +328,7 @@ def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
         assert without_numbers(step.printed) == without_numbers(step.shown), step.command
 
 
+@pytest.mark.slow
 def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
     first, second = (step for step in quickstart if step.command.startswith("brainfeat extract"))
     assert "128 rows, 128 computed, 0 reused" in first.shown
@@ -335,6 +337,7 @@ def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
     assert "0 computed, 128 reused" in second.printed
 
 
+@pytest.mark.slow
 def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> None:
     measured, predicted = (step.printed for step in quickstart[-2:])
     assert re.fullmatch(r"accuracy \d\.\d\d on 32 images\n", measured)
@@ -343,6 +346,7 @@ def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> N
     assert all(line.startswith("Testing/glioma/") and "'pituitary': " in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) -> None:
     steps = run_page("how-to/many-heads.md", workplace)
@@ -357,6 +361,7 @@ def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) ->
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_report_page_writes_what_it_says(workplace: Path) -> None:
     run_page("how-to/report.md", workplace)
@@ -364,6 +369,7 @@ def test_report_page_writes_what_it_says(workplace: Path) -> None:
         assert (workplace / name).read_text(encoding="utf-8").startswith(start)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
     line = Block(

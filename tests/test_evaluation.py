@@ -235,9 +235,9 @@ def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
     assert found.coverage_by_class["glioma"] == pytest.approx(sets[y == 0, 0].mean())
     assert found.risk_coverage[-1].fraction == 1.0
     assert found.risk_coverage[-1].risk == pytest.approx(1 - right.mean())
-    surest = np.argsort(-p.max(axis=1))[:100]
+    most_confident = np.argsort(-p.max(axis=1))[:100]
     half = next(point for point in found.risk_coverage if point.fraction == 0.5)
-    assert half.risk == pytest.approx(1 - right[surest].mean())
+    assert half.risk == pytest.approx(1 - right[most_confident].mean())
 
 
 def test_an_evaluation_comes_back_from_json(bundle, leaky):

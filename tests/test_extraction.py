@@ -215,6 +215,7 @@ class TestCache:
         with FeatureCache.open(output) as cache:
             assert not cache.X[:].any()
 
+    @pytest.mark.slow
     def test_a_name_is_completed_by_the_options(self, table, output):
         options = {"weights": "random", "input_size": 32, "scaling": "unit", "random_state": 3}
         extract(table, output, backbone="mobilenet-0.75", batch_size=2, **options)
@@ -240,6 +241,7 @@ class TestCache:
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
 
+    @pytest.mark.slow
     def test_an_output_that_is_there_goes_on_in_its_precision(
         self, images, table, output, monkeypatch
     ):
@@ -677,7 +679,7 @@ class TestOutput:
     """An output that cannot be used is refused as it is; overwrite replaces what is a file."""
 
     @pytest.fixture
-    def stranger(self, output):
+    def other(self, output):
         output.write_bytes(b"somebody's notes")
         return output
 
@@ -689,7 +691,7 @@ class TestOutput:
         return finished
 
     @pytest.mark.parametrize(
-        ("kind", "error"), [("stranger", CacheFormatError), ("corrupt", CacheCorruptError)]
+        ("kind", "error"), [("other", CacheFormatError), ("corrupt", CacheCorruptError)]
     )
     def test_no_cache(self, request, table, kind, error):
         path = request.getfixturevalue(kind)
@@ -700,7 +702,7 @@ class TestOutput:
         assert state(path) == before
         assert not backbone.batches
 
-    @pytest.mark.parametrize("kind", ["stranger", "corrupt"])
+    @pytest.mark.parametrize("kind", ["other", "corrupt"])
     def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
         path = request.getfixturevalue(kind)
         assert run(table, path, overwrite=True)[0].computed == 6

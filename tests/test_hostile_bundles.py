@@ -229,6 +229,7 @@ def test_every_one_is_refused_in_one_line(crafted, tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.slow
 def test_nothing_runs_while_they_are_refused(crafted, saved, tmp_path):
     paths = list(map(str, crafted.values()))
     script = f"""

@@ -869,6 +869,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_one_run_over_all_of_them(tmp_path):
     """The run continues, reports what it refused and why, warns of nothing and stays in bounds."""
     from brainfeat.cache.cache import FeatureCache

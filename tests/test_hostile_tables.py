@@ -373,6 +373,7 @@ def test_40_000_classes_are_refused(tmp_path):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.slow
 def test_many_rows_of_one_image_are_one(tmp_path):
     make_csv(tmp_path, HEADER + "1.jpg,a\n" * 200_000, "1.jpg")
     read = read_table(tmp_path / "table.csv")
@@ -534,6 +535,7 @@ def rows(draw):
 
 
 class TestWriteTable:
+    @pytest.mark.slow
     @given(rows())
     def test_what_is_written_is_read(self, tmp_path_factory, rows):
         root = tmp_path_factory.mktemp("table")

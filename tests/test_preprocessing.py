@@ -51,6 +51,7 @@ def test_equals_load_img_for_8_bit_files(kind, mode, width, height):
     np.testing.assert_array_equal(image, as_load_img(data, 224))
 
 
+@pytest.mark.slow
 def test_equals_load_img_of_keras_itself():
     from keras.utils import load_img
 

@@ -16,10 +16,14 @@ from brainfeat.report import to_html
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MUST_RUN = bool(os.environ.get("CI") or os.environ.get("BRAINFEAT_REAL_DATA"))
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER) and not MUST_RUN,
-    reason="chromium and chromedriver are not installed: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER) and not MUST_RUN,
+        reason="chromium and chromedriver are missing: apt-get install chromium chromium-driver",
+    ),
+]
 
 PHONE, DESK = 375, 1280
 

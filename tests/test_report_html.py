@@ -206,6 +206,7 @@ def test_hostile_class_names_are_shown_as_they_are(page):
         assert name in page.text
 
 
+@pytest.mark.slow
 def test_no_markup_of_a_class_name_is_in_the_page(study):
     assert SCRIPT not in render(study)
     assert html.escape(SCRIPT) in render(study)
@@ -221,6 +222,7 @@ def test_characters_that_reverse_the_text_are_written_as_escapes(make_cache):
     assert r"a\u202eb" in text
 
 
+@pytest.mark.slow
 def test_equal_evaluations_give_equal_pages(study):
     assert render(study) == render(study)
 
@@ -293,16 +295,19 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
     assert "patient-" not in page.text
 
 
+@pytest.mark.slow
 def test_a_full_audit_has_its_controls_on_the_page(study):
     found = audit(study.cache)
     text = Page(render(study, audit=found)).text
     assert f"{found.permutation.accuracy:.3f} ± {found.permutation.std:.3f}" in text
 
 
+@pytest.mark.slow
 def test_without_an_audit_copies_are_looked_for(study):
     assert render(study, audit=None) == render(study)
 
 
+@pytest.mark.slow
 def test_parts_and_prevalence_are_shown(study):
     evaluation = evaluate(
         study.bundle,
@@ -359,6 +364,7 @@ def test_two_classes_and_few_images_make_a_page(make_cache):
     assert "the head has seen a near duplicate of none of them" in text
 
 
+@pytest.mark.slow
 def test_twelve_classes_make_a_page(make_cache):
     found = draw_study(make_cache, class_names=[f"class {n}" for n in range(12)], rows=600)
     page = Page(render(found))
@@ -593,6 +599,7 @@ def files(tmp_path, make_cache):
     return SimpleNamespace(folder=folder, cache=cache, head=head, out=tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_page_and_the_card(run, files):
     card = files.out.with_name("card.md")
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--card", card]
@@ -606,6 +613,7 @@ def test_evaluate_writes_the_page_and_the_card(run, files):
     assert sorted(path.name for path in files.out.parent.glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_the_command_is_shown_without_folders(run, files):
     run("evaluate", files.head, files.cache, "--report", files.out, "--prevalence", "yes=0.1")
     text = Page(files.out.read_text(encoding="utf-8")).text
@@ -655,6 +663,7 @@ def test_a_missing_folder_is_reported_before_anything_is_evaluated(run, files):
     assert result.out == ""
 
 
+@pytest.mark.slow
 def test_include_images_shows_the_files_of_the_folder(run, files):
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.folder)

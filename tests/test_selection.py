@@ -225,6 +225,7 @@ def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
     assert back.training.search == search
 
 
+@pytest.mark.slow
 def test_the_test_images_do_not_change_the_choice(make_cache):
     X, y = draw(160)
     splits = np.repeat(["train", "test"], [120, 40])
@@ -244,6 +245,7 @@ def test_the_test_images_do_not_change_the_choice(make_cache):
     assert tables[0].test != tables[1].test
 
 
+@pytest.mark.slow
 def test_folds_of_a_search_divide_no_group(make_cache, monkeypatch):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
@@ -260,6 +262,7 @@ def test_folds_of_a_search_divide_no_group(make_cache, monkeypatch):
     assert not any(train & test for train, test in seen)
 
 
+@pytest.mark.slow
 def test_all_compares_every_head_with_the_parameters_that_it_accepts(make_cache):
     bundle = fit_head(make_cache(*draw()), head="all", params=QUICK, cv=2, n_jobs=1)
     rows = {row.head: row.params for row in bundle.training.search.candidates}
@@ -316,6 +319,7 @@ def test_the_command_prints_the_ranks_and_warns_of_their_bias(command):
     assert HeadBundle.load(result.path).head == "knn"
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_table_as_json(command):
     document = json.loads(command("--head", "lda", "--search", "--json").out)
     best = document["search"]["candidates"][0]

@@ -372,6 +372,7 @@ def test_a_second_run_over_slices_does_not_load_the_base(cache, sliced):
     assert (result.computed, result.reused) == (0, result.rows)
 
 
+@pytest.mark.slow
 def test_an_audit_reports_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
@@ -649,6 +650,7 @@ def find_canaries(text):
     return [word for word in words if word in lowered]
 
 
+@pytest.mark.slow
 def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn, monkeypatch):
     caplog.set_level(logging.DEBUG)
     work = tmp_path / "work"

@@ -110,6 +110,7 @@ def test_val_is_taken_from_train_by_class(make_cache, fitted_rows):
     assert np.bincount(y[train]).tolist() == [20] * 4
 
 
+@pytest.mark.slow
 def test_val_taken_from_train_divides_no_group(make_cache, fitted_rows):
     X, y = draw()
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
@@ -518,6 +519,7 @@ def test_folds_train_on_views_and_predict_images(make_cache, fitted_rows):
     assert all(sorted(image) == sorted([*set(image)] * 2) for image in folds)
 
 
+@pytest.mark.slow
 def test_folds_of_the_dense_head_take_its_val_from_their_training_images(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
@@ -655,6 +657,7 @@ def test_the_probe_vectors_are_of_no_image(make_cache):
     assert not (probe[:, None, :] == X[None]).all(axis=2).any()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_only_to_train_the_dense_head(make_cache, tmp_path):
     path = make_cache(*draw())
     fit(path, head="dense").save(tmp_path / "dense.h5")

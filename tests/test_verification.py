@@ -124,6 +124,7 @@ class TestCommands:
         flip(head, -1)
         assert "fit it again" in run("info", head).err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("verify", "code"), [("full", 1), ("off", 0)])
     def test_a_reader_may_trust_a_file(self, run, cache, tmp_path, verify, code):
         head = fit_head(cache, head="lda").save(tmp_path / "head.h5")

@@ -77,7 +77,7 @@ _RECORDED = ("split", "val", "test", "calibration", "cv", "search", "group_by", 
 @click.option(
     "--ood-examples",
     cls=options.RenamedOption,
-    old="--strangers",
+    old="--strangers",  # codespell:ignore
     type=click.Path(path_type=Path),
     metavar="FEATURES",
     help="Features of out-of-distribution examples, such as rotated slices; predict then flags "

@@ -124,7 +124,7 @@ class RenamedOption(click.Option):
     *args, **kwargs
         As of `click.Option`; the option takes a value.
     old : str
-        The old spelling, such as ``"--false-refusals"``.
+        The old spelling, with its two hyphens.
     """
 
     def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
@@ -229,7 +229,7 @@ def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that is there and shall not be replaced."""
+    """Refuse a file that cannot be written, or that exists and must not be replaced."""
     if not path.parent.is_dir():
         raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
     if os.path.lexists(path) and not overwrite:

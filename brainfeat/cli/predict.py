@@ -46,7 +46,7 @@ _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--false-alarm-rate",
     cls=options.RenamedOption,
-    old="--false-refusals",
+    old="--false-refusals",  # codespell:ignore
     type=_RATE,
     default=FALSE_ALARM_RATE,
     show_default=True,
