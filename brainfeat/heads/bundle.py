@@ -309,7 +309,7 @@ class HeadBundle:
             raise BundleError("the stored head does not give the probabilities stored with it")
 
 
-def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
+def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
     How images were made of volumes is not compared, as the base does not know it.
@@ -318,13 +318,16 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
     ----------
     wanted, found : FeatureSpec
         Of the head, and of the base.
+    any_precision : bool
+        Whether a lower precision is allowed, too.
 
     Raises
     ------
     SpecMismatchError
         The message names each field that differs.
     """
-    if _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]:
+    is_lower = _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]
+    if is_lower and not any_precision:
         raise SpecMismatchError(
             f"the base computes in {found.precision}, which is lower than the {wanted.precision} "
             "that the head was fitted in; take this or a higher precision"
