@@ -1,4 +1,4 @@
-"""Plain files: atomic writes, and questions that a broken link cannot break."""
+"""Atomic writes of plain files, and file tests that treat an unreachable file as absent."""
 
 import os
 import secrets
@@ -8,23 +8,37 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Give the path of a temporary file; when the body ends well, it takes the target's place.
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Write a file atomically: it appears complete, or it does not change.
+
+    The body writes to a temporary file. When the body ends without an exception, that file is
+    brought to disk and renamed to `target`; otherwise it is removed.
 
     Parameters
     ----------
     target : Path
-        The file; one that is there is replaced, at once, and kept if the body fails.
+        The file; an existing one is replaced in one step.
 
     Yields
     ------
     Path
-        Beside the target, with its suffix, hidden; the body creates it.
+        The temporary file, which the body creates: hidden, in the folder of `target`, and with its
+        suffix.
 
     Raises
     ------
     OSError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     target = Path(folder, "notes.txt")
+    ...     with atomic_write(target) as temporary:
+    ...         characters = temporary.write_text("complete", encoding="utf-8")
+    ...     target.read_text(encoding="utf-8")
+    'complete'
     """
     temporary = target.parent / f".{secrets.token_hex(8)}{target.suffix}"
     try:
@@ -38,7 +52,13 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def is_so(test: Callable[[], bool]) -> bool:
-    """Ask a question about a file; what cannot be reached is not so."""
+    """Return the answer of a test on a file, or False if the file cannot be reached.
+
+    Examples
+    --------
+    >>> is_so(Path("/a/folder/that/does/not/exist").is_dir)
+    False
+    """
     try:
         return test()
     except OSError:  # a link to itself, or one through a folder that may not be entered

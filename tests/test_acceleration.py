@@ -5,7 +5,9 @@ import pytest
 
 from brainfeat import runtime
 from brainfeat.extraction.acceleration import accelerate, transform_kernel
-from brainfeat.extraction.backbones import BACKBONES, load_backbone, weights_digest
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.weights import digest_weights
 
 SIZE = 32
 
@@ -20,7 +22,7 @@ def draw_images(*shape):
 
 
 def draw_weights(model, seed=0):
-    """Give every weight of a model a value that matters, also those of its normalizations."""
+    """Set every weight of a model to a value that matters, also those of its normalizations."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]
@@ -51,13 +53,13 @@ def kinds(model):
 def test_every_base_gives_the_same_maps(name):
     base = load_backbone(name, weights="random", input_size=SIZE).base
     draw_weights(base)
-    before = weights_digest(base)
+    before = digest_weights(base)
     images = draw_images(2, SIZE, SIZE, 3)
     expected = base(images, training=False).numpy()
     maps = accelerate(base, winograd=False)(images, training=False).numpy()
     # By the norm: fifty layers of random weights make some single values ten times less exact.
     assert np.linalg.norm(maps - expected) < 1e-4 * np.linalg.norm(expected)
-    assert weights_digest(base) == before
+    assert digest_weights(base) == before
 
 
 @pytest.mark.slow

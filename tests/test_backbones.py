@@ -16,13 +16,10 @@ import pytest
 from brainfeat import runtime
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ParameterError, WeightsError
-from brainfeat.extraction.backbones import (
-    BACKBONES,
-    load_backbone,
-    local_imagenet_file,
-    weights_digest,
-)
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.extraction.weights import digest_weights, local_imagenet_file
 from brainfeat.readers import read_image
 
 # TensorFlow's variables under NumPy 2, where Keras saves them.
@@ -48,7 +45,7 @@ def random_backbone(name=MOBILENET, **options):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Give a function that saves a base of random weights and tells the file."""
+    """Return a function that saves a base of random weights and returns the file."""
     folder = tmp_path_factory.mktemp("weights")
     return cache(partial(save_random, folder))
 
@@ -62,7 +59,7 @@ def save_random(folder, name):
 
 
 def spec_of(path):
-    """Give the spec of the backbone whose weights were saved."""
+    """Return the spec of the backbone whose weights were saved."""
     return FeatureSpec.from_json(
         path.with_name(path.name.replace("weights.h5", "json")).read_text()
     )
@@ -120,7 +117,7 @@ def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
     assert_same_features(backbone(images), expected)
     assert backbone.spec.layer == row.layer
     assert backbone.spec.n_features == row.n_features
-    assert backbone.spec.weights_sha256 == weights_digest(model)
+    assert backbone.spec.weights_sha256 == digest_weights(model)
 
 
 @pytest.mark.slow
@@ -205,14 +202,14 @@ class TestOptions:
         assert sizes == [196, 4, 1, 1]
         assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
 
-    @pytest.mark.parametrize("quicker", ["bfloat16", "float32"])
+    @pytest.mark.parametrize("faster", ["bfloat16", "float32"])
     @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
     def test_auto_takes_bfloat16_where_the_base_survives_it(
-        self, monkeypatch, quicker, name, robust
+        self, monkeypatch, faster, name, robust
     ):
-        monkeypatch.setattr(runtime, "choose_precision", lambda device: quicker)
+        monkeypatch.setattr(runtime, "choose_precision", lambda device: faster)
         chosen = random_backbone(name, precision="auto").precision
-        assert chosen == (quicker if robust else "float32")
+        assert chosen == (faster if robust else "float32")
 
     @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
     def test_few_images_do_not_wait_for_winograd(self, monkeypatch, n_images, winograd):
@@ -223,8 +220,14 @@ class TestOptions:
             return base
 
         monkeypatch.setattr("brainfeat.extraction.backbones.accelerate", accelerate)
-        random_backbone(n_images=n_images).copies  # noqa: B018
+        random_backbone().compile(n_images=n_images)
         assert asked == [winograd]
+
+    def test_a_base_is_compiled_once(self, images):
+        backbone = random_backbone()
+        (forward,) = backbone.compile(n_images=3)
+        assert backbone.compile(n_images=4) == (forward,)
+        np.testing.assert_array_equal(backbone(images), forward(images))
 
     def test_an_unknown_device_is_refused(self):
         with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):
@@ -234,7 +237,7 @@ class TestOptions:
         backbone = random_backbone()
         features, spec = backbone(images), backbone.spec
         assert "base" not in vars(backbone)
-        assert weights_digest(backbone.base) == spec.weights_sha256
+        assert digest_weights(backbone.base) == spec.weights_sha256
         np.testing.assert_array_equal(backbone(images), features)
 
     def test_the_base_is_frozen(self):
@@ -252,9 +255,9 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("name", "options", "message"),
         [
-            ("vgg17", {}, "'vgg17'; there are vgg16, vgg19"),
-            ("vgg16", {"scaling": "caffe"}, "'caffe'; there are weights, unit"),
-            ("vgg16", {"precision": "float8"}, "'float8'; there are float32, bfloat16"),
+            ("vgg17", {}, "'vgg17'; expected one of vgg16, vgg19"),
+            ("vgg16", {"scaling": "caffe"}, "'caffe'; expected one of weights, unit"),
+            ("vgg16", {"precision": "float8"}, "'float8'; expected one of float32, bfloat16"),
             ("vgg16", {"input_size": 31}, "31; expected 32 to 4096"),
             ("vgg16", {"input_size": 4097}, "4097; expected 32 to 4096"),
             ("vgg16", {"input_size": 64.5}, "64.5; expected 32 to 4096"),
@@ -310,22 +313,22 @@ class TestRandomWeights:
 class TestDigest:
     def test_it_notices_one_changed_weight(self):
         base = random_backbone().base
-        before = weights_digest(base)
+        before = digest_weights(base)
         bias = base.get_layer("conv1_bn").beta
         values = np.asarray(bias).copy()
         values[0] += 1e-6
         bias.assign(values)
-        assert weights_digest(base) != before
+        assert digest_weights(base) != before
 
     def test_it_notices_swapped_layers(self):
         base = random_backbone().base
-        before = weights_digest(base)
+        before = digest_weights(base)
         first, second = base.get_layer("conv_pw_8"), base.get_layer("conv_pw_9")
         kernels = np.asarray(first.kernel), np.asarray(second.kernel)
         assert kernels[0].shape == kernels[1].shape
         first.kernel.assign(kernels[1])
         second.kernel.assign(kernels[0])
-        assert weights_digest(base) != before
+        assert digest_weights(base) != before
 
 
 def save_legacy(base, path):
@@ -375,7 +378,7 @@ class TestWeightsFile:
         model.save_weights(path)
         base = keras.Model(model.input, model.get_layer("conv_pw_13_relu").output)
         backbone = load_backbone(MOBILENET, weights=path, input_size=SIZE)
-        assert backbone.spec.weights_sha256 == weights_digest(base)
+        assert backbone.spec.weights_sha256 == digest_weights(base)
 
     def test_a_home_is_found(self, saved, monkeypatch):
         path = saved(MOBILENET)
@@ -385,7 +388,7 @@ class TestWeightsFile:
 
 
 def refused(backbone):
-    """Give the message of the one-line error."""
+    """Return the message of the one-line error."""
     with pytest.raises(WeightsError) as caught:
         _ = backbone.spec
     message = str(caught.value)
@@ -440,7 +443,7 @@ class TestWrongWeights:
             _ = backbone.recipe
 
     @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".txt"])
-    def test_a_file_that_is_no_hdf5(self, tmp_path, suffix):
+    def test_a_file_that_is_not_hdf5(self, tmp_path, suffix):
         path = tmp_path / f"notes{suffix}"
         path.write_text("somebody's notes\nin two lines")
         assert path.name in refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
@@ -475,7 +478,7 @@ class TestImagenet:
 
     @pytest.fixture
     def download(self, keras, monkeypatch):
-        """Give a function that says what comes of a download."""
+        """Return a function that sets the outcome of a download."""
 
         def set_download(outcome):
             def urlretrieve(url, target, report=None):

@@ -42,7 +42,7 @@ def extract_here(name, slices, output):
 
 
 def extract_elsewhere(backend, name, slices, output):
-    """Run stage one in a process of its own, on two devices; report what it did."""
+    """Run stage one on two devices in another process; return what it did."""
     script = f"""
         {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
         import json, sys
@@ -61,9 +61,10 @@ def extract_elsewhere(backend, name, slices, output):
 
             return call
 
-        vars(backbone)["copies"] = tuple(
-            watch(place, forward) for place, forward in enumerate(backbone.copies)
+        watched = tuple(
+            watch(place, forward) for place, forward in enumerate(backbone.compile())
         )
+        vars(backbone)["compile"] = lambda n_images: watched
         table = read_table({str(slices)!r})
         extract(table, {str(output)!r}, backbone=backbone, batch_size=batch_size)
         heavy = sorted({{"tensorflow", "jax"}} & set(sys.modules))

@@ -1,4 +1,4 @@
-"""Tests of the benchmark: that it measures what it says, on a base and on images that are tiny."""
+"""Tests of the benchmark on a tiny base and tiny images."""
 
 import json
 import os
@@ -24,17 +24,18 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
-from brainfeat.extraction.backbones import BACKBONES, load_backbone
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.phantoms import write_phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-QUICK = {"backbone": "mobilenet-0.75", "input_size": 32, "batch_size": 4, "number": 8}
+FAST = {"backbone": "mobilenet-0.75", "input_size": 32, "batch_size": 4, "number": 8}
 GPU = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit one head, on few rows, and time each part once."""
     shorten(monkeypatch, heads=("logistic",))
 
@@ -55,7 +56,7 @@ def result(progress: list[str]) -> Benchmark:
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch, heads=stages.HEADS)
         return run_benchmark(
-            **QUICK, precisions=["bfloat16"], repeats=1, n_jobs=2, progress=progress.append
+            **FAST, precisions=["bfloat16"], repeats=1, n_jobs=2, progress=progress.append
         )
 
 
@@ -65,7 +66,7 @@ def on_gpu() -> Benchmark:
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch, heads=("logistic",))
         patch.setattr(runtime, "accelerators", lambda: [GPU])
-        return run_benchmark(**QUICK, precisions=["float32"], repeats=1)
+        return run_benchmark(**FAST, precisions=["float32"], repeats=1)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ class TestResult:
         assert result.stage_two["logistic"].epochs is None
         assert result.stage_two["dense"].epochs > 0
 
-    def test_every_figure_is_positive_and_in_order(self, result: Benchmark) -> None:
+    def test_every_value_is_positive_and_in_order(self, result: Benchmark) -> None:
         found = spreads(result.to_dict())
         assert len(found) == 2 * 2 + 2 * 2 + 2 * len(result.end_to_end) + 2
         assert all(0 < spread["min"] <= spread["median"] <= spread["max"] for spread in found)
@@ -155,7 +156,7 @@ def test_a_warm_up_is_not_counted_and_work_is_timed_in_turn() -> None:
     assert {name: len(values) for name, values in rates.items()} == {"a": 2, "b": 2}
 
 
-def test_quick_work_is_repeated_until_it_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_work_is_repeated_until_it_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "_SHORTEST_SECONDS", 0.02)
     done: list[int] = []
     rate = stages._time(lambda: done.append(1) or 1)
@@ -278,11 +279,11 @@ class TestData:
     def test_an_image_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
         with pytest.raises(ImageReadError, match=r"broken\.jpg"):
-            run_benchmark(tmp_path, **QUICK)
+            run_benchmark(tmp_path, **FAST)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match="nowhere"):
-            run_benchmark(tmp_path / "nowhere", **QUICK)
+            run_benchmark(tmp_path / "nowhere", **FAST)
 
 
 @pytest.mark.slow
@@ -298,7 +299,7 @@ def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -
         scratch=tmp_path,
         flop=None,
         peak=None,
-        say=print,
+        report=print,
     )
     assert stage_one._extract("float32") == whole
 
@@ -318,7 +319,7 @@ def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> No
         ({"backbone": "vgg17"}, "unknown backbone 'vgg17'"),
         ({"precisions": ["float8"]}, "unknown precision 'float8'"),
         ({"input_size": 8}, "input size 8; expected 32 to 4096"),
-        ({"batch_size": 0}, "batch_size 0; expected a whole number, at least 1"),
+        ({"batch_size": 0}, "batch_size 0; expected an integer of at least 1"),
         ({"number": -1}, "number -1; expected"),
         ({"repeats": None}, "repeats None; expected"),
         ({"repeats": 1.5}, "repeats 1.5; expected"),
@@ -329,7 +330,7 @@ def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> No
 def test_bad_options_are_refused_before_work_begins(options: dict, words: str) -> None:
     lines: list[str] = []
     with pytest.raises(ParameterError, match=re.escape(words)):
-        run_benchmark(**{**QUICK, **options}, progress=lines.append)
+        run_benchmark(**{**FAST, **options}, progress=lines.append)
     assert lines == []
 
 
@@ -358,7 +359,7 @@ class TestCommand:
         assert "compute: float32, bfloat16" in captured.err
 
     @pytest.mark.slow
-    def test_table_has_the_figures(
+    def test_table_has_the_measurements(
         self,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -376,7 +377,7 @@ class TestCommand:
         assert "peak" not in out
 
     @pytest.mark.slow
-    def test_table_has_the_share_of_the_peak(
+    def test_table_has_the_fraction_of_the_peak(
         self,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -417,7 +418,7 @@ def test_nothing_imports_tensorflow_under_jax() -> None:
         "sys.modules['tensorflow'] = None\n"
         "from brainfeat.benchmark import run_benchmark, stages\n"
         "stages.STAGE_TWO_ROWS, stages._SHORTEST_SECONDS = 80, 0.0\n"
-        f"print(run_benchmark(**{QUICK!r}, precisions=['float32'], repeats=1).backend)\n"
+        f"print(run_benchmark(**{FAST!r}, precisions=['float32'], repeats=1).backend)\n"
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(

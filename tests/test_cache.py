@@ -1,4 +1,4 @@
-"""FeatureCache: the format of DESIGN §6, the shards it is merged from, and what is refused."""
+"""The feature cache: its format, the shards it is merged from, and the files it refuses."""
 
 import dataclasses
 import hashlib
@@ -27,16 +27,12 @@ from support.shards import (
 )
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache import storage
-from brainfeat.cache.cache import CACHE_SCHEMA, FeatureCache, Rejected
+from brainfeat.cache import writing
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import (
-    SHARD_SCHEMA,
-    list_shards,
-    parts_folder,
-    remove_parts,
-)
+from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected
+from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredArray, StoredFile
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
@@ -66,7 +62,7 @@ def change(example, tmp_path):
         shutil.copy(example, path)
         with h5py.File(path, "r+", libver=("earliest", "v108")) as file:
             edit(file)
-        storage._seal(path)
+        writing.seal(path)
         return path
 
     return changed
@@ -84,7 +80,7 @@ def replace_attribute(name, value):
     def edit(file):
         del file.attrs[name]
         text = value if isinstance(value, str) else json.dumps(value)
-        storage._write_attribute(file, name, text)
+        writing._write_attribute(file, name, text)
 
     return edit
 
@@ -251,20 +247,23 @@ class TestOpening:
             (replace_attribute("spec", "{"), "not valid JSON"),
             (replace_attribute("spec", "[" * 100_000), "not valid JSON"),
             (replace_attribute("spec", {"backbone": "vgg16"}), "missing or unknown fields"),
-            (replace_attribute("fingerprint", "0" * 64), "not that of the spec"),
+            (replace_attribute("fingerprint", "0" * 64), "does not belong to the spec"),
             (replace_attribute("class_names", {"a": 1}), "class_names must be a JSON list"),
             (replace_attribute("class_names", ["a", 1]), "must be a JSON list of texts"),
-            (replace_attribute("class_names", ["a"]), "a label is no index into class_names"),
+            (replace_attribute("class_names", ["a"]), "a label is not an index into class_names"),
             (replace_attribute("class_names", '["a", NaN]'), "must not hold NaN"),
             (replace_attribute("rejected", ["a"]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a"}]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a", "reason": 1}]), "rejected must be"),
             (replace_attribute("augmentation", []), "augmentation must be a JSON dict"),
             (replace_attribute("provenance", '{"a": 1, "a": 2}'), "repeats a key"),
-            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is no index"),
-            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is no index"),
+            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is not an index"),
+            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is not an index"),
             (replace_dataset("label", np.zeros(N_ROWS - 1, "<i2")), "different numbers of rows"),
-            (replace_dataset("features", FEATURES[:, :3]), "not the length that the spec states"),
+            (
+                replace_dataset("features", FEATURES[:, :3]),
+                "not have the length that",
+            ),
             (replace_dataset("sha256", np.zeros((N_ROWS, 33), "u1")), "must have 32 columns"),
         ],
     )
@@ -303,7 +302,7 @@ def bytes_read():
 
 
 class TestLayout:
-    """What DESIGN §6 promises to whoever reads the file with h5py alone."""
+    """What docs/reference/cache-format.md promises to readers that use h5py alone."""
 
     ROWS = 2500
 
@@ -542,16 +541,16 @@ class TestShards:
     def test_a_folder_that_is_not_there_has_no_shards(self, tmp_path):
         assert list_shards(tmp_path / "missing") == []
 
-    def test_strangers_are_no_shards(self, tmp_path):
-        strangers = ["notes.txt", "x.h5", f".{'0' * 16}.tmp", f"{'0' * 64}.damaged"]
-        for name in strangers:
+    def test_other_files_are_not_shards(self, tmp_path):
+        others = ["notes.txt", "x.h5", f".{'0' * 16}.tmp", f"{'0' * 64}.damaged"]
+        for name in others:
             (tmp_path / name).write_bytes(b"?")
         assert list_shards(tmp_path) == []
-        assert {path.name for path in tmp_path.iterdir()} == set(strangers)
+        assert {path.name for path in tmp_path.iterdir()} == set(others)
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "parts").touch()
-        with pytest.raises(CacheError, match="parts: cannot be made"):
+        with pytest.raises(CacheError, match="parts: cannot be created"):
             shard(tmp_path / "parts")
 
 
@@ -615,7 +614,7 @@ class TestSetAside:
     def test_one_that_contradicts_itself(self, tmp_path, good, edit):
         with h5py.File(good, "r+", libver=("earliest", "v108")) as file:
             edit(file)
-        storage._seal(good)
+        writing.seal(good)
         assert self.counted(tmp_path) == []
         assert good.with_suffix(".damaged").exists()
 
@@ -718,8 +717,8 @@ class TestMerge:
 
     def test_the_temporary_file_is_among_the_parts(self, tmp_path, monkeypatch):
         sealed = []
-        seal = storage._seal
-        monkeypatch.setattr(storage, "_seal", lambda path: (sealed.append(path), seal(path)))
+        seal = writing.seal
+        monkeypatch.setattr(writing, "seal", lambda path: (sealed.append(path), seal(path)))
         write_example(tmp_path / "features.h5")
         assert {path.parent.name for path in sealed} == {"features.h5.parts"}
 
@@ -727,7 +726,7 @@ class TestMerge:
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
     monkeypatch.setattr("brainfeat.cache.row_index._BLOCK_ROWS", 1000)
-    monkeypatch.setattr("brainfeat.cache.storage._READ_BYTES", 64 << 10)
+    monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]
     paths = [

@@ -18,12 +18,13 @@ import pytest
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
+from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
-from brainfeat.tables.table import read_rows
+from brainfeat.tables.csv_rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-QUICK = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
+SMALL = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
 Run = Callable[..., SimpleNamespace]
 
 
@@ -38,7 +39,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(slices: Path) -> Path:
     path = slices.parent / "features.h5"
     try:
-        main(["extract", str(slices / "table.csv"), "-o", str(path), *QUICK])
+        main(["extract", str(slices / "table.csv"), "-o", str(path), *SMALL])
     except SystemExit as stop:
         pytest.fail(f"extract ended with {stop.code}")
     return path
@@ -55,7 +56,7 @@ def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
     """Check that a run ended with one line that names the thing and the remedy."""
     assert result.code == code, result.err
     assert result.out == ""
-    lines = [line for line in result.err.splitlines() if not line.startswith("passed over")]
+    lines = [line for line in result.err.splitlines() if not line.startswith("skipped")]
     if code == 1:
         assert len(lines) == 1, result.err
     for word in words:
@@ -67,7 +68,7 @@ class TestExtract:
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:
         output = tmp_path / "features.h5"
-        document = json.loads(run("extract", slices, "-o", output, *QUICK, "--json").out)
+        document = json.loads(run("extract", slices, "-o", output, *SMALL, "--json").out)
         assert document["rows"] == document["computed"] == 80
         assert document["reused"] == 0
         assert document["rejected"] == []
@@ -78,7 +79,7 @@ class TestExtract:
             assert cache.spec.input_size == 32
 
     def test_a_second_run_reuses_all(self, run: Run, slices: Path, features: Path) -> None:
-        again = run("extract", slices / "table.csv", "-o", features, *QUICK, "--json")
+        again = run("extract", slices / "table.csv", "-o", features, *SMALL, "--json")
         document = json.loads(again.out)
         assert (document["computed"], document["reused"]) == (0, 80)
 
@@ -89,10 +90,10 @@ class TestExtract:
         shutil.copytree(slices / "Testing", folder)
         (folder / "glioma" / "broken.png").write_bytes(b"")
         (folder / "glioma" / "notes.txt").write_text("no image")
-        result = run("extract", folder, "-o", tmp_path / "f.h5", *QUICK)
+        result = run("extract", folder, "-o", tmp_path / "f.h5", *SMALL)
         assert result.code == 0
         assert "rejected glioma/broken.png: empty file" in result.err
-        assert "passed over 1 file: not an image" in result.err
+        assert "skipped 1 file: not an image" in result.err
         assert "1 image rejected" in result.out
 
     def test_on_error_raise_ends_at_the_first_bad_image(
@@ -102,7 +103,7 @@ class TestExtract:
         shutil.copytree(slices / "Testing", folder)
         (folder / "glioma" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         output = tmp_path / "f.h5"
-        result = run("extract", folder, "-o", output, *QUICK, "--on-error", "raise")
+        result = run("extract", folder, "-o", output, *SMALL, "--on-error", "raise")
         refused(result, "glioma/0.png")
         assert not output.exists()
 
@@ -110,13 +111,13 @@ class TestExtract:
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "a.png").write_bytes(b"")
         refused(
-            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *QUICK), "none of the 1"
+            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *SMALL), "none of the 1"
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
     def test_no_images(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        refused(run("extract", tmp_path / "empty", "-o", tmp_path / "f.h5", *QUICK), "empty")
+        refused(run("extract", tmp_path / "empty", "-o", tmp_path / "f.h5", *SMALL), "empty")
 
     @pytest.mark.parametrize(
         ("text", "word"),
@@ -132,7 +133,7 @@ class TestExtract:
         shutil.copy(image, tmp_path / "image.png")
         table = tmp_path / "table.csv"
         table.write_text(text.format(image="image.png"))
-        refused(run("extract", table, "-o", tmp_path / "f.h5", *QUICK), word)
+        refused(run("extract", table, "-o", tmp_path / "f.h5", *SMALL), word)
         assert not (tmp_path / "f.h5").exists()
 
     def test_an_output_that_is_no_cache_is_left_alone(
@@ -140,14 +141,14 @@ class TestExtract:
     ) -> None:
         output = tmp_path / "thesis.txt"
         output.write_text("years of work")
-        refused(run("extract", slices, "-o", output, *QUICK), "thesis.txt")
+        refused(run("extract", slices, "-o", output, *SMALL), "thesis.txt")
         assert output.read_text() == "years of work"
 
     def test_a_cache_of_another_fingerprint_is_left_alone(
         self, run: Run, slices: Path, features: Path
     ) -> None:
         before = features.read_bytes()
-        result = run("extract", slices, "-o", features, *QUICK[:-1], "33")
+        result = run("extract", slices, "-o", features, *SMALL[:-1], "33")
         refused(result, "input_size: 32 and 33", "--overwrite")
         assert features.read_bytes() == before
 
@@ -159,7 +160,7 @@ class TestExtract:
         data[len(data) // 2] ^= 1
         bad = tmp_path / "bad.h5"
         bad.write_bytes(data if damage == "flip" else data[:-100])
-        refused(run("extract", slices, "-o", bad, *QUICK), "damaged", "--overwrite")
+        refused(run("extract", slices, "-o", bad, *SMALL), "damaged", "--overwrite")
         refused(run("fit-head", bad, "-o", tmp_path / "h.h5", "--head", "lda"), "damaged")
         refused(run("evaluate", svm, bad), "damaged")
         refused(run("info", bad), "damaged")
@@ -267,7 +268,11 @@ class TestEvaluate:
         assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
         assert document["n"] == 16
         assert {"precision", "recall", "f1", "support"} <= set(document["per_class"]["glioma"])
-        assert list(document["subsets"]) == ["all", "without_identical", "without_near"]
+        assert list(document["subsets"]) == [
+            "all",
+            "without_exact_duplicates",
+            "without_near_duplicates",
+        ]
         assert set(document["subsets"]["all"]) == {
             *("n", "n_groups", "accuracy", "balanced_accuracy", "f1_macro"),
             *("intervals", "reason"),
@@ -277,12 +282,12 @@ class TestEvaluate:
         from brainfeat import HeadBundle
 
         document = json.loads(run("evaluate", svm, features, "--json").out)
-        stored = HeadBundle.load(svm).training["test"]
+        stored = HeadBundle.load(svm).training.test.to_dict()
         assert document["accuracy"] == stored["accuracy"]
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
     def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
-        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "Confusion matrix, all images" in run("evaluate", svm, features).out
         assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
 
     def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:
@@ -333,7 +338,7 @@ class TestSplit:
             shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
         (folder / "table.csv").unlink()
         told = run("split", folder, "-o", folder / "table.csv")
-        assert f"none of {len(images[::2])} groups (identical) is cut" in told.out
+        assert f"none of {len(images[::2])} groups (exact-duplicates) is divided" in told.out
         table = read_table(folder / "table.csv")
         split = dict(zip(table.paths, table.splits, strict=True))
         for path in table.paths:
@@ -376,7 +381,7 @@ class TestLeakageIsSaid:
         told = run("fit-head", cache, "-o", tmp_path / "head.h5", "--head", "lda")
         assert told.err == (
             "warning: near duplicates are in several splits: 1 cluster, 1 test image with a copy "
-            f"in train; see brainfeat audit {cache}\n"
+            f"in train or val; see brainfeat audit {cache}\n"
         )
 
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
@@ -413,7 +418,7 @@ class TestOthers:
         assert document["processor"]["cores"] >= 1
         assert "vgg16" in document["weights"]
         assert document["auto_precision"] in ("float32", "bfloat16")
-        assert f"auto takes {document['auto_precision']}" in run("doctor").out
+        assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
     @pytest.mark.slow
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
@@ -431,7 +436,7 @@ class TestOthers:
     def test_where_nothing_is_missing_no_network_library_is_imported(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:
-        arguments = ["extract", str(slices), "-o", str(tmp_path / "f.h5"), *QUICK]
+        arguments = ["extract", str(slices), "-o", str(tmp_path / "f.h5"), *SMALL]
         assert run(*arguments).code == 0
         code = (
             "import sys; from brainfeat.cli import main\n"
@@ -454,7 +459,7 @@ class TestOthers:
                 self._interval = 0.0
 
         monkeypatch.setattr(options, "ProgressLine", Eager)
-        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK]
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *SMALL]
         result = run(*arguments, "--precision", "bfloat16")
         assert "extracting in bfloat16: 80 of 80 images (100%)" in result.err
         assert "images/s in bfloat16)" in result.out
@@ -471,13 +476,13 @@ class TestOthers:
     def test_odd_options_of_stage_one_are_usage_errors(
         self, run: Run, slices: Path, tmp_path: Path, option: str, value: str, said: str
     ) -> None:
-        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, option, value)
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *SMALL, option, value)
         assert result.code == 2
         assert said in result.err
         assert not list(tmp_path.iterdir())
 
     def test_a_device_that_is_not_there(self, run: Run, slices: Path, tmp_path: Path) -> None:
-        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--device", "gpu:7")
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *SMALL, "--device", "gpu:7")
         refused(result, "no device 'gpu:7'; there are", "cpu:0")
         assert not list(tmp_path.iterdir())
 
@@ -499,10 +504,10 @@ class TestOthers:
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
         calls = []
-        compile_copies = Backbone.copies.func
+        compile_copies = Backbone.compile
 
-        def compile_interrupted(self: Backbone) -> tuple[Any, ...]:
-            (forward,) = compile_copies(self)
+        def compile_interrupted(self: Backbone, *, n_images: int | None) -> tuple[Any, ...]:
+            (forward,) = compile_copies(self, n_images=n_images)
 
             def interrupted(images: np.ndarray) -> np.ndarray:
                 calls.append(len(images))
@@ -512,8 +517,8 @@ class TestOthers:
 
             return (interrupted,)
 
-        monkeypatch.setattr(Backbone, "copies", property(compile_interrupted))
-        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
+        monkeypatch.setattr(Backbone, "compile", compile_interrupted)
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *SMALL, "--batch-size", "16"]
         before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)
         refused(result, "finished rows kept in", "f.h5.parts", "go on", code=code)
@@ -566,6 +571,14 @@ class TestOthers:
         assert done.returncode == 143
         assert done.stderr.strip() == "brainfeat: error: ended by SIGTERM"
         assert not list(tmp_path.iterdir())
+
+    def test_help_lists_every_command_under_the_step_that_it_belongs_to(self, run: Run) -> None:
+        sections = {
+            heading: re.findall(r"^  ([a-z-]+)  +\w", lines, re.MULTILINE)
+            for heading, lines in re.findall(r"^(\S.*):\n((?:  .+\n)+)", run("--help").out, re.M)
+        }
+        assert sections.pop("Options") == ["--version"]
+        assert sections == SECTIONS
 
     def test_version_and_usage(self, run: Run) -> None:
         assert run("--version").out.startswith("brainfeat, version 0.1")

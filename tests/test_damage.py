@@ -1,7 +1,7 @@
-"""Files that were damaged after they were written: each is found at opening, and none is believed.
+"""Damaged files: all damage is detected when a file is opened, and no damaged file is used.
 
-One bit of every byte is flipped; files are cut short, lengthened, filled with zeros in places,
-renamed and swapped. What only HDF5's own checks find is counted, too: ``verify="off"``.
+One bit of every byte is flipped; files are truncated, extended, partly filled with zeros, renamed
+and swapped. With ``verify="off"``, the tests count what HDF5's own checks detect.
 """
 
 import random

@@ -117,7 +117,7 @@ def test_history_follows_every_epoch(fitted: DenseHead) -> None:
     assert {len(values) for values in fitted.history_.values()} == {fitted.n_iter_}
 
 
-def test_numpy_gives_what_keras_gives(
+def test_numpy_computes_what_keras_computes(
     fitted: DenseHead, data: tuple[np.ndarray, np.ndarray]
 ) -> None:
     keras_model = fitted.to_keras()
@@ -180,7 +180,7 @@ def test_from_arrays_predicts_the_same(
         ({"mean": np.full(12, np.nan)}, "finite"),
     ],
 )
-def test_from_arrays_refuses_what_makes_no_head(
+def test_from_arrays_refuses_arrays_that_make_no_head(
     fitted: DenseHead, change: dict[str, Any], message: str
 ) -> None:
     arrays = {"mean": fitted.mean_, "scale": fitted.scale_, "classes": fitted.classes_, **change}
@@ -215,7 +215,7 @@ def test_validation_rows_of_an_unknown_class_are_refused(
         DenseHead(**QUICK).fit(X, y, validation_data=(X[:1], [9]))
 
 
-def test_one_row_a_class_leaves_nothing_to_hold_out() -> None:
+def test_with_one_row_per_class_nothing_can_be_held_out() -> None:
     with pytest.raises(HeadError, match="no class has a second row"):
         DenseHead(**QUICK).fit(np.eye(3), ["a", "b", "c"])
 
@@ -232,6 +232,6 @@ def test_a_diverging_fit_is_an_error(data: tuple[np.ndarray, np.ndarray]) -> Non
         DenseHead(**{**QUICK, "learning_rate": 1e30}).fit(*data)
 
 
-def test_one_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_single_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(HeadError, match="one class"):
         DenseHead(**QUICK).fit(data[0], np.zeros(len(data[0]), int))

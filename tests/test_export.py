@@ -15,8 +15,8 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.phantoms import write_phantoms
 from brainfeat.prediction.export import export_head
-from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
+from brainfeat.readers.series import find_inputs
 
 SIZE = 64
 pytestmark = [
@@ -58,7 +58,7 @@ def heads(cache):
 @pytest.fixture(scope="module")
 def images(slices):
     return np.stack(
-        [preprocess_image(read_image(path), size=SIZE) for path in list_images([slices])]
+        [preprocess_image(read_image(path), size=SIZE) for path in find_inputs([slices]).images]
     )
 
 
@@ -121,7 +121,11 @@ def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_p
     four = fit_head(cache, head="logistic", n_jobs=1)
     estimator = four.estimator.fit(X, y)
     two = dataclasses.replace(
-        four, estimator=estimator, class_names=four.class_names[:2], temperature=2.0, scope=None
+        four,
+        estimator=estimator,
+        class_names=four.class_names[:2],
+        temperature=2.0,
+        ood_detector=None,
     )
     model = load(export_head(two, tmp_path / "two.keras", weights="random"))
     expected = two.predict_proba(base(images[:8]))
@@ -150,7 +154,7 @@ def test_real_slices_are_decided_alike(real_data, tmp_path):
     options = {"backbone": "mobilenet-0.75", "weights": weights, "precision": "float32"}
     cache = extract(read_table(folder), tmp_path / "f.h5", **options).output
     bundle = fit_head(cache, head="logistic", n_jobs=1)
-    testing = list_images([real_data / "data/brain-mri/Testing"])[::20][:64]
+    testing = find_inputs([real_data / "data/brain-mri/Testing"]).images[::20][:64]
     images = np.stack([preprocess_image(read_image(path)) for path in testing])
     base = load_backbone("mobilenet-0.75", weights=weights)
     expected = bundle.predict_proba(np.concatenate([base(images[:32]), base(images[32:])]))

@@ -1,4 +1,4 @@
-"""Stage one: what is computed, what is not, and what a broken run leaves."""
+"""Stage one: which rows are computed, and what an interrupted run leaves."""
 
 import dataclasses
 import errno
@@ -19,7 +19,8 @@ import pytest
 from support.bands import N_FEATURES, ROWS, SIZE, SPEC, Blocks, block_means, describe, draw
 
 from brainfeat.cache import merging
-from brainfeat.cache.cache import FeatureCache, Rejected
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import list_shards, parts_folder
 from brainfeat.errors import (
     CacheCorruptError,
@@ -30,9 +31,8 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.extraction import extractor
 from brainfeat.extraction.augmentation import Augmentation, augment_image
-from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
@@ -44,7 +44,7 @@ def expected_feature(path):
 
 
 def contents(path):
-    """Give what a cache holds, column by column, as bytes; and what says how it came about."""
+    """Return the columns of a cache as bytes, and the attributes that describe its origin."""
     with FeatureCache.open(path) as cache:
         columns = {name: values.tobytes() for name, values in cache.table.items()}
         return {
@@ -83,7 +83,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def finished(table, output):
-    """Give a cache of the six images."""
+    """Return a cache of the six images."""
     extract(table, output, backbone=Blocks())
     return output
 
@@ -126,7 +126,7 @@ class TestCache:
         with FeatureCache.open(finished) as cache:
             assert cache.spec == SPEC
 
-    def test_the_run_says_what_it_did(self, table, output):
+    def test_the_run_reports_its_result(self, table, output):
         result, _ = run(table, output)
         assert (result.rows, result.computed, result.reused, result.rejected) == (6, 6, 0, ())
         assert result.fingerprint == SPEC.fingerprint
@@ -202,7 +202,7 @@ class TestCache:
         assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
         other = tmp_path / "other.h5"
         run(table, other, batch_size=1)
         assert contents(other) == contents(finished)
@@ -224,6 +224,19 @@ class TestCache:
             assert cache.spec == expected.spec
             assert cache.provenance["recipe"] == expected.recipe
 
+    def test_a_base_is_compiled_for_the_number_of_images(self, table, output, monkeypatch):
+        asked = []
+        compile_copies = Backbone.compile
+
+        def note(self, *, n_images):
+            asked.append(n_images)
+            return compile_copies(self, n_images=n_images)
+
+        monkeypatch.setattr(Backbone, "compile", note)
+        backbone = load_backbone("mobilenet-0.75", weights="random", input_size=32)
+        extract(table, output, backbone=backbone, augment=1)
+        assert asked == [12]
+
 
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
@@ -241,7 +254,7 @@ class TestAutoPrecision:
         assert again.fingerprint == first.fingerprint
 
     def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.extractor.CHUNK_ROWS", 1)
+        monkeypatch.setattr("brainfeat.extraction.run.CHUNK_ROWS", 1)
         with pytest.raises(RuntimeError, match="enough"):
             extract(
                 table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
@@ -251,7 +264,7 @@ class TestAutoPrecision:
         assert again.precision == "bfloat16"
         assert again.reused >= 2
 
-    def test_another_precision_that_was_asked_for_is_refused(self, table, output):
+    def test_another_explicit_precision_is_refused(self, table, output):
         extract(table, output, precision="bfloat16", **self.OPTIONS)
         with pytest.raises(SpecMismatchError, match="precision"):
             extract(table, output, precision="float32", **self.OPTIONS)
@@ -295,7 +308,7 @@ class TestResume:
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
             from support.bands import Blocks, describe
-            from brainfeat.extraction import extractor
+            from brainfeat.extraction import run
             from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
@@ -307,7 +320,7 @@ class TestResume:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
-            extractor._SHARD_SECONDS = -1.0
+            run._SHARD_SECONDS = -1.0
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
@@ -466,7 +479,7 @@ class TestUpdate:
             run(table, finished)
         assert state(finished) == before
 
-    def test_identical_files_are_computed_once(self, images, output):
+    def test_exact_duplicates_are_computed_once(self, images, output):
         (images / "a/2.png").write_bytes((images / "a/1.png").read_bytes())
         result, _ = run(describe(images), output, batch_size=1)
         assert (result.rows, result.computed, result.reused) == (6, 5, 1)
@@ -571,15 +584,15 @@ class TestAugment:
 
 class TestLargeImages:
     def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36 - 1)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36 - 1)
         assert self.most_at_once(table, output) == 1
 
     def test_others_are_decoded_together(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36)
         assert self.most_at_once(table, output) > 1
 
     def most_at_once(self, table, output):
-        """Give the number of images that were seen at work at the same time."""
+        """Return the number of images that were seen at work at the same time."""
         at_work, seen = [], []
         together = threading.Event()
 
@@ -599,7 +612,7 @@ class TestLargeImages:
 class TestUnreadable:
     @pytest.fixture
     def broken(self, images, table):
-        """Give the table after one file was destroyed and another vanished."""
+        """Return the table after one file was destroyed and another vanished."""
         (images / "a/1.png").write_bytes(b"no image")
         (images / "b/5.png").unlink()
         return table
@@ -614,7 +627,7 @@ class TestUnreadable:
         assert all(rejected.reason for rejected in result.rejected)
         assert result.to_dict()["rejected"][0]["path"] == "a/1.png"
 
-    def test_reasons_name_no_place_of_this_machine(self, broken, output, tmp_path):
+    def test_reasons_do_not_name_folders_of_this_machine(self, broken, output, tmp_path):
         result, _ = run(broken, output)
         assert str(tmp_path) not in "".join(rejected.reason for rejected in result.rejected)
 
@@ -634,7 +647,7 @@ class TestUnreadable:
         with FeatureCache.open(output) as cache:
             assert [rejected.path for rejected in cache.rejected] == ["b/5.png"]
 
-    def test_the_first_ends_the_run_where_that_is_asked_for(self, broken, output):
+    def test_the_first_ends_the_run_with_on_error_raise(self, broken, output):
         with pytest.raises(ImageReadError) as caught:
             run(broken, output, on_error="raise", batch_size=1)
         assert caught.value.path == "a/1.png"
@@ -666,7 +679,7 @@ class TestOutput:
     """An output that cannot be used is refused as it is; overwrite replaces what is a file."""
 
     @pytest.fixture
-    def stranger(self, output):
+    def other(self, output):
         output.write_bytes(b"somebody's notes")
         return output
 
@@ -678,7 +691,7 @@ class TestOutput:
         return finished
 
     @pytest.mark.parametrize(
-        ("kind", "error"), [("stranger", CacheFormatError), ("corrupt", CacheCorruptError)]
+        ("kind", "error"), [("other", CacheFormatError), ("corrupt", CacheCorruptError)]
     )
     def test_no_cache(self, request, table, kind, error):
         path = request.getfixturevalue(kind)
@@ -689,7 +702,7 @@ class TestOutput:
         assert state(path) == before
         assert not backbone.batches
 
-    @pytest.mark.parametrize("kind", ["stranger", "corrupt"])
+    @pytest.mark.parametrize("kind", ["other", "corrupt"])
     def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
         path = request.getfixturevalue(kind)
         assert run(table, path, overwrite=True)[0].computed == 6
@@ -732,7 +745,7 @@ class TestOutput:
 
     def test_the_name_of_the_parts_is_taken(self, table, output):
         parts_folder(output).write_text("somebody's notes")
-        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be made"):
+        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be created"):
             run(table, output)
         assert parts_folder(output).read_text() == "somebody's notes"
 
@@ -863,7 +876,7 @@ class TestTwoRunsWithoutLocks:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
 
     def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)

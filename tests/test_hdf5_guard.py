@@ -1,4 +1,4 @@
-"""The walk over a file's metadata: what the writer makes is let in, and nothing else is."""
+"""The guard in front of HDF5: it accepts what the writer produces, and nothing else."""
 
 import struct
 
@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from brainfeat.cache.hdf5_guard import BASE, Array, StructureError, read_structure
+from brainfeat.cache.hdf5_guard import BASE, Array, inspect_file
+from brainfeat.cache.hdf5_messages import GuardError
 
 OLD = ("earliest", "v108")
 
@@ -41,15 +42,15 @@ def find(path, signature, number=0):
 
 
 def refused(path, reason=None):
-    with pytest.raises(StructureError, match=reason):
-        read_structure(path)
+    with pytest.raises(GuardError, match=reason):
+        inspect_file(path)
 
 
 def test_all_that_a_file_says_of_itself(path):
     make(path, matrix=np.ones((25, 3), "<f4"), small=np.ones(4, "<i2"), none=np.ones(0, "<i8"))
-    structure = read_structure(path)
-    assert structure.attributes == {"number": 7, "note": "Größe"}
-    assert structure.arrays == {
+    contents = inspect_file(path)
+    assert contents.attributes == {"number": 7, "note": "Größe"}
+    assert contents.arrays == {
         "matrix": Array(np.dtype("<f4"), (25, 3)),
         "small": Array(np.dtype("<i2"), (4,)),
         "none": Array(np.dtype("<i8"), (0,)),
@@ -60,7 +61,7 @@ def test_all_that_a_file_says_of_itself(path):
 def test_trees_of_any_number_of_chunks(path, rows):
     """64 chunks are a leaf of the tree, 64 leaves a node above them."""
     make(path, matrix=np.arange(rows * 2, dtype="<f4").reshape(-1, 2))
-    assert read_structure(path).arrays["matrix"].shape == (rows, 2)
+    assert inspect_file(path).arrays["matrix"].shape == (rows, 2)
 
 
 @pytest.mark.parametrize("libver", [("v108", "v108"), ("v110", "v110"), "latest"])
@@ -160,10 +161,10 @@ def test_two_chunks_in_one_place_are_refused(path):
         (b"SNOD", 6, b"\xff", "another kind"),
         (b"SNOD", 8, b"\xff\xff", "sorted plain names"),
         (b"SNOD", 16, b"\xff" * 8, "outside"),
-        (b"SNOD", 24, b"\2", "a link to elsewhere"),
+        (b"SNOD", 24, b"\2", "a link to another place"),
         (b"HEAP", 8, b"\xff\xff\xff", "another kind"),
-        (b"HEAP", 16, b"\0\0", "without end"),
-        (b"HEAP", 16, b"\7", "without end"),
+        (b"HEAP", 16, b"\0\0", "do not end"),
+        (b"HEAP", 16, b"\7", "do not end"),
         (b"HEAP", 24, b"\xff" * 8, "outside"),
     ],
 )
@@ -179,14 +180,14 @@ def test_free_places_that_lead_in_a_circle_are_refused(path):
     size, free, address = struct.unpack_from("<QQQ", path.read_bytes(), heap + 8)
     assert free + 16 <= size
     edit(path, BASE + address + free, struct.pack("<Q", free))
-    refused(path, "without end")
+    refused(path, "do not end")
 
 
 def test_a_header_that_continues_in_itself_is_refused(path):
     with h5py.File(path, "w", libver=OLD, userblock_size=BASE) as file:
         for number in range(5):
             file.attrs.create(f"a{number}", np.array(b"x" * 99, h5py.string_dtype("utf-8", 99)))
-    read_structure(path)
+    inspect_file(path)
     block = struct.unpack_from("<QQ", path.read_bytes(), BASE + 96 + 24)
     edit(path, BASE + block[0], struct.pack("<HHBxxx", 0x10, 16, 0) + struct.pack("<QQ", *block))
     refused(path)

@@ -1,4 +1,4 @@
-"""Tables from strangers: CSV files, folder layouts and class names that mean harm or are odd."""
+"""Tables from unknown sources: hostile and odd CSV files, folder layouts and class names."""
 
 import codecs
 import csv
@@ -34,7 +34,7 @@ codecs.lookup("utf-8-sig")  # its module is opened now, and not where a test lis
 
 @contextmanager
 def listening():
-    """Give the paths that are opened or listed meanwhile."""
+    """Return the paths that are opened or listed in the body."""
     global _opened  # noqa: PLW0603 - an audit hook is for good
     _opened = []
     try:
@@ -97,17 +97,17 @@ LEADING_OUT = {
     "parent in quotes": ('"../secret.jpg"', "leads out"),
     "parent behind blanks": ("  ../secret.jpg", "leads out"),
     "parent behind an apostrophe": ("' ../secret.jpg", "missing"),
-    "backslashes": ("..\\secret.jpg", "must be relative, with /"),
-    "mixed slashes": ("a\\../secret.jpg", "must be relative, with /"),
+    "backslashes": ("..\\secret.jpg", "write it relative to the folder, with /"),
+    "mixed slashes": ("a\\../secret.jpg", "write it relative to the folder, with /"),
     "absolute": ("/etc/passwd", "is absolute"),
     "absolute with two slashes": ("//etc/passwd", "is absolute"),
     "absolute with three slashes": ("///etc/passwd", "is absolute"),
-    "UNC": ("\\\\server\\share\\1.jpg", "must be relative, with /"),
+    "UNC": ("\\\\server\\share\\1.jpg", "write it relative to the folder, with /"),
     "UNC with slashes": ("//server/share/1.jpg", "is absolute"),
-    "drive": ("C:\\1.jpg", "must be relative, with /"),
-    "drive with a slash": ("c:/1.jpg", "must be relative, with /"),
-    "drive without a slash": ("C:1.jpg", "must be relative, with /"),
-    "device of Windows": ("\\\\.\\PhysicalDrive0", "must be relative, with /"),
+    "drive": ("C:\\1.jpg", "write it relative to the folder, with /"),
+    "drive with a slash": ("c:/1.jpg", "write it relative to the folder, with /"),
+    "drive without a slash": ("C:1.jpg", "write it relative to the folder, with /"),
+    "device of Windows": ("\\\\.\\PhysicalDrive0", "write it relative to the folder, with /"),
     "file URL": ("file:///etc/passwd", "1 listed files are missing"),
     "web address": ("https://example.org/1.jpg", "1 listed files are missing"),
     "home": ("~/secret.jpg", "1 listed files are missing"),
@@ -167,7 +167,7 @@ class TestLinks:
         make_csv(tmp_path / "data", "path,label\nfile.jpg,a\nfolder/1.jpg,b\n")
         assert read_table(tmp_path / "data/table.csv").paths == ("file.jpg", "folder/1.jpg")
 
-    def test_links_to_what_is_no_file_are_missing(self, tmp_path):
+    def test_links_to_anything_but_a_file_are_missing(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         for name, target in (("1.jpg", "pipe"), ("2.jpg", "/dev/zero"), ("3.jpg", "3.jpg")):
             (tmp_path / name).symlink_to(target)
@@ -208,11 +208,11 @@ REFUSED = {
     "field of 200 KB": (HEADER + f"1.jpg,{'a' * 200_000}\n", "line 2: field larger than"),
     "quotes that join a thousand lines": (
         f"{HEADER}1.jpg,a\n2.jpg,{','.join([chr(34) + chr(10) * 999 + chr(34)] * 1100)}\n",
-        "line 3 has 1,000,000 characters or more, with the lines that its quotes join",
+        "line 3 has 1,000,000 characters or more, including lines that its quotes join",
     ),
     "quote left open": (
         f'{HEADER}1.jpg,a\n2.jpg,"b\n' + "1.jpg,a\n" * 50_000,
-        "line 3: field larger than field limit (131072); in the row that begins there",
+        "line 3: field larger than field limit (131072); check whether a quote is left open",
     ),
     "quote left open at the end": (f'{HEADER}1.jpg,"a\n', "line 2: unexpected end of data"),
     "quote in a quoted field": (f'{HEADER}1.jpg,"a"b"\n', "line 2: ',' expected after"),
@@ -368,7 +368,7 @@ def test_classes_that_differ_in_case_are_two(tmp_path):
 
 def test_40_000_classes_are_refused(tmp_path):
     names = tuple(map(str, range(40_000)))
-    with pytest.raises(TableError, match=r"40,000 classes are more than the 32,767") as caught:
+    with pytest.raises(TableError, match=r"40,000 classes; expected at most 32,767") as caught:
         make_table(tmp_path, names, names)
     assert len(str(caught.value)) < 300
 
@@ -388,7 +388,7 @@ def test_many_missing_files_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "loop", "dangling", "image"])
-def test_what_is_no_csv_is_refused(tmp_path, kind):
+def test_files_that_are_not_csv_are_refused(tmp_path, kind):
     path = tmp_path / "table.csv"
     match kind:
         case "folder":
@@ -411,7 +411,7 @@ class TestFolders:
     def test_newline_in_a_class_folder(self, tmp_path):
         (tmp_path / "a\nb").mkdir()
         (tmp_path / "a\nb/1.jpg").touch()
-        assert "'a\\nb' contains a control character: rename it" in refusal(tmp_path)
+        assert "'a\\nb' contains a control character; rename it" in refusal(tmp_path)
 
     def test_classes_that_look_alike(self, tmp_path):
         for name in ("\xe9", "e\u0301"):
@@ -439,7 +439,7 @@ class TestFolders:
         with nested(tmp_path, "d" * 200, 25):
             assert "cannot be listed (File name too long)" in refusal(tmp_path)
 
-    def test_very_many_files_that_are_no_images(self, tmp_path):
+    def test_very_many_files_that_are_not_images(self, tmp_path):
         (tmp_path / "a").mkdir()
         for number in range(3000):
             (tmp_path / f"a/{number}.exe").touch()
@@ -460,7 +460,7 @@ RUN = "=+-@＝＋－＠\t\r"
 
 
 @given(st.text())
-def test_cells_say_what_their_text_says(text):
+def test_cells_hold_their_text(text):
     assert cell_text(csv_cell(text)) == text
 
 
@@ -579,10 +579,12 @@ class TestWriteTable:
         (tmp_path / "data").mkdir()
         (tmp_path / "other").mkdir()
         written = make_table(tmp_path / "data", ("1.jpg",), ("a",))
-        with pytest.raises(TableError, match="not below its folder: write the table there or"):
+        with pytest.raises(
+            TableError, match="not below the folder of the file; write the table there or"
+        ):
             write_table(written, tmp_path / "other/table.csv")
 
-    def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(self, tmp_path):
+    def test_an_existing_file_is_replaced_only_with_overwrite(self, tmp_path):
         written = make_table(tmp_path, ("1.jpg",), ("a",))
         target = tmp_path / "out.csv"
         target.write_text("mine")
@@ -634,7 +636,7 @@ class TestWriteTable:
 
     def test_splits_of_some_rows_are_refused(self, tmp_path):
         mixed = make_table(tmp_path, ("1.jpg", "2.jpg"), ("a", "a"), ("train", ""))
-        with pytest.raises(TableError, match="Only some rows have a split"):
+        with pytest.raises(TableError, match="only some rows have a split"):
             write_table(mixed, tmp_path / "out.csv")
 
 
@@ -645,9 +647,9 @@ class TestWriteTable:
         ({"labels": ["\ud800"]}, "is not UTF-8"),
         ({"labels": ["a"], "groups": ["\0"]}, "group '\\\\x00' contains"),
         ({"labels": ["a"], "sources": ["x" * 1025]}, "longer than 1,024"),
-        ({"labels": ["a"], "paths": ["./1.jpg"]}, "plainer form: write '1.jpg'"),
+        ({"labels": ["a"], "paths": ["./1.jpg"]}, "plainer form; write '1.jpg'"),
         ({"labels": ["a", "a"], "paths": ["1.jpg", "1.jpg"]}, "'1.jpg' is listed 2 times"),
-        ({"labels": ["a"], "splits": ["x" * 5000]}, "Splits must be one of"),
+        ({"labels": ["a"], "splits": ["x" * 5000]}, "unknown splits"),
     ],
 )
 def test_tables_made_by_hand_keep_to_the_same_rules(tmp_path, change, message):

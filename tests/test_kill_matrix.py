@@ -1,18 +1,17 @@
-"""Runs are killed wherever they change the disk, and its power is cut there: nothing is lost.
+"""Kills and power cuts at every call that changes the disk: no finished row is lost.
 
-A *boundary* is a call that changes what is below the output's folder, whoever makes it, Python or
-HDF5: ``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
+A *boundary* is a call of Python or HDF5 that changes something below the output's folder:
+``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
 ``posix_fallocate``, ``fsync``, ``fdatasync``, ``rename``, ``unlink``, ``remove``, ``mkdir``,
 ``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
-before each boundary, which is after the one before it, after the last, and in each write when half
-of its bytes are written.
-The runs are: a first extraction with its merge; an update by new, renamed and removed images; the
-rest of a run that was killed before and of whose shards one is damaged; a change of labels alone; a
-bundle saved, and one that replaces another. The calls that are traced are played again, which gives
-the same files: there is no boundary that is not seen.
+before each boundary, after the last one, and in the middle of each write.
+The runs are: a first extraction with its merge; an update with new, renamed and removed images; the
+rest of a run that was killed and has a damaged shard; a change of labels only; a bundle that is
+saved, and one that replaces another. Replaying the traced calls gives the same files, which shows
+that no boundary is missed.
 
-A kill leaves what the kernel knows. What a power cut leaves is worked out from the same traces, at
-each boundary in four ways: see :meth:`support.powercut.Disk.cut_power`.
+A kill leaves what the kernel knows. What a power cut leaves is derived from the same traces,
+in four ways for each boundary: see :meth:`support.powercut.Disk.cut_power`.
 """
 
 import json
@@ -255,8 +254,8 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
     command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
     script = (
-        "import sys; from brainfeat.extraction import extractor; from brainfeat.cli import main; "
-        "extractor.CHUNK_ROWS = 8; main(sys.argv[1:])"
+        "import sys; from brainfeat.extraction import run; from brainfeat.cli import main; "
+        "run.CHUNK_ROWS = 8; main(sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],

@@ -1,8 +1,8 @@
-"""What a run does where the system refuses: one line says why, nothing is harmed, it can go on.
+"""Failing system calls: one clear error, no earlier file changed, and a run that can resume.
 
-Each call that changes the disk fails once, or from then on as on a full disk, in the same runs that
-the kill matrix kills; ``faults.c`` makes it fail. Real limits are set where the machine has them: a
-small tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without the right to write.
+Each call that changes the disk fails once, or from then on as on a full disk, in the runs of the
+kill matrix; ``faults.c`` makes it fail. Real limits are set where the machine has them: a small
+tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without write permission.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""NIfTI files: orientation, values, refusals, and that no text of theirs is heard of."""
+"""NIfTI files: orientation, values, errors, and that no text of a file is ever shown."""
 
 import gzip
 import itertools
@@ -126,7 +126,7 @@ def test_a_fourth_axis_of_one_volume_is_dropped(tmp_path):
 
 # What becomes of each of nibabel's own test files.
 PACKAGED_FILES = {
-    "analyze.hdr": "perhaps an Analyze one",
+    "analyze.hdr": "perhaps an Analyze file",
     "anatomical.nii": None,
     "example4d.nii.gz": "has 4 axes (128 × 96 × 24 × 2)",
     "example_nifti2.nii.gz": "has 4 axes",
@@ -137,7 +137,7 @@ PACKAGED_FILES = {
     "resampled_anat_moved.nii": None,
     "row_major.dconn.nii": "has 6 axes",
     "standard.nii.gz": None,
-    "test.mgz": "is no NIfTI file",
+    "test.mgz": "is not a NIfTI file",
 }
 
 
@@ -157,11 +157,11 @@ def test_every_packaged_file_is_decoded_or_refused_with_its_reason():
 @pytest.mark.parametrize(
     ("dtype", "words"),
     [
-        (np.complex64, "no plain numbers"),
-        (np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "no plain numbers"),
+        (np.complex64, "not real numbers"),
+        (np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "not real numbers"),
     ],
 )
-def test_voxels_that_are_no_numbers_are_refused(dtype, words, tmp_path):
+def test_voxels_that_are_not_real_numbers_are_refused(dtype, words, tmp_path):
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2), dtype), np.eye(4))
     assert words in reason(save(image, tmp_path / "a.nii"))
 
@@ -186,15 +186,15 @@ def write_header(path, *, kind=nibabel.Nifti1Header, **fields):
         ({"dim": [3, -2, 2, 2, 1, 1, 1, 1]}, "voxels"),
         ({"dim": [3, 0, 2, 2, 1, 1, 1, 1]}, "voxels"),
         ({"dim": [2, 2, 2, 1, 1, 1, 1, 1]}, "has 2 axes"),
-        ({"dim": [3, 200, 200, 200, 1, 1, 1, 1]}, "shorter than its header says"),
+        ({"dim": [3, 200, 200, 200, 1, 1, 1, 1]}, "shorter than its header states"),
         ({"dim": [-3, 2, 2, 2, 1, 1, 1, 1]}, "has -3 axes"),
         ({"dim": [8, 2, 2, 2, 1, 1, 1, 1]}, "has 8 axes"),
-        ({"vox_offset": 1e9}, "voxels do not begin"),
-        ({"vox_offset": np.nan}, "voxels do not begin"),
-        ({"vox_offset": -5e8}, "voxels do not begin"),
-        ({"vox_offset": 0}, "voxels do not begin"),
-        ({"vox_offset": 148}, "voxels do not begin"),
-        ({"vox_offset": 351}, "voxels do not begin"),
+        ({"vox_offset": 1e9}, "voxels that do not begin"),
+        ({"vox_offset": np.nan}, "voxels that do not begin"),
+        ({"vox_offset": -5e8}, "voxels that do not begin"),
+        ({"vox_offset": 0}, "voxels that do not begin"),
+        ({"vox_offset": 148}, "voxels that do not begin"),
+        ({"vox_offset": 351}, "voxels that do not begin"),
         ({"sform_code": 1, "srow_x": [1e-13, 0, 0, 0]}, "no usable orientation"),
         ({"sform_code": 1, "srow_x": [0, 0, 0, 0]}, "no usable orientation"),
         ({"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]}, "no usable orientation"),
@@ -206,13 +206,13 @@ def test_headers_that_cannot_be_true_are_refused(fields, words, tmp_path):
     assert words in reason(write_header(tmp_path / "a.nii", **fields))
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     assert reason(tmp_path / "pipe.nii") == "is not a regular file"
     assert reason(tmp_path) == "is not a regular file"
     assert reason(tmp_path / "no.nii") == "cannot be read (No such file or directory)"
     (tmp_path / "empty.nii").write_bytes(b"")
-    assert reason(tmp_path / "empty.nii") == "is no NIfTI file"
+    assert reason(tmp_path / "empty.nii") == "is not a NIfTI file"
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
@@ -224,7 +224,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
 
 
 def trace(path):
-    """Read a file, and tell the outcome and how many bytes it took at once."""
+    """Read a file; return the outcome and the peak number of bytes in memory."""
     tracemalloc.start()
     try:
         outcome = read(path).values.shape
@@ -244,7 +244,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         path = tmp_path / "b.nii.gz"
         path.write_bytes(gzip.compress(start) + zeros)
         outcome, peak = trace(path)
-        assert "goes on for over 16,000,000 bytes" in outcome
+        assert "more than 16,000,000 bytes after its voxels" in outcome
         assert peak < 20_000_000
 
 
@@ -342,7 +342,7 @@ def test_no_text_of_a_header_becomes_voxels(tmp_path):
         assert read(write_header(tmp_path / "a.nii", vox_offset=least, **fields)).values.max() == 0
         for offset in range(0, least, 7):
             path = write_header(tmp_path / "a.nii", vox_offset=offset, **fields)
-            assert "behind the header" in reason(path)
+            assert "after its header" in reason(path)
 
 
 UPRIGHT = {
@@ -404,7 +404,7 @@ def test_a_packed_file_without_its_end_is_refused(tmp_path):
 
 def test_what_follows_the_voxels_is_passed_over_up_to_a_limit(tmp_path):
     plain = write_header(tmp_path / "a.nii").read_bytes()
-    for extra, words in ((1_000_000, None), (nifti.END_LIMIT + 1, "goes on for over")):
+    for extra, words in ((1_000_000, None), (nifti.END_LIMIT + 1, "bytes after its voxels")):
         path = tmp_path / "b.nii.gz"
         path.write_bytes(gzip.compress(plain + bytes(extra)))
         if words:
@@ -414,13 +414,13 @@ def test_what_follows_the_voxels_is_passed_over_up_to_a_limit(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_small_file_takes_little_memory_whatever_it_says(suffix, tmp_path):
+def test_a_small_file_takes_little_memory_whatever_its_header(suffix, tmp_path):
     dim = [3, 700, 700, 500, 1, 1, 1, 1]
     header = write_header(tmp_path / "a.nii", dim=dim, datatype=64, bitpix=64).read_bytes()
     path = tmp_path / f"b{suffix}"
     path.write_bytes(gzip.compress(header) if suffix == ".nii.gz" else header)
     outcome, peak = trace(path)
-    assert outcome == "is shorter than its header says"
+    assert outcome == "is shorter than its header states"
     assert peak < 2_000_000
 
 
@@ -451,13 +451,13 @@ def test_the_slope_is_that_of_the_standard(slope, inter, expected, tmp_path):
 
 
 @pytest.mark.parametrize("inter", [np.nan, np.inf])
-def test_an_intercept_that_is_no_number_is_refused(inter, tmp_path):
+def test_an_intercept_that_is_not_a_number_is_refused(inter, tmp_path):
     path = write_header(tmp_path / "a.nii", scl_slope=1, scl_inter=inter)
     assert "damaged" in reason(path)
 
 
 @pytest.mark.parametrize("logger", ["nibabel", "nibabel.global"])
-def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
+def test_messages_of_nibabel_are_suppressed(logger, tmp_path, caplog, monkeypatch):
     path = save(make_image(), tmp_path / "a.nii")
     caplog.set_level(1, logger)
 
@@ -467,11 +467,11 @@ def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
         raise nibabel.spatialimages.HeaderDataError("CANARY")
 
     monkeypatch.setattr(nibabel.Nifti1Header, "get_best_affine", speak)
-    assert reason(path) == "is damaged, or no NIfTI that can be read"
+    assert reason(path) == "is damaged or not a readable NIfTI file"
     assert not caplog.records
 
 
-def test_a_plain_file_that_lacks_its_last_byte_is_shorter_than_it_says(tmp_path):
+def test_a_plain_file_without_its_last_byte_is_too_short(tmp_path):
     path = save(make_image(), tmp_path / "a.nii")
     path.write_bytes(path.read_bytes()[:-1])
-    assert reason(path) == "is shorter than its header says"
+    assert reason(path) == "is shorter than its header states"

@@ -1,4 +1,4 @@
-"""Synthetic slices: drawn from their arguments alone, with the pathology that the label says."""
+"""Synthetic slices depend on nothing but their arguments and show the pathology of their label."""
 
 import csv
 import subprocess
@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from brainfeat import phantoms
-from brainfeat.errors import TableError
+from brainfeat.errors import ParameterError, TableError
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, draw_mask, draw_slice, write_phantoms
+from brainfeat.phantoms.anatomy import cut_plane, make_patient
+from brainfeat.phantoms.drawing import scan_slice
 
 TUMOURS = ("glioma", "meningioma", "pituitary")
 PATIENTS = range(8)
@@ -55,7 +56,7 @@ class TestDrawSlice:
         assert (one != other).mean() > 0.3
 
     @pytest.mark.parametrize("size", [32, 101, 224])
-    def test_gives_grey_bytes_of_the_size_asked_for(self, size):
+    def test_returns_grey_bytes_of_the_given_size(self, size):
         image = draw_slice("pituitary", patient=0, level=0, size=size)
         assert image.shape == (size, size)
         assert image.dtype == np.uint8
@@ -91,22 +92,22 @@ class TestDrawSlice:
 
     @pytest.mark.parametrize("draw", [draw_slice, draw_mask])
     def test_unknown_class_is_named_with_the_known_ones(self, draw):
-        with pytest.raises(TableError, match=r"one of glioma, .*pituitary; got 'Glioma'"):
+        with pytest.raises(TableError, match=r"'Glioma'; expected one of glioma, .*pituitary"):
             draw("Glioma", patient=0, level=0)
 
     @pytest.mark.parametrize("draw", [draw_slice, draw_mask])
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            ({"patient": -1}, "patient must not be negative; got -1"),
-            ({"level": -1}, "level must lie between 0 and 15; got -1"),
-            ({"level": LEVELS}, "level must lie between 0 and 15; got 16"),
-            ({"size": 31}, "size must be at least 32 pixels; got 31"),
-            ({"random_state": -1}, "random_state must not be negative; got -1"),
+            ({"patient": -1}, "patient -1; expected at least 0"),
+            ({"level": -1}, "level -1; expected 0 to 15"),
+            ({"level": LEVELS}, "level 16; expected 0 to 15"),
+            ({"size": 31}, "size 31; expected at least 32 pixels"),
+            ({"random_state": -1}, "random_state -1; expected at least 0"),
         ],
     )
     def test_number_out_of_range_is_refused(self, draw, changed, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ParameterError, match=message):
             draw("glioma", **{"patient": 0, "level": 0} | changed)
 
 
@@ -122,11 +123,11 @@ class TestDrawMask:
             assert 0.001 < mask.mean() < 0.15
 
     @pytest.mark.parametrize("class_name", TUMOURS)
-    def test_tumour_changes_pixels_where_the_mask_says(self, class_name):
+    def test_tumour_changes_pixels_within_the_mask(self, class_name):
         for number in PATIENTS:
-            patient = phantoms._make_patient(class_name, number, 0)
-            diseased = phantoms._scan(patient, 8, 96).astype(float)
-            healthy = phantoms._scan(replace(patient, tumour=None), 8, 96)
+            patient = make_patient(class_name, number, 0)
+            diseased = scan_slice(patient, 8, 96).astype(float)
+            healthy = scan_slice(replace(patient, tumour=None), 8, 96)
             mask = draw_mask(class_name, patient=number, level=8, size=96)
             change = np.abs(diseased - healthy)
             assert change[mask].mean() > 20
@@ -153,7 +154,7 @@ class TestDrawMask:
         def reaches(class_name):
             edges = []
             for patient in range(20):
-                _, plane = phantoms._cut(phantoms._make_patient(class_name, patient, 0), 8, 96)
+                _, plane = cut_plane(make_patient(class_name, patient, 0), 8, 96)
                 edges.append(plane.r[plane.extent > 0].max())
             return np.array(edges)
 
@@ -170,7 +171,7 @@ class TestWritePhantoms:
         assert {row["path"] for row in rows} == found
         assert len(rows) == len(found) == 4 * 4 * 3
 
-    def test_folder_says_split_and_label(self, written):
+    def test_folder_names_split_and_label(self, written):
         sides = {"train": "Training", "test": "Testing"}
         for row in read_rows(written):
             assert row["path"].split("/")[:2] == [sides[row["split"]], row["label"]]
@@ -258,20 +259,23 @@ class TestWritePhantoms:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            ({"patients_per_class": 0}, "patients_per_class must be at least 1; got 0"),
-            ({"patients_per_class": 1}, "at least 2 to hold one out; got 1.*test_fraction=0"),
-            ({"slices_per_patient": 0}, "slices_per_patient must lie between 1 and 16; got 0"),
-            ({"slices_per_patient": 17}, "slices_per_patient must lie between 1 and 16; got 17"),
-            ({"test_fraction": 1.0}, "test_fraction must be at least 0 and below 1; got 1.0"),
-            ({"test_fraction": -0.1}, "test_fraction must be at least 0 and below 1; got -0.1"),
-            ({"test_fraction": float("nan")}, "test_fraction must be at least 0.*got nan"),
-            ({"size": 16}, "size must be at least 32 pixels; got 16"),
-            ({"suffix": ".tiff"}, r"suffix must be one of \.png, \.jpg; got '\.tiff'"),
-            ({"random_state": -1}, "random_state must not be negative; got -1"),
+            ({"patients_per_class": 0}, "patients_per_class 0; expected at least 1"),
+            (
+                {"patients_per_class": 1},
+                "patients_per_class 1; expected at least 2.*test_fraction=0",
+            ),
+            ({"slices_per_patient": 0}, "slices_per_patient 0; expected 1 to 16"),
+            ({"slices_per_patient": 17}, "slices_per_patient 17; expected 1 to 16"),
+            ({"test_fraction": 1.0}, r"test_fraction 1\.0; expected at least 0 and below 1"),
+            ({"test_fraction": -0.1}, r"test_fraction -0\.1; expected at least 0"),
+            ({"test_fraction": float("nan")}, "test_fraction nan; expected at least 0"),
+            ({"size": 16}, "size 16; expected at least 32 pixels"),
+            ({"suffix": ".tiff"}, r"suffix '\.tiff'; expected one of \.png, \.jpg"),
+            ({"random_state": -1}, "random_state -1; expected at least 0"),
         ],
     )
     def test_bad_argument_is_refused_before_anything_is_written(self, tmp_path, changed, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ParameterError, match=message):
             write_phantoms(tmp_path / "set", **changed)
         assert not (tmp_path / "set").exists()
 

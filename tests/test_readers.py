@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from brainfeat.errors import ImageReadError
+from brainfeat.errors import ImageReadError, ParameterError
 from brainfeat.readers import ImageHeader, raster, read_bytes, read_header, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 17, 3), dtype=np.uint8)
@@ -128,7 +128,7 @@ class TestPixels:
         np.testing.assert_array_equal(read_image(BytesIO(GOOD[name])), expected)
 
     def test_inverted_cmyk_of_adobe(self):
-        # Adobe's marker says that the inks are stored inverted; Pillow takes that for granted.
+        # Adobe's marker declares inverted inks; Pillow assumes them.
         data = encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
         assert b"Adobe" in data
         np.testing.assert_allclose(read_image(BytesIO(data))[0, 0], [1, 0, 0], atol=0.02)
@@ -292,7 +292,7 @@ class TestDamage:
             refused(data[:i] + bytes([data[i] ^ 16]) + data[i + 1 :])
 
     @pytest.mark.parametrize("what", NO_IMAGES)
-    def test_what_is_no_whole_image(self, what):
+    def test_incomplete_and_invalid_images(self, what):
         data, reason = NO_IMAGES[what]
         assert reason in refused(data)
 
@@ -367,7 +367,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("formats", [["GIF"], "PNG"])
     def test_unknown_formats(self, formats):
-        with pytest.raises(ValueError, match="formats must be some of"):
+        with pytest.raises(ParameterError, match="expected some of JPEG, PNG"):
             read_image(BytesIO(GOOD["rgb.png"]), formats=formats)
 
 
@@ -383,10 +383,10 @@ class TestFiles:
             ("broken.jpg", "no such file"),
             ("loop.jpg", "too many levels of symbolic links"),
             ("x" * 300, "file name too long"),
-            ("a\0b", "not a path that a file can have"),
+            ("a\0b", "not a valid path"),
         ],
     )
-    def test_what_is_no_file(self, tmp_path, read, name, reason):
+    def test_paths_that_are_not_files(self, tmp_path, read, name, reason):
         (tmp_path / "folder.jpg").mkdir()
         (tmp_path / "empty.jpg").touch()
         (tmp_path / "broken.jpg").symlink_to("nowhere")

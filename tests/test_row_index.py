@@ -1,4 +1,4 @@
-"""What the index of rows reads, in which order, and what it costs."""
+"""The index of rows: what it reads, in which order, and how much memory it takes."""
 
 import dataclasses
 import errno
@@ -13,9 +13,9 @@ import pytest
 from support.shards import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache.cache import TEXTS
 from brainfeat.cache.merging import Output, write_cache
 from brainfeat.cache.row_index import RowIndex, row_keys
+from brainfeat.cache.schema import TEXTS
 from brainfeat.errors import CacheError
 
 ROWS, PIECE = 3072, 128
@@ -148,7 +148,7 @@ class TestMemory:
 
     @pytest.fixture(autouse=True)
     def small_blocks(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache.storage._READ_BYTES", 64 << 10)
+        monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
         monkeypatch.setattr(module, "_BLOCK_ROWS", 1024)
 
     @staticmethod

@@ -152,7 +152,7 @@ class TestDevices:
 class TestChoosePrecision:
     @pytest.fixture
     def machine(self, monkeypatch):
-        """Give a function that says what the processor has, and how much quicker bfloat16 is."""
+        """Give a function that says what the processor has, and how much faster bfloat16 is."""
 
         def set_machine(features, gain):
             monkeypatch.setattr(runtime, "find_devices", lambda device="auto": ["cpu:0"])
@@ -214,7 +214,7 @@ class TestWinograd:
         ],
     )
     def test_it_is_for_processors_in_float32(self, device, precision, expected):
-        assert runtime.is_winograd_quicker(device, precision) is expected
+        assert runtime.is_winograd_faster(device, precision) is expected
 
 
 class TestForward:
@@ -275,7 +275,7 @@ class TestImport:
             env={**os.environ, "KERAS_BACKEND": "nonsense"},
         )
         assert done.returncode == 1
-        assert "KERAS_BACKEND must be tensorflow, jax or torch, got 'nonsense'" in done.stderr
+        assert "KERAS_BACKEND is 'nonsense', expected tensorflow, jax or torch" in done.stderr
         assert "Traceback" not in done.stderr
 
     @pytest.mark.slow

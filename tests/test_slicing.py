@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,24 +39,23 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
-from brainfeat.readers.series import find_series, read_volume
+from brainfeat.prediction.answers import (
+    NOTICE,
+    OUT_OF_DISTRIBUTION,
+    UNCERTAIN,
+    OutOfDistribution,
+    Prediction,
+    SliceSummary,
+    pool_slices,
+)
+from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
-from brainfeat.tables.slicing import find_origin, read_patient_key
+from brainfeat.tables.origin import find_origin
+from brainfeat.tables.slicing import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
 PATIENTS = 60
-
-
-class SlicedBlocks(Blocks):
-    """As `Blocks`, of slices that were cut from volumes."""
-
-    def __init__(self, policy=None):
-        super().__init__()
-        text = (policy or SlicePolicy()).text
-        self.spec = FeatureSpec(**{**vars(self.spec), "volumes": text})
-        self.recipe = {"blocks": text}
 
 
 def draw_head(rng, *, bright, n=4):
@@ -90,7 +90,7 @@ def sliced(hospital, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cache(sliced):
     path = sliced.output.parent / "features.h5"
-    return extract(read_table(sliced.output), path, backbone=SlicedBlocks()).output
+    return extract(read_table(sliced.output), path, backbone=Blocks()).output
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def bundle(cache):
 
 @pytest.fixture
 def predictor(bundle):
-    return Predictor(bundle, backbone=SlicedBlocks())
+    return Predictor(bundle, backbone=Blocks())
 
 
 def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
@@ -120,7 +120,7 @@ def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
             assert not image.info
 
 
-def test_the_note_tells_how_and_what_but_not_of_whom(sliced):
+def test_the_note_describes_the_slices_but_not_the_patients(sliced):
     note = json.loads((sliced.output / "slices.json").read_text())
     assert note["policy"] == SlicePolicy().text
     assert note["patient_key"] == "site"
@@ -156,7 +156,7 @@ def test_the_policy_chooses(slices, n, tmp_path):
     assert write_slices([tmp_path / "in"], tmp_path / "out", policy=policy).slices == n
 
 
-def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
+def test_unreadable_volumes_are_listed_by_number_and_the_others_are_cut(tmp_path):
     write_series(tmp_path / "in" / "a", draw_volume(2))
     write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
     (tmp_path / "in" / "c.nii").write_bytes(b"no volume")
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
     assert found.slices == 2
     assert {entry["volume"]: entry["reason"] for entry in found.refused} == {
         "volume 1": "is of a modality other than MR, CT, PT",
-        "volume 2": "is no NIfTI file",
+        "volume 2": "is not a NIfTI file",
         "volume 3": "is of a modality other than MR, CT, PT",
     }
 
@@ -197,7 +197,7 @@ def test_a_run_that_is_stopped_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
+def test_only_a_folder_of_slices_is_replaced_and_only_with_overwrite(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     source, output = tmp_path / "in", tmp_path / "out"
     write_slices([source], output)
@@ -210,7 +210,7 @@ def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
     (tmp_path / "link").symlink_to(output)
     with pytest.raises(TableError, match="is not replaced"):
         write_slices([source], tmp_path / "link", overwrite=True)
-    with pytest.raises(TableError, match="is no folder"):
+    with pytest.raises(TableError, match="is not a folder"):
         write_slices([source], tmp_path / "no" / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "link"}
 
@@ -232,7 +232,7 @@ def test_a_key_is_long_and_read_without_white_space(tmp_path):
 
 
 def test_labels_come_from_one_place(tmp_path):
-    with pytest.raises(ParameterError, match="one place"):
+    with pytest.raises(ParameterError, match="both label and class_folders"):
         write_slices([tmp_path], tmp_path / "out", label="glioma", class_folders=True)
     write_series(tmp_path / "in", draw_volume(1))
     found = write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
@@ -260,12 +260,12 @@ def test_the_table_has_the_number_of_each_frame(tmp_path):
         assert [row["frame"] for row in csv.DictReader(file)] == ["2", "4"]
 
 
-def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
+def test_files_that_are_only_named_dicom_are_listed_by_number(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
     assert not series
-    assert [entry.reason for entry in unreadable] == ["is no DICOM file"] * 2
+    assert [entry.reason for entry in unreadable] == ["is not a DICOM file"] * 2
     assert "CANARY" not in repr(unreadable)
 
 
@@ -289,10 +289,26 @@ def test_what_cannot_be_opened_or_listed_is_not_passed_over(tmp_path, monkeypatc
     }
 
 
+def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
+    write_series(tmp_path / "in" / "s", draw_volume(2))
+    for name in ("b.png", "deep/a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    found = find_inputs([tmp_path / "in", tmp_path / "named.txt"])
+    assert sorted(map(str, listed)) == [str(tmp_path / name) for name in ("in", "in/deep", "in/s")]
+    names = [path.relative_to(tmp_path).as_posix() for path in found.images]
+    assert names == ["in/b.png", "in/deep/a.JPG", "named.txt"]
+    assert [entry.name for entry in found.series] == ["argument 1, volume 1"]
+    assert not found.unreadable
+
+
 # Stage one
 
 
-def test_the_spec_says_how_slices_were_made(cache, sliced):
+def test_the_spec_states_how_slices_were_made(cache, sliced):
     with FeatureCache.open(cache) as opened:
         assert opened.spec.volumes == SlicePolicy().text
         assert opened.provenance["patient_key"] == "site"
@@ -303,12 +319,12 @@ def test_the_spec_of_image_files_is_what_it_was():
     spec = Blocks().spec
     assert "volumes" not in spec.to_json()
     assert FeatureSpec.from_json(spec.to_json()) == spec
-    cut = SlicedBlocks().spec
+    cut = replace(spec, volumes=SlicePolicy().text)
     assert FeatureSpec.from_json(cut.to_json()) == cut
     assert cut.fingerprint != spec.fingerprint
 
 
-def test_images_of_two_kinds_are_no_table(tmp_path):
+def test_images_made_in_two_ways_are_refused(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     for name, window in (("a", "auto"), ("b", "40,80")):
         write_slices([tmp_path / "in"], tmp_path / name, policy=SlicePolicy(window=window))
@@ -316,7 +332,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "c" / "plain.png")
     paths = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[abc]/**/*.png")]
     for chosen in ("ab", "ac", "abc"):
-        with pytest.raises(TableError, match="made in one way"):
+        with pytest.raises(TableError, match="made in several ways"):
             find_origin(tmp_path, [path for path in paths if path[0] in chosen])
     assert find_origin(tmp_path, [path for path in paths if path[0] == "c"]) is None
     assert find_origin(tmp_path, []) is None
@@ -332,22 +348,35 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
         '{"format":"brainfeat-slices","format_version":1,"policy":"x","patient_key":"site"}',
     ],
 )
-def test_a_note_that_is_none_is_refused(text, tmp_path):
+def test_an_invalid_note_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
-    with pytest.raises(TableError, match="does not say how the slices were made"):
+    with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
 
 
-def test_a_backbone_of_other_images_is_refused(sliced, tmp_path):
-    with pytest.raises(SpecMismatchError, match="says that they are image files"):
-        extract(read_table(sliced.output), tmp_path / "f.h5", backbone=Blocks())
+def test_a_backbone_of_other_images_is_refused(sliced, hospital, tmp_path):
+    backbone = Blocks()
+    backbone.spec = replace(backbone.spec, volumes=SlicePolicy(window="40,80").text)
+    with pytest.raises(SpecMismatchError, match="leave volumes out of that spec"):
+        extract(read_table(sliced.output), tmp_path / "f.h5", backbone=backbone)
+    Image.new("L", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.raises(SpecMismatchError, match="the images are image files"):
+        extract(read_table(tmp_path), tmp_path / "f.h5", backbone=backbone)
+
+
+def test_a_second_run_over_slices_does_not_load_the_base(cache, sliced):
+    class Unloaded(Blocks):
+        spec = property(lambda self: pytest.fail("the base was loaded"), lambda self, spec: None)
+
+    result = extract(read_table(sliced.output), cache, backbone=Unloaded())
+    assert (result.computed, result.reused) == (0, result.rows)
 
 
 @pytest.mark.slow
-def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
+def test_an_audit_reports_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
-    other = extract(read_table(found.output), tmp_path / "f.h5", backbone=SlicedBlocks()).output
+    other = extract(read_table(found.output), tmp_path / "f.h5", backbone=Blocks()).output
     assert audit(other).patient_key == "random"
     words = "hashed with a random key"
     assert words in CliRunner().invoke(audit_command, [str(other)]).stdout
@@ -357,7 +386,7 @@ def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
 # Predictions
 
 
-def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
+def test_a_slice_is_predicted_as_its_png_is(predictor, hospital, sliced):
     series, _ = find_series([hospital / "glioma" / "glioma-3"])
     whole, *answers = predictor.predict_series(series[0])
     assert [answer.frame for answer in answers] == [1, 2, 3, 4]
@@ -377,10 +406,10 @@ def find_group(sliced, hospital):
 
 def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     with pytest.raises(SpecMismatchError, match="in the window auto"):
-        Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
-    with pytest.raises(ParameterError, match="slices must be"):
-        Predictor(bundle, backbone=SlicedBlocks(), slices="first")
-    predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
+        Predictor(bundle, backbone=Blocks(), window="40,80")
+    with pytest.raises(ParameterError, match=r"slices 'first'"):
+        Predictor(bundle, backbone=Blocks(), slices="first")
+    predictor = Predictor(bundle, backbone=Blocks(), slices="middle")
     series, _ = find_series([hospital / "notumor" / "notumor-3"])
     whole, only = predictor.predict_series(series[0])
     assert only.frame == 3
@@ -388,71 +417,68 @@ def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
 
 
 def make_answer(frame, decision, p, *, score=1.0, forced=False):
-    likeliest = "a" if p >= 0.5 else "b"
+    most_probable = "a" if p >= 0.5 else "b"
     return Prediction(
         path="volume 1",
         frame=frame,
-        decision=likeliest if forced else decision,
+        decision=most_probable if forced else decision,
         probabilities={"a": p, "b": 1 - p},
-        set=[],
-        out_of_scope={"score": score, "threshold": 2.0, "refused": score > 2},
+        prediction_set=(),
+        out_of_distribution=OutOfDistribution(score=score, threshold=2.0, flagged=score > 2),
         forced=forced,
-        nearest=[],
     )
 
 
-def test_slices_are_pooled_by_the_mean_of_those_in_scope():
+def test_slices_are_pooled_by_the_mean_of_those_in_distribution():
     answers = [
         make_answer(1, "a", 0.8),
         make_answer(2, "a", 0.9),
-        make_answer(3, OUT_OF_SCOPE, 0.0, score=3),
+        make_answer(3, OUT_OF_DISTRIBUTION, 0.0, score=3),
         make_answer(4, UNCERTAIN, 0.7),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
     assert whole.decision == "a"
     assert whole.probabilities == pytest.approx({"a": 0.8, "b": 0.2})
-    assert whole.slices == {
-        "n": 4,
-        "decisions": {"a": 2, OUT_OF_SCOPE: 1, UNCERTAIN: 1},
-        "carried_by": {"a": [2, 1]},
-    }
+    assert whole.slices == SliceSummary(
+        n=4,
+        decisions={"a": 2, OUT_OF_DISTRIBUTION: 1, UNCERTAIN: 1},
+        carried_by={"a": (2, 1)},
+    )
     assert whole.frame is None
-    assert whole.out_of_scope["score"] == 1
+    assert whole.out_of_distribution.score == 1
 
 
 def test_slices_that_differ_make_a_volume_uncertain():
     answers = [make_answer(n, "a", 0.95) for n in range(9)] + [make_answer(9, "b", 0.1)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert (whole.decision, whole.set) == (UNCERTAIN, ["a", "b"])
-    assert whole.slices["carried_by"]["b"] == [9]
-    forced = pool_slices(answers, ["a", "b"], kept=["a"], force=True)
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert (whole.decision, whole.prediction_set) == (UNCERTAIN, ("a", "b"))
+    assert whole.slices.carried_by["b"] == (9,)
+    forced = pool_slices(answers, ["a", "b"], prediction_set=["a"], force=True)
     assert (forced.decision, forced.forced) == ("a", True)
 
 
-def test_a_volume_is_out_of_scope_where_every_slice_is():
-    answers = [make_answer(n, OUT_OF_SCOPE, 0.9, score=3 + n) for n in range(3)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.decision == OUT_OF_SCOPE
-    assert whole.out_of_scope == {"score": 3, "threshold": 2.0, "refused": True}
+def test_a_volume_is_out_of_distribution_where_every_slice_is():
+    answers = [make_answer(n, OUT_OF_DISTRIBUTION, 0.9, score=3 + n) for n in range(3)]
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.decision == OUT_OF_DISTRIBUTION
+    assert whole.out_of_distribution == OutOfDistribution(score=3, threshold=2.0, flagged=True)
 
 
 def test_forced_slices_do_not_speak_for_the_volume():
     answers = [
         make_answer(1, UNCERTAIN, 0.4, forced=True),
-        make_answer(2, OUT_OF_SCOPE, 0.1, score=3, forced=True),
+        make_answer(2, OUT_OF_DISTRIBUTION, 0.1, score=3, forced=True),
         make_answer(3, "a", 0.9),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.slices["decisions"] == {UNCERTAIN: 1, OUT_OF_SCOPE: 1, "a": 1}
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.slices.decisions == {UNCERTAIN: 1, OUT_OF_DISTRIBUTION: 1, "a": 1}
     assert whole.decision == "a"
     assert whole.probabilities["a"] == pytest.approx(0.65)
 
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "brainfeat.prediction.predictor.load_backbone", lambda *_, **__: SlicedBlocks()
-    )
+    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):
@@ -482,7 +508,24 @@ def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, t
     assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
 
 
-def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
+def test_a_volume_with_heat_maps_is_read_once(run, hospital, tmp_path, monkeypatch):
+    read = []
+
+    def count(series, **options):
+        read.append(series.name)
+        return read_volume(series, **options)
+
+    monkeypatch.setattr("brainfeat.prediction.predictor.read_volume", count)
+    volumes = [hospital / name / f"{name}-3" for name in CLASSES]
+    result = run(*volumes, "--heatmap", tmp_path / "maps")
+    assert result.exit_code == 0, result.exception
+    assert read == ["argument 1, volume 1", "argument 2, volume 1"]
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names[:2] == [f"00001-argument-{n}-volume-1-0001.png" for n in (1, 2)]
+    assert len(names) == len(set(names)) == 8
+
+
+def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
     rng = np.random.default_rng(5)
     (tmp_path / "mixed").mkdir()
     draw(rng, bright=False).save(tmp_path / "mixed" / "clear.png")
@@ -493,13 +536,13 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert document[1] == {
         "path": "volume 1",
         "frame": None,
-        "error": "is no NIfTI file",
+        "error": "is not a NIfTI file",
         **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
 
 
-def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
+def test_the_command_reports_what_it_made_and_what_it_rejected(tmp_path):
     for number in range(2):
         write_series(tmp_path / "in" / f"a{number}", draw_volume(3), PatientID=f"P{number}")
     for number in range(2):
@@ -515,7 +558,8 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: says that its pixels hold text" in result.stderr
+    assert "rejected 2: declares text in its pixels" in result.stderr
+    assert "; the first is volume 1\n" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,
@@ -620,7 +664,7 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     cut = CliRunner().invoke(slices_command, [str(planted), "-o", "slices"])
     assert cut.exit_code == 0, cut.exception
     assert len(read_table("slices")) == 4
-    extract(read_table("slices"), work / "features.h5", backbone=SlicedBlocks())
+    extract(read_table("slices"), work / "features.h5", backbone=Blocks())
     told = [
         run(planted, *options)
         for options in (["-o", work / "found.csv"], ["--json"], ["--heatmap", work / "maps"])
@@ -651,7 +695,7 @@ def test_no_canary_leaves_by_an_error(planted, bundle, tmp_path):
         errors.append("".join(traceback.format_exception(caught.value)))
     # The lines of a traceback that show the test's own code are not meant.
     assert all("CANARY" not in error.splitlines()[-1] for error in errors)
-    predictor = Predictor(bundle, backbone=SlicedBlocks())
+    predictor = Predictor(bundle, backbone=Blocks())
     series, unreadable = find_series([planted])
     told = [answer.to_dict() for entry in series for answer in predictor.predict_series(entry)]
     assert not find_canaries(json.dumps(told).encode())

@@ -1,7 +1,7 @@
-"""Any history of images, runs, kills and damage, against a model that fits on a page.
+"""Random histories of images, runs, kills and damage, compared with a model that fits on a page.
 
-hypothesis makes up histories, the same each time; ``BRAINFEAT_HISTORIES=1000`` tries so many others
-that are longer.
+hypothesis generates the same histories each time; ``BRAINFEAT_HISTORIES=1000`` generates as many
+others that are longer.
 """
 
 import hashlib

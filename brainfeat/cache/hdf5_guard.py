@@ -1,10 +1,9 @@
-"""What an HDF5 file consists of, read from its bytes before HDF5 parses them.
+"""A guard in front of HDF5: it reads all metadata of a file from its bytes before HDF5 does.
 
-HDF5 trusts what a file says of itself, and one that is made for it can crash or stall the process.
-So the whole of a file's metadata is walked here first, and everything is refused that the writer in
-:mod:`brainfeat.cache.storage` does not make: of all that HDF5 knows, its oldest and simplest
-structures. Names and numbers follow the HDF5 File Format Specification, version 3.0 (The HDF
-Group).
+HDF5 trusts the metadata of a file, and a crafted file can crash or stall the process. The guard
+therefore walks through the metadata first. It accepts only what :mod:`brainfeat.cache.writing`
+produces, HDF5's oldest and simplest structures, and refuses everything else. Names and numbers
+follow the HDF5 File Format Specification, version 3.0 (The HDF Group).
 """
 
 import os
@@ -12,13 +11,24 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-# The user block is the digest's place: the metadata start after it, and count from there.
+from brainfeat.cache.hdf5_messages import (
+    FILLS,
+    FLETCHER32,
+    TEXT_LIMIT,
+    GuardError,
+    decode_text,
+    read_shape,
+    read_type,
+    read_value,
+)
+
+# Length of the user block; the metadata start after it, and all addresses count from there.
 BASE = 512
 
 _UNDEFINED = 2**64 - 1
@@ -27,13 +37,11 @@ _OBJECT_LIMIT = 64
 _ATTRIBUTE_LIMIT = 64
 _MESSAGE_LIMIT = 256
 _NAME_LIMIT = 128
-_TEXT_LIMIT = 65_536
-_PART_LIMIT = _MESSAGE_LIMIT * (_TEXT_LIMIT + 8)
+_PART_LIMIT = _MESSAGE_LIMIT * (TEXT_LIMIT + 8)
 _LEVEL_LIMIT = 4
-_DIMENSION_LIMIT = 4
 
-# Signature, versions 0, offsets and lengths of 8 bytes; 4 and 16 are half the entries of the nodes
-# of a group; the base address; no free-space and no driver information.
+# Signature, versions 0, offsets and lengths of 8 bytes; 4 and 16 are half the number of entries in
+# the nodes of a group; the base address; neither free-space nor driver information.
 _SUPERBLOCK = (
     b"\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0"
     + struct.pack("<HHIQQ", 4, 16, 0, BASE, _UNDEFINED)
@@ -50,37 +58,20 @@ _DATASPACE, _DATATYPE, _FILL, _LAYOUT, _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYM
 _NIL = 0x00
 _ONCE = (_DATASPACE, _DATATYPE, _FILL, _LAYOUT, _FILTERS, _SYMBOLS)
 
-# The encodings of the number types, and the start of that of a NUL-padded UTF-8 text.
-_NUMBERS: dict[bytes, np.dtype[Any]] = {
-    bytes.fromhex("1000000001000000 00000800"): np.dtype("|u1"),
-    bytes.fromhex("1008000002000000 00001000"): np.dtype("<i2"),
-    bytes.fromhex("1008000004000000 00002000"): np.dtype("<i4"),
-    bytes.fromhex("1008000008000000 00004000"): np.dtype("<i8"),
-    bytes.fromhex("11201f0004000000 00002000 17080017 7f000000"): np.dtype("<f4"),
-    bytes.fromhex("11203f0008000000 00004000 340b0034 ff030000"): np.dtype("<f8"),
-}
-_TEXT = bytes.fromhex("13110000")
-# Version 2, allocated late or chunk by chunk, written if it was set, the default value: nothing.
-_FILLS = tuple(bytes([2, when, 2, 1, 0, 0, 0, 0]) for when in (2, 3))
-_FLETCHER32 = struct.pack("<BB6xHHHH16s", 1, 1, 3, 16, 0, 0, b"fletcher32")
 _CHECKSUM_BYTES = 4
-
-
-class StructureError(ValueError):
-    """A file is not made as brainfeat makes its files."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """What a dataset says of itself."""
+    """The type and shape that a dataset declares."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
 @dataclass
-class Structure:
-    """The root attributes of a file, and its datasets by full name."""
+class Contents:
+    """The root attributes of a file and its datasets, by full name."""
 
     attributes: dict[str, str | int | float] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -88,7 +79,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of a B-tree: what its entries point to, and the keys around them."""
+    """A node of a B-tree: the addresses of its children and the keys around them."""
 
     level: int
     children: list[int]
@@ -96,8 +87,8 @@ class _Node:
     neighbours: tuple[int, int]
 
 
-def read_structure(path: Path) -> Structure:
-    """Walk all metadata of a file.
+def inspect_file(path: Path) -> Contents:
+    """Check all metadata of a file without HDF5.
 
     Parameters
     ----------
@@ -106,77 +97,77 @@ def read_structure(path: Path) -> Structure:
 
     Returns
     -------
-    Structure
-        All values that its arrays declare are in the file, once.
+    Contents
+        What the file holds; all values of its arrays are in the file, and none are shared.
 
     Raises
     ------
-    StructureError
-        The file has anything that the writer does not make.
+    GuardError
+        The file has something that brainfeat does not write.
+    OSError
+        The file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return _Walk(file).read()
+            return _Inspection(file).read()
     except struct.error as error:
-        raise StructureError("a part of it is cut short") from error
+        raise GuardError("a part of it is cut short") from error
 
 
-class _Walk:
-    """One pass over the metadata; each byte may be used once, and must be in the file."""
+class _Inspection:
+    """One pass over the metadata; each byte must be in the file and may be used once."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._end = file.seek(0, os.SEEK_END) - BASE
         self._used: list[tuple[int, int]] = []
         self._members = 0
-        self._found = Structure()
+        self._found = Contents()
 
-    def read(self) -> Structure:
-        """Read the superblock and all that hangs from it."""
+    def read(self) -> Contents:
+        """Read the superblock and everything that it leads to."""
         block = self._take(0, 96)
         if block[:56] != _SUPERBLOCK % struct.pack("<Q", BASE + self._end):
-            raise StructureError("its superblock is of another kind or size")
+            raise GuardError("its superblock is of another kind or size")
         name, header, *group = struct.unpack("<QQI4xQQ", block[56:])
         if (name, group[0]) != (0, 1):
-            raise StructureError("its root is no group of the old style")
+            raise GuardError("its root is not an old-style group")
         self._read_group(header, "", (group[1], group[2]))
         used = sorted(self._used)
         if any(start + length > after for (start, length), (after, _) in pairwise(used)):
-            raise StructureError("parts of it overlap")
+            raise GuardError("parts of it overlap")
         return self._found
 
     def _take(self, address: int, length: int) -> bytes:
         if length > _PART_LIMIT:
-            raise StructureError("a part of its metadata is too large")
+            raise GuardError("a part of its metadata is too large")
         self._use(address, length)
         self._file.seek(BASE + address)
         return self._file.read(length)
 
     def _use(self, address: int, length: int) -> None:
         if not 0 <= address <= address + length <= self._end:
-            raise StructureError("a part of it lies outside the file")
+            raise GuardError("a part of it lies outside the file")
         self._used.append((address, length))
 
-    # ------------------------------------------------------------------------------ objects
-
     def _messages(self, header: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the messages of an object header, each of a kind that may be there."""
+        """Yield the kind and the body of each message of an object header."""
         version, number, references, size = struct.unpack("<BxHII4x", self._take(header, 16))
         if version != 1 or references != 1 or number > _MESSAGE_LIMIT:
-            raise StructureError("an object header is of another kind, or linked more than once")
+            raise GuardError("an object header is of another kind, or linked more than once")
         blocks = [self._take(header + 16, size)]
         seen: set[int] = set()
         while blocks:
             block, place = blocks.pop(0), 0
             while place < len(block):
                 if number == 0 or place + 8 > len(block):
-                    raise StructureError("an object header has more than it says")
+                    raise GuardError("an object header has more messages than it declares")
                 kind, length, flags = struct.unpack_from("<HHB", block, place)
                 body = block[place + 8 : place + 8 + length]
                 if length % 8 or len(body) != length or flags not in (0, 1):
-                    raise StructureError("a message is cut short, shared or of another kind")
+                    raise GuardError("a message is cut short, shared or of another kind")
                 if kind in seen and kind in _ONCE:
-                    raise StructureError("an object header says a thing twice")
+                    raise GuardError("an object header has two messages of one kind")
                 seen.add(kind)
                 place, number = place + 8 + length, number - 1
                 if kind == _CONTINUATION:
@@ -184,7 +175,7 @@ class _Walk:
                 elif kind != _NIL:
                     yield kind, body
         if number:
-            raise StructureError("an object header has less than it says")
+            raise GuardError("an object header has fewer messages than it declares")
 
     def _read_group(self, header: int, prefix: str, cached: tuple[int, int]) -> None:
         for kind, body in self._messages(header):
@@ -193,48 +184,50 @@ class _Walk:
             elif kind == _SYMBOLS and body == struct.pack("<QQ", *cached):
                 self._read_symbols(*cached, prefix)
             else:
-                raise StructureError(f"group {prefix or '/'!r} has a message of kind {kind}")
+                raise GuardError(f"group {prefix or '/'!r} has a message of kind {kind}")
 
     def _read_symbols(self, tree: int, heap: int, prefix: str) -> None:
         names = self._read_heap(heap)
         node = self._read_node(tree, _GROUP_NODE, kind=0, key_bytes=8)
         if node.level or node.neighbours != (_UNDEFINED, _UNDEFINED):
-            raise StructureError(f"group {prefix or '/'!r} has too many members")
+            raise GuardError(f"group {prefix or '/'!r} has too many members")
         last, offset = b"", 0
         for key, child in zip(node.keys, node.children, strict=False):
             if key != struct.pack("<Q", offset):
-                raise StructureError("the keys of a list of members are out of order")
+                raise GuardError("the keys of a list of members are out of order")
             block = self._take(child, _SYMBOL_NODE)
             signature, number = struct.unpack_from("<4sxxH", block)
             if block[:6] != b"SNOD\1\0" or signature != b"SNOD" or number > _LEAF_ENTRIES:
-                raise StructureError("a list of members is of another kind")
+                raise GuardError("a list of members is of another kind")
             for place in range(8, 8 + 40 * number, 40):
                 offset, header, cache, *group = struct.unpack_from("<QQI4xQQ", block, place)
                 end = names.find(b"\0", offset) if offset < len(names) else -1
                 name = names[offset:end] if 0 <= end - offset <= _NAME_LIMIT else b""
                 if not last < name or b"/" in name:
-                    raise StructureError("the names of members are not sorted plain names")
+                    raise GuardError("the names of members are not sorted plain names")
                 last = name
-                self._read_member(f"{prefix}{_text(name)}", header, cache, (group[0], group[1]))
+                self._read_member(
+                    f"{prefix}{decode_text(name)}", header, cache, (group[0], group[1])
+                )
 
     def _read_member(self, name: str, header: int, cache: int, group: tuple[int, int]) -> None:
         self._members += 1
         if self._members > _OBJECT_LIMIT:
-            raise StructureError(f"it has more than {_OBJECT_LIMIT} objects")
+            raise GuardError(f"it has more than {_OBJECT_LIMIT} objects")
         if cache == 1 and name.count("/") < _GROUP_DEPTH - 1:
             self._read_group(header, f"{name}/", group)
         elif cache == 0:
             self._read_dataset(header, name)
         else:
-            raise StructureError(f"{name!r} is a link to elsewhere, or a group too deep")
+            raise GuardError(f"{name!r} is a link to another place, or a group that is too deep")
 
     def _read_heap(self, heap: int) -> bytes:
-        """Return the names of a group; the list of free places in them must come to an end."""
+        """Return the names in a group, after a check that their list of free places ends."""
         signature, size, free, address = struct.unpack("<8sQQQ", self._take(heap, 32))
         if signature != b"HEAP\0\0\0\0" or size > _OBJECT_LIMIT * _NAME_LIMIT:
-            raise StructureError("a list of names is of another kind")
+            raise GuardError("a list of names is of another kind")
         names = self._take(address, size)
-        # 1 stands for the end of the list; each free place is 16 bytes at least.
+        # 1 marks the end of the list; each free place has at least 16 bytes.
         for _ in range(size // 16 + 1):
             if free == 1:
                 return names
@@ -243,20 +236,18 @@ class _Walk:
             free, length = struct.unpack_from("<QQ", names, free)
             if length > size:
                 break
-        raise StructureError("a list of names has free places without end")
+        raise GuardError("the free places in a list of names do not end")
 
     def _read_node(self, address: int, size: int, *, kind: int, key_bytes: int) -> _Node:
         block = self._take(address, size)
         signature, found, level, number, *sides = struct.unpack_from("<4sBBHQQ", block)
         step = key_bytes + 8
         if signature != b"TREE" or found != kind or 24 + number * step + key_bytes > size:
-            raise StructureError("a B-tree is of another kind")
+            raise GuardError("a B-tree is of another kind")
         places = [24 + step * entry for entry in range(number + 1)]
         keys = [block[place : place + key_bytes] for place in places]
         children = [struct.unpack_from("<Q", block, place + key_bytes)[0] for place in places[:-1]]
         return _Node(level, children, keys, (sides[0], sides[1]))
-
-    # --------------------------------------------------------------------------- attributes
 
     def _read_attribute(self, body: bytes) -> None:
         version, name_bytes, type_bytes, space_bytes = struct.unpack_from("<BxHHH", body)
@@ -264,44 +255,42 @@ class _Walk:
         for length in (name_bytes, type_bytes, space_bytes):
             places.append(places[-1] + -(-length // 8) * 8)
         if version != 1 or places[-1] > len(body) or len(self._found.attributes) > _ATTRIBUTE_LIMIT:
-            raise StructureError("an attribute is of another kind, or there are too many")
+            raise GuardError("an attribute is of another kind, or there are too many")
         name, kind, space = (body[a:b] for a, b in pairwise(places))
         name = name[: name_bytes - 1] if name[name_bytes - 1 : name_bytes] == b"\0" else b""
-        value = _read_value(kind, body[places[-1] :])
-        key = _text(name)
+        value = read_value(kind, body[places[-1] :])
+        key = decode_text(name)
         if not name or b"\0" in name or value is None or space != b"\1\0\0\0\0\0\0\0":
-            raise StructureError(f"attribute {key!r} is not one plain number or text")
+            raise GuardError(f"attribute {key!r} is not one plain number or text")
         if key in self._found.attributes:
-            raise StructureError(f"attribute {key!r} is there twice")
+            raise GuardError(f"attribute {key!r} occurs twice")
         self._found.attributes[key] = value
-
-    # ----------------------------------------------------------------------------- datasets
 
     def _read_dataset(self, header: int, name: str) -> None:
         parts = dict(self._messages(header))
         filters = parts.pop(_FILTERS, b"")
-        if set(parts) != {_DATASPACE, _DATATYPE, _FILL, _LAYOUT} or parts[_FILL] not in _FILLS:
-            raise StructureError(f"dataset {name!r} has parts missing or of another kind")
-        if filters not in (b"", _FLETCHER32):
-            raise StructureError(f"dataset {name!r} needs a filter other than Fletcher-32")
-        dtype = _read_type(parts[_DATATYPE])
-        shape = _read_shape(parts[_DATASPACE])
+        if set(parts) != {_DATASPACE, _DATATYPE, _FILL, _LAYOUT} or parts[_FILL] not in FILLS:
+            raise GuardError(f"dataset {name!r} has missing or unexpected header messages")
+        if filters not in (b"", FLETCHER32):
+            raise GuardError(f"dataset {name!r} needs a filter other than Fletcher-32")
+        dtype = read_type(parts[_DATATYPE])
+        shape = read_shape(parts[_DATASPACE])
         if dtype is None or shape is None:
-            raise StructureError(f"dataset {name!r} has an unexpected type or shape")
+            raise GuardError(f"dataset {name!r} has an unexpected type or shape")
         size = prod(shape) * dtype.itemsize
         if size > self._end:
-            raise StructureError(f"dataset {name!r} declares more than the file has")
+            raise GuardError(f"dataset {name!r} declares more than the file holds")
         layout = parts[_LAYOUT]
         if layout[:2] == b"\3\1" and not filters:
             address, stored = struct.unpack_from("<QQ", layout, 2)
             if stored != size or (size > 0) == (address == _UNDEFINED):
-                raise StructureError(f"dataset {name!r} declares more or less than is stored")
+                raise GuardError(f"dataset {name!r} declares another size than is stored")
             if size:
                 self._use(address, size)
         elif layout[:2] == b"\3\2" and layout[2] == len(shape) + 1 and size:
             self._read_chunks(name, layout[3:], shape, dtype, checksums=bool(filters))
         else:
-            raise StructureError(f"dataset {name!r} keeps its numbers in another way")
+            raise GuardError(f"dataset {name!r} stores its values in another way")
         self._found.arrays[name] = Array(dtype, shape)
 
     def _read_chunks(
@@ -313,25 +302,25 @@ class _Walk:
         *,
         checksums: bool,
     ) -> None:
-        """Check that each chunk is there, whole, and where the tree says in order."""
+        """Check that every chunk is in the file, complete, and in the order of the tree."""
         root, *steps = struct.unpack_from(f"<Q{len(shape) + 1}I", layout)
         if steps[-1] != dtype.itemsize or steps[1:-1] != list(shape[1:]) or not steps[0]:
-            raise StructureError(f"dataset {name!r} has chunks that are not whole rows")
+            raise GuardError(f"dataset {name!r} has chunks that are not whole rows")
         if steps[0] > shape[0]:
-            raise StructureError(f"dataset {name!r} has chunks larger than itself")
+            raise GuardError(f"dataset {name!r} has chunks larger than itself")
         stored = prod(steps) + checksums * _CHECKSUM_BYTES
         zeros = (0,) * len(shape)
         number = -(-shape[0] // steps[0])
         chunks = list(self._chunks(root, key_format=f"<II{len(shape) + 1}Q"))
         if len(chunks) != number:
-            raise StructureError(f"dataset {name!r} has chunks missing or too many")
+            raise GuardError(f"dataset {name!r} has chunks missing or too many")
         for place, (key, address) in enumerate(chunks):
             if key != (stored, 0, place * steps[0], *zeros):
-                raise StructureError(f"dataset {name!r} has a chunk of another size or place")
+                raise GuardError(f"dataset {name!r} has a chunk of another size or place")
             self._use(address, stored)
 
     def _chunks(self, root: int, *, key_format: str) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Yield key and address of each chunk, from a tree whose levels are in order."""
+        """Yield the key and address of each chunk, after a check of the tree that lists them."""
         key_bytes = struct.calcsize(key_format)
         size = 24 + _CHUNK_CHILDREN * (key_bytes + 8) + key_bytes
         addresses, level = [root], None
@@ -342,9 +331,9 @@ class _Walk:
             for place, node in enumerate(nodes):
                 around = (sides[place], sides[place + 2])
                 if node.level != level > -1 or level > _LEVEL_LIMIT or node.neighbours != around:
-                    raise StructureError("the tree of the chunks is out of order")
+                    raise GuardError("the tree of the chunks is out of order")
                 if not node.children:
-                    raise StructureError("the tree of the chunks has an empty node")
+                    raise GuardError("the tree of the chunks has an empty node")
             _check_keys(nodes, key_format)
             if level == 0:
                 break
@@ -355,49 +344,11 @@ class _Walk:
 
 
 def _check_keys(nodes: list[_Node], key_format: str) -> None:
-    """Refuse a level of a tree whose keys do not grow: HDF5 searches by them."""
+    """Refuse a level of a tree whose keys do not increase, because HDF5 searches by them."""
     places = [struct.unpack(key_format, key)[2:] for node in nodes for key in node.keys[:-1]]
     ends = [struct.unpack(key_format, node.keys[-1])[2:] for node in nodes]
     starts = [struct.unpack(key_format, node.keys[0])[2:] for node in nodes]
     grows = all(a < b for a, b in pairwise(places))
     meets = all(end <= start for end, start in zip(ends, starts[1:], strict=False))
     if not grows or not meets or ends[-1] <= places[-1]:
-        raise StructureError("the keys of the chunks are out of order")
-
-
-def _read_type(body: bytes) -> np.dtype[Any] | None:
-    """Return the type that an encoding stands for, or None for one that is not allowed."""
-    for encoding, dtype in _NUMBERS.items():
-        if body.rstrip(b"\0") == encoding.rstrip(b"\0") and len(body) - len(encoding) in (0, 4):
-            return dtype
-    if len(body) == 8 and body[:4] == _TEXT:
-        size = int.from_bytes(body[4:], "little")
-        return np.dtype(f"S{size}") if 0 < size <= _TEXT_LIMIT else None
-    return None
-
-
-def _read_shape(body: bytes) -> tuple[int, ...] | None:
-    """Return the lengths of dimensions that cannot grow, or None."""
-    ndim = body[1]
-    if body[:1] != b"\1" or not 1 <= ndim <= _DIMENSION_LIMIT or body[2:8] != b"\1\0\0\0\0\0":
-        return None
-    if len(body) != 8 + 16 * ndim or body[8 : 8 + 8 * ndim] != body[8 + 8 * ndim :]:
-        return None
-    return struct.unpack_from(f"<{ndim}Q", body, 8)
-
-
-def _read_value(kind: bytes, data: bytes) -> str | int | float | None:
-    dtype = _read_type(kind)
-    if dtype is None or not dtype.itemsize <= len(data) < dtype.itemsize + 8:
-        return None
-    if dtype.kind == "S":
-        return _text(data[: dtype.itemsize].rstrip(b"\0"))
-    value = np.frombuffer(data, dtype, count=1)[0].item()
-    return value if dtype.itemsize == 8 and isfinite(value) else None
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StructureError("a name or a text of it is not UTF-8") from error
+        raise GuardError("the keys of the chunks are out of order")

@@ -79,7 +79,7 @@ def command(
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import quick_audit
+    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
@@ -93,7 +93,7 @@ def command(
         found = (
             reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
             if is_reported
-            else quick_audit(cache)
+            else audit_duplicates(cache)
         )
         evaluation = evaluate(
             bundle,
@@ -117,7 +117,7 @@ def command(
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
     """Give a column of the cache by its name; another one of the table by its values."""
     from brainfeat.evaluation.subsets import COLUMNS
-    from brainfeat.tables.table import read_column
+    from brainfeat.tables.csv_rows import read_column
 
     if by is None or by in COLUMNS or table is None:
         return by

@@ -1,4 +1,4 @@
-"""``brainfeat export``: base and head as one network for other programs."""
+"""``brainfeat export``: base and head as one network, for other programs."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from brainfeat.cli import options
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "int8"]),
-    help="Make a LiteRT model smaller.",
+    help="Number format of the weights of a LiteRT model, which makes it smaller.",
 )
 @options.overwrite_option
 @options.verify_option
@@ -30,9 +30,15 @@ def command(
 ) -> None:
     """Write HEAD, a file that fit-head wrote, and its base as one network.
 
-    OUTPUT ends in .keras, or in .tflite for LiteRT. The network takes images in [0, 1] at the size
-    of the head's spec and gives calibrated probabilities. It cannot abstain: predict can.
-    """
+    OUTPUT ends in .keras, or in .tflite for LiteRT. The network takes images in [0, 1], at the size
+    in the spec of the head, and returns calibrated probabilities. Unlike predict, it cannot
+    abstain.
+
+    \b
+    Examples:
+      brainfeat export head.h5 -o model.keras
+      brainfeat export head.h5 -o model.tflite --quantize int8
+    """  # noqa: D301
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.export import export_head
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.errors import BrainfeatError
-from brainfeat.files import written_whole
+from brainfeat.files import atomic_write
 from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 
 if TYPE_CHECKING:
@@ -116,6 +116,29 @@ jobs_option = click.option(
 )
 
 
+class RenamedOption(click.Option):
+    """An option that is still accepted under its old spelling, which no help page shows.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As of `click.Option`; the option takes a value.
+    old : str
+        The old spelling, with its two hyphens.
+    """
+
+    def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser know both spellings."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(
+            obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
+        )
+
+
 class AutoInteger(click.ParamType[int | None]):
     """A number from 1, or ``auto``, which is None in Python."""
 
@@ -190,7 +213,7 @@ def open_cache(
 ) -> Iterator["FeatureCache"]:
     """Open a cache, with the splits and groups of another table where one is given."""
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.tables.table import read_rows
+    from brainfeat.tables.csv_rows import read_rows
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:
@@ -198,7 +221,7 @@ def open_cache(
         yield cache
 
 
-def warn_of_leakage(findings: list[str], features: Path) -> None:
+def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     """Say in one line on stderr that figures are too good to be true, if they are."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
@@ -206,7 +229,7 @@ def warn_of_leakage(findings: list[str], features: Path) -> None:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that is there and shall not be replaced."""
+    """Refuse a file that cannot be written, or that exists and must not be replaced."""
     if not path.parent.is_dir():
         raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
     if os.path.lexists(path) and not overwrite:
@@ -216,7 +239,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text whole or not at all."""
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error
@@ -299,14 +322,3 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def count(number: int, noun: str) -> str:
-    """Write a count with its noun.
-
-    Examples
-    --------
-    >>> count(1, "image"), count(7019, "image")
-    ('1 image', '7,019 images')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

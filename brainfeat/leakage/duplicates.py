@@ -1,4 +1,4 @@
-"""Images that show the same: identical files, near duplicates, and the clusters that they form."""
+"""Exact duplicates, near duplicates, and the clusters that they form."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -8,13 +8,20 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
 
-# Justified by measurement in docs/explanation/leakage.md: no two of 7,019 slices of different
-# classes are as similar, and re-saved, rescaled and brightened copies are.
+# Measured in docs/explanation/leakage.md: no two of 7,019 slices of different classes are as
+# similar; re-saved, rescaled and brightened copies are.
 NEAR_THRESHOLD = 0.92
 
+# Images up to which near duplicates are looked for by default: some 12 s on two cores.
+NEAR_SEARCH_LIMIT = 50_000
+
+# A cluster of more images, and of more than this fraction of them, is taken for a chain of images
+# that are not all alike.
+_CHAINED_IMAGES = 10
+_CHAINED_FRACTION = 0.1
 # 2,048² similarities of float32 are 16 MiB.
 _BLOCK_ROWS = 2048
-# Pairs that are held before they are reduced to the clusters that they join: 160 MB.
+# Pairs that are kept before they are reduced to the clusters that they join: 160 MB.
 _PAIR_LIMIT = 10_000_000
 
 Labels = NDArray[np.intp]
@@ -41,8 +48,8 @@ class Pairs(NamedTuple):
     similarity: NDArray[np.float32]
 
 
-def label_identical(sha256: NDArray[np.uint8]) -> Labels:
-    """Give rows of the same file content the same label.
+def label_exact_duplicates(sha256: NDArray[np.uint8]) -> Labels:
+    """Label rows by content: those of the same file content have one label.
 
     Parameters
     ----------
@@ -56,7 +63,7 @@ def label_identical(sha256: NDArray[np.uint8]) -> Labels:
 
     Examples
     --------
-    >>> label_identical(np.array([[1] * 32, [0] * 32, [1] * 32], np.uint8)).tolist()
+    >>> label_exact_duplicates(np.array([[1] * 32, [0] * 32, [1] * 32], np.uint8)).tolist()
     [1, 0, 1]
     """
     digests = np.ascontiguousarray(sha256).view("V32").reshape(-1)
@@ -64,7 +71,7 @@ def label_identical(sha256: NDArray[np.uint8]) -> Labels:
     return labels.reshape(-1)
 
 
-def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs]:
+def find_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs]:
     """Yield all pairs of rows that are as similar as a threshold.
 
     The similarity is the cosine of the angle between two rows from which the mean row was
@@ -73,7 +80,7 @@ def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs
     Parameters
     ----------
     X : array-like of shape (n, d), float32
-        Features of view 0; what is sliced by rows is read a block at a time.
+        Features of view 0; a dataset that is sliced by rows is read a block at a time.
     threshold : float
         Least similarity, above 0 and at most 1.
 
@@ -103,21 +110,21 @@ def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs
 
 
 def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Find the most similar of some rows for each of others.
+    """Find the most similar of some rows for each of other rows.
 
     Parameters
     ----------
     X : array-like of shape (n, d), float32
-        Features of view 0, as in :func:`find_near`.
+        Features of view 0, as in :func:`find_near_duplicates`.
     rows : ndarray of int, shape (m,)
-        The rows that are asked about.
+        The rows whose neighbours are wanted.
     of : ndarray of int
-        The rows that are offered.
+        The rows that can be neighbours.
 
     Returns
     -------
     ndarray of shape (m,), int
-        Places in `of`.
+        Indices into `of`.
 
     Examples
     --------
@@ -141,29 +148,29 @@ def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> 
     return nearest
 
 
-def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
-    """Give rows the same label that a chain of near duplicates connects.
+def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
+    """Label rows by cluster: those that a chain of near duplicates connects have one label.
 
     Parameters
     ----------
     X, threshold
-        As in :func:`find_near`.
+        As in :func:`find_near_duplicates`.
 
     Returns
     -------
     ndarray of shape (n,), int
-        Labels 0…k−1 of the k clusters; most clusters are one row.
+        Labels 0…k−1 of the k clusters; most clusters are a single row.
 
     Examples
     --------
     >>> X = np.array([[1, 0], [-1, 0.1], [1, 0.001]], np.float32)
-    >>> label_near(X).tolist()
+    >>> label_near_duplicates(X).tolist()
     [0, 1, 0]
     """
     labels = np.arange(X.shape[0])
     waiting: list[Pairs] = []
     held = 0
-    for pairs in find_near(X, threshold=threshold):
+    for pairs in find_near_duplicates(X, threshold=threshold):
         new = labels[pairs.first] != labels[pairs.second]
         waiting.append(Pairs(*(column[new] for column in pairs)))
         held += int(new.sum())
@@ -173,8 +180,40 @@ def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
     return _join(labels, waiting)
 
 
+def explain_chain(largest: int, images: int, threshold: float) -> str | None:
+    """Return a sentence where one cluster has too many images to be duplicates of each other.
+
+    Parameters
+    ----------
+    largest, images : int
+        Images in the largest cluster, and all.
+    threshold : float
+        Least similarity of a pair.
+
+    Examples
+    --------
+    >>> explain_chain(10, 20, 0.92) is None
+    True
+    """
+    if largest <= max(_CHAINED_IMAGES, _CHAINED_FRACTION * images):
+        return None
+    return (
+        f"near duplicates cannot be told apart at {threshold}: one chain joins {largest:,} of "
+        f"{images:,} images; pass a higher threshold"
+    )
+
+
 def join_labels(first: Labels, second: Labels) -> Labels:
-    """Give rows the same label that either labelling connects, over any number of steps.
+    """Join two labellings: rows that either connects, over any number of steps, have one label.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n,), int
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1.
 
     Examples
     --------

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
 from brainfeat.extraction.backbones import load_backbone
-from brainfeat.files import written_whole
-from brainfeat.heads.bundle import HeadBundle, check_target
-from brainfeat.prediction.predictor import require_base
+from brainfeat.files import atomic_write
+from brainfeat.heads.bundle import HeadBundle, check_target, require_base
 
 Quantize = Literal["float16", "int8"]
 SUFFIXES = (".keras", ".tflite")
@@ -84,7 +83,7 @@ def export_head(
         bundle = HeadBundle.load(bundle)
     network = build_network(bundle, weights=weights)
     try:
-        with written_whole(output) as temporary:
+        with atomic_write(output) as temporary:
             if output.suffix == ".keras":
                 network.save(temporary)
             else:

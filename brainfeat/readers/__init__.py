@@ -1,4 +1,4 @@
-"""Readers: an image file to float32 in [0, 1]; one module a family of formats."""
+"""Readers: image files become float32 arrays in [0, 1]; each family of formats has a module."""
 
 from brainfeat.readers.containers import ImageHeader
 from brainfeat.readers.raster import read_bytes, read_header, read_image

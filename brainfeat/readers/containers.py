@@ -1,7 +1,7 @@
-"""What lies around the pixels in a PNG or JPEG file: its header, its orientation, its end.
+"""Containers of PNG and JPEG images: their header, their EXIF block, and where they end.
 
-A decoder is given the parts that make pixels and no others. Text, colour profiles, thumbnails,
-further images and what is appended to the file are passed over without being unpacked.
+The decoder is given only the parts of a file that make pixels. Text, colour profiles, thumbnails,
+further images and data appended to the file are skipped without being unpacked.
 """
 
 import re
@@ -34,25 +34,25 @@ _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the other three are tables
 _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
-_SKIPPED = {*range(_APP0, _APP0 + 16), _COM} - {_APP0, _APP14}  # these two tell the colours
+_SKIPPED = {*range(_APP0, _APP0 + 16), _COM} - {_APP0, _APP14}  # these two define the colours
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-# Within a scan 0xFF is followed by 0 or a restart marker, where it belongs to the pixels.
+# Within a scan, 0xFF belongs to the pixels where 0 or a restart marker follows it.
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself before it is decoded.
+    """Size, channels and format of an image file, known before it is decoded.
 
     Parameters
     ----------
     width, height : int
-        Pixels, as stored: before a turn that EXIF asks for.
+        In pixels, as stored: before any rotation that EXIF asks for.
     channels : int
-        1 grey or palette, 2 grey with alpha, 3 RGB, 4 RGBA or CMYK. Grey with alpha of 16 bits
-        counts 4, as Pillow opens it.
-    format : str
-        ``"JPEG"`` or ``"PNG"``, by the content of the file.
+        1 for grey or a palette, 2 for grey with alpha, 3 for RGB, 4 for RGBA or CMYK. 16-bit grey
+        with alpha counts as 4, which is how Pillow opens it.
+    format : {"JPEG", "PNG"}
+        Determined by the content of the file.
     """
 
     width: int
@@ -63,20 +63,20 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class Contents:
-    """An image file, taken apart.
+    """The parts of an image file.
 
     Parameters
     ----------
     header : ImageHeader
         Size, channels and format.
     stream : bytes
-        A file of the same format with the same pixels and no metadata.
+        A file of the same format and the same pixels, without metadata.
     exif : bytes
-        The EXIF block, ``b""`` where there is none.
+        The EXIF block; ``b""`` where there is none.
     palette : int or None
-        The number of colours of a PNG palette.
+        Number of colours in the palette of a PNG file.
     row_bytes : int
-        The bytes that the rows of a PNG have when they are inflated.
+        Number of bytes in the inflated rows of a PNG file.
     """
 
     header: ImageHeader
@@ -87,14 +87,14 @@ class Contents:
 
 
 def unpack_png(data: bytes, *, name: str) -> Contents:
-    """Take a PNG file apart.
+    """Split a PNG file into its parts.
 
     Parameters
     ----------
     data : bytes
-        The file; it starts with `PNG_SIGNATURE`.
+        The file, which starts with `PNG_SIGNATURE`.
     name : str
-        What errors call the image.
+        Name of the image in error messages.
 
     Returns
     -------
@@ -103,8 +103,8 @@ def unpack_png(data: bytes, *, name: str) -> Contents:
     Raises
     ------
     ImageReadError
-        If a checksum is wrong, chunks are missing, out of place or unknown and critical, the header
-        is not as the standard says, or the file is animated.
+        If a checksum is wrong; if a chunk is missing, misplaced, or critical and unknown; if the
+        header violates the standard; or if the file is animated.
     """
     chunks = list(_chunks(data, name))
     kinds = [kind for kind, _ in chunks]
@@ -130,7 +130,7 @@ def unpack_png(data: bytes, *, name: str) -> Contents:
 
 
 def has_all_rows(png: Contents) -> bool:
-    """Tell whether a PNG has the bytes that its rows need; Pillow would leave the others black."""
+    """Return whether a PNG file has all bytes of its rows; Pillow leaves missing rows black."""
     palette = 0 if png.palette is None else 12 + 3 * png.palette
     pixels = memoryview(png.stream)[len(PNG_SIGNATURE) + 25 + palette + 8 : -16]
     inflater = zlib.decompressobj()
@@ -146,7 +146,7 @@ def has_all_rows(png: Contents) -> bool:
 
 
 def _count_row_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
-    """Count the bytes of all rows, each after its filter byte."""
+    """Count the bytes of all rows, including the filter byte of each row."""
     count = 0
     for x, y, dx, dy in _PASSES if interlaced else [(0, 0, 1, 1)]:
         columns, rows = -((x - width) // dx), -((y - height) // dy)
@@ -155,10 +155,10 @@ def _count_row_bytes(width: int, height: int, bits: int, *, interlaced: bool) ->
 
 
 def _find_pixels(kinds: list[bytes], name: str) -> tuple[int, int]:
-    """Find the first chunk of pixels and their number; refuse an order that makes no image."""
+    """Find the index of the first pixel chunk and their count; reject an invalid order."""
     number = kinds.count(b"IDAT")
     start = kinds.index(b"IDAT") if number else len(kinds)
-    if b"acTL" in kinds[:start]:  # after the pixels it means nothing
+    if b"acTL" in kinds[:start]:  # it has no meaning after the pixels
         raise ImageReadError(name, "an animated PNG: it holds several images")
     if not number:
         raise _damaged("PNG", name, "it holds no pixels")
@@ -167,14 +167,14 @@ def _find_pixels(kinds: list[bytes], name: str) -> tuple[int, int]:
     if kinds.count(b"PLTE") > 1:
         raise _damaged("PNG", name, "it holds two palettes")
     if set(kinds[start : start + number]) != {b"IDAT"}:
-        raise _damaged("PNG", name, "other chunks stand between its pixels")
+        raise _damaged("PNG", name, "other chunks are between its pixels")
     if unknown := {kind for kind in kinds if kind[:1].isupper()} - _CRITICAL:
         raise _damaged("PNG", name, f"unknown critical chunk {min(unknown).decode()}")
     return start, number
 
 
 def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview]]:
-    """Give the kind and the body of each chunk, to the end of the image."""
+    """Yield the type and the body of each chunk, up to the end of the image."""
     view = memoryview(data)
     place = len(PNG_SIGNATURE)
     for _ in range(PART_LIMIT):
@@ -183,7 +183,7 @@ def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, memoryview]]:
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 8 + length
         if not kind.isalpha():
-            raise _damaged("PNG", name, f"no chunk is called {kind!r}")
+            raise _damaged("PNG", name, f"invalid chunk type {kind!r}")
         if end + 4 > len(data):
             raise ImageReadError(name, "truncated")
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
@@ -201,7 +201,7 @@ def _chunk(kind: bytes, body: bytes | memoryview) -> bytes:
 
 
 def _read_header(header: bytes, name: str) -> tuple[int, int, int, int, bool]:
-    """Read size, bit depth, colour type and whether it is interlaced, if the standard has them."""
+    """Read width, height, bit depth, colour type and interlacing; reject invalid ones."""
     if len(header) != 13:
         raise _damaged("PNG", name, f"a header of {len(header):,} bytes")
     width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", header)
@@ -218,14 +218,14 @@ def _read_header(header: bytes, name: str) -> tuple[int, int, int, int, bool]:
 
 
 def unpack_jpeg(data: bytes, *, name: str) -> Contents:
-    """Take the first image of a JPEG file apart.
+    """Split the first image of a JPEG file into its parts.
 
     Parameters
     ----------
     data : bytes
-        The file; it starts with `JPEG_SIGNATURE`.
+        The file, which starts with `JPEG_SIGNATURE`.
     name : str
-        What errors call the image.
+        Name of the image in error messages.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def unpack_jpeg(data: bytes, *, name: str) -> Contents:
     Raises
     ------
     ImageReadError
-        If the file ends before the image, or holds no frame or no pixels, or too many scans.
+        If the file ends before the image does, has no frame or no pixels, or has too many scans.
     """
     header, exif = None, b""
     kept: list[memoryview] = [memoryview(data)[:2]]
@@ -260,7 +260,7 @@ def unpack_jpeg(data: bytes, *, name: str) -> Contents:
 
 
 def _segments(data: bytes, name: str) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Give the marker of each segment, its body, and the whole of it with the pixels after it."""
+    """Yield the marker of each segment, its body, and the segment with any pixels after it."""
     view = memoryview(data)
     place, expected = 2, _MARKER
     for _ in range(PART_LIMIT):

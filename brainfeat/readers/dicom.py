@@ -1,10 +1,9 @@
-"""DICOM files to volumes, through pydicom; nothing that names a person leaves this module.
+"""DICOM files become volumes, through pydicom; nothing that names a person leaves this module.
 
-Messages of pydicom quote what a file holds. So none of them is passed on, neither as an error nor
-as a warning or a line of a log, and every error here is raised without its cause.
+Messages of pydicom quote the content of files. None of them is passed on, whether as an error, a
+warning or a log record, and every error here is raised without its cause.
 """
 
-import math
 import os
 import struct
 import zlib
@@ -18,6 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ImageReadError, MissingDependencyError
+from brainfeat.readers.dicom_elements import (
+    HEADER_TAGS,
+    PIXEL_TAGS,
+    TAGS,
+    find_group,
+    read_integer,
+    read_number,
+    read_numbers,
+)
 from brainfeat.readers.silence import silence
 from brainfeat.readers.volumes import Volume, Window, check_shape
 
@@ -27,58 +35,11 @@ FILE_LIMIT = 2_000_000_000
 _MAGIC = b"DICM"
 _PREAMBLE = 128
 _GREY = {"MONOCHROME1": True, "MONOCHROME2": False}
-# Secondary Capture Image Storage and its multi-frame kinds: pictures of a screen or of paper.
+# Secondary Capture Image Storage and its multi-frame variants: pictures of a screen or of paper.
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
-# All that is read of a file. What tells who it is of serves to keep it together, and is hashed.
-_HEADER_TAGS = [
-    "PatientID",
-    "IssuerOfPatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "BurnedInAnnotation",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "ImageOrientationPatient",
-]
-_TAGS = [
-    *_HEADER_TAGS,
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "ImagePositionPatient",
-    "TemporalPositionIdentifier",
-    "EchoNumbers",
-    "AcquisitionNumber",
-    "InstanceNumber",
-    "PixelSpacing",
-    "MagneticFieldStrength",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
-]
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 # What pydicom and its decoders raise on damaged files.
 _DAMAGE = (
@@ -106,12 +67,12 @@ class _Frame(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is a regular one and DICOM by its content.
+    """Return whether a path is a regular file with the content of a DICOM file.
 
     Raises
     ------
     OSError
-        It cannot be opened.
+        If the file cannot be opened.
     """
     if not S_ISREG(path.stat().st_mode):
         return False
@@ -120,34 +81,34 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_key(path: Path, *, name: str) -> str:
-    """Read what tells which volume a file belongs to: files of the same key are one.
+    """Read the key of the volume that a file belongs to; files with equal keys form one volume.
 
     Parameters
     ----------
     path : Path
     name : str
-        What errors call it; not the path, which can hold a name.
+        Name of the file in error messages; not the path, which can contain a person's name.
 
     Returns
     -------
     str
-        Never to be shown.
+        The key, which must never be shown.
 
     Raises
     ------
     ImageReadError
-        It cannot be read.
+        If the file cannot be read.
     MissingDependencyError
-        pydicom is not installed.
+        If pydicom is not installed.
     """
     with _translating(name):
-        dataset = _read(path, name, _HEADER_TAGS, pixels=False)
+        dataset = _read(path, name, HEADER_TAGS, pixels=False)
         series = str(dataset.get("SeriesInstanceUID") or "")
-        if not series or _whole(dataset, "NumberOfFrames", 1) != 1:
+        if not series or read_integer(dataset, "NumberOfFrames", 1) != 1:
             return repr((series, str(dataset.get("SOPInstanceUID") or path.absolute())))
-        # Two decimals are half a degree: a scout of three planes is three volumes.
-        turned = [round(x, 2) + 0.0 for x in _numbers(dataset, "ImageOrientationPatient", 6)]
-        shape = _whole(dataset, "Rows", 0), _whole(dataset, "Columns", 0)
+        # Two decimals are about half a degree: a scout of three planes is three volumes.
+        turned = [round(x, 2) + 0.0 for x in read_numbers(dataset, "ImageOrientationPatient", 6)]
+        shape = read_integer(dataset, "Rows", 0), read_integer(dataset, "Columns", 0)
         return repr((series, *shape, *turned))
 
 
@@ -157,11 +118,11 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
     Parameters
     ----------
     paths : sequence of Path
-        Of single frames, or one file of several.
+        Files of one frame each, or one file of several frames.
     name : str
-        What errors call the volume; not a path, which can hold a name.
-    allow_burned_in : bool
-        Whether images that may have a name in their pixels are read: those that say so, and
+        Name of the volume in error messages; not a path, which can contain a person's name.
+    allow_burned_in : bool, default=False
+        Whether to read images whose pixels may show a name: those that declare burned-in text, and
         secondary captures.
 
     Returns
@@ -171,24 +132,24 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
     Raises
     ------
     ImageReadError
-        One file cannot be read, or is not a grey image of MR, CT or PT.
+        If a file cannot be read, or is not a grey image of MR, CT or PT.
     MissingDependencyError
-        pydicom is not installed.
+        If pydicom is not installed.
     """
     with _translating(name):
         frames: list[_Frame] = []
         first: Any = None
         for path in paths:
-            dataset = _read(path, name, _TAGS, pixels=True)
+            dataset = _read(path, name, TAGS, pixels=True)
             _check(dataset, name, allow_burned_in=allow_burned_in)
             first = dataset if first is None else first
             _check_alike(first, dataset, name)
-            count = _whole(dataset, "NumberOfFrames", 1)
+            count = read_integer(dataset, "NumberOfFrames", 1)
             check_shape(
                 name,
                 len(frames) + count,
-                _whole(dataset, "Rows"),
-                _whole(dataset, "Columns"),
+                read_integer(dataset, "Rows"),
+                read_integer(dataset, "Columns"),
             )
             frames += _read_frames(dataset, name, count)
         frames.sort(key=lambda frame: frame.order)
@@ -198,13 +159,13 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
             windows=tuple(frame.window for frame in frames),
             inverted=_GREY[first.PhotometricInterpretation],
             patient=_identify(first, paths[0]),
-            facts=_tell(first, len(frames)),
+            facts=_collect_facts(first, len(frames)),
         )
 
 
 @contextmanager
 def _translating(name: str) -> Iterator[None]:
-    """Keep pydicom's warnings and words to ourselves."""
+    """Suppress pydicom's warnings and replace its errors, which quote the file."""
     try:
         from pydicom.errors import BytesLengthException
     except ImportError as error:
@@ -217,10 +178,10 @@ def _translating(name: str) -> Iterator[None]:
     except ImageReadError:
         raise
     except (*_DAMAGE, BytesLengthException):
-        raise ImageReadError(name, "is damaged, or no DICOM that can be read") from None
+        raise ImageReadError(name, "is damaged or not a readable DICOM file") from None
 
 
-def _read(path: Path, name: str, tags: list[str], *, pixels: bool) -> Any:
+def _read(path: Path, name: str, tags: Sequence[str], *, pixels: bool) -> Any:
     import pydicom
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
@@ -233,14 +194,14 @@ def _read(path: Path, name: str, tags: list[str], *, pixels: bool) -> Any:
             raise ImageReadError(
                 name, f"has {status.st_size:,} bytes; at most {FILE_LIMIT:,} are read"
             )
-        # pydicom would unpack the whole of it, however much that is.
+        # pydicom would inflate the whole file, whatever its size.
         if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
             raise ImageReadError(
-                name, "is deflated as a whole; write it in another transfer syntax first"
+                name, "is deflated as a whole; convert it to another transfer syntax first"
             )
         return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=[*tags])
     except InvalidDicomError:
-        raise ImageReadError(name, "is no DICOM file") from None
+        raise ImageReadError(name, "is not a DICOM file") from None
     except OSError as error:
         if isinstance(error, ImageReadError) or error.errno is None:
             raise
@@ -248,10 +209,10 @@ def _read(path: Path, name: str, tags: list[str], *, pixels: bool) -> Any:
 
 
 def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
-    """Refuse what is no grey image of a modality that is read, or may show a name."""
+    """Reject images that are not grey, are of another modality, or may show a name."""
     if dataset.get("Modality") not in MODALITIES:
         raise ImageReadError(name, f"is of a modality other than {', '.join(MODALITIES)}")
-    if not any(tag in dataset for tag in _PIXELS):
+    if not any(tag in dataset for tag in PIXEL_TAGS):
         raise ImageReadError(name, "has no pixels")
     if dataset.get("SamplesPerPixel") != 1 or dataset.get("PhotometricInterpretation") not in _GREY:
         raise ImageReadError(name, f"is not grey ({' or '.join(_GREY)})")
@@ -260,12 +221,12 @@ def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
     if dataset.get("BurnedInAnnotation") == "YES":
         raise ImageReadError(
             name,
-            "says that its pixels hold text, which can be a name; look at it, and allow it",
+            "declares text in its pixels, which can be a name; check the image, then allow it",
         )
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class == _CAPTURE or sop_class.startswith(f"{_CAPTURE}."):
         raise ImageReadError(
-            name, "is a secondary capture, which can show a name; look at it, and allow it"
+            name, "is a secondary capture, which can show a name; check the image, then allow it"
         )
 
 
@@ -278,15 +239,15 @@ def _check_alike(first: Any, other: Any, name: str) -> None:
 def _read_frames(dataset: Any, name: str, count: int) -> Iterator[_Frame]:
     stored = _decode(dataset, name, count)
     for place in range(count):
-        spot = _item(dataset, place, "PlanePositionSequence")
-        plane = _item(dataset, place, "PlaneOrientationSequence")
-        shown = _item(dataset, place, "FrameVOILUTSequence")
-        rescaled = _item(dataset, place, "PixelValueTransformationSequence")
+        spot = find_group(dataset, place, "PlanePositionSequence")
+        plane = find_group(dataset, place, "PlaneOrientationSequence")
+        shown = find_group(dataset, place, "FrameVOILUTSequence")
+        rescaled = find_group(dataset, place, "PixelValueTransformationSequence")
         yield _Frame(
             order=(
                 *_locate(spot, plane),
                 *(
-                    _number(dataset, tag, 0.0)
+                    read_number(dataset, tag, 0.0)
                     for tag in (
                         "TemporalPositionIdentifier",
                         "AcquisitionNumber",
@@ -306,16 +267,16 @@ def _decode(dataset: Any, name: str, count: int) -> npt.NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
-    wanted = (count, _whole(dataset, "Rows"), _whole(dataset, "Columns"))
+    wanted = (count, read_integer(dataset, "Rows"), read_integer(dataset, "Columns"))
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise ImageReadError(name, "is of a transfer syntax that is not read") from None
+        raise ImageReadError(name, "has a transfer syntax that is not supported") from None
     if not decoder.is_available:
         raise ImageReadError(
             name,
-            f"is compressed ({syntax.name}), and what decodes it is not installed: "
+            f"is compressed ({syntax.name}) and its decoder is not installed: "
             "pip install 'brainfeat[medical]'",
         )
     try:
@@ -326,26 +287,26 @@ def _decode(dataset: Any, name: str, count: int) -> npt.NDArray[Any]:
 
 
 def _rescale(stored: npt.NDArray[Any], dataset: Any, rescaled: Any) -> npt.NDArray[np.float32]:
-    """Turn stored values into those of the modality (PS3.3 C.11.1); padding is NaN."""
+    """Convert stored values to those of the modality (PS3.3 C.11.1); padding becomes NaN."""
     from pydicom.pixels.processing import apply_modality_lut
 
     if "ModalityLUTSequence" in dataset:
         values = np.array(apply_modality_lut(stored, dataset), np.float32)
     else:
-        slope = _number(rescaled, "RescaleSlope", 1.0)
-        intercept = _number(rescaled, "RescaleIntercept", 0.0)
+        slope = read_number(rescaled, "RescaleSlope", 1.0)
+        intercept = read_number(rescaled, "RescaleIntercept", 0.0)
         values = (stored * slope + intercept).astype(np.float32)
     if "PixelPaddingValue" in dataset:
-        ends = [_number(dataset, "PixelPaddingValue", 0.0)]
-        ends.append(_number(dataset, "PixelPaddingRangeLimit", ends[0]))
+        ends = [read_number(dataset, "PixelPaddingValue", 0.0)]
+        ends.append(read_number(dataset, "PixelPaddingRangeLimit", ends[0]))
         values[(stored >= min(ends)) & (stored <= max(ends))] = np.nan
     values[~np.isfinite(values)] = np.nan
     return values
 
 
 def _find_window(shown: Any) -> Window | None:
-    """Find the first window that is given and possible."""
-    centre, width = _number(shown, "WindowCenter"), _number(shown, "WindowWidth")
+    """Find the first window of a frame; None where there is none or it is invalid."""
+    centre, width = read_number(shown, "WindowCenter"), read_number(shown, "WindowWidth")
     if centre is None or width is None or width < 1:
         return None
     function = shown.get("VOILUTFunction") or "LINEAR"
@@ -353,27 +314,17 @@ def _find_window(shown: Any) -> Window | None:
 
 
 def _locate(spot: Any, plane: Any) -> tuple[float, ...]:
-    """Give the direction of a slice, and its place along it; nothing where it is not known."""
-    position = _numbers(spot, "ImagePositionPatient", 3)
-    turned = _numbers(plane, "ImageOrientationPatient", 6)
+    """Return the orientation of a slice and its position along the normal; zeros if unknown."""
+    position = read_numbers(spot, "ImagePositionPatient", 3)
+    turned = read_numbers(plane, "ImageOrientationPatient", 6)
     if not position or not turned:
         return (0.0,) * 7
     normal = np.cross(turned[:3], turned[3:])
     return (*(round(x, 2) + 0.0 for x in turned), float(np.dot(position, normal)))
 
 
-def _item(dataset: Any, frame: int, sequence: str) -> Any:
-    """Give the functional group of a frame, or what all share, or the file itself."""
-    places = [("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)]
-    for groups, place in places:
-        found = dataset.get(groups) or []
-        if place < len(found) and found[place].get(sequence):
-            return found[place][sequence][0]
-    return dataset
-
-
 def _identify(dataset: Any, path: Path) -> str:
-    """Name the patient, or failing that the study, or the file."""
+    """Identify the patient, or else the study, or else the file."""
     if patient := str(dataset.get("PatientID") or "").strip():
         return "\0".join(["patient", patient, str(dataset.get("IssuerOfPatientID") or "").strip()])
     if study := str(dataset.get("StudyInstanceUID") or ""):
@@ -381,44 +332,15 @@ def _identify(dataset: Any, path: Path) -> str:
     return f"file\0{path.absolute()}"
 
 
-def _tell(dataset: Any, frames: int) -> dict[str, Any]:
-    """Tell of a volume what names nobody: numbers, and words that were compared with a list."""
-    measures = _item(dataset, 0, "PixelMeasuresSequence")
+def _collect_facts(dataset: Any, frames: int) -> dict[str, Any]:
+    """Collect facts that identify nobody: numbers, and terms that were compared with a list."""
+    measures = find_group(dataset, 0, "PixelMeasuresSequence")
     return {
-        "rows": _whole(dataset, "Rows"),
-        "columns": _whole(dataset, "Columns"),
+        "rows": read_integer(dataset, "Rows"),
+        "columns": read_integer(dataset, "Columns"),
         "frames": frames,
-        "spacing": list(_numbers(measures, "PixelSpacing", 2)) or None,
-        "bits": _whole(dataset, "BitsStored", 0) or None,
+        "spacing": list(read_numbers(measures, "PixelSpacing", 2)) or None,
+        "bits": read_integer(dataset, "BitsStored", 0) or None,
         "photometric": str(dataset.PhotometricInterpretation),
-        "field_strength": _number(dataset, "MagneticFieldStrength"),
+        "field_strength": read_number(dataset, "MagneticFieldStrength"),
     }
-
-
-def _number(dataset: Any, tag: str, default: float | None = None) -> Any:
-    """Read the first number of an element; what is no finite number counts as missing."""
-    found = _numbers(dataset, tag, None)
-    return found[0] if found else default
-
-
-def _numbers(dataset: Any, tag: str, count: int | None) -> tuple[float, ...]:
-    """Read the numbers of an element; none where they are not so many, or not finite."""
-    try:
-        value = dataset.get(tag)
-        if value is None or value == "":
-            return ()
-        several = [value] if isinstance(value, str | int | float) else list(value)
-        found = tuple(map(float, several))
-    except (TypeError, ValueError, OverflowError):
-        return ()
-    known = all(map(math.isfinite, found)) and (count is None or len(found) == count)
-    return found if known else ()
-
-
-def _whole(dataset: Any, tag: str, default: int | None = None) -> int:
-    value = dataset.get(tag)
-    if value is None or value == "":
-        if default is None:
-            raise ValueError(tag)
-        return default
-    return int(value)

@@ -1,6 +1,6 @@
-"""NIfTI files to volumes, through nibabel; nothing that names a person leaves this module.
+"""NIfTI files become volumes, through nibabel; nothing that names a person leaves this module.
 
-The text of a header, and messages of nibabel that quote it, are passed on nowhere.
+Neither the text of a header nor messages of nibabel, which quote it, are passed on.
 """
 
 import gzip
@@ -21,18 +21,18 @@ from brainfeat.errors import ImageReadError, MissingDependencyError
 from brainfeat.readers.silence import silence
 from brainfeat.readers.volumes import Volume, check_shape
 
-# Where data begin: what lies before, the extensions, is passed over.
+# Largest offset of the voxels; the extensions before it are skipped.
 OFFSET_LIMIT = 16_000_000
-# What follows the voxels of a packed file, which is nothing in most.
+# Most bytes after the voxels of a compressed file; most files have none.
 END_LIMIT = 16_000_000
 _CHUNK = 1_000_000
 
-# Of a voxel in mm³, below which its axes do not span space.
+# Smallest volume of a voxel in mm³; below it, the axes do not span space.
 _LEAST_VOLUME = 1e-12
-# Of the codes of NIfTI for units of length; others, such as 2, are taken for mm.
+# Millimetres per unit of length, by NIfTI code; other codes, such as 2, mean millimetres.
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"
-# Bytes of deflate, of which one holds no more (zlib.net/zlib_tech.html).
+# Most bytes that one byte of deflate expands to (zlib.net/zlib_tech.html).
 _DEFLATE_RATIO = 1032
 _MOST_AXES = 7
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
@@ -43,16 +43,17 @@ _DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, 
 
 
 def read_nifti(path: Path, *, name: str) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file as axial slices, from below, as radiology shows them.
+    """Read a NIfTI-1 or NIfTI-2 file as axial slices in the radiological orientation.
 
-    The first row is anterior, and the first column on the patient's right, as in axial DICOM.
+    The first slice is the lowest one, the first row is anterior, and the first column is on the
+    patient's right, as in axial DICOM.
 
     Parameters
     ----------
     path : Path
         A ``.nii`` or ``.nii.gz`` file.
     name : str
-        What errors call it; not the path, which can hold a name.
+        Name of the volume in error messages; not the path, which can contain a person's name.
 
     Returns
     -------
@@ -61,9 +62,9 @@ def read_nifti(path: Path, *, name: str) -> Volume:
     Raises
     ------
     ImageReadError
-        It cannot be read, or is no volume of numbers.
+        If the file cannot be read, or is not one volume of real numbers.
     MissingDependencyError
-        nibabel is not installed.
+        If nibabel is not installed.
     """
     nibabel = _import_nibabel()
     with _translating(name, nibabel):
@@ -76,7 +77,7 @@ def read_nifti(path: Path, *, name: str) -> Volume:
         turned = nibabel.io_orientation(affine) if known else np.array(np.nan)
         if not np.isfinite(turned).all():
             raise ImageReadError(name, "has no usable orientation")
-        # Not an image of nibabel's, which reads extensions: as much as those say that they are.
+        # A nibabel image would read the extensions, whatever size they claim to have.
         with _open(path) as file:
             proxy = nibabel.arrayproxy.ArrayProxy(file, header, mmap=False)
             values = np.asarray(proxy, np.float32).reshape(proxy.shape[:3])
@@ -84,7 +85,7 @@ def read_nifti(path: Path, *, name: str) -> Volume:
                 _compare_checksum(file, name)
         values = nibabel.apply_orientation(values, turned)
         sizes = nibabel.affines.voxel_sizes(affine)[np.argsort(turned[:, 0])]
-        # Of single precision, as they are stored in NIfTI-1.
+        # Rounded to single precision, which is how NIfTI-1 stores them.
         spacing = [float(f"{size:.6g}") for size in sizes]
     slices = np.ascontiguousarray(values[::-1, ::-1].transpose(2, 1, 0))
     slices[~np.isfinite(slices)] = np.nan
@@ -116,7 +117,7 @@ def _import_nibabel() -> Any:
 
 @contextmanager
 def _translating(name: str, nibabel: Any) -> Iterator[None]:
-    """Keep nibabel's warnings and words to ourselves."""
+    """Suppress nibabel's warnings and replace its errors, which quote the file."""
     from nibabel.filebasedimages import ImageFileError
 
     own = (nibabel.spatialimages.HeaderDataError, ImageFileError)
@@ -126,20 +127,20 @@ def _translating(name: str, nibabel: Any) -> Iterator[None]:
     except ImageReadError:
         raise
     except (*_DAMAGE, *own):
-        raise ImageReadError(name, "is damaged, or no NIfTI that can be read") from None
+        raise ImageReadError(name, "is damaged or not a readable NIfTI file") from None
 
 
-def _is_packed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_GZIP)) == _GZIP
 
 
 def _open(path: Path) -> Any:
-    return gzip.open(path) if _is_packed(path) else path.open("rb")
+    return gzip.open(path) if _is_compressed(path) else path.open("rb")
 
 
 def _read_header(path: Path, name: str, nibabel: Any) -> Any:
-    """Read the header alone: it says how much the rest would take."""
+    """Read only the header, which states the size of the rest."""
     try:
         if not S_ISREG(path.stat().st_mode):
             raise ImageReadError(name, "is not a regular file")
@@ -154,55 +155,55 @@ def _read_header(path: Path, name: str, nibabel: Any) -> Any:
         if size in _SIZES and len(start) >= size:
             kind = getattr(nibabel, _SIZES[size])
             return kind(start[:size], endianness=order, check=False)
-    raise ImageReadError(name, "is no NIfTI file")
+    raise ImageReadError(name, "is not a NIfTI file")
 
 
 def _check_header(header: Any, name: str) -> None:
     magic = bytes(header["magic"])[:3]
     if magic in (b"ni1", b"ni2"):
-        raise ImageReadError(name, "is one of a pair of files; write it as one .nii")
+        raise ImageReadError(name, "is one of a pair of files; convert the pair to one .nii")
     if magic not in (b"n+1", b"n+2"):
-        raise ImageReadError(name, "is no NIfTI file, but perhaps an Analyze one")
-    # Before that offset there is text, which would be shown as voxels.
+        raise ImageReadError(name, "is not a NIfTI file, but perhaps an Analyze file")
+    # A smaller offset would show text of the header as voxels.
     if not header.single_vox_offset <= header["vox_offset"] <= OFFSET_LIMIT:
         raise ImageReadError(
             name,
-            f"says that its voxels do not begin within its first {OFFSET_LIMIT:,} bytes, "
-            "behind the header",
+            f"has voxels that do not begin after its header and within its first {OFFSET_LIMIT:,} "
+            "bytes",
         )
     axes = int(header["dim"][0])
     if not 1 <= axes <= _MOST_AXES:
-        raise ImageReadError(name, f"has {axes} axes; expected one volume, of three")
+        raise ImageReadError(name, f"has {axes} axes; expected one volume of 3 axes")
     shape = tuple(int(size) for size in header.get_data_shape())
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise ImageReadError(
             name,
-            f"has {len(shape)} axes ({' × '.join(map(str, shape))}); expected one volume: split it",
+            f"has {len(shape)} axes ({' × '.join(map(str, shape))}); expected one volume of 3 axes",
         )
     check_shape(name, *shape[:3])
     kind = header.get_data_dtype()
     if kind.kind not in "iuf" or kind.itemsize > 8:
-        raise ImageReadError(name, "has voxels that are no plain numbers")
+        raise ImageReadError(name, "has voxels that are not real numbers")
 
 
 def _check_length(path: Path, header: Any, name: str) -> None:
-    """Refuse a file that cannot hold its voxels, before memory is taken for them."""
-    held = path.stat().st_size * (_DEFLATE_RATIO if _is_packed(path) else 1)
+    """Reject a file that is too short for its voxels, before memory is allocated for them."""
+    held = path.stat().st_size * (_DEFLATE_RATIO if _is_compressed(path) else 1)
     voxels = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
     if held < header.get_data_offset() + voxels:
-        raise ImageReadError(name, "is shorter than its header says")
+        raise ImageReadError(name, "is shorter than its header states")
 
 
 def _compare_checksum(file: gzip.GzipFile, name: str) -> None:
-    """Read to the end, where gzip compares the checksum."""
+    """Read to the end of the file, where gzip compares the checksum."""
     for _ in range(END_LIMIT // _CHUNK):
         if not file.read(_CHUNK):
             return
-    raise ImageReadError(name, f"goes on for over {END_LIMIT:,} bytes behind its voxels")
+    raise ImageReadError(name, f"has more than {END_LIMIT:,} bytes after its voxels")
 
 
 def _identify(path: Path) -> str:
-    """Name the subject as BIDS does, in the file's name or that of a folder, or else the file."""
+    """Identify the subject by its BIDS name in the path, or else by the file."""
     for part in reversed(path.absolute().parts):
         if found := _SUBJECT.match(part):
             return f"subject\0{found[0]}"

@@ -1,8 +1,8 @@
-"""JPEG and PNG files through Pillow, and nothing else that Pillow could read.
+"""JPEG and PNG files, decoded by Pillow; no other format that Pillow knows is read.
 
-A file is taken apart first, and Pillow is given the pixels alone. Its plug-ins are called by
-themselves and not through ``PIL.Image.open``, which compares the size with a global limit and
-speaks of it by a warning: a limit of one's own, in threads, needs neither.
+A file is split into its parts first, and Pillow is given only the pixels. Its plug-ins are called
+directly: ``PIL.Image.open`` compares the size with a limit of the whole process and warns about it,
+while the limit here belongs to the call and works in threads.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import BrainfeatError, ImageReadError
+from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError
 from brainfeat.readers.containers import (
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("JPEG", "PNG")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 PIXEL_LIMIT = 64_000_000
-BYTE_LIMIT = 600_000_000  # 64 million pixels of 16-bit RGBA, not compressed, and room for metadata
+BYTE_LIMIT = 600_000_000  # 64 million uncompressed pixels of 16-bit RGBA, and room for metadata
 
 _SIGNATURES = {"JPEG": JPEG_SIGNATURE, "PNG": PNG_SIGNATURE}
 _UNPACK = {"JPEG": unpack_jpeg, "PNG": unpack_png}
@@ -55,9 +56,9 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
-# What is wrong with the process and not with the file.
+# Shortages of the process, which say nothing about the file.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_EXIF_TYPES = {3: "H", 4: "I"}  # SHORT as the standard says; LONG is met too
+_EXIF_TYPES = {3: "H", 4: "I"}  # SHORT by the standard; LONG occurs as well
 _TRANSPOSITIONS = {  # by the EXIF orientation; 1 is upright
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -78,23 +79,24 @@ def read_image(
 ) -> npt.NDArray[np.float32]:
     """Read a JPEG or PNG image as RGB in [0, 1].
 
-    Grey is repeated in the three channels, alpha is dropped, palettes are looked up, CMYK is
-    converted as Pillow does. 8-bit images are divided by 255; 16-bit grey is divided by 65,535;
-    other 16-bit PNG images are read with the upper 8 bits, as Pillow does. The image is turned
-    upright as EXIF says; an unreadable EXIF block leaves it as it is stored. The format is known by
-    the content, whatever the file is called; of several images in a JPEG file (MPO) the first is
-    read. Damaged and truncated files are refused, and so are animated PNG files.
+    Grey is repeated in the three channels, alpha is dropped, palettes are looked up, and CMYK is
+    converted as Pillow does. 8-bit images are divided by 255 and 16-bit grey images by 65,535;
+    other 16-bit PNG images are read with their upper 8 bits, as Pillow does. The image is rotated
+    upright according to its EXIF block; if that block is unreadable, the image is left as stored.
+    The format is determined by the content, not by the file name. If a JPEG file has several
+    images (MPO), the first one is read. Damaged and truncated files and animated PNG files are
+    rejected.
 
     Parameters
     ----------
     source : path-like or binary file
-        A regular file, or a file object that is read from where it stands to its end.
+        A regular file, or a file object that is read from its current position to its end.
     name : str, optional
-        What errors call the image. Default: the path, or ``"<bytes>"`` for a file object.
+        Name of the image in error messages. Default: the path, or ``"<bytes>"`` for a file object.
     formats : sequence of str, default=("JPEG", "PNG")
-        The formats that are allowed.
+        Allowed formats.
     pixel_limit : int, default=64_000_000
-        The most pixels (width × height) that are decoded.
+        Largest number of pixels (width × height) that is decoded.
 
     Returns
     -------
@@ -104,7 +106,9 @@ def read_image(
     Raises
     ------
     ImageReadError
-        If the file cannot be read, is not an image of the allowed formats, is damaged or too large.
+        If the file cannot be read, is not an image of an allowed format, is damaged or too large.
+    ParameterError
+        If `formats` has an unknown format.
 
     Examples
     --------
@@ -144,6 +148,8 @@ def read_header(
     ------
     ImageReadError
         As for `read_image`, as far as the header shows it.
+    ParameterError
+        If `formats` has an unknown format.
 
     Examples
     --------
@@ -162,16 +168,16 @@ def read_header(
 def read_bytes(
     path: str | os.PathLike[str], *, name: str | None = None, byte_limit: int = BYTE_LIMIT
 ) -> bytes:
-    """Read a whole image file, so that the bytes that are hashed are those that are decoded.
+    """Read a whole image file, so that the same bytes can be hashed and decoded.
 
     Parameters
     ----------
     path : path-like
-        A regular file; a pipe or a device is refused and never waited for.
+        A regular file. A pipe or a device is rejected without waiting for it.
     name : str, optional
-        What errors call the image. Default: the path.
+        Name of the image in error messages. Default: the path.
     byte_limit : int, default=600_000_000
-        The most bytes that are read.
+        Largest number of bytes that is read.
 
     Returns
     -------
@@ -180,7 +186,7 @@ def read_bytes(
     Raises
     ------
     ImageReadError
-        If the file is missing, empty, too long, may not be read, or is no regular file.
+        If the file is missing, empty, too long, not readable, or not a regular file.
     BrainfeatError
         If the process has no file handles or memory left, which says nothing about the file.
 
@@ -196,9 +202,9 @@ def read_bytes(
         _check_file(Path(path).stat(), name, byte_limit)  # opening a device may have effects
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            _check_file(status, name, byte_limit)  # it may have been replaced since
+            _check_file(status, name, byte_limit)  # it may have been replaced in the meantime
             data = file.read(status.st_size + 1)
-            if len(data) > status.st_size:  # it grows
+            if len(data) > status.st_size:  # it is growing
                 data += file.read(byte_limit + 1 - len(data))
     except ImageReadError:
         raise
@@ -208,17 +214,17 @@ def read_bytes(
         reason = (error.strerror or str(error)).lower()
         if error.errno in _SHORTAGES:
             raise BrainfeatError(
-                f"{name}: {reason}; the image may be good: raise the limit, or lower --jobs, and "
+                f"{name}: {reason}; the image may be intact; raise the limit or lower --jobs, and "
                 "run again"
             ) from error
         raise ImageReadError(name, reason) from error
     except ValueError as error:  # a NUL in the path
-        raise ImageReadError(name, "not a path that a file can have") from error
+        raise ImageReadError(name, "not a valid path") from error
     return _check_bytes(data, name, byte_limit)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file even where a pipe has taken its place, for which one would wait."""
+    """Open a file without blocking, even if a pipe has taken its place."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -256,9 +262,9 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str) -> bytes:
 
 
 def _unpack(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> Contents:
-    """Take a file of an allowed format and size apart; nothing is decoded yet."""
+    """Split a file of an allowed format and size into its parts, without decoding it."""
     if isinstance(formats, str) or not set(formats) <= set(FORMATS):
-        raise ValueError(f"The formats must be some of {FORMATS}. Got {formats!r} instead.")
+        raise ParameterError(f"formats {formats!r}; expected some of {', '.join(FORMATS)}")
     kind = next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
     if kind is None or kind not in formats:
         raise ImageReadError(name, f"not a {' or '.join(formats)} image")
@@ -282,7 +288,7 @@ def _plugins() -> "dict[str, type[ImageFile]]":
 
 
 def _decode(contents: Contents, name: str) -> "Image":
-    """Decode the pixels and turn them upright."""
+    """Decode the pixels and rotate them upright."""
     from PIL.Image import Transpose
 
     kind = contents.header.format
@@ -291,28 +297,31 @@ def _decode(contents: Contents, name: str) -> "Image":
         with _plugins()[kind](BytesIO(contents.stream)) as image:
             image.load()
             if kind == "PNG":
-                _check_png(image, contents)
+                _check_png(image, contents, name)
             pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
             return pixels.transpose(Transpose[method]) if method else pixels
+    except ImageReadError:
+        raise
     except _DAMAGE as error:
         raise ImageReadError(name, _reason(kind, error)) from error
 
 
-def _check_png(image: "Image", contents: Contents) -> None:
-    """Refuse what Pillow would make up: rows that are not there, colours that a palette lacks."""
+def _check_png(image: "Image", contents: Contents, name: str) -> None:
+    """Reject what Pillow would invent: missing rows, and colours that the palette does not have."""
     last_rows = [(0, y, image.width, y + 1) for y in range(max(0, image.height - 2), image.height)]
-    # Not image.crop(), which would warn of sizes that a global limit of Pillow's forbids.
+    # Not image.crop(), which warns about sizes above Pillow's limit for the whole process.
     black = any(image.im.crop(row).getbbox(False) is None for row in last_rows)
     if black and not has_all_rows(contents):
-        raise ValueError("truncated")
+        raise ImageReadError(name, "truncated")
     if contents.palette is not None and (highest := np.asarray(image).max()) >= contents.palette:
-        raise ValueError(f"a pixel of colour {highest} in a palette of {contents.palette}")
+        reason = f"a pixel of colour {highest} in a palette of {contents.palette}"
+        raise ImageReadError(name, f"a damaged or unsupported PNG image ({reason})")
 
 
 def _orientation(exif: bytes) -> int:
-    """Find the orientation in the first directory of an EXIF block; 1 if it is not to be found.
+    """Find the orientation in the first directory of an EXIF block; 1 if there is none.
 
-    Pillow's own reader stops at, or warns of, damage in entries that do not matter here.
+    Pillow's own reader fails on, or warns about, damage in entries that do not matter here.
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -339,7 +348,7 @@ def _to_unit(image: "Image") -> npt.NDArray[np.float32]:
 
 
 def _reason(kind: str, error: BaseException) -> str:
-    """Say in a few words on one line why a file is not decoded."""
+    """Describe in a few words, on one line, why a file cannot be decoded."""
     if "truncated" in str(error).lower():
         return "truncated"
     words = " ".join(str(error).split()) or type(error).__name__

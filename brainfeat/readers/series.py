@@ -1,4 +1,4 @@
-"""Which files are volumes, and which files are one volume."""
+"""Files and folders become images and series; a series is the files of one volume."""
 
 import os
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
 from brainfeat.readers.nifti import read_nifti
+from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.volumes import Volume
-from brainfeat.tables.rows import IMAGE_SUFFIXES
 
 Format = Literal["dicom", "nifti"]
 
@@ -26,12 +26,12 @@ class Series(NamedTuple):
     Attributes
     ----------
     name : str
-        What it is called where people read it: by number, as a path can hold a name.
+        A number that identifies the volume in output, because a path can contain a person's name.
     format : {"dicom", "nifti"}
     key : str
-        The same wherever the files are, for DICOM; never shown.
+        Identifies the volume; for DICOM it does not depend on where the files are. Never shown.
     folder : str
-        The first folder below the one that was given; never shown unless it is asked for.
+        The first folder below the one that was given; shown only on request.
     paths : tuple of Path
         Never shown.
     """
@@ -44,20 +44,73 @@ class Series(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A DICOM file of which not even the series can be read, or a folder that cannot be listed."""
+    """A file whose series cannot be determined, or a folder that cannot be listed."""
 
     name: str
     reason: str
 
 
-def tell_format(path: Path) -> Format | None:
-    """Tell how a file is read as a volume, by its name or by its content; None where it is none."""
-    return _tell_named(path) or ("dicom" if is_so(lambda: is_dicom(path)) else None)
+def detect_format(path: Path) -> Format | None:
+    """Detect the volume format of a file by its name or its content; None if it is not a volume."""
+    return _detect_by_name(path) or ("dicom" if is_so(lambda: is_dicom(path)) else None)
 
 
-def _tell_named(path: Path) -> Format | None:
+def _detect_by_name(path: Path) -> Format | None:
     name = path.name.lower()
     return next((kind for kind, ends in _SUFFIXES.items() if name.endswith(ends)), None)
+
+
+class Inputs(NamedTuple):
+    """The images and volumes among files and below folders.
+
+    Attributes
+    ----------
+    images : list of Path
+        Files that are not volumes: all that were named, and those in folders that have the suffix
+        of an image.
+    series : list of Series
+        The volumes.
+    unreadable : list of Unreadable
+        Files whose series cannot be determined, and folders that cannot be listed.
+    """
+
+    images: list[Path]
+    series: list[Series]
+    unreadable: list[Unreadable]
+
+
+def find_inputs(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
+    """Find the images and the volumes among files and below folders, in the order of their paths.
+
+    Each folder is walked once. Hidden files and folders in it are skipped, and so are files that
+    are neither images nor volumes.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Files and folders.
+
+    Returns
+    -------
+    Inputs
+
+    Raises
+    ------
+    MissingDependencyError
+        If there are DICOM files and pydicom is not installed.
+    """
+    given = [Path(path) for path in paths]
+    found = Inputs([], [], [])
+    for number, path in enumerate(given, 1):
+        argument = f"argument {number}, " if len(given) > 1 else ""
+        files, troubles = _list_files(path)
+        found.unreadable.extend(Unreadable(f"{argument}a folder", trouble) for trouble in troubles)
+        found.images.extend(file for file, kind in files if kind is None)
+        volumes = [(file, kind) for file, kind in files if kind is not None]
+        series, unreadable = _group_files(volumes, path, argument)
+        found.series.extend(series)
+        found.unreadable.extend(unreadable)
+    return found
 
 
 def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[Unreadable]]:
@@ -66,7 +119,7 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     Parameters
     ----------
     paths : iterable of path-like
-        DICOM and NIfTI files, and folders; in those, other files and hidden ones are passed over.
+        DICOM and NIfTI files and folders; other and hidden files are skipped.
 
     Returns
     -------
@@ -76,31 +129,10 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     Raises
     ------
     MissingDependencyError
-        There are DICOM files, and pydicom is not installed.
+        If there are DICOM files and pydicom is not installed.
     """
-    given = [Path(path) for path in paths]
-    series: list[Series] = []
-    unreadable: list[Unreadable] = []
-    for number, path in enumerate(given, 1):
-        argument = f"argument {number}, " if len(given) > 1 else ""
-        files, troubles = _list_volumes(path)
-        unreadable += [Unreadable(f"{argument}a folder", trouble) for trouble in troubles]
-        members: dict[tuple[Format, str], list[Path]] = {}
-        for place, (file, kind) in enumerate(files, 1):
-            name = f"{argument}file {place}"
-            try:
-                key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
-            except ImageReadError as error:
-                unreadable.append(Unreadable(name, error.reason))
-                continue
-            members.setdefault((kind, key), []).append(file)
-        for place, ((kind, key), paths_of_it) in enumerate(members.items(), 1):
-            parts = paths_of_it[0].relative_to(path).parts
-            folder = parts[0] if len(parts) > 1 else ""
-            series.append(
-                Series(f"{argument}volume {place}", kind, key, folder, tuple(paths_of_it))
-            )
-    return series, unreadable
+    found = find_inputs(paths)
+    return found.series, found.unreadable
 
 
 def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
@@ -109,7 +141,8 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     Parameters
     ----------
     series : Series
-    allow_burned_in : bool
+        As `find_series` returns it.
+    allow_burned_in : bool, default=False
         As in :func:`brainfeat.readers.dicom.read_series`.
 
     Returns
@@ -119,21 +152,45 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     Raises
     ------
     ImageReadError
-        They cannot be read; it is called by the name of the series.
+        If the files cannot be read; the error names the series, not the files.
     MissingDependencyError
-        What reads the format is not installed.
+        If the library that reads the format is not installed.
     """
     if series.format == "dicom":
         return read_series(series.paths, name=series.name, allow_burned_in=allow_burned_in)
     return read_nifti(series.paths[0], name=series.name)
 
 
-def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
-    """List the volumes of an argument, and why folders of it cannot be listed."""
+def _group_files(
+    files: Iterable[tuple[Path, Format]], root: Path, argument: str
+) -> tuple[list[Series], list[Unreadable]]:
+    """Group files by the volume that they belong to."""
+    members: dict[tuple[Format, str], list[Path]] = {}
+    unreadable: list[Unreadable] = []
+    for number, (file, kind) in enumerate(files, 1):
+        name = f"{argument}file {number}"
+        try:
+            key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
+        except ImageReadError as error:
+            unreadable.append(Unreadable(name, error.reason))
+            continue
+        members.setdefault((kind, key), []).append(file)
+    series = []
+    for number, ((kind, key), paths) in enumerate(members.items(), 1):
+        parts = paths[0].relative_to(root).parts
+        folder = parts[0] if len(parts) > 1 else ""
+        series.append(Series(f"{argument}volume {number}", kind, key, folder, tuple(paths)))
+    return series, unreadable
+
+
+def _list_files(path: Path) -> tuple[list[tuple[Path, Format | None]], list[str]]:
+    """List images and volumes with their formats, and why folders cannot be listed.
+
+    The format of an image is None.
+    """
     if not is_so(path.is_dir):
-        kind = tell_format(path)
-        return ([] if kind is None else [(path, kind)]), []
-    found: list[tuple[Path, Format]] = []
+        return [(path, detect_format(path))], []
+    found: list[tuple[Path, Format | None]] = []
     troubles: list[str] = []
 
     def note(error: OSError) -> None:
@@ -143,14 +200,17 @@ def _list_volumes(path: Path) -> tuple[list[tuple[Path, Format]], list[str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
-            if not name.startswith(".") and (kind := _tell_listed(file)) is not None:
+            if name.startswith("."):
+                continue
+            kind = _detect_listed(file)
+            if kind is not None or name.lower().endswith(IMAGE_SUFFIXES):
                 found.append((file, kind))
     return found, troubles
 
 
-def _tell_listed(file: Path) -> Format | None:
-    """Tell the format of a file in a folder; what cannot be opened is read, to be refused."""
+def _detect_listed(file: Path) -> Format | None:
+    """Detect the format of a file in a folder; one that cannot be opened fails when it is read."""
     try:
-        return _tell_named(file) or ("dicom" if is_dicom(file) else None)
+        return _detect_by_name(file) or ("dicom" if is_dicom(file) else None)
     except OSError:
         return None if file.name.lower().endswith(IMAGE_SUFFIXES) else "dicom"

@@ -1,4 +1,4 @@
-"""What libraries say of a file is kept to ourselves, for it can quote a name."""
+"""Silence for libraries whose messages can quote a name from the file that they read."""
 
 import logging
 import warnings
@@ -8,9 +8,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def silence(*names: str) -> Iterator[None]:
-    """Let no logger of these names, nor one below them, nor a warning be heard meanwhile.
+    """Suppress warnings, and the loggers of these names and all loggers below them.
 
-    Filters of warnings belong to the process: volumes are read by one thread.
+    Warning filters belong to the process, so volumes must be read by one thread at a time.
+
+    Parameters
+    ----------
+    *names : str
+        Names of loggers.
     """
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,4 @@
-"""Volumes: the slices of one acquisition, and how their values become grey. No file format."""
+"""Volumes: the slices of one acquisition, and how their values become grey, in any file format."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from brainfeat.errors import ImageReadError, ParameterError
 
-# The same as those of nnU-Net for CT and of TorchIO's RescaleIntensity.
+# The same as in nnU-Net for CT and in TorchIO's RescaleIntensity.
 PERCENTILES = (0.5, 99.5)
 VOXEL_LIMIT = 250_000_000
 
@@ -20,14 +20,18 @@ _WINDOW = re.compile(rf"auto|robust|{_NUMBER},{_NUMBER}")
 _TEXT = "slices={slices} window={window} orientation=stored-or-ras-axial percentiles=0.5-99.5"
 _PARSED = re.compile(re.escape(_TEXT).replace(r"\{slices\}", "(.+)").replace(r"\{window\}", "(.+)"))
 
-# Otsu's threshold, of the 8-bit levels.
-_LEVELS = 256
+_LEVELS = 256  # of the 8-bit images for which Otsu's threshold is computed
 
 
 class Window(NamedTuple):
-    """The values that are shown: those from black to white, as DICOM PS3.3 C.11.2.1.2 has it.
+    """The range of values that is shown from black to white, as in DICOM PS3.3 C.11.2.1.2.
 
-    ``function`` is ``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``.
+    Attributes
+    ----------
+    centre, width : float
+        In the units of the modality.
+    function : {"LINEAR", "LINEAR_EXACT", "SIGMOID"}
+        How values within the range become grey.
     """
 
     centre: float
@@ -37,22 +41,23 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SlicePolicy:
-    """How a volume becomes images: what changes pixels, and is part of a spec.
+    """How a volume becomes images: the options that change pixels and are part of the spec.
 
     Parameters
     ----------
-    slices : str
-        Which: ``"all"``; the ``"middle"`` one; ``"every:K"``-th, from the middle of the first K on;
-        the ``"largest"``, which has most pixels above Otsu's threshold of the volume.
-    window : str
-        ``"auto"``: each slice's own where the file has one, else as ``"robust"``: from the 0.5th to
-        the 99.5th percentile of the volume; or centre and width, such as ``"40,80"``, in the units
-        of the modality.
+    slices : str, default="all"
+        Which slices are taken: ``"all"``; ``"middle"``; ``"every:K"``, every K-th slice, starting
+        in the middle of the first K; or ``"largest"``, the slice with most pixels above Otsu's
+        threshold of the volume.
+    window : str, default="auto"
+        How values become grey: ``"auto"`` takes the window that the file has for each slice, or
+        else ``"robust"``, the range from the 0.5th to the 99.5th percentile of the volume; centre
+        and width such as ``"40,80"``, in the units of the modality, are the same for all slices.
 
     Raises
     ------
     ParameterError
-        One is not as said above.
+        If an option is not one of these.
 
     Examples
     --------
@@ -67,24 +72,23 @@ class SlicePolicy:
     def __post_init__(self) -> None:
         if not (isinstance(self.slices, str) and _SLICES.fullmatch(self.slices)):
             raise ParameterError(
-                f"slices must be all, middle, largest or every:K, got {self.slices!r:.80}"
+                f"slices {self.slices!r:.80}; expected all, middle, largest or every:K"
             )
         if not (isinstance(self.window, str) and _WINDOW.fullmatch(self.window)):
             raise ParameterError(
-                "window must be auto, robust or CENTRE,WIDTH, such as 40,80, "
-                f"got {self.window!r:.80}"
+                f"window {self.window!r:.80}; expected auto, robust or CENTRE,WIDTH such as 40,80"
             )
         if (fixed := self.fixed_window) is None:
             return
         if not fixed.width > 0:
-            raise ParameterError(f"the width of a window must be above 0, got {self.window!r}")
-        # Equal windows are written alike, and have one fingerprint.
+            raise ParameterError(f"window {self.window!r}; expected a width above 0")
+        # Equal windows are written alike, so that they have the same fingerprint.
         spelt = (np.format_float_positional(x, trim="-") for x in (fixed.centre, fixed.width))
         object.__setattr__(self, "window", ",".join(spelt))
 
     @property
     def fixed_window(self) -> Window | None:
-        """Centre and width where they are given."""
+        """The window for all slices, or None where each slice or volume has its own."""
         if "," not in self.window:
             return None
         centre, width = map(float, self.window.split(","))
@@ -92,22 +96,22 @@ class SlicePolicy:
 
     @property
     def text(self) -> str:
-        """All that changes pixels, on one line."""
+        """All options that change pixels, on one line."""
         return _TEXT.format(slices=self.slices, window=self.window)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `text` gives.
+        """Read a policy from its `text`.
 
         Raises
         ------
         ParameterError
-            It is no such text.
+            If the text is not that of a policy.
         """
         found = _PARSED.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise ParameterError(
-                f"{text!r:.200} does not say how slices are made; "
+                f"{text!r:.200} does not describe how slices are made; "
                 "it was written by another version of brainfeat"
             )
         return cls(slices=found[1], window=found[2])
@@ -122,15 +126,15 @@ class Volume:
     values : ndarray of shape (n, height, width), float32
         In the units of the modality; NaN where there is no value.
     modality : str
-        ``"MR"``, ``"CT"`` or ``"PT"``, or ``"NIfTI"``, which does not tell.
+        ``"MR"``, ``"CT"``, ``"PT"``, or ``"NIfTI"`` where the file does not state it.
     windows : tuple of (Window or None)
-        That of the file for each slice.
+        The window that the file has for each slice.
     inverted : bool
         Whether low values are white (MONOCHROME1).
     patient : str
-        Whom it is of; never shown.
+        Identifies the patient; never shown.
     facts : dict
-        What may be told of it: numbers, and words of the standard.
+        Facts that identify nobody: numbers, and terms of the standard.
     """
 
     values: npt.NDArray[np.float32] = field(repr=False)
@@ -149,7 +153,7 @@ class Slice(NamedTuple):
 
 
 def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
-    """Make the slices of a volume that a policy chooses.
+    """Cut the slices of a volume that a policy selects.
 
     Parameters
     ----------
@@ -159,6 +163,7 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
     Yields
     ------
     Slice
+        In their order in space.
 
     Examples
     --------
@@ -188,15 +193,15 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
 def paint_slice(
     values: npt.NDArray[np.float32], window: Window | None, *, inverted: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Turn values into grey by the formulas of DICOM PS3.3 C.11.2.1.2.
+    """Map values to grey by the formulas of DICOM PS3.3 C.11.2.1.2.
 
     Parameters
     ----------
     values : ndarray, float32
         NaN becomes black.
     window : Window or None
-        None, of values that are all alike, is black.
-    inverted : bool
+        None stands for a volume whose values are all equal, which becomes black.
+    inverted : bool, default=False
         Whether low values are white.
 
     Returns
@@ -211,23 +216,23 @@ def paint_slice(
     if window is None:
         return np.zeros(values.shape, np.uint8)
     wide = values.astype(np.float64)
-    # What overflows is far outside the window, and clipped.
+    # A value that overflows is far outside the window, and is clipped.
     with np.errstate(over="ignore"):
         if window.function == "SIGMOID":
-            shares = 1 / (1 + np.exp(-4 * (wide - window.centre) / window.width))
+            fractions = 1 / (1 + np.exp(-4 * (wide - window.centre) / window.width))
         elif window.function == "LINEAR":
             # A width of 1 is a step; the formula divides by zero there.
-            shares = (wide - (window.centre - 0.5)) / max(window.width - 1, 1e-9) + 0.5
+            fractions = (wide - (window.centre - 0.5)) / max(window.width - 1, 1e-9) + 0.5
         else:
-            shares = (wide - window.centre) / window.width + 0.5
-    shares = shares.clip(0, 1)
+            fractions = (wide - window.centre) / window.width + 0.5
+    fractions = fractions.clip(0, 1)
     if inverted:
-        shares = 1 - shares
-    return np.rint(255 * np.nan_to_num(shares, nan=0.0)).astype(np.uint8)
+        fractions = 1 - fractions
+    return np.rint(255 * np.nan_to_num(fractions, nan=0.0)).astype(np.uint8)
 
 
 def grey_image(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Give a slice as reading its PNG file gives it.
+    """Convert a slice to the image that reading its PNG file gives.
 
     Parameters
     ----------
@@ -243,12 +248,12 @@ def grey_image(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
-    """Find the window from the 0.5th to the 99.5th percentile; None where both are the same.
+    """Find the window from the 0.5th to the 99.5th percentile; None where the two are equal.
 
     Parameters
     ----------
     values : ndarray, float32
-        NaN does not count.
+        NaN is ignored.
 
     Returns
     -------
@@ -257,7 +262,7 @@ def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
     known = values[np.isfinite(values)]
     if not known.size:
         return None
-    # Halved, which is exact: neighbours can be further apart than single precision goes.
+    # Halving is exact; the difference of two values can exceed the range of single precision.
     known *= np.float32(0.5)
     low, high = (
         2 * float(half) for half in np.percentile(known, PERCENTILES, overwrite_input=True)
@@ -266,12 +271,12 @@ def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
 
 
 def check_shape(name: str, n: int, height: int, width: int) -> None:
-    """Refuse a volume without voxels, or of more than `VOXEL_LIMIT`.
+    """Reject a volume without voxels, or with more than `VOXEL_LIMIT`.
 
     Raises
     ------
     ImageReadError
-        Says which.
+        If the volume has no voxels, or too many.
     """
     if min(n, height, width) < 1:
         raise ImageReadError(name, f"has no voxels ({n} × {height} × {width})")
@@ -302,7 +307,7 @@ def _find_largest(
 
 
 def _find_otsu(counts: npt.NDArray[np.float64]) -> int:
-    """Find the level that parts a histogram best (Otsu 1979, IEEE Trans. SMC 9:62–66)."""
+    """Find the level that separates a histogram best (Otsu 1979, IEEE Trans. SMC 9:62–66)."""
     levels = np.arange(len(counts))
     below = np.cumsum(counts)
     above = below[-1] - below

@@ -1,18 +1,18 @@
-"""Cells of CSV files that a spreadsheet may open: a text in them must stay a text.
+"""Cells of CSV files that a spreadsheet may open, in which a text must stay a text.
 
 A spreadsheet runs a cell that starts with ``=``, ``+``, ``-`` or ``@`` as a formula, which can send
-data away or start a program. An apostrophe before it makes it a text.
+data away or start a program. An apostrophe at the start of the cell makes it a text.
 """
 
 import re
 
-# What a spreadsheet runs, also behind quotes, in the wide forms of East Asia or behind blanks; and
-# texts with blanks at an end, which would be lost when the cell is read.
+# Texts that a spreadsheet runs, also after quotes or blanks and in East Asian wide forms; and texts
+# that end in blanks, which would be lost when the cell is read.
 _RISKY = re.compile(r"""['"]*[\s=+\-@＝＋－＠]|.*\s\Z""", re.DOTALL)
 
 
 def csv_cell(text: str) -> str:
-    """Give the cell that a text is written as, so that no spreadsheet runs it.
+    """Write a text as a cell that no spreadsheet runs.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def csv_cell(text: str) -> str:
     Returns
     -------
     str
-        The text, behind an apostrophe where it needs one; `cell_text` takes it away again.
+        The text, after an apostrophe where it needs one; `cell_text` removes it again.
 
     Examples
     --------
@@ -33,12 +33,12 @@ def csv_cell(text: str) -> str:
 
 
 def cell_text(cell: str) -> str:
-    """Give the text of a cell: without an apostrophe of `csv_cell`, else without blanks around it.
+    """Read the text of a cell, without the apostrophe of `csv_cell` or the blanks around it.
 
     Parameters
     ----------
     cell : str
-        What a CSV reader found between two commas.
+        The cell as a CSV reader returns it.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The images below a folder, and what its layout says of them."""
+"""The images below a folder; its layout gives their classes and splits."""
 
 import os
 from collections import Counter, deque
@@ -8,26 +8,36 @@ from typing import NamedTuple
 
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
-from brainfeat.tables.rows import IMAGE_SUFFIXES, SPLIT_NAMES, Row, quote, some, text_trouble
-
-# What a folder of slices that were cut from volumes holds beside them.
-SLICES_TABLE = "table.csv"
-SLICES_NOTE = "slices.json"
-
-
-def _counts(skipped: Counter[str]) -> str:
-    """Say what was passed over."""
-    counts = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(skipped.items()))
-    return f"passed over: {counts or 'nothing'}"
+from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.tables.rows import SPLIT_NAMES, Row, quote, some, text_trouble
 
 
 def read_folder(root: Path) -> tuple[list[Row], Counter[str]]:
-    """Give a row for each image below a folder, sorted, and the number of what was passed over."""
+    """Read the rows of the images below a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder, which is walked once.
+
+    Returns
+    -------
+    rows : list of Row
+        One for each image, sorted by path.
+    skipped : Counter
+        How many files and folders were skipped, by reason.
+
+    Raises
+    ------
+    TableError
+        If a folder cannot be listed, there are no images, or the layout is not one that
+        :func:`brainfeat.read_table` supports.
+    """
     found = _walk(root)
     if not found.images:
         raise TableError(
-            f"{quote(root)} holds no images ({', '.join(IMAGE_SUFFIXES)});"
-            f" {_counts(found.skipped)}."
+            f"{quote(root)} has no images ({', '.join(IMAGE_SUFFIXES)});"
+            f" {_describe_skipped(found.skipped)}"
         )
     rows: list[Row] = []
     skipped = found.skipped
@@ -36,25 +46,30 @@ def read_folder(root: Path) -> tuple[list[Row], Counter[str]]:
             skipped["outside the class folders"] += 1
         elif trouble := text_trouble(row.label, "label"):
             raise TableError(
-                f"The name of the class folder {quote('/'.join(parts[:-1]))} {trouble}: rename it."
+                f"the name of the class folder {quote('/'.join(parts[:-1]))} {trouble}; rename it"
             )
         elif trouble := text_trouble(row.path, "path"):
             skipped[f"name {trouble}"] += 1
         else:
             rows.append(row)
     if not rows:
-        raise TableError(f"{quote(root)}: no image has a usable name; {_counts(skipped)}.")
+        raise TableError(f"{quote(root)}: no image has a usable name; {_describe_skipped(skipped)}")
     return sorted(rows), skipped
 
 
+def _describe_skipped(skipped: Counter[str]) -> str:
+    counts = ", ".join(f"{reason} ({count:,})" for reason, count in sorted(skipped.items()))
+    return f"skipped: {counts or 'nothing'}"
+
+
 class _Found(NamedTuple):
-    folders: list[str]  # names, directly below the root
-    images: list[tuple[str, ...]]  # the parts of each path below the root
+    folders: list[str]  # names of the folders directly below the root
+    images: list[tuple[str, ...]]  # parts of the path of each image below the root
     skipped: Counter[str]
 
 
 def _walk(root: Path) -> _Found:
-    """Find every image below a folder, following links but no folder twice."""
+    """Find every image below a folder; links are followed, but no folder is entered twice."""
     found = _Found([], [], Counter())
     # A link to a parent of the root would lead through the whole disk.
     seen = {_identity(parent) for parent in root.resolve().parents if is_so(parent.exists)}
@@ -71,8 +86,8 @@ def _walk(root: Path) -> _Found:
                 listing = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             raise TableError(
-                f"The folder {quote(folder)} cannot be listed ({error.strerror}): make it"
-                " readable or move it away."
+                f"the folder {quote(folder)} cannot be listed ({error.strerror}); make it"
+                " readable or move it away"
             ) from error
         seen.add(identity)
         if len(parts) == 1:
@@ -92,7 +107,7 @@ def _sort_in(
     if entry.name.startswith(".") or entry.name == "__MACOSX":
         found.skipped["hidden"] += 1
     elif is_so(entry.is_dir):
-        # Real folders come before links, so that a folder that is both keeps its real path.
+        # Real folders come before links, so that a folder that is also linked keeps its real path.
         (pending.append if entry.is_symlink() else pending.appendleft)(here)
     elif Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
         found.skipped["not an image"] += 1
@@ -108,7 +123,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _place_all(root: Path, found: _Found) -> Iterator[tuple[tuple[str, ...], Row | None]]:
-    """Give the parts of each image's path with its row, or with None where no class holds it."""
+    """Yield the parts of the path of each image with its row; None for one in no class folder."""
     with_images = {parts[0] for parts in found.images if len(parts) > 1}
     split_folders = sorted(name for name in found.folders if name.lower() in SPLIT_NAMES)
     class_folders = sorted(with_images - set(split_folders))
@@ -134,19 +149,19 @@ def _check_layout(
     if split_folders and class_folders:
         raise TableError(
             f"{quote(root)} mixes split folders ({some(split_folders)}) and other folders"
-            f" ({some(class_folders)}): keep either split folders or class folders there."
+            f" ({some(class_folders)}); keep either split folders or class folders there"
         )
     filled = {parts[0] for parts in found.images if len(parts) > 2}
     for name in split_folders:
         if name not in filled:
             raise TableError(
-                f"The split folder {quote(root / name)} has no class folders with images: put its"
-                " images into one folder a class, or move it away."
+                f"the split folder {quote(root / name)} has no class folders with images; put its"
+                " images into one folder for each class, or move it away"
             )
     for parts in found.images if class_folders else ():
         if len(parts) > 2 and parts[1].lower() in SPLIT_NAMES:
             raise TableError(
-                f"{quote(root)}: the class folder {quote(parts[0])} holds the split folder"
-                f" {quote(parts[1])}: pass {quote(root / parts[0])}, or put the split"
-                " folders above the class folders."
+                f"{quote(root)}: the class folder {quote(parts[0])} has the split folder"
+                f" {quote(parts[1])}; pass {quote(root / parts[0])}, or put the split"
+                " folders above the class folders"
             )

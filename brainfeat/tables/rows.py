@@ -1,4 +1,4 @@
-"""One row of a table of images: what it holds, and what may stand in it."""
+"""One row of a table of images: its columns, and which texts are allowed in them."""
 
 import re
 import unicodedata
@@ -9,7 +9,6 @@ from typing import NamedTuple
 from brainfeat.errors import TableError
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 SPLIT_NAMES = {
     "train": "train",
@@ -27,7 +26,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Row(NamedTuple):
-    """What is known of one image; ``""`` where it is not known."""
+    """What is known of one image; ``""`` where something is unknown."""
 
     path: str
     label: str = ""
@@ -37,13 +36,19 @@ class Row(NamedTuple):
 
 
 def quote(name: object) -> str:
-    """Put a name in quotes, on one line and of bounded length whatever it contains."""
+    r"""Quote a name on one line of bounded length, whatever it contains.
+
+    Examples
+    --------
+    >>> print(quote("a\nb.png"))
+    'a\nb.png'
+    """
     quoted = repr(str(name))
     return quoted if len(quoted) <= _QUOTE_LIMIT + 2 else f"{quoted[:_QUOTE_LIMIT]}…{quoted[0]}"
 
 
 def text_trouble(text: str, column: str) -> str | None:
-    """Say what keeps a text out of a column of a table, or None."""
+    """Return why a text cannot be in a column of a table, or None."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -56,47 +61,66 @@ def text_trouble(text: str, column: str) -> str | None:
 
 
 def path_trouble(path: str) -> str | None:
-    """Say what keeps a path out of a table, or None."""
+    """Return why a path cannot be in a table, or None."""
     pure = PurePosixPath(path)
     if pure.is_absolute():
-        return "is absolute: paths must be relative to the table's folder"
+        return "is absolute; paths must be relative to the table's folder"
     if ".." in pure.parts:
-        return "leads out of its folder by '..': paths must stay below the table's folder"
+        return "leads out of its folder by '..'; paths must stay below the table's folder"
     if not pure.parts:
         return "names no file"
     return text_trouble(path, "path")
 
 
 def form_trouble(path: str) -> str | None:
-    """Say what keeps a path from being the one way to write it, or None."""
+    """Return the plainer form of a path that has one, or None."""
     plain = str(PurePosixPath(path))
-    return None if path == plain else f"has a plainer form: write {quote(plain)}"
+    return None if path == plain else f"has a plainer form; write {quote(plain)}"
 
 
 def csv_path_trouble(path: str) -> str | None:
-    """Say what keeps a path out of a CSV, or None."""
+    """Return why a path cannot be in a CSV file, or None."""
     if "\\" in path or re.match(r"[A-Za-z]:", path):
-        return "must be relative, with / between its parts"
+        return (
+            "has a backslash or a drive; write it relative to the folder, with / between its parts"
+        )
     return path_trouble(path)
 
 
 def check_appearance(class_names: Iterable[str]) -> None:
-    """Refuse two classes that a reader could not tell apart, and one that cannot be seen."""
+    """Reject class names that look alike or show nothing.
+
+    Parameters
+    ----------
+    class_names : iterable of str
+        The names.
+
+    Raises
+    ------
+    TableError
+        If a reader could not distinguish two names, or could not see one.
+    """
     seen: dict[str, str] = {}
     for name in class_names:
         visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
         appearance = " ".join(unicodedata.normalize("NFC", visible).split())
         if not appearance:
-            raise TableError(f"The label {name!a:.200} shows nothing: name the class.")
+            raise TableError(f"the label {name!a:.200} shows nothing; name the class")
         if (other := seen.setdefault(appearance, name)) != name:
             raise TableError(
-                f"The classes {other!a:.200} and {name!a:.200} look alike: write both in one way,"
-                " or give them names that can be told apart."
+                f"the classes {other!a:.200} and {name!a:.200} look alike; write both the same way,"
+                " or give them names that can be distinguished"
             )
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:
-    """Name the first few."""
+    """List the first few names, quoted.
+
+    Examples
+    --------
+    >>> some(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
     names = list(names)
     rest = len(names) - limit
     return ", ".join(map(quote, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")

@@ -1,8 +1,8 @@
-"""What breaks the file layer on purpose: a server that forks a child for each fault.
+"""Fault injection for the file layer: a server that forks a child process for each fault.
 
 The server has ``faults.c`` preloaded and everything imported. For each request it forks a child,
-which arms the shim and does one task below one folder: it is killed at a boundary, or a call fails
-there. What the child leaves is for the tests to judge. No TensorFlow takes part.
+which arms the shim and does one task below one folder; at a boundary it is killed or a call fails.
+The tests check what the child leaves. TensorFlow is not involved.
 """
 
 import atexit
@@ -167,6 +167,7 @@ def rows_of_shard(path: Path) -> dict[bytes, bytes]:
 def make_bundle(seed: int = 0) -> HeadBundle:
     """Make a small dense head of arrays, so that nothing here needs Keras."""
     from brainfeat.heads.dense import DenseHead
+    from brainfeat.heads.record import FitRecord
 
     rng = np.random.default_rng(seed)
     shapes = [(N_FEATURES, 6), (6, 3)]
@@ -182,7 +183,7 @@ def make_bundle(seed: int = 0) -> HeadBundle:
             classes=np.arange(3),
         ),
         temperature=1.3,
-        training={"seed": seed},
+        training=FitRecord(random_state=seed),
         probe=rng.standard_normal((8, N_FEATURES)).astype(np.float32),
     )
 

@@ -1,7 +1,7 @@
-"""Mutate good files, seal them again as an attacker would, and see what opening them comes to.
+"""Mutated HDF5 files with valid digests, as an attacker would write them: each is read or refused.
 
-``python -m support.fuzz_storage --cases 20000`` prints how many were refused, read, ended
-otherwise, or took the process with them. Each batch runs in a child process, so that a crash is
+``python -m support.fuzz_storage --cases 20000`` counts how many are refused, are read, raise
+another exception or crash the process. Each batch runs in a child process, so that crashes are
 counted.
 """
 
@@ -24,7 +24,7 @@ import sklearn.pipeline
 import sklearn.svm  # noqa: F401
 import skops.io  # noqa: F401  imported once, not in each child
 
-from brainfeat.cache import storage
+from brainfeat.cache import writing
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import HeadBundle
@@ -103,7 +103,7 @@ def run_batch(good: list[tuple[bytes, list[int]]], path: Path, seed: int, result
     for case in range(BATCH):
         data, places = rng.choice(good)
         path.write_bytes(mutate(data, places, rng))
-        storage._seal(path)
+        writing.seal(path)
         signal.alarm(SECONDS)
         try:
             open_all(path)

@@ -1,4 +1,4 @@
-"""What is broken on purpose: runs, what they find, and what must be true of what they leave."""
+"""The runs into which faults are injected, and the checks of what they leave."""
 
 import json
 import os
@@ -178,7 +178,7 @@ class Judge:
 
 
 def which_bundle(path: Path, scenario: Scenario) -> str:
-    """Tell the old bundle, byte for byte, from the whole new one."""
+    """Return whether a bundle is the old one, byte for byte, or the complete new one."""
     if scenario.start is None and not path.exists():
         return "none"
     if scenario.start and path.read_bytes() == (scenario.start / scenario.output).read_bytes():

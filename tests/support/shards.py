@@ -4,12 +4,12 @@ import hashlib
 
 import numpy as np
 
-from brainfeat.cache.cache import Measured
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
+from brainfeat.cache.schema import SHARD_SCHEMA, Measured
+from brainfeat.cache.shards import parts_folder, remove_parts, write_shard
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import as_text
+from brainfeat.cache.writing import as_text
 
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=4, weights_sha256="ab" * 32)
 AUGMENTATION = {"random_state": 0, "rotation": 10.0}

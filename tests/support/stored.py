@@ -1,8 +1,11 @@
 """A small schema, and files of it."""
 
+from contextlib import contextmanager
+
 import numpy as np
 
-from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, as_text, write_file
+from brainfeat.cache.storage import DatasetRule, Schema, StoredFile
+from brainfeat.cache.writing import as_text, write_file
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 SCHEMA = Schema(
@@ -43,3 +46,11 @@ def write(path, datasets=EXAMPLES, **changes):
 def read(path, **options):
     with StoredFile(path, SCHEMA, **options) as file:
         return {name: np.asarray(array) for name, array in file.arrays.items()}
+
+
+@contextmanager
+def unchanged(folder):
+    """Check that a folder holds after the block what it held before, byte for byte."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    yield
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
