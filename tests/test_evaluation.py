@@ -1,4 +1,4 @@
-"""evaluate: which images are judged, what is left without copies, and what is said of each part."""
+"""evaluate: which images it measures, the metrics without copies, and those of each part."""
 
 import csv
 import dataclasses
