@@ -202,14 +202,14 @@ class TestOptions:
         assert sizes == [196, 4, 1, 1]
         assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
 
-    @pytest.mark.parametrize("quicker", ["bfloat16", "float32"])
+    @pytest.mark.parametrize("faster", ["bfloat16", "float32"])
     @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
     def test_auto_takes_bfloat16_where_the_base_survives_it(
-        self, monkeypatch, quicker, name, robust
+        self, monkeypatch, faster, name, robust
     ):
-        monkeypatch.setattr(runtime, "choose_precision", lambda device: quicker)
+        monkeypatch.setattr(runtime, "choose_precision", lambda device: faster)
         chosen = random_backbone(name, precision="auto").precision
-        assert chosen == (quicker if robust else "float32")
+        assert chosen == (faster if robust else "float32")
 
     @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
     def test_few_images_do_not_wait_for_winograd(self, monkeypatch, n_images, winograd):

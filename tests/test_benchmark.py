@@ -358,6 +358,7 @@ class TestCommand:
         assert document["data"] == str(slices / "table.csv")
         assert "compute: float32, bfloat16" in captured.err
 
+    @pytest.mark.slow
     def test_table_has_the_measurements(
         self,
         capsys: pytest.CaptureFixture[str],
@@ -375,6 +376,7 @@ class TestCommand:
         assert "mobilenet-0.75 at 32 × 32" in out
         assert "peak" not in out
 
+    @pytest.mark.slow
     def test_table_has_the_fraction_of_the_peak(
         self,
         capsys: pytest.CaptureFixture[str],

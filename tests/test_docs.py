@@ -111,6 +111,20 @@ def test_command_and_its_options_have_help(name: str) -> None:
     assert [option.name for option in options if not option.help] == []
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_two_examples_that_click_takes(name: str) -> None:
+    command = find_command(name)
+    text = command.get_help(click.Context(command, info_name=name))
+    _, found, examples = text.rpartition("Examples:\n")
+    assert found
+    calls = list(command_lines(examples))
+    assert len(calls) >= 2
+    for called, *arguments in calls:
+        with find_command(called).make_context(called, arguments) as context:
+            assert context.params
+    assert [called for called, *_ in calls].count(name) >= 2
+
+
 def test_reference_lists_the_commands_as_help_does() -> None:
     page, _, _ = read("reference/cli.md").partition("## JSON documents")
     listed: dict[str, list[str]] = {}
@@ -155,6 +169,23 @@ def test_commands_and_options_in_prose_exist(page: Path) -> None:
             assert used <= option_names(find_command(words[1])), f"{page.name}: {span}"
         elif words[0].startswith("--"):
             assert used <= every_option, f"{page.name}: {span}"
+
+
+# Words
+
+
+def test_codespell_fails_on_a_word_that_the_project_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codespell = pytest.importorskip("codespell_lib")
+    words = [line.split("->")[0] for line in read("words.txt").splitlines()]
+    assert words == sorted(words)
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(["teh", *words]), encoding="utf-8")  # codespell:ignore
+    with chdir(ROOT):
+        assert codespell.main(str(page)) != 0
+    found = re.findall(r"^.*page\.md:\d+: (\S+) ==> ", capsys.readouterr().out, re.MULTILINE)
+    assert found == ["teh", *words]  # codespell:ignore
 
 
 # Links

@@ -1,4 +1,4 @@
-"""evaluate: which images are judged, what is left without copies, and what is said of each part."""
+"""evaluate: which images it measures, the metrics without copies, and those of each part."""
 
 import csv
 import dataclasses
@@ -235,9 +235,9 @@ def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
     assert found.coverage_by_class["glioma"] == pytest.approx(sets[y == 0, 0].mean())
     assert found.risk_coverage[-1].fraction == 1.0
     assert found.risk_coverage[-1].risk == pytest.approx(1 - right.mean())
-    surest = np.argsort(-p.max(axis=1))[:100]
+    most_confident = np.argsort(-p.max(axis=1))[:100]
     half = next(point for point in found.risk_coverage if point.fraction == 0.5)
-    assert half.risk == pytest.approx(1 - right[surest].mean())
+    assert half.risk == pytest.approx(1 - right[most_confident].mean())
 
 
 def test_an_evaluation_comes_back_from_json(bundle, leaky):
@@ -439,7 +439,7 @@ def test_the_command_takes_prevalences_and_columns_of_a_table(run, tmp_path):
 def test_the_command_refuses_what_is_no_prevalence(run, share):
     result = run("--prevalence", share)
     assert result.exit_code == 2
-    assert "is not CLASS=SHARE" in result.stderr
+    assert "is not CLASS=FRACTION" in result.stderr
 
 
 def test_paths_are_opened_and_closed(run, leaky, tmp_path):

@@ -303,7 +303,7 @@ def test_bad_targets_are_refused(logistic, base, planted, targets, message):
 
 
 def test_an_unknown_method_is_refused(logistic, base, planted):
-    with pytest.raises(ParameterError, match="there are auto, grad-cam, occlusion"):
+    with pytest.raises(ParameterError, match="expected one of auto, grad-cam, occlusion"):
         explain(logistic, planted[0], backbone=base, method="saliency")
 
 

@@ -679,7 +679,7 @@ class TestOutput:
     """An output that cannot be used is refused as it is; overwrite replaces what is a file."""
 
     @pytest.fixture
-    def stranger(self, output):
+    def other(self, output):
         output.write_bytes(b"somebody's notes")
         return output
 
@@ -691,7 +691,7 @@ class TestOutput:
         return finished
 
     @pytest.mark.parametrize(
-        ("kind", "error"), [("stranger", CacheFormatError), ("corrupt", CacheCorruptError)]
+        ("kind", "error"), [("other", CacheFormatError), ("corrupt", CacheCorruptError)]
     )
     def test_no_cache(self, request, table, kind, error):
         path = request.getfixturevalue(kind)
@@ -702,7 +702,7 @@ class TestOutput:
         assert state(path) == before
         assert not backbone.batches
 
-    @pytest.mark.parametrize("kind", ["stranger", "corrupt"])
+    @pytest.mark.parametrize("kind", ["other", "corrupt"])
     def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
         path = request.getfixturevalue(kind)
         assert run(table, path, overwrite=True)[0].computed == 6

@@ -211,7 +211,7 @@ def run_doctor(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("doctor")
 
 
-QUICK = ("--backbone", "mobilenet-0.75")
+SMALL_BASE = ("--backbone", "mobilenet-0.75")
 
 
 def run_bench(take: Take, folder: Path) -> Iterator[Any]:
@@ -220,11 +220,11 @@ def run_bench(take: Take, folder: Path) -> Iterator[Any]:
     patch.setattr(stages, "STAGE_TWO_ROWS", 80)
     patch.setattr(stages, "_SHORTEST_SECONDS", 0.0)
     options = ("--size", 32, "--batch-size", 4, "--number", 8, "--repeats", 1)
-    yield ask("bench", *QUICK, *options, "--precision", "float32")
+    yield ask("bench", *SMALL_BASE, *options, "--precision", "float32")
 
 
 def run_demo(take: Take, folder: Path) -> Iterator[Any]:
-    yield ask("demo", "-o", folder / "demo", *QUICK, "--weights", "random", "--patients", 8)
+    yield ask("demo", "-o", folder / "demo", *SMALL_BASE, "--weights", "random", "--patients", 8)
 
 
 TABLES = read_tables()

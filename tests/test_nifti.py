@@ -1,4 +1,4 @@
-"""NIfTI files: orientation, values, refusals, and that no text of theirs is heard of."""
+"""NIfTI files: orientation, values, errors, and that no text of a file is ever shown."""
 
 import gzip
 import itertools

@@ -383,13 +383,14 @@ def test_heat_maps_of_several_draws_are_numbered_through(run, slices, tmp_path):
 
 
 def test_the_old_name_of_an_option_is_accepted_and_not_shown(run, images):
+    before = "--false-refusals"  # codespell:ignore
     old, new = (
         run(images / "clear.png", "--json", name, "0.2").stdout
-        for name in ("--false-refusals", "--false-alarm-rate")
+        for name in (before, "--false-alarm-rate")
     )
     assert old == new != run(images / "clear.png", "--json").stdout
-    assert "--false-refusals" not in run("--help").stdout
-    assert "Invalid value for '--false-alarm-rate'" in run("x", "--false-refusals", "2").output
+    assert before not in run("--help").stdout
+    assert "Invalid value for '--false-alarm-rate'" in run("x", before, "2").output
 
 
 def test_an_empty_folder_is_an_error(run, tmp_path):

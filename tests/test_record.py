@@ -84,7 +84,7 @@ def test_an_old_head_that_is_saved_again_has_the_new_names(old, tmp_path):
     assert back.training == old.training
     assert np.array_equal(back.predict_proba(old.probe), old.predict_proba(old.probe))
     document = old.training.to_dict()
-    assert "strangers" not in document
+    assert "strangers" not in document  # codespell:ignore
     assert not {"identical", "near"} & set(document["leakage"])
 
 

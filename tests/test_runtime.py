@@ -152,7 +152,7 @@ class TestDevices:
 class TestChoosePrecision:
     @pytest.fixture
     def machine(self, monkeypatch):
-        """Give a function that says what the processor has, and how much quicker bfloat16 is."""
+        """Give a function that says what the processor has, and how much faster bfloat16 is."""
 
         def set_machine(features, gain):
             monkeypatch.setattr(runtime, "find_devices", lambda device="auto": ["cpu:0"])

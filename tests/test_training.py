@@ -1,4 +1,4 @@
-"""fit_head: which rows are trained on, what is recorded, what is refused."""
+"""fit_head: the rows that it trains on, what it records, and what it refuses."""
 
 import json
 import subprocess
@@ -30,8 +30,8 @@ from brainfeat.training.partition import Partition
 # TensorFlow's variables do not know the copy argument of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-# Few trees and epochs: what is tested is not how good a head is.
-QUICK = {
+# Few trees and epochs: the quality of a head is not tested.
+SMALL = {
     "dense": {"epochs": 3, "hidden_units": (8,)},
     "random-forest": {"n_estimators": 5},
     "hist-gradient-boosting": {"max_iter": 3},
@@ -47,7 +47,7 @@ def draw(rows=120, n_classes=4, *, spread=1.5, seed=0):
 
 
 def fit(cache, head="logistic", **options):
-    return fit_head(cache, head=head, params=QUICK.get(head), **options)
+    return fit_head(cache, head=head, params=SMALL.get(head), **options)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_splits_of_the_table_are_kept(make_cache, fitted_rows):
     assert bundle.training.split == SplitSizes(train=72, val=24, test=24)
 
 
-def test_test_figures_are_of_the_tables_test_part(make_cache):
+def test_test_metrics_are_of_the_test_split_of_the_table(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits))
@@ -93,7 +93,7 @@ def test_test_figures_are_of_the_tables_test_part(make_cache):
     assert bundle.training.test.n == 24
 
 
-def test_images_of_no_split_take_no_part_where_others_have_one(make_cache, fitted_rows):
+def test_images_without_a_split_are_left_out_where_others_have_one(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "val", "test", ""], [60, 20, 20, 20])
     fit(make_cache(X, y, splits=splits))
@@ -111,7 +111,7 @@ def test_val_is_taken_from_train_by_class(make_cache, fitted_rows):
 
 
 @pytest.mark.slow
-def test_val_taken_from_train_cuts_no_group(make_cache, fitted_rows):
+def test_val_taken_from_train_divides_no_group(make_cache, fitted_rows):
     X, y = draw()
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     splits = np.repeat(["train", "test"], [96, 24])
@@ -122,7 +122,7 @@ def test_val_taken_from_train_cuts_no_group(make_cache, fitted_rows):
     assert bundle.training.group_by == "column"
 
 
-def test_without_splits_parts_are_70_15_15(make_cache):
+def test_without_splits_these_are_70_15_15(make_cache):
     X, y = draw(200)
     bundle = fit(make_cache(X, y))
     assert bundle.training.split == SplitSizes(train=140, val=30, test=30)
@@ -134,7 +134,7 @@ def test_without_splits_the_fractions_are_followed(make_cache):
     assert bundle.training.split == SplitSizes(train=120, val=20, test=60)
 
 
-def test_without_splits_no_group_is_cut(make_cache, fitted_rows):
+def test_without_splits_no_group_is_divided(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     fit(make_cache(X, y, groups=groups), head="dense")
@@ -169,7 +169,7 @@ def make_copies(*, kind, dimensions=64):
 
 
 @pytest.mark.parametrize("group_by", ["auto", "near-duplicates"])
-def test_without_groups_near_duplicates_are_not_cut(make_cache, fitted_rows, group_by):
+def test_without_groups_near_duplicates_are_kept_together(make_cache, fitted_rows, group_by):
     X, y = make_copies(kind="near")
     bundle = fit(make_cache(X, y), head="dense", group_by=group_by)
     assert bundle.training.group_by == "near-duplicates"
@@ -190,7 +190,7 @@ def test_near_duplicates_are_joined_with_the_groups_of_the_table(make_cache, fit
     assert fit(path).training.group_by == "column"
 
 
-def test_where_chains_join_everything_identical_files_alone_are_kept_together(make_cache):
+def test_where_chains_join_everything_only_exact_duplicates_are_kept_together(make_cache):
     X, y = draw(200)
     X[:100] = X[0] + 0.01 * X[:100]
     bundle = fit(make_cache(X, y))
@@ -198,7 +198,7 @@ def test_where_chains_join_everything_identical_files_alone_are_kept_together(ma
     assert "cannot be told apart" in bundle.training.leakage.findings[0]
 
 
-def test_the_head_names_no_files_of_conflicting_labels(make_cache):
+def test_the_head_names_no_image_of_a_label_conflict(make_cache):
     X, y = make_copies(kind="near")
     y[0] = 3
     leakage = fit(make_cache(X, y)).training.leakage
@@ -239,7 +239,7 @@ def test_heads_without_stopping_are_refitted_with_val(make_cache, fitted_rows, h
     assert bundle.training.refitted_on_val is (head != "dense")
 
 
-def test_val_figures_are_of_the_head_that_has_not_seen_val(make_cache):
+def test_val_metrics_are_of_the_head_that_has_not_seen_val(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits))
@@ -275,7 +275,7 @@ def test_the_temperature_is_that_of_scores_that_five_folds_gave_to_unseen_images
     assert calibration.before.log_loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_temperature_of_the_dense_head_is_that_of_its_val_part(make_cache):
+def test_the_temperature_of_the_dense_head_is_fitted_on_val(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits), head="dense")
@@ -292,7 +292,7 @@ def test_every_head_has_a_temperature(make_cache, tmp_path, head):
     assert HeadBundle.load(bundle.save(tmp_path / "head.h5")).temperature == bundle.temperature
 
 
-def test_folds_of_the_temperature_cut_no_group(make_cache, fitted_rows):
+def test_folds_of_the_temperature_divide_no_group(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     fit(make_cache(X, y, groups=groups), n_jobs=1)
@@ -360,7 +360,7 @@ def refuse(error, path, **options):
     return str(caught.value)
 
 
-def test_one_class_only_is_refused(make_cache):
+def test_a_single_class_is_refused(make_cache):
     X, _ = draw()
     message = refuse(TableError, make_cache(X, np.ones(120, int)))
     assert "meningioma" in message
@@ -461,7 +461,7 @@ def test_a_bad_parameter_is_refused(make_cache, head, params, name):
 # Cross-validation
 
 
-def test_out_of_fold_figures_are_scikit_learns(make_cache):
+def test_out_of_fold_metrics_are_those_of_scikit_learn(make_cache):
     X, y = draw(spread=0.6)
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     path = make_cache(X, y, splits=splits)
@@ -487,7 +487,7 @@ def test_out_of_fold_figures_are_scikit_learns(make_cache):
     assert found.accuracy.std == pytest.approx(np.std(by_fold, ddof=1))
 
 
-def test_folds_cut_no_group_and_leave_the_test_part_out(make_cache, fitted_rows):
+def test_folds_divide_no_group_and_leave_the_test_split_out(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     splits = np.repeat(["train", "test"], [120, 40])
@@ -520,9 +520,7 @@ def test_folds_train_on_views_and_predict_images(make_cache, fitted_rows):
 
 
 @pytest.mark.slow
-def test_folds_of_the_dense_head_take_its_val_part_from_their_training_part(
-    make_cache, fitted_rows
-):
+def test_folds_of_the_dense_head_take_its_val_from_their_training_images(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     fit(make_cache(X, y, splits=splits), head="dense", cv=3, n_jobs=1)
@@ -585,7 +583,7 @@ def test_the_same_seed_gives_the_same_head_bit_for_bit(make_cache, head):
     assert recorded[0] == recorded[1]
 
 
-def test_another_seed_gives_other_parts(make_cache, fitted_rows):
+def test_another_seed_gives_other_splits(make_cache, fitted_rows):
     path = make_cache(*draw())
     for seed in (0, 1):
         fit(path, random_state=seed)
@@ -611,7 +609,7 @@ def test_class_weights_are_by_name_and_survive_the_file(make_cache, tmp_path, he
     X, y = draw(spread=0.6)
     path = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [72, 24, 24]))
     params = {
-        **QUICK.get(head, {}),
+        **SMALL.get(head, {}),
         "class_weight": dict(zip(keys, (5.0, np.int64(2)), strict=True)),
     }
     bundle = fit_head(path, head=head, params=params)
@@ -636,7 +634,7 @@ def test_the_dense_heads_history_is_recorded(make_cache):
     assert len(history.loss) == len(history.val_loss) == 3
 
 
-def test_without_a_test_part_there_are_no_test_figures(make_cache):
+def test_without_a_test_split_there_are_no_test_metrics(make_cache):
     X, y = draw()
     bundle = fit(make_cache(X, y, splits=np.repeat(["train", "val"], [90, 30])))
     assert bundle.training.test is None
@@ -651,7 +649,7 @@ def test_an_open_cache_is_as_good_as_its_path(make_cache):
     assert np.array_equal(opened.predict_proba(X), fit(path).predict_proba(X))
 
 
-def test_the_probe_is_no_image(make_cache):
+def test_the_probe_vectors_are_of_no_image(make_cache):
     X, y = draw()
     probe = fit(make_cache(X, y)).probe
     assert probe.dtype == np.float32
@@ -697,17 +695,17 @@ def test_evaluate_takes_the_images_that_the_fit_held_out(make_cache) -> None:
         assert not any(name in str(bundle.training) for name in cache.paths)
 
 
-def test_evaluate_refuses_a_cache_of_which_the_fit_held_nothing_out(make_cache) -> None:
+def test_evaluate_refuses_a_cache_that_the_fit_held_nothing_out_of(make_cache) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     bundle = fit_head(make_cache(rng.normal(size=(120, 8)), y), head="lda")
     names = [f"other-{row}.png" for row in range(120)]
     other = make_cache(rng.normal(size=(120, 8)), y, name="other.h5", paths=names)
-    with pytest.raises(CacheError, match="held no images of it out as 'test'"):
+    with pytest.raises(CacheError, match="held out none of its images as 'test'"):
         evaluate(bundle, other)
 
 
-def test_evaluate_refuses_a_part_of_the_images_that_the_fit_held_out(make_cache) -> None:
+def test_evaluate_refuses_some_of_the_images_that_the_fit_held_out(make_cache) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     X = rng.normal(size=(120, 8))

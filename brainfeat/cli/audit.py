@@ -1,4 +1,4 @@
-"""``brainfeat audit``: reasons to doubt the metrics on a cache."""
+"""``brainfeat audit``: why metrics on a cache may be too good."""
 
 import csv
 import sys
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
 _FOUND = 3
 _SHOWN = 5
 
+EXAMPLES = """\b
+Examples:
+  brainfeat audit mri.h5
+  brainfeat audit mri.h5 --strict --pairs pairs.csv
+"""
 
-@click.command("audit", short_help="Find duplicates across splits, and other reasons to doubt.")
+
+@click.command("audit", short_help="Find copies across splits, and other leaks.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path))
 @options.threshold_option
 @options.table_option
-@click.option("--strict", is_flag=True, help=f"Exit with code {_FOUND} if anything is found.")
+@click.option("--strict", is_flag=True, help=f"End with exit code {_FOUND} if anything is found.")
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -50,17 +56,12 @@ def command(
     random_state: int,
     as_json: bool,
 ) -> None:
-    """Look in FEATURES, a file that extract wrote, for what makes metrics too good to be true.
+    """Look in FEATURES, a file that extract wrote, for reasons why metrics are too good.
 
-    The audit finds exact and near duplicates in several splits, groups in several splits, and
-    duplicates with different labels. It tests whether the class can be predicted without the
-    pixels, and whether shuffled labels can be predicted.
-
-    \b
-    Examples:
-      brainfeat audit mri.h5
-      brainfeat audit mri.h5 --strict --pairs pairs.csv
-    """  # noqa: D301
+    The audit finds exact duplicates and near duplicates in several splits, groups in several
+    splits, and copies with conflicting labels. It measures how well the class is predicted without
+    the pixels (a shortcut), and how well shuffled labels are predicted (memorisation).
+    """
     from brainfeat.leakage.auditing import audit
 
     if pairs is not None:
@@ -80,7 +81,7 @@ def command(
 
 
 def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
-    without = "" if has_splits else "; the table has no splits that duplicates could be across"
+    without = "" if has_splits else "; the table has no splits, so nothing can be across them"
     findings = [f"- {finding}" for finding in audit.findings]
     return [
         f"{count(audit.images, 'image')}{without}",
@@ -104,8 +105,8 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
         yield "", f"at a similarity of {near.threshold}; largest: {sizes}"
     yield "groups", f"{audit.groups_across_splits:,} across splits"
     if audit.patient_key == "random":
-        yield "", "patients were hashed with a random key: their groups change with"
-        yield "", "each run of brainfeat slices"
+        yield "", "patients were hashed with a random key: one has another group in"
+        yield "", "another run of brainfeat slices"
 
 
 def _list_conflicts(audit: "Audit") -> "Iterator[tuple[str, str]]":

@@ -12,22 +12,29 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
 
-def _read_prevalence(
+def _read_fractions(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float]:
-    prevalence = {}
+    fractions = {}
     for text in values:
         name, equals, fraction = text.rpartition("=")
         try:
-            prevalence[name] = float(fraction)
+            fractions[name] = float(fraction)
         except ValueError:
             equals = ""
         if not equals or not name:
             raise click.BadParameter(f"{text!r} is not CLASS=FRACTION, such as glioma=0.01")
-    return prevalence
+    return fractions
 
 
-@click.command("evaluate", short_help="Measure a head on the images of a split.")
+EXAMPLES = """\b
+Examples:
+  brainfeat evaluate svm.h5 mri.h5
+  brainfeat evaluate svm.h5 site-b.h5 --split all --report report.html
+"""
+
+
+@click.command("evaluate", short_help="Evaluate a head on the images of a split.", epilog=EXAMPLES)
 @click.argument("head", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
 @options.split_option
@@ -35,21 +42,21 @@ def _read_prevalence(
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Least similarity of near duplicates.  [default: that of audit, up to 50,000 images]",
+    help="Smallest similarity of near duplicates.  [default: that of audit, up to 50,000 images]",
 )
 @click.option(
     "--by",
     metavar="COLUMN",
-    help="Also measure the images by the value of a column: source, group, split, width, height, "
-    "channels, or another column of --table.",
+    help="Also evaluate the images by their value in a column: source, group, split, width, "
+    "height, channels, or another column of --table.",
 )
 @click.option(
     "--prevalence",
+    "prevalence",
     metavar="CLASS=FRACTION",
     multiple=True,
-    callback=_read_prevalence,
-    help="Prevalence of a class where the head is to be used, for its predictive values; may be "
-    "repeated.",
+    callback=_read_fractions,
+    help="How common a class is where the head will be used, for its predictive values.",
 )
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
@@ -71,17 +78,11 @@ def command(
     as_json: bool,
     **reports: Any,
 ) -> None:
-    """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
+    """Evaluate HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
 
-    The metrics of all images are shown next to those of the images that are new to the head: those
-    without exact duplicates, and those without near duplicates, in train and val. Each metric has a
-    95 % confidence interval.
-
-    \b
-    Examples:
-      brainfeat evaluate head.h5 mri.h5
-      brainfeat evaluate head.h5 mri.h5 --report report.html --card card.md
-    """  # noqa: D301
+    Metrics are reported for all images and for those that are new to the head: without exact
+    duplicates and without near duplicates in train and val, each with a 95 % interval.
+    """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images
     from brainfeat.heads.bundle import HeadBundle
@@ -93,7 +94,7 @@ def command(
     is_reported = reporting.check_options(reports)
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
-        # An audit can take minutes: refuse what cannot be evaluated before it.
+        # An audit may take minutes: what cannot be evaluated is refused before it.
         bundle.check_spec(cache.spec)
         select_images(bundle, cache, split)
         found = (

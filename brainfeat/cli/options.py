@@ -29,10 +29,10 @@ output_option = click.option(
     required=True,
     help="File to write.",
 )
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an existing output; never implied."
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 random_state_option = click.option(
     "--random-state", type=click.IntRange(min=0), default=0, show_default=True, help="Seed."
 )
@@ -41,14 +41,14 @@ verify_option = click.option(
     type=click.Choice(get_args(Verify)),
     default="full",
     show_default=True,
-    help="Compare each file with the SHA-256 that it was written with, or trust it (off).",
+    help="Verify the SHA-256 of each file before it is read, or trust the file (off).",
 )
 split_option = click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
     default="test",
     show_default=True,
-    help="Images of this split of the table, or all.",
+    help="Images to use, by their split.",
 )
 weights_option = click.option(
     "--weights",
@@ -60,41 +60,41 @@ weights_option = click.option(
 slices_option = click.option(
     "--slices",
     metavar="all|middle|every:K|largest",
-    help="Slices of a volume that are used.",
+    help="Slices of each volume to use.",
 )
 window_option = click.option(
     "--window",
     metavar="auto|robust|CENTRE,WIDTH",
-    help="Values of a volume that are shown from black to white: the window of each slice in the "
-    "file, or else robust (auto); the 0.5th to the 99.5th percentile (robust); or a window in the "
-    "units of the modality.",
+    help="Values that are shown from black to white: the window of each slice where its file has "
+    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); or a "
+    "window in the units of the modality.",
 )
 burned_in_option = click.option(
     "--allow-burned-in",
     is_flag=True,
-    help="Also read images whose pixels may show a name.",
+    help="Also accept images whose pixels may show a name.",
 )
 table_option = click.option(
     "--table",
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Use the splits and groups of this table, such as one that split wrote, instead of the "
-    "cache's.",
+    help="Take splits and groups from this table, such as one that split wrote, not from the "
+    "cache.",
 )
 threshold_option = click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
     default=NEAR_THRESHOLD,
     show_default=True,
-    help="Least similarity of near duplicates: the cosine of their centred features.",
+    help="Smallest similarity of near duplicates: the cosine of their centred features.",
 )
 group_by_option = click.option(
     "--group-by",
     type=click.Choice(["auto", "column", "near-duplicates", "none"]),
     default="auto",
     show_default=True,
-    help="Groups that no split and no fold divides: those of the table, or else clusters of near "
-    "duplicates (auto); those of the table (column); clusters joined with those of the table "
+    help="Groups that no split and no fold may cut: the table's groups, otherwise clusters of near "
+    "duplicates (auto); the table's groups (column); clusters joined with the table's groups "
     "(near-duplicates); or none.",
 )
 backbone_option = click.option(
@@ -106,7 +106,7 @@ size_option = click.option(
     type=click.IntRange(32, 4096),
     default=224,
     show_default=True,
-    help="Height and width in pixels of the images that the base sees.",
+    help="Height and width of the input of the base in pixels.",
 )
 jobs_option = click.option(
     "--jobs",
@@ -118,14 +118,14 @@ jobs_option = click.option(
 
 
 class RenamedOption(click.Option):
-    """An option whose old spelling is still accepted, but not shown on the help page.
+    """An option that is still accepted under its old spelling, which no help page shows.
 
     Parameters
     ----------
     *args, **kwargs
-        As in `click.Option`; the option takes one value.
+        As of `click.Option`; the option takes a value.
     old : str
-        The old spelling, such as ``"--false-refusals"``.
+        The old spelling, with its two hyphens.
     """
 
     def __init__(self, *args: Any, old: str, **kwargs: Any) -> None:
@@ -133,7 +133,7 @@ class RenamedOption(click.Option):
         self.old = old
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Add both spellings to the parser."""
+        """Let the parser know both spellings."""
         super().add_to_parser(parser, ctx)
         parser.add_option(
             obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
@@ -141,37 +141,37 @@ class RenamedOption(click.Option):
 
 
 class AutoInteger(click.ParamType[int | None]):
-    """An integer of 1 or more, or ``auto``, which is None in Python."""
+    """A number from 1, or ``auto``, which is None in Python."""
 
     name = "auto|integer"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """Convert a value of the command line."""
+        """Convert the value."""
         if value in ("auto", None):
             return None
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command in the same way as Ctrl-C."""
+    """Raised on SIGTERM, which ends a command as Ctrl-C does."""
 
 
 class Interrupted(click.ClickException):
-    """Ctrl-C; the exit code is that of a shell for SIGINT."""
+    """Ctrl-C; the exit code is what a shell gives for SIGINT."""
 
     exit_code = 128 + signal.SIGINT
 
 
 class Ended(click.ClickException):
-    """SIGTERM; the exit code is that of a shell for SIGTERM."""
+    """SIGTERM; the exit code is what a shell gives for it."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 def interruption(stop: BaseException | None, kept: str = "") -> click.ClickException:
-    """Return the one-line error that reports what ended a command, and what was kept."""
+    """Return the error that describes in one line what ended a command and what was kept."""
     if isinstance(stop, Terminated):
         return Ended(f"ended by SIGTERM{kept}")
     return Interrupted(f"interrupted{kept}")
@@ -179,7 +179,7 @@ def interruption(stop: BaseException | None, kept: str = "") -> click.ClickExcep
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: finished work is kept, and a line says so."""
+    """Let SIGTERM end a command as Ctrl-C does: finished work is kept and reported in one line."""
 
     def terminate(*_: object) -> NoReturn:
         raise Terminated
@@ -192,7 +192,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 def parse_param(text: str) -> tuple[str, Any]:
-    """Read ``NAME=VALUE``, where VALUE is a Python literal or else a text.
+    """Read ``NAME=VALUE``, where VALUE is a Python literal or otherwise a string.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def parse_param(text: str) -> tuple[str, Any]:
 def open_cache(
     path: Path, *, table: Path | None = None, verify: Verify = "full"
 ) -> Iterator["FeatureCache"]:
-    """Open a cache, with the splits and groups of another table where one is given."""
+    """Open a cache, with the splits and groups of another table if one is given."""
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.tables.csv_rows import read_rows
 
@@ -223,14 +223,14 @@ def open_cache(
 
 
 def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
-    """Warn in one line on stderr that metrics are too good to be true, if there are findings."""
+    """Warn in one line on stderr if there is leakage."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that exists and must not be replaced."""
+    """Refuse an output that cannot be written, or that exists and must not be replaced."""
     if not path.parent.is_dir():
         raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
     if os.path.lexists(path) and not overwrite:
@@ -247,7 +247,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, with the control characters in names of files and classes escaped."""
+    """Print one line, with control characters in names escaped."""
     from brainfeat.text import make_printable
 
     click.echo(make_printable(line), err=err)
@@ -259,14 +259,14 @@ def print_json(document: Any) -> None:
 
 
 class ProgressLine:
-    """Progress on stderr: a line that is redrawn on a terminal, or a line every 15 s elsewhere.
+    """Progress on stderr: one line that is redrawn on a terminal, or a line every 15 seconds.
 
     Parameters
     ----------
     label : str
-        The activity.
+        What is under way.
     unit : str
-        Plural of what is counted.
+        What is counted, in the plural.
     """
 
     def __init__(self, label: str, unit: str) -> None:
@@ -282,7 +282,7 @@ class ProgressLine:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show the progress, unless it was just shown; the note qualifies the activity."""
+        """Show the progress if it is time to; the note is appended to the label."""
         now = time.monotonic()
         if now - self._shown < self._interval and not (self._drawn and done == total):
             return
@@ -310,7 +310,7 @@ class ProgressLine:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format a duration.
+    """Write a duration for people.
 
     Examples
     --------

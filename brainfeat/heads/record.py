@@ -251,7 +251,8 @@ class FitRecord:
 
         Examples
         --------
-        >>> FitRecord.from_json('{"random_state": 0, "strangers": 60}').ood_examples
+        >>> text = '{"random_state": 0, "strangers": 60}'  # codespell:ignore
+        >>> FitRecord.from_json(text).ood_examples
         60
         """
         document = parse_json(text, error=BundleError)
@@ -275,12 +276,13 @@ def _read_metrics(document: Any) -> Any:
 
 def _rename_old_keys(document: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a record of a version that had other names; see docs/reference/bundle-format.md."""
-    found = {{"strangers": "ood_examples"}.get(key, key): part for key, part in document.items()}
+    renamed = {"strangers": "ood_examples"}  # codespell:ignore
+    found = {renamed.get(key, key): part for key, part in document.items()}
     if found.get("group_by") == "identical":
         found["group_by"] = "exact-duplicates"
     if isinstance(leakage := found.get("leakage"), dict):
-        names = {"identical": "exact_duplicates", "near": "near_duplicates"}
-        found["leakage"] = {names.get(key, key): part for key, part in leakage.items()}
+        renamed = {"identical": "exact_duplicates", "near": "near_duplicates"}
+        found["leakage"] = {renamed.get(key, key): part for key, part in leakage.items()}
     if isinstance(search := found.get("search"), dict):
         # It was always the best candidate that was saved.
         found["search"] = {"chosen": 1, **search}

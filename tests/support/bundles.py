@@ -34,8 +34,8 @@ def draw(n_classes=4):
 def make_estimator(head, n_classes=4, **params):
     """Fit a head; the dense one is made of arrays, so that nothing here needs Keras."""
     if head != "dense":
-        quick = {"random-forest": {"n_estimators": 7}, "hist-gradient-boosting": {"max_iter": 4}}
-        params = {**quick.get(head, {}), **params}
+        small = {"random-forest": {"n_estimators": 7}, "hist-gradient-boosting": {"max_iter": 4}}
+        params = {**small.get(head, {}), **params}
         return make_head(head, random_state=0, **params).fit(*draw(n_classes))
     rng = np.random.default_rng(1)
     layers = [

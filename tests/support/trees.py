@@ -18,8 +18,8 @@ def draw(n=400, n_classes=3, width=WIDTH):
 
 
 def fit(head, n_classes=3, **params):
-    kind, quick = KINDS[head]
-    return kind(**{"random_state": 0, **quick, **params}).fit(*draw(n_classes=n_classes))
+    kind, small = KINDS[head]
+    return kind(**{"random_state": 0, **small, **params}).fit(*draw(n_classes=n_classes))
 
 
 def put(name, place, value):
