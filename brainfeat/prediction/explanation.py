@@ -107,7 +107,7 @@ def explain(
 
     Notes
     -----
-    A map says where a score comes from, not why, and not where a tumour is: it is no diagnosis.
+    A map says where a score comes from, not why, and not where a tumour is; it is not a diagnosis.
     """
     require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)

@@ -68,7 +68,7 @@ def export_head(
     ParameterError
         The options do not go together.
     HeadError
-        The head is no network.
+        The head is not a network.
     BundleError
         The file exists or cannot be written.
     SpecMismatchError
@@ -197,7 +197,7 @@ def _find_layers(
         return head.mean_, head.scale_, layers
     if bundle.head not in _LINEAR:
         raise HeadError(
-            f"a head of kind {bundle.head} is no network; export a dense one, or "
+            f"a head of kind {bundle.head} is not a network; export a dense one, or "
             f"{', '.join(_LINEAR)}"
         )
     scaler, classifier = head["scaler"], head["classifier"]
