@@ -1,23 +1,27 @@
-"""The exception tree: every error that brainfeat raises on purpose."""
+"""The exceptions of brainfeat.
+
+Every deliberate error is a `BrainfeatError`. Most are also the built-in exception that a caller
+would expect: `ValueError`, as scikit-learn raises for a bad argument, or `OSError` for a file.
+"""
 
 
 class BrainfeatError(Exception):
-    """Base of every error that brainfeat raises on purpose."""
+    """Base class of every error that brainfeat raises deliberately."""
 
 
 class TableError(BrainfeatError, ValueError):
-    """A folder, a CSV, a label, a split or a group is not usable."""
+    """A folder or CSV, or a label, split or group in it, cannot be used."""
 
 
 class ImageReadError(BrainfeatError, OSError):
-    """One image could not be read.
+    """An image cannot be read.
 
     Attributes
     ----------
     path : str
-        The image, as it was named by the caller.
+        The image, as the caller named it.
     reason : str
-        Why it could not be read, without the path.
+        Why it cannot be read, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -30,39 +34,39 @@ class ImageReadError(BrainfeatError, OSError):
 
 
 class WeightsError(BrainfeatError, OSError):
-    """Weights of a backbone are missing, damaged, or of another architecture."""
+    """The weights of a backbone are missing, damaged, or made for another architecture."""
 
 
 class CacheError(BrainfeatError, ValueError):
-    """A feature cache cannot be used or written."""
+    """A feature cache cannot be read, used or written."""
 
 
 class CacheFormatError(CacheError):
-    """A file is not a feature cache of a format that this version reads."""
+    """A file is not a feature cache in a format that this version reads."""
 
 
 class CacheCorruptError(CacheError):
-    """A feature cache is truncated or its content is not what was written."""
+    """A feature cache is truncated, or its content has changed since it was written."""
 
 
 class SpecMismatchError(CacheError):
-    """Features of one specification were offered where another is needed."""
+    """Features have another specification than is needed."""
 
 
 class ParameterError(BrainfeatError, ValueError):
-    """An option is unknown or out of range."""
+    """An argument or option is unknown, or its value is not allowed."""
 
 
 class HeadError(BrainfeatError, ValueError):
-    """A head, or one of its parameters, is not known or cannot be fitted."""
+    """A head or one of its parameters is unknown, or the head cannot be fitted."""
 
 
 class BundleError(BrainfeatError, ValueError):
-    """A fitted head cannot be loaded, saved or applied."""
+    """A fitted head cannot be saved, loaded or applied."""
 
 
 class LeakageError(BrainfeatError, ValueError):
-    """A split leaks and the user asked for strictness."""
+    """A split leaks, and the caller asked for an error in that case."""
 
 
 class MissingDependencyError(BrainfeatError, ImportError):

@@ -1,20 +1,17 @@
-"""Figures of probabilities against true classes, as frozen numbers: scikit-learn computes them."""
+"""Metrics of probabilities against true classes; scikit-learn computes them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import BundleError, TableError
+from brainfeat.canonical import parse_json, read_record, write_record
+from brainfeat.errors import BrainfeatError, BundleError, ParameterError, TableError
 
 # What rows of probabilities may miss 1 by: float32 softmaxes of many classes stay far below it.
 _SUM_TOLERANCE = 1e-4
-# What an evaluation has only of images of a cache.
-_OF_A_CACHE = ("split", "subsets", "bootstrap", "by", "prevalence", "calibration", "abstention")
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +23,23 @@ class ClassScores:
     name : str
         The class.
     precision : float or None
-        Share of the images called this class that are of it; None if no image was called so.
+        Positive predictive value: fraction of the images predicted as this class that are of it;
+        None if no image was.
     recall : float or None
-        Share of the images of this class that were called so; None if there is no image of it.
+        Sensitivity: fraction of the images of this class that were predicted as such; None if there
+        are none.
     f1 : float or None
         Harmonic mean of the two; None if there is no image of the class.
     support : int
         Number of images of the class.
     specificity : float or None
-        Share of the images of other classes that were not called so; None if all are of this class.
+        Fraction of the images of other classes that were not predicted as this class; None if all
+        images are of this class.
     npv : float or None
-        Negative predictive value: share of the images not called so that are of other classes; None
-        if all were called so.
+        Negative predictive value: fraction of the images not predicted as this class that are of
+        other classes; None if all were predicted as this class.
     roc_auc, average_precision : float or None
-        Of the probability of this class; None if there is no image of it, or of another.
-    intervals : dict or None
-        Low and high end of ``sensitivity`` (the recall), ``specificity``, ``ppv`` (the precision),
-        ``npv``, ``f1``, ``roc_auc`` and ``average_precision``; None where there are no intervals.
+        Of the probability of this class; None if all images are of it, or none is.
     """
 
     name: str
@@ -50,11 +47,10 @@ class ClassScores:
     recall: float | None
     f1: float | None
     support: int
-    specificity: float | None = None
-    npv: float | None = None
-    roc_auc: float | None = None
-    average_precision: float | None = None
-    intervals: Mapping[str, Interval] | None = None
+    specificity: float | None
+    npv: float | None
+    roc_auc: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,62 +69,11 @@ class MeanScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subset:
-    """Figures of some images, and how far they may be off.
-
-    Attributes
-    ----------
-    n, n_groups : int
-        Number of images, and of the groups that they form.
-    accuracy, balanced_accuracy, f1_macro : float or None
-        None if there are no images, or too few to judge.
-    intervals : dict or None
-        Low and high end of the 95 % interval of each of the three.
-    reason : str or None
-        Why there are no intervals, or no figures.
-    """
-
-    n: int
-    n_groups: int
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
-    f1_macro: float | None = None
-    intervals: Mapping[str, Interval] | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """What was measured, image by image.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n,), int
-        Row of each image in the cache.
-    y : ndarray of shape (n,), int
-        True class.
-    probabilities : ndarray of shape (n, k), float64
-    groups : ndarray of shape (n,), int
-        What the bootstrap draws as one.
-    identical, near : ndarray of shape (n,), bool, or None
-        Whether the head has seen an identical file, or a near duplicate; None where that was not
-        looked for.
-    """
-
-    rows: npt.NDArray[np.intp]
-    y: npt.NDArray[np.intp]
-    probabilities: npt.NDArray[np.float64]
-    groups: npt.NDArray[np.intp]
-    identical: npt.NDArray[np.bool_]
-    near: npt.NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Metrics:
     """How well probabilities fit the true classes of n images.
 
-    An image is called the class of its highest probability, the first one of equals. Figures that
-    are not defined for the images at hand are None.
+    The predicted class of an image is the one of highest probability, the first of equals. Metrics
+    that are not defined for the images at hand are None.
 
     Attributes
     ----------
@@ -137,7 +82,7 @@ class Evaluation:
     class_names : tuple of str
         The k classes, in the order of `per_class` and `confusion_matrix`.
     accuracy : float
-        Share of the images that were called what they are.
+        Fraction of the images whose predicted class is the true one.
     balanced_accuracy : float
         Mean recall of the classes that have images.
     per_class : tuple of ClassScores
@@ -145,7 +90,7 @@ class Evaluation:
     macro, weighted : MeanScores
         Means over the classes that have images, each class counting once or by its support.
     confusion_matrix : tuple of tuple of int, (k, k)
-        Numbers of images; rows are true classes, columns what they were called.
+        Numbers of images; rows are true classes, columns predicted ones.
     roc_auc : float or None
         Area under the ROC curve of one class against the rest, mean over the classes that have
         images. None if all images are of one class.
@@ -156,28 +101,8 @@ class Evaluation:
         classes: 0 to 2. With two classes half of that, 0 to 1, as is the custom and scikit-learn's
         default.
     mcc : float or None
-        Matthews correlation coefficient (Gorodkin's R_K beyond two classes); 0 if all images were
-        called the same. None if all images are of one class.
-    split : str or None
-        Which images of a cache they are. This and what follows is None, or without an entry, where
-        bare probabilities were measured.
-    subsets : dict of str to Subset
-        ``all`` images; ``without_identical``: without those of which the head has seen an identical
-        file; ``without_near``: without those of which it has seen a near duplicate.
-    bootstrap : dict
-        How intervals were found: ``method``, ``confidence``, ``n_resamples``, ``random_state``.
-    by : dict of str to Subset
-        Parts of the images by value of a column.
-    prevalence : dict of str to dict
-        For a class, a ``prevalence``, and the predictive values ``ppv`` and ``npv`` at it.
-    calibration : dict or None
-        ``temperature``; and ``before`` and ``after`` it divides the scores the ``log_loss``,
-        ``brier``, ``ece`` and ``bins`` of :func:`brainfeat.heads.calibration.reliability`.
-    abstention : dict or None
-        What the head would answer and leave open, as
-        :func:`brainfeat.evaluation.abstention.measure_abstention` gives it.
-    predictions : Predictions or None
-        What was measured; it is not part of `to_dict`.
+        Matthews correlation coefficient (Gorodkin's R_K beyond two classes); 0 if one class was
+        predicted for all images. None if all images are of one class.
     """
 
     n: int
@@ -192,45 +117,75 @@ class Evaluation:
     log_loss: float
     brier: float
     mcc: float | None
-    split: str | None = None
-    subsets: Mapping[str, Subset] = field(default_factory=dict)
-    bootstrap: Mapping[str, Any] = field(default_factory=dict)
-    by: Mapping[str, Subset] = field(default_factory=dict)
-    prevalence: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    calibration: Mapping[str, Any] | None = None
-    abstention: Mapping[str, Any] | None = None
-    predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the figures as plain lists, dictionaries and numbers, which JSON can hold.
+        """Return the metrics as plain lists, dictionaries and numbers, which JSON can hold.
 
         Returns
         -------
         dict
-            The attributes by name; ``per_class`` is a dictionary by class name. Undefined figures
+            The attributes by name; ``per_class`` is a dictionary by class name. Undefined metrics
             are None.
 
         Examples
         --------
-        >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
-        >>> evaluation.to_dict()["per_class"]["glioma"]["recall"]
+        >>> found = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
+        >>> found.to_dict()["per_class"]["glioma"]["recall"]
         1.0
         """
-        document = asdict(replace(self, predictions=None))
-        del document["predictions"]
-        if self.split is None:
-            for name in _OF_A_CACHE:
-                del document[name]
-            for entry in document["per_class"]:
-                del entry["intervals"]
+        document = write_record(self)
         document["per_class"] = {entry.pop("name"): entry for entry in document["per_class"]}
-        plain: dict[str, Any] = _to_lists(document)
-        return plain
+        return document
+
+    @classmethod
+    def from_dict(
+        cls, document: Mapping[str, Any], *, error: type[BrainfeatError] = ParameterError
+    ) -> Self:
+        """Read what :meth:`to_dict` returned.
+
+        Parameters
+        ----------
+        document : mapping
+        error : type of BrainfeatError
+            What is raised.
+
+        Raises
+        ------
+        BrainfeatError
+            A metric is missing or of another type, or not every class has its scores.
+
+        Examples
+        --------
+        >>> found = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
+        >>> Metrics.from_dict(found.to_dict()) == found
+        True
+        """
+        try:
+            # By class_names: canonical JSON sorts the keys of per_class.
+            per_class = [
+                {**document["per_class"][name], "name": name} for name in document["class_names"]
+            ]
+        except (KeyError, TypeError) as reason:
+            raise error(
+                "not metrics: per_class must hold the scores of each class of class_names"
+            ) from reason
+        return read_record(cls, {**document, "per_class": per_class}, error=error)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the JSON of what :meth:`to_dict` returned.
+
+        Raises
+        ------
+        ParameterError
+            The text is not JSON, or as in :meth:`from_dict`.
+        """
+        return cls.from_dict(parse_json(text, error=ParameterError))
 
 
 def measure(
     y: npt.ArrayLike, probabilities: npt.ArrayLike, *, class_names: Sequence[str]
-) -> Evaluation:
+) -> Metrics:
     """Measure probabilities against the true classes.
 
     Parameters
@@ -244,8 +199,8 @@ def measure(
 
     Returns
     -------
-    Evaluation
-        The figures; :class:`Evaluation` defines each.
+    Metrics
+        :class:`Metrics` defines each of them.
 
     Raises
     ------
@@ -257,12 +212,12 @@ def measure(
 
     Examples
     --------
-    >>> evaluation = measure(
+    >>> found = measure(
     ...     [0, 0, 1, 1],
     ...     [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]],
     ...     class_names=["none", "glioma"],
     ... )
-    >>> evaluation.accuracy, evaluation.confusion_matrix
+    >>> found.accuracy, found.confusion_matrix
     (0.75, ((1, 1), (0, 2)))
     """
     from sklearn import metrics
@@ -270,28 +225,28 @@ def measure(
     names = _check_class_names(class_names)
     labels = _check_labels(y, len(names))
     p = _check_probabilities(probabilities, (labels.size, len(names)))
-    called = p.argmax(axis=1)
+    predicted = p.argmax(axis=1)
     classes = np.arange(len(names))
     present = np.unique(labels)
-    macro = _average_scores(labels, called, present, "macro")
-    matrix = metrics.confusion_matrix(labels, called, labels=classes)
+    macro = _average_scores(labels, predicted, present, "macro")
+    matrix = metrics.confusion_matrix(labels, predicted, labels=classes)
     per_class = _score_classes(labels, p, matrix, names)
     # Class by class: scikit-learn's multi_class="ovr" gives NaN where one has no image.
     areas = [entry.roc_auc for entry in per_class if entry.roc_auc is not None]
     several = present.size > 1
-    return Evaluation(
+    return Metrics(
         n=labels.size,
         class_names=names,
-        accuracy=float(metrics.accuracy_score(labels, called)),
+        accuracy=float(metrics.accuracy_score(labels, predicted)),
         balanced_accuracy=macro.recall,
         per_class=per_class,
         macro=macro,
-        weighted=_average_scores(labels, called, present, "weighted"),
+        weighted=_average_scores(labels, predicted, present, "weighted"),
         confusion_matrix=tuple(tuple(row) for row in matrix.tolist()),
         roc_auc=float(np.mean(areas)) if areas else None,
         log_loss=float(metrics.log_loss(labels, p, labels=classes)),
         brier=float(metrics.brier_score_loss(labels, p, labels=classes)),
-        mcc=float(metrics.matthews_corrcoef(labels, called)) if several else None,
+        mcc=float(metrics.matthews_corrcoef(labels, predicted)) if several else None,
     )
 
 
@@ -345,15 +300,15 @@ def _score_classes(
 ) -> tuple[ClassScores, ...]:
     from sklearn import metrics
 
-    called = p.argmax(axis=1)
+    predicted = p.argmax(axis=1)
     columns = metrics.precision_recall_fscore_support(
-        labels, called, labels=np.arange(len(names)), zero_division=np.nan
+        labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
     )
     scores = []
     for label, (precision, recall, f1, support) in enumerate(zip(*columns, strict=True)):
         true, ranked = labels == label, 0 < support < labels.size
-        called_so = int(matrix[:, label].sum())
-        spared = labels.size - support - called_so + matrix[label, label]
+        n_predicted = int(matrix[:, label].sum())
+        true_negatives = labels.size - support - n_predicted + matrix[label, label]
         scores.append(
             ClassScores(
                 name=names[label],
@@ -361,8 +316,8 @@ def _score_classes(
                 recall=float(recall) if support else None,
                 f1=float(f1) if support else None,
                 support=int(support),
-                specificity=_divide(spared, labels.size - support),
-                npv=_divide(spared, labels.size - called_so),
+                specificity=_divide(true_negatives, labels.size - support),
+                npv=_divide(true_negatives, labels.size - n_predicted),
                 roc_auc=float(metrics.roc_auc_score(true, p[:, label])) if ranked else None,
                 average_precision=(
                     float(metrics.average_precision_score(true, p[:, label])) if ranked else None
@@ -378,7 +333,7 @@ def _divide(part: int, whole: int) -> float | None:
 
 def _average_scores(
     labels: npt.NDArray[np.intp],
-    called: npt.NDArray[np.intp],
+    predicted: npt.NDArray[np.intp],
     present: npt.NDArray[np.intp],
     average: str,
 ) -> MeanScores:
@@ -386,13 +341,6 @@ def _average_scores(
 
     # Leaving an undefined precision out would reward a head for never naming a hard class.
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, called, labels=present, average=average, zero_division=0
+        labels, predicted, labels=present, average=average, zero_division=0
     )
     return MeanScores(precision=float(precision), recall=float(recall), f1=float(f1))
-
-
-def _to_lists(value: Any) -> Any:
-    """Make lists of tuples, all the way down."""
-    if isinstance(value, dict):
-        return {key: _to_lists(entry) for key, entry in value.items()}
-    return [_to_lists(entry) for entry in value] if isinstance(value, tuple | list) else value

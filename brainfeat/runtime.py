@@ -1,4 +1,4 @@
-"""The one owner of device, thread and precision set-up; what is a Keras backend's own is here."""
+"""Keras and its backends: devices, precision, compilation; and what is known of the machine."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,9 +22,9 @@ from brainfeat.errors import MissingDependencyError, ParameterError
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-# What find_devices calls the device that torch chooses: Keras lists none under that backend.
+# The name of the device under the torch backend, for which Keras lists none.
 _TORCH_DEVICE = "torch's own"
-# A convolution of 3.7 GFLOP, timed so often, best of all; and what it must gain.
+# A convolution of 3.7 GFLOP, how often it is timed, and the speedup that bfloat16 must bring.
 _TRIED_SHAPE = (4, 28, 28, 256)
 _TRIES = 5
 _WORTHWHILE = 1.2
@@ -34,16 +34,16 @@ _LIBRARIES = ("brainfeat", "keras", "tensorflow", "jax", "numpy", "h5py", "pillo
 
 @cache
 def import_keras() -> ModuleType:
-    """Import Keras, with TensorFlow's start-up messages held back.
+    """Import Keras, without TensorFlow's start-up messages.
 
     Raises
     ------
     MissingDependencyError
         Keras or its backend is not installed.
     ParameterError
-        ``KERAS_BACKEND`` names no backend.
+        ``KERAS_BACKEND`` is not the name of a backend.
     """
-    # Level 1 leaves TensorFlow's remarks out and its warnings in.
+    # Level 1 hides TensorFlow's information and shows its warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:
         with _held_back_stderr():
@@ -60,18 +60,17 @@ def import_keras() -> ModuleType:
         ) from error
     except ValueError as error:
         raise ParameterError(
-            f"Keras does not take its settings ({error}); KERAS_BACKEND must be tensorflow, jax or "
-            f"torch, got {os.environ.get('KERAS_BACKEND')!r}"
+            f"Keras rejects its settings ({error}); KERAS_BACKEND is "
+            f"{os.environ.get('KERAS_BACKEND')!r}, expected tensorflow, jax or torch"
         ) from error
     return keras  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _held_back_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr; show it only where the body fails.
+    """Suppress what native code writes to stderr, unless the body fails.
 
-    TensorFlow's C++ writes a dozen lines while it is imported, before any setting of its log level
-    is heeded.
+    TensorFlow's C++ code writes a dozen lines on import, before it reads any log level.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -91,7 +90,7 @@ def _held_back_stderr() -> Iterator[None]:
 
 @contextmanager
 def layer_precision(precision: Precision) -> Iterator[None]:
-    """Make the layers built in the body compute in `precision` on float32 variables."""
+    """Make layers that are built in the body compute in `precision`, on float32 variables."""
     keras = import_keras()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
@@ -102,23 +101,23 @@ def layer_precision(precision: Precision) -> Iterator[None]:
 
 
 def find_devices(wanted: str = "auto") -> list[str]:
-    """Name devices that the active backend can compute on; this imports the backend.
+    """Return the names of devices of the active backend, which is imported.
 
     Parameters
     ----------
     wanted : str
-        ``"auto"``: every GPU, or the processor where there is none. ``"cpu"`` or ``"gpu"``: every
-        device of that kind. Or names with commas between, such as ``"gpu:0,gpu:2"``.
+        ``"auto"`` for every GPU, or the processor if there is none; ``"cpu"`` or ``"gpu"`` for
+        every device of that kind; or names separated by commas, such as ``"gpu:0,gpu:2"``.
 
     Returns
     -------
     list of str
-        Such as ``["gpu:0", "gpu:1"]`` or ``["cpu:0"]``; each once.
+        Such as ``["gpu:0", "gpu:1"]`` or ``["cpu:0"]``, without duplicates.
 
     Raises
     ------
     ParameterError
-        There is no such device; the message names those that there are.
+        A device does not exist; the message lists those that do.
 
     Examples
     --------
@@ -129,8 +128,8 @@ def find_devices(wanted: str = "auto") -> list[str]:
     if keras.backend.backend() == "torch":
         if wanted != "auto":
             raise ParameterError(
-                f"device {wanted!r}: the torch backend chooses its device by itself; leave it at "
-                "auto, or choose another backend by KERAS_BACKEND"
+                f"device {wanted!r}: the torch backend chooses its device by itself; use auto, or "
+                "another backend by KERAS_BACKEND"
             )
         return [_TORCH_DEVICE]
     if wanted == "auto":
@@ -151,13 +150,13 @@ def find_devices(wanted: str = "auto") -> list[str]:
 def _devices_of(kind: str) -> list[str]:
     try:
         return list(import_keras().distribution.list_devices(kind))
-    except RuntimeError:  # JAX has no backend of that kind
+    except RuntimeError:  # JAX lacks a backend of that kind
         return []
 
 
 @contextmanager
 def on_device(device: str) -> Iterator[None]:
-    """Make the body's variables live on a device, and its operations run there."""
+    """Place the variables and the operations of the body on a device."""
     if device == _TORCH_DEVICE:
         yield
         return
@@ -171,15 +170,15 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     Parameters
     ----------
     model : keras.Model
-        A model of one input and one output, built on `device`.
+        A model with one input and one output, built on `device`.
     device : str or None
-        As :func:`find_devices` names it; None is the first that it names by itself.
+        A name from :func:`find_devices`; None is its first name.
 
     Returns
     -------
     callable
-        From float32 images (n, h, w, 3) to the model's output, such as (n, d), in float32; it is
-        traced anew for each new shape, so callers keep to one.
+        From float32 images of shape (n, h, w, 3) to the model's output in float32, such as (n, d).
+        Each new shape is traced again, so callers should keep to one.
     """
     backend = import_keras().backend.backend()
     device = device or find_devices()[0]
@@ -220,9 +219,9 @@ def _compile_jax(model: Any, device: str) -> Forward:
 
 
 def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile arithmetic on tensors into one pass over memory, where the backend does not itself.
+    """Compile arithmetic on tensors into a single pass over memory.
 
-    JAX fuses what it compiles anyway; TensorFlow does so by XLA, where it is asked to.
+    JAX does so whenever it compiles; TensorFlow needs XLA for it.
     """
     if import_keras().backend.backend() != "tensorflow":
         return function
@@ -232,30 +231,30 @@ def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     return fused
 
 
-def is_rewriting_quicker() -> bool:
-    """Tell whether :mod:`brainfeat.extraction.acceleration` pays off: under TensorFlow alone.
+def is_rewriting_faster() -> bool:
+    """Return whether :mod:`brainfeat.extraction.acceleration` pays off: under TensorFlow only.
 
-    JAX compiles a base as a whole by itself.
+    JAX compiles a base as a whole anyway.
     """
     return bool(import_keras().backend.backend() == "tensorflow")
 
 
-def is_winograd_quicker(device: str, precision: Precision) -> bool:
-    """Tell whether Winograd's convolutions, written in tensor operations, pay off.
+def is_winograd_faster(device: str, precision: Precision) -> bool:
+    """Return whether Winograd's convolutions, written in tensor operations, pay off.
 
-    They do on a processor in float32 under TensorFlow, whose matrix product is as quick, for each
-    multiplication, as its convolution; docs/benchmarks.md has the figures.
+    They do on a processor in float32 under TensorFlow, whose matrix product is as fast per
+    multiplication as its convolution; docs/benchmarks.md has measurements.
     """
-    return is_rewriting_quicker() and device.startswith("cpu") and precision == "float32"
+    return is_rewriting_faster() and device.startswith("cpu") and precision == "float32"
 
 
 def choose_precision(device: str = "auto") -> Precision:
-    """Choose bfloat16 where the devices compute natively, and quicker, in it; else float32.
+    """Choose bfloat16 if the devices support it natively and are faster in it; else float32.
 
-    A GPU computes natively in it from compute capability 8.0 on (CUDA C++ Programming Guide,
-    "Alternate Floating-Point"). A processor that has instructions for it (AMX-BF16 or AVX512-BF16)
-    is asked by a measurement of less than a second: with AVX512-BF16 alone some are half as quick
-    in bfloat16 as in float32, and others twice.
+    GPUs support it natively from compute capability 8.0 on (CUDA C++ Programming Guide, "Alternate
+    Floating-Point"). On a processor with instructions for it (AMX-BF16 or AVX512-BF16), a
+    measurement of less than a second decides: with AVX512-BF16 alone, some processors are half as
+    fast in bfloat16 as in float32, and others twice as fast.
 
     Parameters
     ----------
@@ -292,7 +291,7 @@ def _is_ampere_or_later(device: str) -> bool:
 
 @cache
 def _measure_bfloat16_gain(device: str) -> float:
-    """Time one 3 × 3 convolution, as VGG16 has them, in both precisions; return the ratio."""
+    """Return the speedup of one of VGG16's 3 × 3 convolutions in bfloat16 over float32."""
     keras = import_keras()
     images = np.random.default_rng(0).random(_TRIED_SHAPE, np.float32)
     forwards = []
@@ -304,25 +303,25 @@ def _measure_bfloat16_gain(device: str) -> float:
             model = keras.Model(inputs, keras.ops.cast(keras.ops.mean(maps, (1, 2)), "float32"))
         forwards.append(compile_forward(model, device))
         forwards[-1](images)
-    best = [np.inf, np.inf]
-    for _ in range(_TRIES):
+    seconds = np.empty((_TRIES, 2))
+    for times in seconds:
         for place, forward in enumerate(forwards):
             started = time.perf_counter()
             forward(images)
-            best[place] = min(best[place], time.perf_counter() - started)
-    return float(best[0] / best[1])
+            times[place] = time.perf_counter() - started
+    return float(np.divide(*seconds.min(axis=0)))
 
 
 @cache
 def processor() -> dict[str, Any]:
-    """Tell the processor's name, its cores, and which of its number formats matter here.
+    """Describe the processor.
 
     Returns
     -------
     dict
-        ``name`` (str), ``cores`` (int: those this process may use), and ``features`` (list of str
-        among ``avx2``, ``avx512f``, ``avx512_bf16``, ``avx512_fp16``, ``amx_bf16``), which is empty
-        where the system has no ``/proc/cpuinfo``.
+        ``name`` (str), ``cores`` (int: those that this process may use), and ``features`` (list of
+        those of ``avx2``, ``avx512f``, ``avx512_bf16``, ``avx512_fp16`` and ``amx_bf16`` that it
+        has; empty if the system has no ``/proc/cpuinfo``).
     """
     name, flags = platform.processor() or platform.machine(), set[str]()
     cpuinfo = Path("/proc/cpuinfo")
@@ -337,14 +336,14 @@ def processor() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def accelerators() -> list[str]:
-    """Name the GPUs that the active backend can use; this imports the backend."""
+    """Return the names of the GPUs that the active backend can use; this imports the backend."""
     keras = import_keras()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -360,43 +359,41 @@ def accelerators() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that numbers depend on."""
+    """Return the versions of Python and of the libraries on which results depend."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def convert_to_litert(model: Any) -> bytes:
-    """Convert a Keras model to a LiteRT model of one image at a time; this needs TensorFlow.
+    """Convert a Keras model to a LiteRT model that takes one image at a time.
 
     Parameters
     ----------
     model : keras.Model
-        Of one input and one output.
+        A model with one input and one output.
 
     Returns
     -------
     bytes
-        The contents of the file.
+        The contents of a ``.tflite`` file.
 
     Raises
     ------
     MissingDependencyError
-        Keras runs on another backend.
+        Keras runs on another backend than TensorFlow.
     """
     keras = import_keras()
     if keras.config.backend() != "tensorflow":
         raise MissingDependencyError(
-            "a LiteRT model is made by TensorFlow, and Keras runs on "
-            f"{keras.config.backend()}; set KERAS_BACKEND=tensorflow"
+            f"Keras runs on {keras.config.backend()}, but only TensorFlow can make a LiteRT model; "
+            "set KERAS_BACKEND=tensorflow"
         )
     import tensorflow as tf
 
-    # Keras prints what it traces.
+    # Keras prints the signatures that it traces.
     with _held_back_stderr(), redirect_stdout(io.StringIO()):
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         converted: bytes = converter.convert()

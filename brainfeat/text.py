@@ -1,17 +1,96 @@
-"""Texts on a terminal: what they show, how wide they are, and how they are shortened."""
+"""Text for people: how numbers are written, how wide text is, and how it is laid out."""
 
 import unicodedata
+from collections.abc import Container, Iterator, Sequence
 from itertools import accumulate
 
+# Of every metric that is shown to people.
+DECIMALS = 3
+# What stands where a number is not defined.
+UNDEFINED = "n/a"
+# Columns of the terminal that output is laid out for.
+WIDTH = 80
+
 _ELLIPSIS = "…"
+_GAP = "  "
 
 # Control, format (such as text direction), surrogate, private and unassigned characters, and the
 # separators of lines and paragraphs: what could move the cursor or reorder what is read.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
+def format_metric(value: object, *, signed: bool = False) -> str:
+    """Format a metric with three decimals.
+
+    Parameters
+    ----------
+    value : float or None
+    signed : bool
+        Whether a plus sign marks a positive value, as in differences.
+
+    Returns
+    -------
+    str
+        ``n/a`` for anything but a number.
+
+    Examples
+    --------
+    >>> format_metric(0.90412), format_metric(0.0371, signed=True), format_metric(None)
+    ('0.904', '+0.037', 'n/a')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return UNDEFINED
+    return f"{value:{'+' if signed else ''}.{DECIMALS}f}"
+
+
+def format_interval(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """Format the two ends of an interval.
+
+    Parameters
+    ----------
+    interval : tuple of float or None
+        The lower and the upper end.
+    signed : bool
+        As in :func:`format_metric`; the ends are then joined by a word.
+
+    Examples
+    --------
+    >>> format_interval((0.88231, 0.92504)), format_interval((-0.01, 0.02), signed=True)
+    ('0.882–0.925', '-0.010 to +0.020')
+    >>> format_interval(None)
+    'n/a'
+    """
+    if interval is None:
+        return UNDEFINED
+    return (" to " if signed else "–").join(format_metric(end, signed=signed) for end in interval)
+
+
+def count(number: object, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> count(1, "image"), count(7019, "image")
+    ('1 image', '7,019 images')
+    """
+    return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def format_number(number: object) -> str:
+    """Format a whole number; anything else gives ``n/a``.
+
+    Examples
+    --------
+    >>> format_number(7019), format_number("many")
+    ('7,019', 'n/a')
+    """
+    if isinstance(number, bool) or not isinstance(number, int):
+        return UNDEFINED
+    return f"{number:,}"
+
+
 def make_printable(name: str) -> str:
-    r"""Write characters that a terminal would obey or hide as escapes.
+    r"""Replace characters that a terminal would obey or hide by escapes.
 
     Examples
     --------
@@ -29,7 +108,7 @@ def make_printable(name: str) -> str:
 def shorten(name: str, width: int) -> str:
     """Cut the middle out of a text that takes more than `width` columns of a terminal.
 
-    Classes are told apart by their ends as often as by their beginnings ("grade 2", "grade 3").
+    Class names differ in their ends as often as in their beginnings ("grade 2", "grade 3").
 
     Examples
     --------
@@ -44,8 +123,79 @@ def shorten(name: str, width: int) -> str:
 
 
 def count_columns(text: str) -> int:
-    """Count the columns that a text takes on a terminal."""
+    """Count the columns that a text takes on a terminal.
+
+    Wide characters, such as those of Chinese, take two, and combining marks none.
+    """
     return sum(_columns(character) for character in text)
+
+
+def align(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> list[str]:
+    """Lay a table out in columns.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of str
+        Cells; all rows have the same number.
+    left : container of int
+        Columns that are aligned to the left; the others, which hold numbers, to the right.
+
+    Returns
+    -------
+    list of str
+        One line for each row, without trailing spaces.
+
+    Examples
+    --------
+    >>> for line in align([("class", "images"), ("glioma", "300"), ("notumor", "1,405")]):
+    ...     print(line)
+    class    images
+    glioma      300
+    notumor   1,405
+    """
+    widths = [max(map(count_columns, column)) for column in zip(*rows, strict=True)]
+    return [
+        _GAP.join(
+            _pad(cell, width, right=place not in left)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def wrap(text: str, width: int = WIDTH) -> list[str]:
+    """Break a text into lines of at most `width` columns of a terminal.
+
+    Lines are broken at spaces; a word that is longer than a line is cut.
+
+    Examples
+    --------
+    >>> wrap("accuracy on all images", 12)
+    ['accuracy on', 'all images']
+    """
+    lines = [""]
+    for word in _cut_words(text, width):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if count_columns(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _cut_words(text: str, width: int) -> Iterator[str]:
+    for word in text.split():
+        rest = word
+        while count_columns(rest) > width:
+            piece = _take(rest, width)
+            yield piece
+            rest = rest[len(piece) :]
+        yield rest
+
+
+def _pad(cell: str, width: int, *, right: bool) -> str:
+    space = " " * (width - count_columns(cell))
+    return space + cell if right else cell + space
 
 
 def _columns(character: str) -> int:

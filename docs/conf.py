@@ -22,6 +22,8 @@ numpydoc_class_members_toctree = False
 nitpicky = True
 nitpick_ignore_regex = [("py:class", r"(builtins\.)?[A-Z]\w*(Error|Exception)|Exception")]
 
+smartquotes_action = "qe"  # two hyphens stay, as in --help
+
 html_theme = "furo"
 html_title = f"brainfeat {release}"
 html_copy_source = False

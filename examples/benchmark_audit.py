@@ -1,10 +1,10 @@
-"""How long an audit takes, and how much memory, by the number of rows.
+"""Time and memory of the search for near duplicates, by the number of rows.
 
     python examples/benchmark_audit.py --rows 25000 50000 100000
 
-Features are clusters of normal vectors with planted copies. Each size runs in a process of its own;
-the peak is Linux's VmHWM. The last column compares with one product of the features with
-themselves, block by block, which any exact search has to do.
+Features are normal vectors with planted near copies. Each size runs in a process of its own; the
+peak is Linux's VmHWM. The last column is the ratio to the time of the matrix products of the
+features with themselves, block by block, which any exact search has to compute.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.leakage.duplicates import label_near
+from brainfeat.leakage.duplicates import label_near_duplicates
 
 WIDTH = 512
 _BLOCK = 2048
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print one line a size."""
-    parser = argparse.ArgumentParser(description="Seconds and memory of the search for copies.")
+    """Print one line per size."""
+    parser = argparse.ArgumentParser(description="Time the search for near duplicates.")
     parser.add_argument("--rows", type=int, nargs="+", default=[5_000, 20_000, 100_000])
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -46,7 +46,7 @@ def measure(rows: int) -> dict[str, float]:
     """Search for near duplicates among some rows."""
     X = draw(rows)
     started = time.perf_counter()
-    labels = label_near(X)
+    labels = label_near_duplicates(X)
     seconds = time.perf_counter() - started
     peak = read_peak()
     started = time.perf_counter()
@@ -61,7 +61,7 @@ def measure(rows: int) -> dict[str, float]:
 
 
 def draw(rows: int) -> np.ndarray:
-    """Draw features of which one in twenty is nearly a copy of another."""
+    """Draw features of which one in twenty is a near copy of another."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((rows, WIDTH), dtype=np.float32)
     copies = rng.permutation(rows)[: rows // 20]
@@ -71,7 +71,7 @@ def draw(rows: int) -> np.ndarray:
 
 
 def read_peak() -> float:
-    """Read the most memory that this process had, in MB."""
+    """Read the peak memory of this process in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -1,9 +1,9 @@
-"""How the cost of stage two grows with the number of images: seconds and peak memory.
+"""Time and peak memory of stage two, by the number of images.
 
     python examples/benchmark_growth.py --rows 10000 100000 1000000 --heads logistic dense
 
-Features are random, of classes that overlap. Each fit runs in a process of its own, whose peak is
-what Linux calls VmHWM. The dense head runs ten epochs, so that its time grows with the rows alone.
+Features are random, with classes that overlap. Each fit runs in a process of its own; the peak is
+Linux's VmHWM. The dense head runs ten epochs, so its time depends only on the number of rows.
 """
 
 import argparse
@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat import fit_head
-from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import Blocks, as_text, write_file
 
-BLOCK, WIDTH = 50_000, 512  # rows that are drawn at a time, features of a row
+BLOCK, WIDTH = 50_000, 512  # rows drawn at a time, features per row
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print one table: a line for each number of rows and each head."""
+    """Print one line for each number of rows and each head."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", nargs="+", type=int, default=[10_000, 100_000])
     parser.add_argument("--heads", nargs="+", default=["logistic", "dense"])
-    parser.add_argument("--fit", help="fit the head on this cache and print its line alone")
+    parser.add_argument("--fit", help="fit the head on this cache and print only its line")
     chosen = parser.parse_args(arguments)
     if chosen.fit:
         fit(chosen.fit, chosen.heads[0])

@@ -1,13 +1,13 @@
-"""What a cache of millions of rows costs to merge, to read and to change: seconds and peak memory.
+"""Time and peak memory of merging, reading and changing a cache of millions of rows.
 
     python examples/benchmark_merge.py --rows 5000000 --folder /tmp
     python examples/benchmark_merge.py --rows 500000 --order shuffled
 
 Features are noise, in shards of 1,024 rows as stage one writes them. Each step runs in a process of
-its own, whose peak is what Linux calls VmHWM: all of it, with the imports and with what the step is
-handed, the rows' keys and the table's columns. The last column is the seconds over those of a plain
-copy of the shards into one file, fsync included. The folder needs room for the features twice,
-and three times where they are shuffled.
+its own. Its peak is Linux's VmHWM, which includes the imports and the input of the step: the keys
+of the rows and the columns of the table. The last column is the ratio to a plain copy of the shards
+into one file, including fsync. The folder needs space for two copies of the features, and for three
+where they are shuffled.
 """
 
 import argparse
@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.cache.cache import CHUNK_ROWS, FeatureCache, Measured
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import Output
 from brainfeat.cache.row_index import row_keys
+from brainfeat.cache.schema import CHUNK_ROWS, Measured
 from brainfeat.cache.shards import parts_folder, shard_paths, write_shard
 from brainfeat.cache.spec import FeatureSpec
 
@@ -42,13 +43,13 @@ TEXTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print one table: a line a step."""
+    """Print one line per step."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--order", choices=("table", "shuffled"), default="table")
-    parser.add_argument("--folder", help="where the files go, and are removed from")
-    parser.add_argument("--step", choices=STEPS, help="take one step in this process and folder")
+    parser.add_argument("--folder", help="folder of the temporary files")
+    parser.add_argument("--step", choices=STEPS, help="run one step in this process and folder")
     chosen = parser.parse_args(arguments)
     if chosen.step:
         work = STEPS[chosen.step](Path(chosen.folder) / "features.h5", chosen)
@@ -63,13 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
     words = [sys.executable, __file__, "--order", chosen.order]
     words += ["--rows", str(chosen.rows), "--dimensions", str(chosen.dimensions)]
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        figures = {}
+        seconds_of = {}
         for step in STEPS:
             command = [*words, "--folder", folder, "--step", step]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            figures[step], peak = map(float, done.stdout.split())
-            ratio = figures[step] / figures.get("copy the shards", np.nan)
-            print(f"{step:<26}{figures[step]:>10.2f}{peak:>10,.0f}{ratio:>11.2f}", flush=True)
+            seconds_of[step], peak = map(float, done.stdout.split())
+            ratio = seconds_of[step] / seconds_of.get("copy the shards", np.nan)
+            print(f"{step:<26}{seconds_of[step]:>10.2f}{peak:>10,.0f}{ratio:>11.2f}", flush=True)
         size = (Path(folder) / "features.h5").stat().st_size
     print(f"the cache has {size / 2**20:,.0f} MB")
 
@@ -94,7 +95,7 @@ def write_shards(output: Path, chosen: argparse.Namespace) -> Work:
 
 
 def copy_shards(output: Path, _: argparse.Namespace) -> Work:
-    """Copy the bytes of all shards into one file that lasts: the least that a merge must do."""
+    """Copy the bytes of all shards into one synchronised file, the least that a merge must do."""
 
     def copy() -> None:
         with tempfile.TemporaryFile(dir=output.parent) as target:
@@ -141,12 +142,12 @@ def merge(output: Path, chosen: argparse.Namespace, *, relabelled: int = 0) -> W
 
 
 def relabel(output: Path, chosen: argparse.Namespace) -> Work:
-    """Change one label: the cache is written anew from itself."""
+    """Change one label, which rewrites the cache from itself."""
     return merge(output, chosen, relabelled=1)
 
 
 def reading(look: Callable[[FeatureCache], object]) -> Callable[..., Work]:
-    """Open the cache, without comparing its bytes, and look at a part of it."""
+    """Open the cache without verifying its bytes, and read a part of it."""
 
     def prepare(output: Path, _: argparse.Namespace) -> Work:
         def read() -> None:
@@ -159,18 +160,18 @@ def reading(look: Callable[[FeatureCache], object]) -> Callable[..., Work]:
 
 
 def read_random_rows(cache: FeatureCache) -> np.ndarray:
-    """Read the features of 10,000 rows anywhere."""
+    """Read the features of 10,000 random rows."""
     return cache.X[np.random.default_rng(2).integers(len(cache), size=10_000)]
 
 
 def describe(chosen: argparse.Namespace) -> FeatureSpec:
-    """Say what the noise means."""
+    """Return the spec of the noise."""
     base = {"backbone": "vgg16", "layer": "block5_pool", "weights_sha256": "0" * 64}
     return FeatureSpec(n_features=chosen.dimensions, **base)
 
 
 def draw_digests(rows: int) -> Iterator[np.ndarray]:
-    """Draw what stands for the digests of the files, a shard at a time."""
+    """Draw placeholder digests of the image files, one shard at a time."""
     noise = np.random.default_rng(3)
     for start in range(0, rows, CHUNK_ROWS):
         yield noise.integers(256, size=(min(CHUNK_ROWS, rows - start), 32), dtype=np.uint8)

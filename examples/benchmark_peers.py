@@ -1,14 +1,14 @@
-"""Stage one beside what else turns the same images into the same features.
+"""Compare stage one with other libraries that compute the same features of the same images.
 
     pip install "brainfeat[bench]"
     python examples/benchmark_peers.py
     python examples/benchmark_peers.py --images path/to/slices --number 96 --json
 
-VGG16 with one set of seeded random weights over one set of JPEG files: by the script that a Keras
-user would write, by other libraries as their users would call them, and by brainfeat. Each peer
-lives in a process of its own and computes everything once before a pass counts, so that imports and
-compilation are in no figure; what it then gives must be what Keras gives. The peers take turns, one
-pass each in every round. Without ``--images`` the slices are synthetic.
+Each peer runs VGG16 with the same seeded random weights over the same JPEG files: a Keras script as
+a user would write it, other libraries as their users would call them, and brainfeat. Each peer runs
+in a process of its own and computes everything once before a pass is timed, so no measurement
+includes imports or compilation; its features must agree with those of Keras. The peers take turns,
+one pass each in every round. Without ``--images``, the slices are synthetic.
 """
 
 import argparse
@@ -38,10 +38,10 @@ from brainfeat import runtime
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-IN_MEMORY = 16  # images of a pass that reads no file
-REST = 0.5  # seconds before a pass, in which the last peer's threads stop spinning
-LARGEST_ERROR = 1e-4  # of a float32 feature, as a share of the largest
-SMALLEST_COSINE = 0.999  # of an image's features in fewer bits
+IN_MEMORY = 16  # images in a pass from memory
+REST = 0.5  # seconds before a pass, until the threads of the previous peer have stopped spinning
+LARGEST_ERROR = 1e-4  # of a float32 feature, as a fraction of the largest
+SMALLEST_COSINE = 0.999  # between an image's features in reduced precision and the expected ones
 
 
 def write_images(job: Job, source: Path | None, number: int) -> None:
@@ -54,7 +54,7 @@ def write_images(job: Job, source: Path | None, number: int) -> None:
             pixels = draw_slice(CLASS_NAMES[label], patient=patient, level=8, size=job.size)
             Image.fromarray(pixels).save(path, quality=92)
         return
-    # Of copies one: brainfeat would not compute them twice.
+    # One of each group of copies, because brainfeat would compute them only once.
     paths = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES)
     distinct = list({hashlib.sha256(path.read_bytes()).digest(): path for path in paths}.values())
     if len(distinct) < number:
@@ -67,7 +67,7 @@ def write_images(job: Job, source: Path | None, number: int) -> None:
 
 
 def serve(connection: Connection, peer: Peer, job: Job) -> None:
-    """Be the process of a peer: compute what is asked for and answer how long it took."""
+    """Run a peer in its process: compute the requested passes and report how long they took."""
     passes = peer.prepare(job, peer.precision, peer.batch_size)
     pixels = read_pixels(job.find_images()[:IN_MEMORY], job.size)
     kinds = {"files": passes.files, "memory": lambda: passes.memory(pixels)}
@@ -81,20 +81,20 @@ def serve(connection: Connection, peer: Peer, job: Job) -> None:
 
 
 class Agreement(NamedTuple):
-    """How near features are to Keras's."""
+    """How close features are to those of Keras."""
 
-    error: float  # the largest difference, as a share of the largest feature
-    cosine: float  # the smallest of an image's features and the expected ones
+    error: float  # the largest difference, as a fraction of the largest feature
+    cosine: float  # the smallest between an image's features and the expected ones
 
     def holds(self, precision: str) -> bool:
-        """Tell whether that is the same thing computed."""
+        """Return whether the features agree in this precision."""
         if precision == "float32":
             return self.error <= LARGEST_ERROR
         return self.cosine >= SMALLEST_COSINE
 
 
 def compare(features: Array, expected: Array) -> Agreement:
-    """Measure how near features (n, 512) are to those expected."""
+    """Measure how close features (n, 512) are to the expected ones."""
     norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (features * expected).sum(axis=1) / norms
     error = np.abs(features - expected).max() / np.abs(expected).max()
@@ -102,7 +102,7 @@ def compare(features: Array, expected: Array) -> Agreement:
 
 
 class Worker:
-    """The process of a peer, seen from here, and what was measured of it."""
+    """The process of a peer, seen from the parent, and its measurements."""
 
     def __init__(self, peer: Peer, job: Job) -> None:
         self.peer = peer
@@ -122,18 +122,18 @@ class Worker:
         """Wait for its first features and compare them."""
         features = self.receive()
         self.agreement = compare(features["memory"], expected[:IN_MEMORY])
-        if "Keras" not in self.peer.name:  # TensorFlow decodes JPEG otherwise than Pillow
+        if "Keras" not in self.peer.name:  # TensorFlow decodes JPEG differently from Pillow
             files = compare(features["files"], expected)
             self.agreement = max(self.agreement, files, key=lambda found: found.error)
 
     def time(self, kind: str) -> None:
-        """Have it compute one pass."""
+        """Time one pass."""
         time.sleep(REST)
         self.connection.send(kind)
         self.seconds[kind].append(self.receive())
 
     def finish(self) -> None:
-        """End the process, which tells how much memory it took at most."""
+        """End the process, which reports its peak memory."""
         self.connection.send("end")
         self.peak_mb = self.receive()
 
@@ -167,7 +167,7 @@ def take_turns(workers: list[Worker], rounds: int) -> None:
 
 
 def summarise(worker: Worker, script: Worker, numbers: dict[str, int]) -> dict[str, Any]:
-    """Return the figures of a peer: the median, the least and the most of the rounds."""
+    """Return the measurements of a peer: median, minimum and maximum over the rounds."""
     rates = {kind: [number / s for s in worker.seconds[kind]] for kind, number in numbers.items()}
     pairs = zip(script.seconds["files"], worker.seconds["files"], strict=True)
     return {
@@ -183,12 +183,12 @@ def summarise(worker: Worker, script: Worker, numbers: dict[str, int]) -> dict[s
 
 
 def spread(values: list[float]) -> list[float]:
-    """Return the median, the least and the most."""
+    """Return the median, the minimum and the maximum."""
     return [median(values), min(values), max(values)]
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the date, the processor and the versions of all that may take part."""
+    """Return the date, the processor and the versions of all installed peers."""
     packages = {package for peer in PEERS if not peer.is_absent() for package in peer.packages}
     versions = {**runtime.versions(), **{package: version(package) for package in sorted(packages)}}
     date = datetime.now(UTC).date().isoformat()
@@ -196,20 +196,20 @@ def describe_machine() -> dict[str, Any]:
 
 
 def show(document: dict[str, Any]) -> None:
-    """Print the figures as a table in Markdown, and name who is absent."""
+    """Print the measurements as a Markdown table, and name the absent peers."""
     processor = document["processor"]
     print(document["date"], processor["name"], f"{processor['cores']} cores", sep=", ")
     print(", ".join(f"{name} {number}" for name, number in document["versions"].items()))
-    print(f"{document['images']} images, median (least–most) of {document['rounds']} rounds\n")
+    print(f"{document['images']} images, median (minimum–maximum) of {document['rounds']} rounds\n")
     print("| peer | precision | images/s | from memory | ratio to the script | MB | agreement |")
     print("|---|---|---|---|---|---|---|")
     for row in document["peers"]:
         names = "images_per_second", "images_per_second_from_memory", "ratio"
-        figures = ["{:.2f} ({:.2f}–{:.2f})".format(*row[name]) for name in names]
+        rates = ["{:.2f} ({:.2f}–{:.2f})".format(*row[name]) for name in names]
         agreement = f"cosine {row['cosine']:.5f}"
         if row["precision"] == "float32":
             agreement = f"error {row['error']:.0e}"
-        cells = row["peer"], row["precision"], *figures, row["peak_mb"], agreement
+        cells = row["peer"], row["precision"], *rates, row["peak_mb"], agreement
         print("|", " | ".join(map(str, cells)), "|")
     for name in document["absent"]:
         print(f"\n{name}: absent (pip install brainfeat[bench])", end="")
@@ -217,14 +217,14 @@ def show(document: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Let the peers take turns and print what came of it."""
-    parser = argparse.ArgumentParser(description="Compare stage one with what else does its work.")
-    parser.add_argument("--images", type=Path, help="folder of images; synthetic where left out")
+    """Time the peers in turns and print the result."""
+    parser = argparse.ArgumentParser(description="Compare stage one with other libraries.")
+    parser.add_argument("--images", type=Path, help="folder of images; synthetic by default")
     parser.add_argument("--number", type=int, default=48, help="images (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="passes that count (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="pixels that VGG16 sees")
-    parser.add_argument("--batch-size", type=int, help="for all, in place of what suits each")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--batch-size", type=int, help="for all peers, not the best of each")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = parser.parse_args()
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -258,8 +258,8 @@ def main() -> None:
         show(document)
     for worker in workers:
         if not worker.agrees:
-            figures = "error {:.1e}, cosine {:.5f}".format(*worker.agreement)
-            print(f"{worker.peer.label} computes something else: {figures}", file=sys.stderr)
+            found = "error {:.1e}, cosine {:.5f}".format(*worker.agreement)
+            print(f"{worker.peer.label} computes something else: {found}", file=sys.stderr)
     sys.exit(len(right) < len(workers))
 
 

@@ -1,11 +1,11 @@
-"""What rewriting a base and lowering its precision give, and how far its features move.
+"""Speed of a rewritten base in each precision, and how much its features change.
 
     python examples/benchmark_rewriting.py --batch 4 8 16
     python examples/benchmark_rewriting.py --images brain-mri/Testing --backbone mobilenet-0.75
 
-Images are noise unless a folder is named. Rounds are interleaved; the first is not counted. Cosines
-and differences, in mean features, are to brainfeat's float32. Without its ImageNet weights Keras
-scales the input of EfficientNet otherwise; brainfeat never does.
+Images are noise unless a folder is given. Rounds are interleaved, after a warm-up. Cosines and
+differences, in units of the mean feature, are relative to brainfeat's float32. Without ImageNet
+weights, Keras scales the input of EfficientNet differently; brainfeat does not.
 """
 
 import argparse
@@ -17,24 +17,25 @@ import numpy as np
 
 from brainfeat import read_table, runtime
 from brainfeat.cache.spec import PRECISIONS
-from brainfeat.extraction.backbones import BACKBONES, Backbone, load_backbone
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 
 
 def main() -> None:
-    """Print one table a batch size."""
-    parser = argparse.ArgumentParser(description="Measure what a rewritten base gives.")
+    """Print one table per batch size."""
+    parser = argparse.ArgumentParser(description="Measure the speed of a rewritten base.")
     parser.add_argument("--backbone", choices=BACKBONES, default="vgg16")
     parser.add_argument("--weights", default="random", help="as in brainfeat extract")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--images", help="folder or CSV; noise where left out")
+    parser.add_argument("--images", help="folder or CSV; noise by default")
     parser.add_argument("--batch", type=int, nargs="+", default=[8])
     parser.add_argument("--rounds", type=int, default=6)
     chosen = parser.parse_args()
     bases = {"plain float32": compile_plain(chosen)}
     for precision in PRECISIONS:
-        bases[f"brainfeat {precision}"] = load(chosen, precision).copies[0]
+        bases[f"brainfeat {precision}"] = load(chosen, precision).compile()[0]
     for batch in chosen.batch:
         images = draw(chosen, batch)
         features = {name: base(images) for name, base in bases.items()}
@@ -54,13 +55,13 @@ def main() -> None:
 
 
 def load(chosen: argparse.Namespace, precision: str) -> Backbone:
-    """Load the base as extract does."""
+    """Load the base as brainfeat extract does."""
     options = {"weights": chosen.weights, "input_size": chosen.size}
     return load_backbone(chosen.backbone, precision=precision, **options)
 
 
 def compile_plain(chosen: argparse.Namespace) -> Callable:
-    """Compile Keras's own base, scaling and pooling, as they are."""
+    """Compile Keras's own base, scaling and pooling without changes."""
     keras, base = runtime.import_keras(), load(chosen, "float32").base
     images = keras.Input((chosen.size, chosen.size, 3))
     module = getattr(keras.applications, BACKBONES[chosen.backbone].module)
@@ -69,7 +70,7 @@ def compile_plain(chosen: argparse.Namespace) -> Callable:
 
 
 def draw(chosen: argparse.Namespace, number: int) -> np.ndarray:
-    """Take images evenly from the table, or draw noise."""
+    """Read images spread evenly over the table, or draw noise."""
     if chosen.images is None:
         shape = number, chosen.size, chosen.size, 3
         return np.random.default_rng(0).random(shape, np.float32)
@@ -79,7 +80,7 @@ def draw(chosen: argparse.Namespace, number: int) -> np.ndarray:
 
 
 def take_turns(bases: dict[str, Callable], images: np.ndarray, rounds: int) -> dict[str, list]:
-    """Time each base once a round."""
+    """Time each base once per round."""
     seconds = {name: [] for name in bases}
     for _ in range(rounds):
         for name, base in bases.items():

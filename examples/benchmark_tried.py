@@ -1,9 +1,9 @@
-"""What was tried to make VGG16's base quicker on a processor under TensorFlow, kept or not.
+"""Time the optimisations of VGG16 on a CPU under TensorFlow, adopted or not.
 
     python examples/benchmark_tried.py
-    python examples/benchmark_tried.py --divide 7      # small maps, as a test
+    python examples/benchmark_tried.py --divide 7      # small maps, for a test
 
-Each pair is timed in turns in this process; a line has the median milliseconds of each.
+The variants of each trial take turns in this process; a line shows their median milliseconds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LAYERS = (224, 64, 64), (112, 64, 128), (112, 128, 128), (56, 256, 256), (14, 51
 
 
 def compare(title: str, **work: Callable[[], object]) -> None:
-    """Time pieces of work in turns, after one that does not count, and print a line."""
+    """Time functions in turns, after one round of warm-up, and print a line."""
     seconds = {name: [] for name in work}
     for counted in (False, *[True] * 5):
         for name, piece in work.items():
@@ -40,7 +40,7 @@ def compare(title: str, **work: Callable[[], object]) -> None:
 
 
 def try_fusion(size: int) -> None:
-    """Transform 8 maps of the second block in fused passes over memory, and without fusion."""
+    """Transform 8 maps of the second block with fused operations, and without fusion."""
     maps = tf.constant(NOISE.random((8, size, size, 128), np.float32))
     fused = runtime.fuse(acceleration.transform_images)
     plain = tf.function(acceleration.transform_images, autograph=False)
@@ -52,7 +52,7 @@ def try_fusion(size: int) -> None:
 
 
 def try_layers(size: int, channels: int, filters: int) -> None:
-    """Compute one convolution for 8 images directly and by Winograd's method."""
+    """Compute one convolution of 8 images directly and by Winograd's method."""
     inputs = keras.Input((size, size, channels))
     layer = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
     direct = keras.Model(inputs, layer(inputs))
@@ -67,7 +67,7 @@ def try_layers(size: int, channels: int, filters: int) -> None:
 
 
 def as_function(model: object) -> Callable:
-    """Compile a model; its output stays a tensor."""
+    """Compile a model whose output stays a tensor."""
     traced = tf.function(model, autograph=False)
     return lambda images: traced(tf.constant(images))
 
@@ -78,15 +78,15 @@ def compare_on(images: np.ndarray, title: str, bases: dict[str, Callable]) -> No
 
 
 def try_bases(size: int) -> None:
-    """Compute 8 images by VGG16's whole base."""
+    """Compute the features of 8 images by the whole base."""
     images = NOISE.random((8, size, size, 3), np.float32)
     bases = {}
     for fewest in (128, 129):
         acceleration._FEWEST_CHANNELS = fewest
-        bases[f"from_{fewest}_channels"] = load(size).copies[0]
+        bases[f"from_{fewest}_channels"] = load(size).compile()[0]
     compare_on(images, "VGG16 in float32, batch of 8", bases)
-    scaled = load(size, precision="bfloat16").copies[0]
-    unit = load(size, precision="bfloat16", scaling="unit").copies[0]
+    scaled = load(size, precision="bfloat16").compile()[0]
+    unit = load(size, precision="bfloat16", scaling="unit").compile()[0]
     keras.config.set_dtype_policy("bfloat16")
     stored = keras.applications.VGG16(False, weights=None, input_shape=images.shape[1:])
     keras.config.set_dtype_policy("float32")
@@ -100,7 +100,7 @@ def load(size: int, **options: str) -> Backbone:
 
 
 def try_grey(size: int) -> None:
-    """Compute the first convolution of one channel and of three."""
+    """Compute the first convolution with one channel and with three."""
     images = NOISE.random((8, size, size, 3), np.float32)
     first = {}
     for name, channels in (("grey", 1), ("colour", 3)):
@@ -116,8 +116,8 @@ def try_grey(size: int) -> None:
 
 def main() -> None:
     """Print a line for each trial."""
-    parser = argparse.ArgumentParser(description="Time what was tried on VGG16's base.")
-    parser.add_argument("--divide", type=int, default=1, help="divide all sizes by it")
+    parser = argparse.ArgumentParser(description="Time optimisations of VGG16.")
+    parser.add_argument("--divide", type=int, default=1, help="divide all sizes by this number")
     divisor = parser.parse_args().divide
     try_fusion(112 // divisor)
     for size, channels, filters in LAYERS:

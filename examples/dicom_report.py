@@ -1,8 +1,8 @@
-"""From a folder of DICOM or NIfTI volumes to a report, without a name in between.
+"""From a folder of DICOM or NIfTI volumes to a report that names no patient.
 
     python examples/dicom_report.py hospital --output study --key site.key
 
-The first folders below `hospital` are the classes; each holds volumes of patients.
+The folders directly below `hospital` are the classes; each holds volumes of patients.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from brainfeat.tables.slicing import read_patient_key
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Cut, extract, fit, evaluate and report."""
-    parser = argparse.ArgumentParser(description="A report on volumes in class folders.")
+    """Cut slices, extract features, fit a head, evaluate it and write a report."""
+    parser = argparse.ArgumentParser(description="Write a report on volumes in class folders.")
     parser.add_argument("volumes")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
-    parser.add_argument("--key", help="file with the secret that patients are hashed with")
+    parser.add_argument("--output", type=Path, required=True, help="folder to create")
+    parser.add_argument("--key", help="file with the secret key for hashing patients")
     parser.add_argument("--slices", default="middle", help="all, middle, every:K or largest")
     parser.add_argument("--window", default="auto", help="auto, robust or CENTRE,WIDTH")
     parser.add_argument("--backbone", default="vgg16")

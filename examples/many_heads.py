@@ -1,9 +1,9 @@
-"""Many heads on one cache, ranked by cross-validation on the same folds; the best is tested.
+"""Rank many heads on one cache by cross-validation on the same folds, and test the best.
 
     python examples/many_heads.py
     python examples/many_heads.py features.h5 --head svm --search
 
-Without a cache it draws synthetic slices and caches their features under random weights.
+Without a cache, it draws synthetic slices and caches their features under random weights.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from brainfeat.phantoms import write_phantoms
 def main(arguments: list[str] | None = None) -> None:
     """Compare heads, or parameters of one head, on one cache."""
     parser = argparse.ArgumentParser(description="Rank heads on one cache.")
-    parser.add_argument("features", nargs="?", help="cache; of synthetic slices where left out")
+    parser.add_argument("features", nargs="?", help="cache; synthetic slices by default")
     parser.add_argument("--head", choices=["all", *HEAD_NAMES], default="all")
     parser.add_argument("--search", action="store_true", help="try parameters of the head's grid")
     parser.add_argument("--folds", type=int, default=5)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         features = Path(chosen.features) if chosen.features else cache_phantoms(folder, chosen)
         bundle = fit_head(features, head=chosen.head, search=chosen.search, cv=chosen.folds)
-    # One head without a search is no comparison: its own figures are all there is.
+    # One head without a search has no table of candidates.
     search = bundle.training["search"]
     for row in search["candidates"] if search else []:
         score = row["error"] or f"{row['mean']:.3f} ± {row['std']:.3f}"
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"\n{bundle.head}: balanced accuracy {folds['mean']:.3f} over {chosen.folds} folds", end=""
     )
-    # The test images are asked about the chosen head alone: else they would have helped to choose.
+    # Only the chosen head is evaluated on the test images; otherwise they would help to choose.
     test = bundle.training["test"]
     print(f", {test['balanced_accuracy']:.3f} on the test images" if test else "")
 

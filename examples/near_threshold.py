@@ -1,9 +1,9 @@
-"""How similar altered copies of slices are, and how similar slices of different classes.
+"""Measure how similar altered copies of slices are, and slices of different classes.
 
     python examples/near_threshold.py mri.h5 --images brain-mri --backbone mobilenet-0.75
 
-The cosine of centred features decides what `brainfeat audit` takes for near duplicates; this says
-what a threshold finds and what it would take for a copy that is none.
+`brainfeat audit` calls two images near duplicates if their centred features have a large enough
+cosine. This script measures which copies a threshold finds, and how similar other images are.
 """
 
 import argparse
@@ -22,7 +22,7 @@ QUANTILES = (0.5, 0.99, 0.999, 1.0)
 
 
 def rotate(degrees: float) -> Callable[[Image.Image], Image.Image]:
-    """Turn a slice about its centre."""
+    """Rotate a slice about its centre."""
     return lambda image: image.rotate(degrees, Image.Resampling.BICUBIC)
 
 
@@ -50,8 +50,8 @@ ALTERATIONS: dict[str, tuple[Callable[[Image.Image], Image.Image], str, dict[str
     "10 % brighter": (lambda image: ImageEnhance.Brightness(image).enhance(1.1), "png", {}),
     "enlarged by 15 %": (resize(1.15), "png", {}),
     "half as large": (resize(0.5), "png", {}),
-    "turned by 2°": (rotate(2), "png", {}),
-    "turned by 5°": (rotate(5), "png", {}),
+    "rotated by 2°": (rotate(2), "png", {}),
+    "rotated by 5°": (rotate(5), "png", {}),
     "3 % cropped off each side": (crop, "png", {}),
     "mirrored": (ImageOps.mirror, "png", {}),
     "1 % of noise": (add_noise, "png", {}),
@@ -60,12 +60,12 @@ ALTERATIONS: dict[str, tuple[Callable[[Image.Image], Image.Image], str, dict[str
 
 def main(arguments: list[str] | None = None) -> None:
     """Print two tables."""
-    parser = argparse.ArgumentParser(description="Similarity of copies and of unrelated slices.")
+    parser = argparse.ArgumentParser(description="Measure the similarity of copies.")
     parser.add_argument("features", help="cache of the slices")
-    parser.add_argument("--images", required=True, help="table or folder that it was made from")
+    parser.add_argument("--images", required=True, help="table or folder that was extracted")
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--number", type=int, default=300, help="slices that are altered")
+    parser.add_argument("--number", type=int, default=300, help="number of slices to alter")
     chosen = parser.parse_args(arguments)
 
     with FeatureCache.open(chosen.features) as cache:
@@ -79,15 +79,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(some)} slices{'median':>27}" + "".join(f"{f'≥ {t}':>9}" for t in THRESHOLDS))
     for name, features in altered.items():
         cosines = (originals * point(features - mean)).sum(axis=1)
-        shares = [f"{(cosines >= threshold).mean():9.0%}" for threshold in THRESHOLDS]
-        print(f"{name:28}{np.median(cosines):9.3f}{''.join(shares)}")
+        fractions = [f"{(cosines >= threshold).mean():9.0%}" for threshold in THRESHOLDS]
+        print(f"{name:28}{np.median(cosines):9.3f}{''.join(fractions)}")
     nearest = [
         np.where(y == label, -1.0, directions[row : row + 1] @ directions.T).max()
         for row, label in enumerate(y)
     ]
     print("\nmost similar slice of another class, quantiles over the slices")
-    for share, value in zip(QUANTILES, np.quantile(nearest, QUANTILES), strict=True):
-        print(f"{share:8.1%}{value:9.3f}")
+    for quantile, value in zip(QUANTILES, np.quantile(nearest, QUANTILES), strict=True):
+        print(f"{quantile:8.1%}{value:9.3f}")
 
 
 def extract_altered(

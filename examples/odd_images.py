@@ -1,9 +1,9 @@
-"""How many images that are no upright brain slices a head refuses, kind by kind.
+"""Count how often a head abstains on images that are not upright brain slices, by kind.
 
     python examples/odd_images.py head.h5 --images brain-mri --weights FILE
 
-Photographs come with scikit-learn and Matplotlib, screenshots and patterns are drawn, and slices
-of one's own are turned, inverted and written on. The slices as they are come last.
+Photographs come with scikit-learn and Matplotlib, screenshots and patterns are drawn, and your own
+slices are rotated, inverted and written on. The last row is the unchanged slices.
 """
 
 import argparse
@@ -24,12 +24,10 @@ Draw = Callable[[np.random.Generator], Image.Image]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a line for each kind of image."""
-    parser = argparse.ArgumentParser(description="What a head refuses.")
+    """Print one line for each kind of image."""
+    parser = argparse.ArgumentParser(description="Count abstentions by kind of image.")
     parser.add_argument("head")
-    parser.add_argument(
-        "--images", required=True, help="folder or CSV of slices; of their test part"
-    )
+    parser.add_argument("--images", required=True, help="folder or CSV of slices; its test split")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--number", type=int, default=60, help="images of each kind")
     chosen = parser.parse_args(arguments)
@@ -67,20 +65,20 @@ def make_all(
     opened = [Image.open(path).convert("L") for path in slices]
     yield "slice with text", [write(image.copy(), rng, ink=255) for image in opened]
     yield "inverted slice", [ImageOps.invert(image) for image in opened]
-    yield "slice turned by 90°", [image.rotate(90) for image in opened]
-    yield "slice turned by 180°", [image.rotate(180) for image in opened]
-    yield "slice as it is", opened
+    yield "slice rotated by 90°", [image.rotate(90) for image in opened]
+    yield "slice rotated by 180°", [image.rotate(180) for image in opened]
+    yield "unchanged slice", opened
 
 
 def load_photographs() -> list[Image.Image]:
-    """Load the photographs that come with two libraries."""
+    """Load the photographs that come with scikit-learn and Matplotlib."""
     with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
         portrait = file.convert("RGB")
     return [*map(Image.fromarray, load_sample_images().images), portrait]
 
 
 def crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Cut a random square out of an image, in grey half of the time."""
+    """Cut a random square out of an image, half of them in greyscale."""
     side = int(min(image.size) * rng.uniform(0.4, 1))
     left, top = (int(rng.integers(0, length - side + 1)) for length in image.size)
     cut = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE))

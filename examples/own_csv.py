@@ -1,6 +1,6 @@
-"""Your own CSV: name patients and splits, and no patient is ever on two sides of a split.
+"""Write a CSV with patients and splits, so that no patient is in two splits.
 
-Synthetic slices stand in for your images. The CSV is what you would write for your own.
+Synthetic slices stand in for your images.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from brainfeat.phantoms import CLASS_NAMES, draw_slice
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write a CSV with groups and splits, and fit a head that keeps to both."""
+    """Write a CSV with groups and splits, and fit a head that respects both."""
     parser = argparse.ArgumentParser(description="Use a CSV with groups and splits.")
     parser.add_argument("--backbone", default="vgg16", help="convolutional base")
     parser.add_argument("--weights", default="random", help="imagenet, random or a file")
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def draw(folder: Path, patients: int, size: int) -> list[dict[str, str]]:
-    """Draw three slices a patient and say what is known of each."""
+    """Draw three slices per patient and return the metadata of each."""
     rows = []
     for label in CLASS_NAMES:
         for patient in range(patients):
@@ -55,7 +55,7 @@ def draw(folder: Path, patients: int, size: int) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
-    """Give every patient one split and write the table."""
+    """Assign one split to every patient and write the table."""
     labels = [CLASS_NAMES.index(row["label"]) for row in rows]
     groups = [row["group"] for row in rows]
     splits = split_rows(labels, fractions={"val": 0.2, "test": 0.2}, groups=groups)
@@ -73,7 +73,7 @@ def show_splits(features: Path) -> None:
             groups = cache.groups[cache.mask(split)]
             print(f"{split:<6}{len(groups):>4} images of {len(set(groups)):>3} patients")
         pairs = {(group, split) for group, split in zip(cache.groups, cache.splits, strict=True)}
-        print(f"patients on two sides: {len(pairs) - len(set(cache.groups))}")
+        print(f"patients in two splits: {len(pairs) - len(set(cache.groups))}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The libraries that benchmark_peers.py compares, each as one of its users would call it.
 
-Every one computes VGG16's pooled features with the same weights, which `write_weights` writes as
-each library takes them.
+Each computes VGG16's pooled features with the same weights, which `write_weights` writes in the
+format of each library.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ MEAN = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blue, gree
 
 
 class Job(NamedTuple):
-    """What every peer is given: a folder of images and of weights, and the size that VGG16 sees."""
+    """The input of every peer: a folder of images and weights, and the input size of VGG16."""
 
     folder: Path
     size: int
@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """The two ways to features that are timed."""
+    """The two passes that are timed."""
 
     files: Callable[[], Array]  # of the job's images
     memory: Callable[[Array], Array]  # of RGB pixels (n, h, w, 3), float32 from 0 to 255
@@ -47,12 +47,12 @@ class Passes(NamedTuple):
 
 
 def keras_script(job: Job, _precision: str, batch_size: int, *, autotune: bool = True) -> Passes:
-    """Predict what image_dataset_from_directory gives.
+    """Predict on an image_dataset_from_directory.
 
-    At the end, predict mostly waits for tf.data's autotuner, whose turns double from 10 ms: a pass
-    ends after 2.55, 5.11 or 10.23 s. Hence the switch.
+    At the end, predict mostly waits for tf.data's autotuner, whose intervals double from 10 ms: a
+    pass ends after 2.55, 5.11 or 10.23 s. Hence the switch.
     """
-    keras = runtime.import_keras()  # import keras, without TensorFlow's remarks
+    keras = runtime.import_keras()  # import keras, without TensorFlow's log messages
     preprocess = keras.applications.vgg16.preprocess_input
     model = keras.applications.VGG16(
         include_top=False,
@@ -111,7 +111,7 @@ def pytorch(job: Job, precision: str, batch_size: int) -> Passes:
 
 
 def openvino(job: Job, precision: str, batch_size: int) -> Passes:
-    """Run Keras's export with all cores on one batch, which is what the latency hint means."""
+    """Run Keras's export with all cores on one batch, as the latency hint requests."""
     import openvino
     from openvino.properties import hint
 
@@ -125,7 +125,7 @@ def openvino(job: Job, precision: str, batch_size: int) -> Passes:
 
 
 def onnx_runtime(job: Job, _precision: str, batch_size: int) -> Passes:
-    """Run Keras's export in a session on the processor."""
+    """Run Keras's export in a session on the CPU."""
     import onnxruntime
 
     path = job.folder / "vgg16.onnx"
@@ -135,7 +135,7 @@ def onnx_runtime(job: Job, _precision: str, batch_size: int) -> Passes:
 
 
 def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
-    """Run a Net an image at a time: it convolves as Winograd did."""
+    """Run a Net on one image at a time, with Winograd's method."""
     import ncnn
 
     net = ncnn.Net()
@@ -156,7 +156,7 @@ def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
 
 
 def brainfeat(job: Job, precision: str, batch_size: int | None) -> Passes:
-    """Run stage one into a cache that is not there yet."""
+    """Run stage one into a new cache."""
     weights = job.folder / "vgg16.weights.h5"
     if precision == "auto":
         precision = runtime.choose_precision()
@@ -178,7 +178,7 @@ def brainfeat(job: Job, precision: str, batch_size: int | None) -> Passes:
 
 
 def make_passes(job: Job, batch_size: int, compute: Callable[[Array], Array]) -> Passes:
-    """Give a function of batches both passes; while it computes, a thread reads the next batch."""
+    """Make both passes of a function of batches; a thread reads the next batch meanwhile."""
 
     def files() -> Array:
         features, batches = [], split(job.find_images(), batch_size)
@@ -204,7 +204,7 @@ def split(items: Any, size: int) -> list[Any]:
 
 
 def read_pixels(paths: list[Path], size: int) -> Array:
-    """Decode and resize images by Pillow."""
+    """Decode and resize images with Pillow."""
     pixels = np.empty((len(paths), size, size, 3), np.float32)
     for row, path in zip(pixels, paths, strict=True):
         row[:] = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
@@ -212,13 +212,13 @@ def read_pixels(paths: list[Path], size: int) -> Array:
 
 
 def to_bgr(pixels: Array) -> Array:
-    """Do what Keras's preprocess_input does for VGG16."""
+    """Preprocess as Keras's preprocess_input does for VGG16."""
     return pixels[..., ::-1] - MEAN
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, and the batch that was quickest for it; brainfeat chooses its own."""
+    """A library and its fastest batch size; brainfeat chooses its own."""
 
     name: str
     precision: str
@@ -228,11 +228,11 @@ class Peer:
 
     @property
     def label(self) -> str:
-        """The peer in words."""
+        """Name and precision."""
         return f"{self.name} in {self.precision}"
 
     def is_absent(self, find: Callable[[str], object] = find_spec) -> bool:
-        """Tell whether a package is not installed."""
+        """Return whether a package is not installed."""
         return any(find(package) is None for package in self.packages)
 
 
@@ -255,7 +255,7 @@ PEERS = (
 
 
 def write_weights(job: Job, packages: set[str]) -> None:
-    """Write random weights as each library takes them, and the features that Keras computes."""
+    """Write random weights in the format of each library, and the features of Keras."""
     keras = runtime.import_keras()
     base = load_backbone("vgg16", weights="random", input_size=job.size).base
     base.save_weights(job.folder / "vgg16.weights.h5")
@@ -282,17 +282,17 @@ def read_weights(job: Job) -> Iterator[list[tuple[Array, Array]]]:
 
 
 def write_ncnn(job: Job) -> None:
-    """Write ncnn's two files: a line of text a layer, and the weights in their order."""
+    """Write ncnn's two files: one line of text per layer, and the weights in order."""
     layers = [("Input", "0=0")]
     with (job.folder / "ncnn.bin").open("wb") as file:
         for block in read_weights(job):
             for kernel, bias in block:
                 shape = f"0={bias.size} 1=3 4=1 5=1 6={kernel.size} 9=1"  # 3 by 3, padded, ReLU
                 layers.append(("Convolution", shape))
-                file.write(bytes(4))  # what follows is float32
+                file.write(bytes(4))  # the following values are float32
                 file.write(kernel.transpose(3, 2, 0, 1).tobytes() + bias.tobytes())
             layers.append(("Pooling", "0=0 1=2 2=2"))
-    layers.append(("Pooling", "0=1 4=1"))  # the mean of all
+    layers.append(("Pooling", "0=1 4=1"))  # global mean
     lines = ["7767517", f"{len(layers)} {len(layers)}", "Input 0 0 1 0"]
     for number, (kind, parameters) in enumerate(layers[1:], start=1):
         name = number if number < len(layers) - 1 else "features"

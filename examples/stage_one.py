@@ -1,9 +1,9 @@
-"""Stage one: cache the features of a folder of images, and look at what is in the cache.
+"""Cache the features of a folder of images, and show what the cache holds.
 
     python examples/stage_one.py
     python examples/stage_one.py path/to/slices --weights imagenet -o features.h5
 
-Without arguments it draws synthetic slices and gives the base random weights.
+Without arguments, it draws synthetic slices and uses random weights.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from brainfeat.phantoms import write_phantoms
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Cache the features of a folder and say what was cached."""
+    """Cache the features of a folder and show them."""
     parser = argparse.ArgumentParser(description="Cache the features of a folder of images.")
-    parser.add_argument("data", nargs="?", help="folder or CSV; synthetic slices where left out")
-    parser.add_argument("-o", "--output", help="cache; a temporary one where left out")
+    parser.add_argument("data", nargs="?", help="folder or CSV; synthetic slices by default")
+    parser.add_argument("-o", "--output", help="cache; a temporary one by default")
     parser.add_argument("--backbone", default="vgg16", help="convolutional base (%(default)s)")
     parser.add_argument("--weights", default="random", help="imagenet, random or a file")
-    parser.add_argument("--size", type=int, default=224, help="pixels that the base sees")
+    parser.add_argument("--size", type=int, default=224, help="input size of the base in pixels")
     parser.add_argument("--patients", type=int, default=6, help="synthetic patients of a class")
     chosen = parser.parse_args(arguments)
 

@@ -1,22 +1,77 @@
-"""Fixtures shared by all tests."""
+"""Options, hypothesis profiles and fixtures shared by all tests."""
 
-import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
-from brainfeat.cache.cache import Measured
-from brainfeat.cache.merging import write_cache
-from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
-from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.writing import as_text
-from brainfeat.cli import main
+# Numerical libraries read these when they are first imported: workers share the processors.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, threads)
+
+pytest.register_assert_rewrite("support")
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=500, deadline=None, print_blob=True)
+
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--deep``."""
+    parser.addoption("--deep", action="store_true", help="run the tests marked deep as well")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the hypothesis profile before test modules are imported."""
+    config.stash[LEFT_OUT] = Counter()
+    default = "ci" if os.environ.get("CI") else "dev"
+    settings.load_profile("deep" if config.getoption("deep") else default)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests marked deep, or with ``--deep`` count hypothesis tests among them."""
+    if config.getoption("deep"):
+        for item in items:
+            if is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker("deep")
+        return
+    deep = [item for item in items if item.get_closest_marker("deep")]
+    items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    config.hook.pytest_deselected(items=deep)
+    config.stash[LEFT_OUT].update(item.nodeid.partition("[")[0] for item in deep)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller of pytest-xdist what this worker left out."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker left out; each worker collects the same tests."""
+    node.config.stash[LEFT_OUT] |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """List the tests of which cases were left to ``--deep``."""
+    if left_out := config.stash[LEFT_OUT]:
+        terminalreporter.section(f"cases left to --deep: {left_out.total()}")
+        for name, cases in sorted(left_out.items()):
+            terminalreporter.line(f"{cases:5} {name}")
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +89,15 @@ def real_data() -> Path:
 @pytest.fixture
 def make_cache(tmp_path: Path) -> Callable[..., Path]:
     """Give a function that writes a feature cache of vectors, without images or a backbone."""
+    from support.caches import write_vectors
+
     return partial(write_vectors, tmp_path)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
     """Give a function that runs brainfeat in this process: exit code and what it printed."""
+    from brainfeat.cli import main
 
     def call(*arguments: object) -> SimpleNamespace:
         capsys.readouterr()
@@ -54,72 +112,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
     return call
 
 
-def write_vectors(
-    folder: Path,
-    X: np.ndarray,
-    y: np.ndarray,
-    *,
-    name: str = "features.h5",
-    class_names: Sequence[str] = ("glioma", "meningioma", "notumor", "pituitary"),
-    splits: Sequence[str] | None = None,
-    groups: Sequence[str] | None = None,
-    paths: Sequence[str] | None = None,
-    contents: Sequence[str] | None = None,
-    digests: Sequence[bytes] | None = None,
-    sources: Sequence[str] | None = None,
-    file_bytes: Sequence[int] | None = None,
-    view: Sequence[int] | None = None,
-    **spec: object,
-) -> Path:
-    """Write a cache with one row a vector; its identity is the digest of its content, or path."""
-    rows = len(X)
-    paths = paths or [f"image-{row:05}.png" for row in range(rows)]
-    views = np.zeros(rows, np.int16) if view is None else np.asarray(view, np.int16)
-    digests = digests or [hashlib.sha256(text.encode()).digest() for text in contents or paths]
-    meaning = FeatureSpec(
-        **{
-            "backbone": "vgg16",
-            "layer": "block5_pool",
-            "n_features": X.shape[1],
-            "weights_sha256": "0" * 64,
-            **spec,
-        }
-    )
-    path = folder / name
-    shard = write_shard(
-        parts_folder(path),
-        spec=meaning,
-        augmentation=None,
-        features=np.asarray(X, np.float32),
-        sha256=digests,
-        view=views,
-        measured=[
-            Measured(width=8, height=8, channels=1, file_bytes=int(size))
-            for size in (file_bytes if file_bytes is not None else [64] * rows)
-        ],
-    )
-    index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
-    empty = [""] * rows
-    write_cache(
-        path,
-        index=index,
-        keys=row_keys(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), views),
-        spec=meaning,
-        columns={
-            "label": np.asarray(y, np.int16),
-            "path": as_text(paths),
-            "split": as_text(splits if splits is not None else empty),
-            "group": as_text(groups if groups is not None else empty),
-            "source": as_text(sources if sources is not None else empty),
-        },
-        attributes={
-            "class_names": list(class_names),
-            "rejected": [],
-            "augmentation": None,
-            "provenance": {},
-            "created_at": "2026-01-01T00:00:00+00:00",
-        },
-    )
-    index.close()
-    remove_parts(parts_folder(path))
-    return path
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give the file of one saved head of each kind, by the name of the head."""
+    from support.bundles import save_heads
+
+    return save_heads(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture
+def craft(saved: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """Give a function that changes a saved head and seals it again, as an attacker would."""
+    from support.bundles import craft_head
+
+    return partial(craft_head, saved, tmp_path / "crafted.h5")

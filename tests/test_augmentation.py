@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brainfeat.errors import ParameterError
@@ -112,12 +112,12 @@ class TestAugmentImage:
 
     @pytest.mark.parametrize("view", [0, -1, 2**15, 1.0, True, "1"])
     def test_bad_views(self, view):
-        with pytest.raises(ParameterError, match="view must be 1 to 32,767"):
+        with pytest.raises(ParameterError, match=r"view .*; expected 1 to 32,767"):
             augment(view=view)
 
     @pytest.mark.parametrize("sha256", [b"", b"1" * 31, "1" * 32, None])
     def test_bad_digests(self, sha256):
-        with pytest.raises(ParameterError, match="sha256 must be 32 bytes"):
+        with pytest.raises(ParameterError, match=r"sha256 .*; expected 32 bytes"):
             augment_image(IMAGE, sha256=sha256, view=1, augmentation=NOTHING)
 
     def test_bad_images(self):
@@ -172,7 +172,6 @@ class TestAugmentation:
         assert hash(one) == hash(two)
         assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
 
-    @settings(max_examples=50)
     @given(
         st.builds(
             Augmentation,
@@ -188,21 +187,21 @@ class TestAugmentation:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            ({"rotation": -1}, "rotation must be 0 to 180 degrees. Got -1"),
-            ({"rotation": 181}, "rotation must be"),
-            ({"rotation": math.nan}, "rotation must be"),
-            ({"rotation": "15"}, "rotation must be"),
-            ({"rotation": True}, "rotation must be"),
-            ({"zoom": -0.1}, "zoom must be at least 0"),
-            ({"zoom": 1}, "zoom must be"),
-            ({"zoom": math.inf}, "zoom must be"),
-            ({"zoom": None}, "zoom must be"),
-            ({"flip": 1}, "flip must be True or False"),
-            ({"flip": "yes"}, "flip must be"),
-            ({"random_state": -1}, "random_state must be a whole number"),
-            ({"random_state": 2**32}, "random_state must be"),
-            ({"random_state": 0.5}, "random_state must be"),
-            ({"random_state": None}, "random_state must be"),
+            ({"rotation": -1}, "rotation -1; expected 0 to 180 degrees"),
+            ({"rotation": 181}, "rotation 181; expected"),
+            ({"rotation": math.nan}, "rotation nan; expected"),
+            ({"rotation": "15"}, "rotation '15'; expected"),
+            ({"rotation": True}, "rotation True; expected"),
+            ({"zoom": -0.1}, "zoom -0.1; expected"),
+            ({"zoom": 1}, "zoom 1; expected"),
+            ({"zoom": math.inf}, "zoom inf; expected"),
+            ({"zoom": None}, "zoom None; expected"),
+            ({"flip": 1}, "flip 1; expected"),
+            ({"flip": "yes"}, "flip 'yes'; expected"),
+            ({"random_state": -1}, "random_state -1; expected"),
+            ({"random_state": 2**32}, "random_state 4294967296; expected"),
+            ({"random_state": 0.5}, "random_state 0.5; expected"),
+            ({"random_state": None}, "random_state None; expected"),
         ],
     )
     def test_bad_parameters(self, parameters, message):
@@ -213,5 +212,5 @@ class TestAugmentation:
     def test_from_dict_takes_what_to_dict_gives(self, change):
         parameters = {**Augmentation().to_dict(), **change}
         parameters = {name: value for name, value in parameters.items() if value is not None}
-        with pytest.raises(ParameterError, match="must have"):
+        with pytest.raises(ParameterError, match=r"an augmentation of .*; expected"):
             Augmentation.from_dict(parameters)

@@ -16,13 +16,10 @@ import pytest
 from brainfeat import runtime
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ParameterError, WeightsError
-from brainfeat.extraction.backbones import (
-    BACKBONES,
-    load_backbone,
-    local_imagenet_file,
-    weights_digest,
-)
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.extraction.weights import digest_weights, local_imagenet_file
 from brainfeat.readers import read_image
 
 # TensorFlow's variables under NumPy 2, where Keras saves them.
@@ -95,6 +92,7 @@ def assert_same_features(actual, expected, tolerance=1e-4):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
     """The row of the table, the scaling and the digest, on Keras's model of "ImageNet" weights."""
@@ -119,9 +117,10 @@ def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
     assert_same_features(backbone(images), expected)
     assert backbone.spec.layer == row.layer
     assert backbone.spec.n_features == row.n_features
-    assert backbone.spec.weights_sha256 == weights_digest(model)
+    assert backbone.spec.weights_sha256 == digest_weights(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [160, 224])
 def test_real_features_are_kerass_own(keras, real_data, size):
     """The images of MRI through the real ImageNet weights of MobileNet."""
@@ -134,6 +133,7 @@ def test_real_features_are_kerass_own(keras, real_data, size):
     assert_same_features(backbone(ours), expected)
 
 
+@pytest.mark.deep
 def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
     ours, _ = real_images(keras, real_data, 224)
     full, half = (
@@ -145,6 +145,7 @@ def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
     assert not np.array_equal(full, half)
 
 
+@pytest.mark.deep
 def test_features_of_real_images_are_those_of_kerass_vgg16(keras, real_data, saved):
     path = saved("vgg16")
     model = kerass_own(keras, "vgg16", weights=None, input_shape=(224, 224, 3))
@@ -218,8 +219,14 @@ class TestOptions:
             return base
 
         monkeypatch.setattr("brainfeat.extraction.backbones.accelerate", accelerate)
-        random_backbone(n_images=n_images).copies  # noqa: B018
+        random_backbone().compile(n_images=n_images)
         assert asked == [winograd]
+
+    def test_a_base_is_compiled_once(self, images):
+        backbone = random_backbone()
+        (forward,) = backbone.compile(n_images=3)
+        assert backbone.compile(n_images=4) == (forward,)
+        np.testing.assert_array_equal(backbone(images), forward(images))
 
     def test_an_unknown_device_is_refused(self):
         with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):
@@ -229,7 +236,7 @@ class TestOptions:
         backbone = random_backbone()
         features, spec = backbone(images), backbone.spec
         assert "base" not in vars(backbone)
-        assert weights_digest(backbone.base) == spec.weights_sha256
+        assert digest_weights(backbone.base) == spec.weights_sha256
         np.testing.assert_array_equal(backbone(images), features)
 
     def test_the_base_is_frozen(self):
@@ -247,9 +254,9 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("name", "options", "message"),
         [
-            ("vgg17", {}, "'vgg17'; there are vgg16, vgg19"),
-            ("vgg16", {"scaling": "caffe"}, "'caffe'; there are weights, unit"),
-            ("vgg16", {"precision": "float8"}, "'float8'; there are float32, bfloat16"),
+            ("vgg17", {}, "'vgg17'; expected one of vgg16, vgg19"),
+            ("vgg16", {"scaling": "caffe"}, "'caffe'; expected one of weights, unit"),
+            ("vgg16", {"precision": "float8"}, "'float8'; expected one of float32, bfloat16"),
             ("vgg16", {"input_size": 31}, "31; expected 32 to 4096"),
             ("vgg16", {"input_size": 4097}, "4097; expected 32 to 4096"),
             ("vgg16", {"input_size": 64.5}, "64.5; expected 32 to 4096"),
@@ -303,22 +310,22 @@ class TestRandomWeights:
 class TestDigest:
     def test_it_notices_one_changed_weight(self):
         base = random_backbone().base
-        before = weights_digest(base)
+        before = digest_weights(base)
         bias = base.get_layer("conv1_bn").beta
         values = np.asarray(bias).copy()
         values[0] += 1e-6
         bias.assign(values)
-        assert weights_digest(base) != before
+        assert digest_weights(base) != before
 
     def test_it_notices_swapped_layers(self):
         base = random_backbone().base
-        before = weights_digest(base)
+        before = digest_weights(base)
         first, second = base.get_layer("conv_pw_8"), base.get_layer("conv_pw_9")
         kernels = np.asarray(first.kernel), np.asarray(second.kernel)
         assert kernels[0].shape == kernels[1].shape
         first.kernel.assign(kernels[1])
         second.kernel.assign(kernels[0])
-        assert weights_digest(base) != before
+        assert digest_weights(base) != before
 
 
 def save_legacy(base, path):
@@ -367,7 +374,7 @@ class TestWeightsFile:
         model.save_weights(path)
         base = keras.Model(model.input, model.get_layer("conv_pw_13_relu").output)
         backbone = load_backbone(MOBILENET, weights=path, input_size=SIZE)
-        assert backbone.spec.weights_sha256 == weights_digest(base)
+        assert backbone.spec.weights_sha256 == digest_weights(base)
 
     def test_a_home_is_found(self, saved, monkeypatch):
         path = saved(MOBILENET)

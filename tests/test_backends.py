@@ -69,9 +69,10 @@ def extract_elsewhere(backend, slices, folder):
 
                 return call
 
-            vars(backbone)["copies"] = tuple(
-                watch(place, forward) for place, forward in enumerate(backbone.copies)
+            watched = tuple(
+                watch(place, forward) for place, forward in enumerate(backbone.compile())
             )
+            vars(backbone)["compile"] = lambda n_images: watched
             extract(
                 read_table({str(slices)!r}),
                 f"{folder}/{{name}}.h5",

@@ -24,7 +24,8 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
-from brainfeat.extraction.backbones import BACKBONES, load_backbone
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.phantoms import write_phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -294,7 +295,7 @@ def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -
         scratch=tmp_path,
         flop=None,
         peak=None,
-        say=print,
+        report=print,
     )
     assert stage_one._extract("float32") == whole
 
@@ -314,7 +315,7 @@ def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> No
         ({"backbone": "vgg17"}, "unknown backbone 'vgg17'"),
         ({"precisions": ["float8"]}, "unknown precision 'float8'"),
         ({"input_size": 8}, "input size 8; expected 32 to 4096"),
-        ({"batch_size": 0}, "batch_size 0; expected a whole number, at least 1"),
+        ({"batch_size": 0}, "batch_size 0; expected an integer of at least 1"),
         ({"number": -1}, "number -1; expected"),
         ({"repeats": None}, "repeats None; expected"),
         ({"repeats": 1.5}, "repeats 1.5; expected"),

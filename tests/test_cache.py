@@ -1,4 +1,4 @@
-"""FeatureCache: the format of DESIGN §6, the shards it is merged from, and what is refused."""
+"""The feature cache: its format, the shards it is merged from, and the files it refuses."""
 
 import dataclasses
 import hashlib
@@ -10,104 +10,35 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from support.shards import (
+    ATTRIBUTES,
+    AUGMENTATION,
+    COLUMNS,
+    FEATURES,
+    N_ROWS,
+    SPEC,
+    VIEWS,
+    as_bytes,
+    digests,
+    index_of,
+    merge,
+    shard,
+    write_example,
+)
 
 from brainfeat.cache import row_index as module
 from brainfeat.cache import writing
-from brainfeat.cache.cache import CACHE_SCHEMA, FeatureCache, Measured, Rejected
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import (
-    SHARD_SCHEMA,
-    list_shards,
-    parts_folder,
-    remove_parts,
-    write_shard,
-)
-from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected
+from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredArray, StoredFile
-from brainfeat.cache.writing import as_text
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
 
 DATA = Path(__file__).with_name("data")
-SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=4, weights_sha256="ab" * 32)
-AUGMENTATION = {"random_state": 0, "rotation": 10.0}
-ATTRIBUTES = {
-    "class_names": ["glioma", "Größe"],
-    "rejected": [{"path": "train/glioma/broken.png", "reason": "not an image"}],
-    "augmentation": AUGMENTATION,
-    "provenance": {"versions": {"brainfeat": "0.1.0"}},
-    "created_at": "2026-01-02T03:04:05+00:00",
-}
-COLUMNS = {
-    "path": ["train/1.png", "train/1.png", "train/Größe/2.png", "val/3.png", "test/4.png", "5.png"],
-    "label": [0, 0, 1, 1, 0, -1],
-    "split": ["train", "train", "train", "val", "test", ""],
-    "group": ["p1", "p1", "p2", "p3", "", ""],
-    "source": ["siteA", "siteA", "siteB", "", "", ""],
-}
-VIEWS = [0, 1, 0, 0, 0, 0]
-N_ROWS = len(VIEWS)
-FEATURES = np.arange(N_ROWS * 4, dtype="<f4").reshape(N_ROWS, 4)
-
-
-def digests(names):
-    return [hashlib.sha256(name.encode()).digest() for name in names]
-
-
-def as_bytes(sha256):
-    return np.frombuffer(b"".join(sha256), np.uint8).reshape(-1, 32)
-
-
-def facts(numbers):
-    return [
-        Measured(width=100 + n, height=200 + n, channels=3, file_bytes=(1 << 40) + n)
-        for n in numbers
-    ]
-
-
-def shard(folder, features=FEATURES, sha256=None, view=None, *, spec=SPEC, augmentation=None):
-    """Write one shard; row n has the file facts of n."""
-    rows = len(features)
-    return write_shard(
-        folder,
-        spec=spec,
-        augmentation=augmentation,
-        features=np.asarray(features, np.float32),
-        sha256=digests(map(str, range(rows))) if sha256 is None else sha256,
-        view=[0] * rows if view is None else view,
-        measured=facts(range(rows)),
-    )
-
-
-def index_of(*paths, views=True):
-    return RowIndex([Source(path=path, schema=SHARD_SCHEMA, views=views) for path in paths])
-
-
-def merge(path, index, keys, columns=COLUMNS, spec=SPEC, **attributes):
-    write_cache(
-        path,
-        index=index,
-        keys=keys,
-        spec=spec,
-        columns={
-            name: np.array(values, "<i2") if name == "label" else as_text(values)
-            for name, values in columns.items()
-        },
-        attributes={**ATTRIBUTES, **attributes},
-    )
-    return path
-
-
-def write_example(path):
-    sha256 = digests(COLUMNS["path"])
-    source = shard(parts_folder(path), sha256=sha256, view=VIEWS, augmentation=AUGMENTATION)
-    index = index_of(source)
-    merge(path, index, row_keys(as_bytes(sha256), np.array(VIEWS)))
-    index.close()
-    remove_parts(parts_folder(path))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -316,20 +247,23 @@ class TestOpening:
             (replace_attribute("spec", "{"), "not valid JSON"),
             (replace_attribute("spec", "[" * 100_000), "not valid JSON"),
             (replace_attribute("spec", {"backbone": "vgg16"}), "missing or unknown fields"),
-            (replace_attribute("fingerprint", "0" * 64), "not that of the spec"),
+            (replace_attribute("fingerprint", "0" * 64), "does not belong to the spec"),
             (replace_attribute("class_names", {"a": 1}), "class_names must be a JSON list"),
             (replace_attribute("class_names", ["a", 1]), "must be a JSON list of texts"),
-            (replace_attribute("class_names", ["a"]), "a label is no index into class_names"),
+            (replace_attribute("class_names", ["a"]), "a label is not an index into class_names"),
             (replace_attribute("class_names", '["a", NaN]'), "must not hold NaN"),
             (replace_attribute("rejected", ["a"]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a"}]), "rejected must be"),
             (replace_attribute("rejected", [{"path": "a", "reason": 1}]), "rejected must be"),
             (replace_attribute("augmentation", []), "augmentation must be a JSON dict"),
             (replace_attribute("provenance", '{"a": 1, "a": 2}'), "repeats a key"),
-            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is no index"),
-            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is no index"),
+            (replace_dataset("label", np.full(N_ROWS, -2, "<i2")), "a label is not an index"),
+            (replace_dataset("label", np.full(N_ROWS, 2, "<i2")), "a label is not an index"),
             (replace_dataset("label", np.zeros(N_ROWS - 1, "<i2")), "different numbers of rows"),
-            (replace_dataset("features", FEATURES[:, :3]), "not the length that the spec states"),
+            (
+                replace_dataset("features", FEATURES[:, :3]),
+                "not have the length that",
+            ),
             (replace_dataset("sha256", np.zeros((N_ROWS, 33), "u1")), "must have 32 columns"),
         ],
     )
@@ -368,7 +302,7 @@ def bytes_read():
 
 
 class TestLayout:
-    """What DESIGN §6 promises to whoever reads the file with h5py alone."""
+    """What docs/reference/cache-format.md promises to readers that use h5py alone."""
 
     ROWS = 2500
 
@@ -616,7 +550,7 @@ class TestShards:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "parts").touch()
-        with pytest.raises(CacheError, match="parts: cannot be made"):
+        with pytest.raises(CacheError, match="parts: cannot be created"):
             shard(tmp_path / "parts")
 
 

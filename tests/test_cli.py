@@ -18,6 +18,7 @@ import pytest
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
+from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
 from brainfeat.tables.csv_rows import read_rows
 
@@ -55,7 +56,7 @@ def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
     """Check that a run ended with one line that names the thing and the remedy."""
     assert result.code == code, result.err
     assert result.out == ""
-    lines = [line for line in result.err.splitlines() if not line.startswith("passed over")]
+    lines = [line for line in result.err.splitlines() if not line.startswith("skipped")]
     if code == 1:
         assert len(lines) == 1, result.err
     for word in words:
@@ -92,7 +93,7 @@ class TestExtract:
         result = run("extract", folder, "-o", tmp_path / "f.h5", *QUICK)
         assert result.code == 0
         assert "rejected glioma/broken.png: empty file" in result.err
-        assert "passed over 1 file: not an image" in result.err
+        assert "skipped 1 file: not an image" in result.err
         assert "1 image rejected" in result.out
 
     def test_on_error_raise_ends_at_the_first_bad_image(
@@ -266,7 +267,11 @@ class TestEvaluate:
         assert keys | {"roc_auc", "log_loss", "brier", "mcc"} <= set(document)
         assert document["n"] == 16
         assert {"precision", "recall", "f1", "support"} <= set(document["per_class"]["glioma"])
-        assert list(document["subsets"]) == ["all", "without_identical", "without_near"]
+        assert list(document["subsets"]) == [
+            "all",
+            "without_exact_duplicates",
+            "without_near_duplicates",
+        ]
         assert set(document["subsets"]["all"]) == {
             *("n", "n_groups", "accuracy", "balanced_accuracy", "f1_macro"),
             *("intervals", "reason"),
@@ -281,7 +286,7 @@ class TestEvaluate:
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
     def test_text_and_markdown(self, run: Run, svm: Path, features: Path) -> None:
-        assert "confusion matrix" in run("evaluate", svm, features).out
+        assert "Confusion matrix, all images" in run("evaluate", svm, features).out
         assert "| glioma |" in run("evaluate", svm, features, "--markdown").out
 
     def test_a_split_that_is_not_there(self, run: Run, svm: Path, features: Path) -> None:
@@ -412,7 +417,7 @@ class TestOthers:
         assert document["processor"]["cores"] >= 1
         assert "vgg16" in document["weights"]
         assert document["auto_precision"] in ("float32", "bfloat16")
-        assert f"auto takes {document['auto_precision']}" in run("doctor").out
+        assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
         arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]
@@ -495,10 +500,10 @@ class TestOthers:
         usual = signal.signal(signal.SIGINT, signal.default_int_handler)
         request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
         calls = []
-        compile_copies = Backbone.copies.func
+        compile_copies = Backbone.compile
 
-        def compile_interrupted(self: Backbone) -> tuple[Any, ...]:
-            (forward,) = compile_copies(self)
+        def compile_interrupted(self: Backbone, *, n_images: int | None) -> tuple[Any, ...]:
+            (forward,) = compile_copies(self, n_images=n_images)
 
             def interrupted(images: np.ndarray) -> np.ndarray:
                 calls.append(len(images))
@@ -508,7 +513,7 @@ class TestOthers:
 
             return (interrupted,)
 
-        monkeypatch.setattr(Backbone, "copies", property(compile_interrupted))
+        monkeypatch.setattr(Backbone, "compile", compile_interrupted)
         arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
         before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)
@@ -561,6 +566,14 @@ class TestOthers:
         assert done.returncode == 143
         assert done.stderr.strip() == "brainfeat: error: ended by SIGTERM"
         assert not list(tmp_path.iterdir())
+
+    def test_help_lists_every_command_under_the_step_that_it_belongs_to(self, run: Run) -> None:
+        sections = {
+            heading: re.findall(r"^  ([a-z-]+)  +\w", lines, re.MULTILINE)
+            for heading, lines in re.findall(r"^(\S.*):\n((?:  .+\n)+)", run("--help").out, re.M)
+        }
+        assert sections.pop("Options") == ["--version"]
+        assert sections == SECTIONS
 
     def test_version_and_usage(self, run: Run) -> None:
         assert run("--version").out.startswith("brainfeat, version 0.1")

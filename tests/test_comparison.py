@@ -77,7 +77,7 @@ def test_intervals_are_those_of_scipys_paired_bootstrap(seed):
         vectorized=False,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    assert found.intervals["accuracy"] == pytest.approx(tuple(expected), abs=0.006)
+    assert found.intervals.accuracy == pytest.approx(tuple(expected), abs=0.006)
 
 
 @pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (1, 8, 0.0390625)])

@@ -1,4 +1,4 @@
-"""Conformal sets against crepes, by hand, and by simulation."""
+"""Prediction sets against crepes, by hand, and by simulation."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from brainfeat.heads.conformal import Conformal, find_quantile
 
 
 def draw(n, seed, *, k=4, sharpness=2.0):
-    """Draw probabilities, and labels that are likely by them but not calibrated."""
+    """Draw probabilities, and labels that they predict but that are not calibrated."""
     rng = np.random.default_rng(seed)
     logits = sharpness * rng.standard_normal((n, k))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -29,7 +29,7 @@ def test_quantiles_by_hand():
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
 @pytest.mark.parametrize("seed", range(4))
-def test_sets_are_those_of_crepes(seed, coverage):
+def test_prediction_sets_are_those_of_crepes(seed, coverage):
     p, y = draw(300, seed)
     new, _ = draw(400, seed + 100)
     classifier = ConformalClassifier()
@@ -42,9 +42,9 @@ def test_sets_are_those_of_crepes(seed, coverage):
             for label in range(4)
         ]
     )
-    # Not crepes's own sets: 1 - 0.8 is less than a fifth to a computer.
+    # Not the sets of crepes itself: in floating point 1 - 0.8 is less than a fifth.
     expected = p_values > 1 - coverage + 1e-9
-    found = Conformal.fit(p, y).find_sets(new, coverage=coverage)
+    found = Conformal.fit(p, y).predict_sets(new, coverage=coverage)
     assert np.array_equal(found, expected)
 
 
@@ -53,7 +53,7 @@ def test_the_coverage_of_each_class_is_within_the_binomial_band_over_thirty_seed
     for seed in range(30):
         p, y = draw(1000, seed)
         new, truth = draw(1000, seed + 1000)
-        sets = Conformal.fit(p, y).find_sets(new, coverage=0.9)
+        sets = Conformal.fit(p, y).predict_sets(new, coverage=0.9)
         for label in range(4):
             hits[label] += sets[truth == label, label].sum()
             n[label] += (truth == label).sum()
@@ -64,10 +64,10 @@ def test_the_coverage_of_each_class_is_within_the_binomial_band_over_thirty_seed
         assert 0.9 - width < hits[label] / n[label] < 0.9 + width + 1 / 250
 
 
-def test_a_class_of_few_images_is_never_ruled_out():
+def test_a_class_with_few_images_is_in_every_prediction_set():
     p, y = draw(100, 0)
     few = (y != 3) | (np.cumsum(y == 3) <= 5)
-    sets = Conformal.fit(p[few], y[few]).find_sets(draw(50, 1)[0], coverage=0.9)
+    sets = Conformal.fit(p[few], y[few]).predict_sets(draw(50, 1)[0], coverage=0.9)
     assert sets[:, 3].all()
 
 
@@ -87,13 +87,13 @@ def test_few_scores_have_no_quantile(n):
 def test_more_coverage_makes_larger_sets():
     p, y = draw(500, 0)
     conformal, new = Conformal.fit(p, y), draw(200, 1)[0]
-    small, large = (conformal.find_sets(new, coverage=share) for share in (0.7, 0.95))
+    small, large = (conformal.predict_sets(new, coverage=coverage) for coverage in (0.7, 0.95))
     assert (small <= large).all()
     assert small.sum() < large.sum()
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -1, np.nan])
-def test_what_is_no_coverage_is_refused(coverage):
+def test_a_coverage_out_of_range_is_refused(coverage):
     with pytest.raises(ParameterError, match="coverage"):
         Conformal.fit(*draw(20, 0)).quantiles(4, coverage=coverage)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicoms import AXIAL, draw_volume, make_dataset, write_dicom, write_series
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
+from support.dicoms import AXIAL, draw_volume, make_dataset, write_dicom, write_series
 
 from brainfeat.errors import ImageReadError
 from brainfeat.readers import dicom

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: its examples run and its tables agree."""
+"""The documentation agrees with the code: its examples run and its tables match."""
 
 import ast
 import doctest
@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 
 import brainfeat
-from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, FeatureCache
-from brainfeat.cache.shards import SHARD_SCHEMA
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
-from brainfeat.cli.main import COMMANDS, group
-from brainfeat.extraction.backbones import BACKBONES
+from brainfeat.cli.main import COMMANDS, SECTIONS, group
+from brainfeat.evaluation.results import Evaluation
+from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.extractor import Extraction
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
 from brainfeat.heads.classical import CLASSIFIERS
 from brainfeat.heads.kinds import HEAD_NAMES
-from brainfeat.metrics import Evaluation
 
 # TensorFlow's variables under NumPy 2, where Keras reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -88,7 +88,7 @@ def option_names(command: click.Command) -> set[str]:
 
 
 def rows_after(text: str, start: str) -> list[list[str]]:
-    """Return the cells of the first table after a text, without its head."""
+    """Return the cells of the first table after a text, without its header."""
     _, found, rest = text.partition(start)
     assert found, f"{start!r} is not on the page"
     table = re.search(r"(?:^\|.*\n)+", rest, re.MULTILINE)
@@ -106,7 +106,7 @@ def code(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_command_says_what_it_and_its_options_do(name: str) -> None:
+def test_command_and_its_options_have_help(name: str) -> None:
     command = find_command(name)
     assert command.help
     assert command.short_help
@@ -114,10 +114,18 @@ def test_command_says_what_it_and_its_options_do(name: str) -> None:
     assert [option.name for option in options if not option.help] == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_command_is_in_the_reference(name: str) -> None:
-    directive = f".. click:: {COMMANDS[name]}:command\n   :prog: brainfeat {name}\n"
-    assert directive in read("reference/cli.md")
+def test_reference_lists_the_commands_as_help_does() -> None:
+    page, _, _ = read("reference/cli.md").partition("## JSON documents")
+    listed: dict[str, list[str]] = {}
+    for heading, module, name in re.findall(
+        r"^## (.+)$|^\.\. click:: (\S+):command\n   :prog: brainfeat (\S+)$", page, re.MULTILINE
+    ):
+        if heading:
+            listed[heading] = []
+        else:
+            assert module == COMMANDS[name]
+            listed[list(listed)[-1]].append(name)
+    assert listed == SECTIONS
 
 
 SHELL_LINES = [
@@ -183,7 +191,7 @@ def test_public_name_is_in_the_reference(name: str) -> None:
 
 
 def find_object(name: str) -> object:
-    """Return what a full name of the API page stands for."""
+    """Return the object behind a full name on the API page."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         with suppress(ImportError):
@@ -222,7 +230,7 @@ def test_calls_in_python_blocks_fit_the_signatures(page: Path) -> None:
 
 
 def check_calls(tree: ast.Module) -> None:
-    """Bind every call of a public name, without running it."""
+    """Bind the arguments of every call of a public name, without running it."""
     imported = {
         alias.name
         for node in ast.walk(tree)
@@ -265,7 +273,7 @@ def test_examples_in_docstrings_run(
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the tutorial: what the page shows below it, and what it really printed."""
+    """A command of the tutorial, the output that the page shows, and the real output."""
 
     command: str
     shown: str
@@ -304,7 +312,7 @@ def run_block(block: Block, folder: Path, names: dict[str, object]) -> str:
     return printed.getvalue()
 
 
-def without_figures(text: str) -> list[str]:
+def without_numbers(text: str) -> list[str]:
     """Return the lines of an output without its numbers, durations, precision and alignment."""
     text = re.sub(r"\bin (?:b?float\d+)\b", "in #", text)
     text = re.sub(r"\b\d+ (?:h \d+ min|min \d+ s|s)\b", "# s", text)
@@ -316,7 +324,7 @@ def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
     shown = [step for step in quickstart if step.shown]
     assert len(shown) == 5
     for step in shown:
-        assert without_figures(step.printed) == without_figures(step.shown), step.command
+        assert without_numbers(step.printed) == without_numbers(step.shown), step.command
 
 
 def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
@@ -345,8 +353,8 @@ def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) ->
     ]
     assert {line.split()[1] for line in compared[1:9]} == set(HEAD_NAMES)
     assert [line.split()[:2] for line in python] == [[str(rank), "knn"] for rank in (1, 2, 3, 4)]
-    figures = [float(line.split()[-3]) for line in python]
-    assert figures == sorted(figures, reverse=True)
+    scores = [float(line.split()[-3]) for line in python]
+    assert scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.usefixtures("quickstart")

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from brainfeat.errors import ParameterError
 from brainfeat.leakage import duplicates
 from brainfeat.leakage.duplicates import (
-    find_near,
+    find_near_duplicates,
     find_nearest,
     join_labels,
-    label_identical,
-    label_near,
+    label_exact_duplicates,
+    label_near_duplicates,
 )
 
 
@@ -31,7 +31,7 @@ def similarities(X):
 
 
 def all_pairs(X, **options):
-    found = list(find_near(X, **options))
+    found = list(find_near_duplicates(X, **options))
     return {(int(i), int(j)): float(s) for pairs in found for i, j, s in zip(*pairs, strict=True)}
 
 
@@ -52,15 +52,15 @@ def test_clusters_are_chains():
     angles = np.linspace(0, np.pi, 40, endpoint=False)
     X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     X = np.concatenate([X, -X])
-    assert len(set(label_near(X, threshold=0.99))) == 1
-    assert len(set(label_near(X, threshold=0.9999))) == 80
+    assert len(set(label_near_duplicates(X, threshold=0.99))) == 1
+    assert len(set(label_near_duplicates(X, threshold=0.9999))) == 80
 
 
 @pytest.mark.parametrize("limit", [1, 10, 10_000])
 def test_clusters_are_those_of_the_groups_however_few_pairs_are_held(monkeypatch, limit):
     monkeypatch.setattr(duplicates, "_PAIR_LIMIT", limit)
     monkeypatch.setattr(duplicates, "_BLOCK_ROWS", 16)
-    labels = label_near(blobs(12, 6, spread=0.05))
+    labels = label_near_duplicates(blobs(12, 6, spread=0.05))
     assert len(set(labels)) == 12
     assert all(len(set(labels[start : start + 6])) == 1 for start in range(0, 72, 6))
 
@@ -74,19 +74,19 @@ def test_a_row_that_is_the_mean_is_near_to_none():
 def test_few_rows_have_no_pairs(n):
     X = np.ones((n, 4), np.float32)
     assert not all_pairs(X)
-    assert label_near(X).tolist() == list(range(n))
+    assert label_near_duplicates(X).tolist() == list(range(n))
 
 
 def test_many_copies_of_one_image_are_one_cluster():
     X = np.concatenate([np.tile([[1, 2, 3, 4]], (5000, 1)), -np.ones((5, 4))])
-    labels = label_near(X.astype(np.float32))
+    labels = label_near_duplicates(X.astype(np.float32))
     assert np.bincount(labels)[labels[0]] == 5000
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.01, np.nan])
 def test_a_threshold_out_of_range_is_refused(threshold):
     with pytest.raises(ParameterError, match="expected above 0 and at most 1"):
-        label_near(np.ones((2, 2), np.float32), threshold=threshold)
+        label_near_duplicates(np.ones((2, 2), np.float32), threshold=threshold)
 
 
 def test_identical_files_have_one_label():
@@ -95,13 +95,12 @@ def test_identical_files_have_one_label():
     digests[4], digests[5] = digests[1], digests[1]
     digests[3, :31] = digests[2, :31]  # the last byte alone differs
     digests[3, 31] = digests[2, 31] ^ 1
-    labels = label_identical(digests)
+    labels = label_exact_duplicates(digests)
     assert len(set(labels)) == 4
     assert labels[1] == labels[4] == labels[5]
     assert labels[2] != labels[3]
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 30).flatmap(
         lambda n: st.tuples(*[hnp.arrays(np.intp, n, elements=st.integers(0, n - 1))] * 2)

@@ -3,19 +3,22 @@
 import csv
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn import metrics
+from support.caches import write_vectors
 
 from brainfeat import evaluate, fit_head
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cli.evaluate import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.leakage import auditing, duplicates
+from brainfeat.leakage import auditing, duplicates, overlap
 from brainfeat.report import to_markdown, to_text
 from brainfeat.text import count_columns
 
@@ -35,8 +38,8 @@ def name_files():
     return [f"image-{row:05}.png" for row in range(IMAGES)]
 
 
-@pytest.fixture
-def leaky(make_cache):
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
     """A cache of which 20 test images are identical to train images, and 30 more nearly so."""
     X, y, splits = draw()
     contents = name_files()
@@ -44,20 +47,21 @@ def leaky(make_cache):
         contents[row] = contents[row - 400]
         X[row] = X[row - 400]
     X[420:450] = X[20:50] + 0.01
-    return make_cache(X, y, splits=splits, contents=contents)
+    folder = tmp_path_factory.mktemp("leaky")
+    return write_vectors(folder, X, y, splits=splits, contents=contents)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bundle(leaky):
     return fit_head(leaky, head="lda", group_by="none")
 
 
 def test_copies_are_left_out(bundle, leaky):
     subsets = evaluate(bundle, leaky).subsets
-    assert {name: subset.n for name, subset in subsets.items()} == {
+    assert {name: subset.n for name, subset in vars(subsets).items()} == {
         "all": 200,
-        "without_identical": 180,
-        "without_near": 150,
+        "without_exact_duplicates": 180,
+        "without_near_duplicates": 150,
     }
 
 
@@ -66,46 +70,36 @@ def test_figures_without_copies_are_those_of_the_images_that_are_left(bundle, le
     with FeatureCache.open(leaky) as cache:
         X, y = cache.X[450:600], cache.y[450:600]
     called = bundle.predict_proba(X).argmax(axis=1)
-    left = evaluation.subsets["without_near"]
+    left = evaluation.subsets.without_near_duplicates
     assert left.accuracy == pytest.approx(metrics.accuracy_score(y, called))
     assert left.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, called))
     assert left.f1_macro == pytest.approx(metrics.f1_score(y, called, average="macro"))
-    assert evaluation.subsets["all"].accuracy == evaluation.accuracy
+    assert evaluation.subsets.all.accuracy == evaluation.accuracy
 
 
 def test_each_figure_is_in_its_interval(bundle, leaky):
     evaluation = evaluate(bundle, leaky)
-    for subset in evaluation.subsets.values():
-        for name, (low, high) in subset.intervals.items():
+    for subset in vars(evaluation.subsets).values():
+        for name, (low, high) in vars(subset.intervals).items():
             assert low < getattr(subset, name) < high
     for entry in evaluation.per_class:
-        figures = {
-            "sensitivity": entry.recall,
-            "specificity": entry.specificity,
-            "ppv": entry.precision,
-            "npv": entry.npv,
-            "f1": entry.f1,
-            "roc_auc": entry.roc_auc,
-            "average_precision": entry.average_precision,
-        }
-        assert set(entry.intervals) == set(figures)
-        for name, (low, high) in entry.intervals.items():
-            assert low <= figures[name] <= high
+        for name, (low, high) in vars(entry.intervals).items():
+            assert low <= getattr(entry, name) <= high
 
 
 def test_an_image_that_the_head_has_seen_is_a_copy_of_itself(bundle, leaky):
     subsets = evaluate(bundle, leaky, split="train").subsets
-    assert subsets["all"].n == 350
-    assert subsets["without_identical"].n == subsets["without_near"].n == 0
-    assert subsets["without_near"].accuracy is None
-    assert subsets["without_near"].reason == "there are no images"
+    assert subsets.all.n == 350
+    assert subsets.without_exact_duplicates.n == subsets.without_near_duplicates.n == 0
+    assert subsets.without_near_duplicates.accuracy is None
+    assert subsets.without_near_duplicates.reason == "there are no images"
 
 
 def test_groups_of_the_table_are_drawn_as_one(make_cache):
     X, y, splits = draw()
     groups = [f"patient-{row // 8}" for row in range(IMAGES)]
     path = make_cache(X, y, splits=splits, groups=groups)
-    subset = evaluate(fit_head(path, head="lda"), path).subsets["all"]
+    subset = evaluate(fit_head(path, head="lda"), path).subsets.all
     assert (subset.n, subset.n_groups) == (200, 25)
 
 
@@ -114,9 +108,9 @@ def test_few_groups_of_a_class_give_figures_without_intervals(make_cache):
     groups = [f"patient-{row // 40}" for row in range(IMAGES)]
     path = make_cache(X, y, splits=splits, groups=groups)
     evaluation = evaluate(fit_head(path, head="lda"), path)
-    assert evaluation.subsets["all"].intervals is None
-    assert "5 groups; an interval needs 10" in evaluation.subsets["all"].reason
-    assert evaluation.subsets["all"].accuracy == evaluation.accuracy
+    assert evaluation.subsets.all.intervals is None
+    assert "5 groups; an interval needs 10" in evaluation.subsets.all.reason
+    assert evaluation.subsets.all.accuracy == evaluation.accuracy
     assert all(entry.intervals is None for entry in evaluation.per_class)
     assert "No intervals: class 'glioma' has images of 5 groups" in to_text(evaluation)
     assert "95 % interval" not in to_text(evaluation)
@@ -129,16 +123,16 @@ def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     bundle = fit_head(path, head="lda")
     evaluation = evaluate(bundle, path)
     held = bundle.training["split"]["test"]
-    assert [subset.n for subset in evaluation.subsets.values()] == [held] * 3
+    assert [subset.n for subset in vars(evaluation.subsets).values()] == [held] * 3
     everything = evaluate(bundle, path, split="all").subsets
-    assert [subset.n for subset in everything.values()] == [IMAGES, held, held]
+    assert [subset.n for subset in vars(everything).values()] == [IMAGES, held, held]
 
 
 def test_a_head_has_seen_nothing_of_another_cache_without_splits(bundle, make_cache):
     X, y, _ = draw(seed=1)
     other = make_cache(X, y, name="other.h5", paths=[f"other-{row}.png" for row in range(IMAGES)])
     subsets = evaluate(bundle, other, split="all").subsets
-    assert [subset.n for subset in subsets.values()] == [IMAGES] * 3
+    assert [subset.n for subset in vars(subsets).values()] == [IMAGES] * 3
 
 
 def test_a_chain_is_not_taken_for_copies(make_cache):
@@ -146,24 +140,24 @@ def test_a_chain_is_not_taken_for_copies(make_cache):
     X[:] = 0.3 * X + 10 * np.linspace(0, 1, IMAGES)[:, None] * np.ones(WIDTH)
     path = make_cache(X, y, splits=splits)
     evaluation = evaluate(fit_head(path, head="lda"), path)
-    left = evaluation.subsets["without_near"]
+    left = evaluation.subsets.without_near_duplicates
     assert (left.n, left.accuracy) == (0, None)
     assert "one chain joins" in left.reason
-    assert "without near duplicates: no figures: near duplicates cannot be told" in " ".join(
+    assert "Without near duplicates: no metrics: near duplicates cannot be told" in " ".join(
         to_text(evaluation).split()
     )
 
 
 def test_near_duplicates_of_many_images_are_looked_for_where_asked(bundle, leaky, monkeypatch):
-    monkeypatch.setattr("brainfeat.leakage.auditing.QUICK_LIMIT", 599)
-    left = evaluate(bundle, leaky).subsets["without_near"]
+    monkeypatch.setattr("brainfeat.leakage.duplicates.NEAR_SEARCH_LIMIT", 599)
+    left = evaluate(bundle, leaky).subsets.without_near_duplicates
     assert left.accuracy is None
-    assert "up to 599 images, and these are 600" in left.reason
-    assert evaluate(bundle, leaky, threshold=0.92).subsets["without_near"].n == 150
+    assert "up to 599 images, got 600" in left.reason
+    assert evaluate(bundle, leaky, threshold=0.92).subsets.without_near_duplicates.n == 150
 
 
 def test_the_threshold_decides_what_is_near(bundle, leaky):
-    assert evaluate(bundle, leaky, threshold=0.99999999).subsets["without_near"].n > 150
+    assert evaluate(bundle, leaky, threshold=0.99999999).subsets.without_near_duplicates.n > 150
     with pytest.raises(ParameterError, match="threshold"):
         evaluate(bundle, leaky, threshold=1.5)
 
@@ -183,7 +177,7 @@ def test_parts_by_a_column(make_cache):
     called = evaluation.predictions.probabilities.argmax(axis=1)
     right = (called == evaluation.predictions.y)[there]
     assert evaluation.by["there"].accuracy == pytest.approx(right.mean())
-    assert "too few to judge" in to_text(evaluation)
+    assert "Values with fewer than 10 groups have no metrics." in to_text(evaluation)
     assert "| there | 193 |" in to_markdown(evaluation)
 
 
@@ -203,7 +197,7 @@ def test_predictive_values_at_a_prevalence(bundle, leaky):
     glioma = evaluation.per_class[0]
     found = glioma.recall * 0.01
     alarms = (1 - glioma.specificity) * 0.99
-    assert evaluation.prevalence["glioma"]["ppv"] == pytest.approx(found / (found + alarms))
+    assert evaluation.prevalence["glioma"].ppv == pytest.approx(found / (found + alarms))
     with pytest.raises(ParameterError, match="'cyst'"):
         evaluate(bundle, leaky, prevalence={"cyst": 0.01})
 
@@ -211,11 +205,11 @@ def test_predictive_values_at_a_prevalence(bundle, leaky):
 def test_calibration_compares_scores_before_and_after_the_temperature(bundle, leaky):
     warm = evaluate(dataclasses.replace(bundle, temperature=3.0), leaky)
     plain = evaluate(dataclasses.replace(bundle, temperature=1.0), leaky)
-    assert warm.calibration["temperature"] == 3.0
-    assert warm.calibration["before"] == plain.calibration["after"]
-    assert warm.calibration["after"]["log_loss"] == pytest.approx(warm.log_loss)
-    assert warm.calibration["after"]["brier"] == pytest.approx(warm.brier)
-    assert sum(entry["n"] for entry in warm.calibration["after"]["bins"]) == 200
+    assert warm.calibration.temperature == 3.0
+    assert warm.calibration.before == plain.calibration.after
+    assert warm.calibration.after.log_loss == pytest.approx(warm.log_loss)
+    assert warm.calibration.after.brier == pytest.approx(warm.brier)
+    assert sum(entry.n for entry in warm.calibration.after.bins) == 200
 
 
 def test_the_seed_decides_the_intervals(bundle, leaky):
@@ -228,25 +222,34 @@ def test_the_seed_decides_the_intervals(bundle, leaky):
 
 def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
     found = evaluate(bundle, leaky).abstention
-    assert found["answered"] + found["uncertain"] + found["refused"] == pytest.approx(1)
+    assert found.answered + found.uncertain + found.out_of_distribution == pytest.approx(1)
     with FeatureCache.open(leaky) as cache:
         X, y = cache.X[400:600], cache.y[400:600]
     p = bundle.predict_proba(X)
-    sets = bundle.conformal.find_sets(p)
-    refused = bundle.scope.look(X).scores > bundle.scope.threshold()
+    sets = bundle.conformal.predict_sets(p)
+    refused = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold()
     answered = (sets.sum(axis=1) == 1) & sets[np.arange(200), p.argmax(axis=1)] & ~refused
     right = p.argmax(axis=1) == y
-    assert found["refused"] == pytest.approx(refused.mean())
-    assert found["accuracy"] == pytest.approx(right[answered].mean())
-    assert found["coverage_by_class"]["glioma"] == pytest.approx(sets[y == 0, 0].mean())
-    assert found["risk_coverage"][-1] == {"share": 1.0, "risk": pytest.approx(1 - right.mean())}
+    assert found.out_of_distribution == pytest.approx(refused.mean())
+    assert found.accuracy == pytest.approx(right[answered].mean())
+    assert found.coverage_by_class["glioma"] == pytest.approx(sets[y == 0, 0].mean())
+    assert found.risk_coverage[-1].fraction == 1.0
+    assert found.risk_coverage[-1].risk == pytest.approx(1 - right.mean())
     surest = np.argsort(-p.max(axis=1))[:100]
-    half = next(entry for entry in found["risk_coverage"] if entry["share"] == 0.5)
-    assert half["risk"] == pytest.approx(1 - right[surest].mean())
+    half = next(point for point in found.risk_coverage if point.fraction == 0.5)
+    assert half.risk == pytest.approx(1 - right[surest].mean())
+
+
+def test_an_evaluation_comes_back_from_json(bundle, leaky):
+    evaluation = evaluate(bundle, leaky, by="source", prevalence={"glioma": 0.01})
+    read = Evaluation.from_json(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert read == evaluation
+    assert read.predictions is None
+    assert to_text(read) == to_text(dataclasses.replace(evaluation, predictions=None))
 
 
 def test_a_head_without_scope_has_no_abstention(bundle, leaky):
-    evaluation = evaluate(dataclasses.replace(bundle, scope=None), leaky)
+    evaluation = evaluate(dataclasses.replace(bundle, ood_detector=None), leaky)
     assert evaluation.abstention is None
     assert "Abstention" not in to_text(evaluation)
 
@@ -318,24 +321,25 @@ def searches(monkeypatch):
     """Count the images of each search for near duplicates."""
     found = []
 
-    def label_near(X, **options):
+    def label_near_duplicates(X, **options):
         found.append(X.shape[0])
-        return duplicates.label_near(X, **options)
+        return duplicates.label_near_duplicates(X, **options)
 
-    monkeypatch.setattr(auditing, "label_near", label_near)
+    for module in (auditing, overlap):
+        monkeypatch.setattr(module, "label_near_duplicates", label_near_duplicates)
     return found
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
 def test_an_audit_spares_the_search_and_changes_no_figure(bundle, leaky, split, searches):
     with FeatureCache.open(leaky) as cache:
-        audit = auditing.quick_audit(cache)
+        audit = auditing.audit_duplicates(cache)
         with_audit = evaluate(bundle, cache, split=split, audit=audit)
         assert searches == [IMAGES]
         without = evaluate(bundle, cache, split=split)
     assert searches == [IMAGES, IMAGES]
     assert with_audit.to_dict() == without.to_dict()
-    for name in ("groups", "identical", "near"):
+    for name in ("groups", "exact_duplicates", "near_duplicates"):
         found, expected = (getattr(each.predictions, name) for each in (with_audit, without))
         np.testing.assert_array_equal(found, expected)
 
@@ -347,7 +351,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
     bundle, leaky, options, images, searches
 ):
     with FeatureCache.open(leaky) as cache:
-        audit = auditing.quick_audit(cache)
+        audit = auditing.audit_duplicates(cache)
         evaluation = evaluate(bundle, cache, audit=audit, **options)
         assert searches == [IMAGES, images]
         assert evaluation.to_dict() == evaluate(bundle, cache, **options).to_dict()
@@ -356,7 +360,7 @@ def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
 def test_an_audit_of_another_cache_is_refused(bundle, leaky, make_cache):
     X, y, splits = draw(seed=1)
     with FeatureCache.open(make_cache(X, y, splits=splits, name="other.h5")) as other:
-        audit = auditing.quick_audit(other)
+        audit = auditing.audit_duplicates(other)
     with pytest.raises(ParameterError, match="the audit is not that of"):
         evaluate(bundle, leaky, audit=audit)
 
@@ -379,13 +383,13 @@ def test_the_command_prints_the_three_side_by_side_and_warns(run):
     result = run()
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    head = next(line for line in lines if line.startswith("test images"))
-    assert head.split("  ")[-1].strip() == "without near duplicates"
-    place = lines.index(head)
-    assert lines[place + 1].split() == ["images", "200", "180", "150"]
-    assert lines[place + 4].split()[:3] == ["95", "%", "interval"]
+    place = lines.index("With and without copies of seen images")
+    assert lines[place + 1].split() == ["without", "near", "without", "exact"]
+    assert lines[place + 2].split() == ["metric", "duplicates", "duplicates", "all", "images"]
+    assert lines[place + 3].split() == ["images", "150", "180", "200"]
+    assert re.fullmatch(r"accuracy( +0\.\d{3} \(0\.\d{3}–\d\.\d{3}\)){3}", lines[place + 5])
     assert max(map(count_columns, lines)) <= 80
-    assert "identical files are in several splits" in result.stderr
+    assert "exact duplicates are in several splits" in result.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--card",), ("--card", "--threshold", "0.95")])

@@ -1,4 +1,4 @@
-"""Every example runs, and prints what it promises."""
+"""Every example runs and prints what it promises."""
 
 import importlib
 import json
@@ -12,8 +12,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from dicoms import write_series
 from numpy.typing import NDArray
+from PIL import Image
+from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache.cache import FeatureCache
@@ -29,7 +30,7 @@ RunExample = Callable[..., str]
 
 @pytest.fixture
 def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunExample:
-    """Give a function that runs an example as a script and returns what it printed."""
+    """Return a function that runs an example as a script and returns what it printed."""
 
     def run(name: str, *arguments: str) -> str:
         script = EXAMPLES / f"{name}.py"
@@ -71,8 +72,8 @@ def test_many_heads_ranks_all_by_cross_validation(
     rows = re.findall(r"^ +(\d)  (\S+) +(\d\.\d{3}) ± \d\.\d{3}", printed, re.MULTILINE)
     assert [int(rank) for rank, _, _ in rows] == list(range(1, 9))
     assert {head for _, head, _ in rows} == set(HEAD_NAMES)
-    figures = [float(figure) for _, _, figure in rows]
-    assert figures == sorted(figures, reverse=True)
+    scores = [float(score) for _, _, score in rows]
+    assert scores == sorted(scores, reverse=True)
     assert re.search(r"accuracy \d\.\d{3} over 2 folds, \d\.\d{3} on the test images", printed)
 
 
@@ -110,7 +111,7 @@ def test_leakage_prints_the_scores_with_and_without_copies(
     lines = run_example("leakage", str(features), "--head", "lda", "--random", str(random))
     scores = [line for line in lines.splitlines() if line.endswith(" images")]
     assert [line.split()[-2] for line in scores] == ["100", "70", "70", "100", "100", "100", "70"]
-    assert "- identical files are in several splits: 30 groups" in lines
+    assert "- exact duplicates are in several splits: 30 groups" in lines
 
 
 def test_benchmark_audit_prints_a_line_for_each_size() -> None:
@@ -145,10 +146,10 @@ def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_pat
         assert images == sum(decisions) == 3
 
 
-def test_make_strangers_turns_training_slices(run_example: RunExample, tmp_path: Path) -> None:
+def test_make_ood_examples_rotates_training_slices(run_example: RunExample, tmp_path: Path) -> None:
     table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
-    output = tmp_path / "strangers"
-    printed = run_example("make_strangers", str(table), "-o", str(output), "--number", "5")
+    output = tmp_path / "odd"
+    printed = run_example("make_ood_examples", str(table), "-o", str(output), "--number", "5")
     assert printed == f"20 images in {output}\n"
     rows = {int(path.name.partition("-")[0]) for path in output.iterdir()}
     read = read_table(table)
@@ -157,6 +158,16 @@ def test_make_strangers_turns_training_slices(run_example: RunExample, tmp_path:
     original = read_image(read.absolute_path(row))
     assert (np.rot90(original) == read_image(output / f"{row}-90.png")).all()
     assert original + read_image(output / f"{row}-inverted.png") == pytest.approx(1.0)
+
+
+def test_readme_picture_is_a_small_picture(run_example: RunExample, tmp_path: Path) -> None:
+    output = tmp_path / "picture.png"
+    run_example(
+        "readme_picture", "-o", str(output), *BASE, "--weights", "random", "--patients", "4"
+    )
+    with Image.open(output) as drawn:
+        assert drawn.size == (900, 410)
+    assert output.stat().st_size < 150_000
 
 
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
@@ -201,19 +212,20 @@ def test_own_csv_cuts_no_patient(run_example: RunExample) -> None:
     assert [split for split, _, _ in counts] == ["train", "val", "test"]
     assert all(int(images) == 3 * int(patients) for _, images, patients in counts)
     assert sum(int(patients) for _, _, patients in counts) == 20
-    assert "patients on two sides: 0" in printed
+    assert "patients in two splits: 0" in printed
     assert re.search(r"accuracy on the test patients: \d\.\d{3}", printed)
     assert re.search(r"over 3 folds of whole patients: \d\.\d{3} ± \d\.\d{3}", printed)
 
 
 @pytest.fixture
 def benchmark_peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Give the example as a module."""
+    """Import the example as a module."""
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module("benchmark_peers")
 
 
-def test_benchmark_peers_times_who_is_here_and_names_who_is_absent(
+@pytest.mark.deep
+def test_benchmark_peers_times_installed_peers_and_names_absent_ones(
     benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = EXAMPLES / "benchmark_peers.py"  # a process, as its own processes import it again
@@ -227,9 +239,9 @@ def test_benchmark_peers_times_who_is_here_and_names_who_is_absent(
     printed = capsys.readouterr().out
     here = [peer for peer in benchmark_peers.PEERS if not peer.is_absent()]
     assert [row["peer"] for row in document["peers"]] == [peer.name for peer in here]
-    figure = r"\d+\.\d\d \(\d+\.\d\d–\d+\.\d\d\)"
+    spread = r"\d+\.\d\d \(\d+\.\d\d–\d+\.\d\d\)"
     for peer in here:
-        row = rf"^\| {peer.name} \| {peer.precision} (\| {figure} ){{3}}\| \d+ \| (error|cosine) "
+        row = rf"^\| {peer.name} \| {peer.precision} (\| {spread} ){{3}}\| \d+ \| (error|cosine) "
         assert re.search(row, printed, re.MULTILINE)
     assert document["peers"][0]["ratio"] == [1, 1, 1]
     assert all(len(row["ratio"]) == 3 and min(row["ratio"]) > 0 for row in document["peers"])
@@ -269,13 +281,14 @@ def test_benchmark_peers_takes_one_of_copies(benchmark_peers: ModuleType, tmp_pa
 
 
 def run_alone(name: str, *arguments: str) -> str:
-    """Run an example in a process of its own: it turns what the library keeps to itself."""
+    """Run an example in a process of its own, because it changes private settings."""
     words = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.deep
 def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     printed = run_alone(
         "benchmark_rewriting", *BASE, "--batch", "2", "--rounds", "1", "--weights", "random"
@@ -292,6 +305,7 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     assert float(rows[0][3]) < 1e-4 < float(rows[2][3])
 
 
+@pytest.mark.deep
 def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
     assert len(lines) == 9
@@ -310,11 +324,12 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
     assert not list(tmp_path.iterdir())
 
 
-# The peers are five libraries, each called as its users would, and a run that is fair to them; the
-# others have a line or more for each thing that docs/benchmarks.md compares.
+# The peers are five libraries, each called as its users would call it, and a fair comparison; the
+# other scripts have a line or more for each thing that docs/benchmarks.md compares.
 LONGER = {
     "benchmark_audit": 90,
     "leakage": 90,
+    "readme_picture": 90,
     "odd_images": 120,
     "near_threshold": 130,
     "benchmark_peers": 300,

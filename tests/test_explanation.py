@@ -138,7 +138,7 @@ def planted():
 @pytest.fixture(scope="module")
 def mobilenet(real_data):
     weights = real_data / "weights" / "mobilenet_0.75_224_imagenet_notop.weights.h5"
-    return load_backbone("mobilenet-0.75", weights=weights, input_size=KERAS_SIZE, n_images=4)
+    return load_backbone("mobilenet-0.75", weights=weights, input_size=KERAS_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def test_means_of_the_maps_of_keras_are_the_features(precision):
 
 
 def test_grad_cam_of_keras_is_that_of_its_maps():
-    backbone = load_backbone("mobilenet-0.75", weights="random", input_size=64, n_images=4)
+    backbone = load_backbone("mobilenet-0.75", weights="random", input_size=64)
     bundle = make_bundle(backbone, "logistic", n=4, size=64)
     images = np.stack([draw(np.random.default_rng(seed), "bright", size=64)[0] for seed in (1, 2)])
     coarse = np.einsum(

@@ -1,8 +1,7 @@
 """export: the network gives what the bundle gives, in each format, and what is refused."""
 
 import dataclasses
-import os
-from pathlib import Path
+from functools import cache as memoize
 
 import numpy as np
 import pytest
@@ -67,6 +66,20 @@ def base():
     return load_backbone("mobilenet-0.75", weights="random", input_size=SIZE)
 
 
+@pytest.fixture(scope="module")
+def litert(heads, tmp_path_factory):
+    """Give a function that exports the dense head to LiteRT, quantized as asked, once."""
+    folder = tmp_path_factory.mktemp("litert")
+
+    @memoize
+    def export(quantize):
+        path = folder / f"{quantize}.tflite"
+        export_head(heads["dense"], path, weights="random", quantize=quantize)
+        return path
+
+    return export
+
+
 def load(path):
     import keras
 
@@ -88,6 +101,7 @@ def run_litert(path, images):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "logistic", "lda", "linear-svm"])
 def test_a_keras_model_gives_the_probabilities_of_the_bundle(name, heads, images, base, tmp_path):
     path = export_head(heads[name], tmp_path / "model.keras", weights="random")
@@ -98,6 +112,7 @@ def test_a_keras_model_gives_the_probabilities_of_the_bundle(name, heads, images
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_path):
     from brainfeat import FeatureCache
 
@@ -107,46 +122,42 @@ def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_p
     four = fit_head(cache, head="logistic", n_jobs=1)
     estimator = four.estimator.fit(X, y)
     two = dataclasses.replace(
-        four, estimator=estimator, class_names=four.class_names[:2], temperature=2.0, scope=None
+        four,
+        estimator=estimator,
+        class_names=four.class_names[:2],
+        temperature=2.0,
+        ood_detector=None,
     )
     model = load(export_head(two, tmp_path / "two.keras", weights="random"))
     expected = two.predict_proba(base(images[:8]))
     assert model.predict(images[:8], verbose=0) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantize", "tolerance"), [(None, 1e-4), ("float16", 1e-2)])
-def test_a_litert_model_gives_nearly_the_same(quantize, tolerance, heads, images, base, tmp_path):
-    path = tmp_path / "model.tflite"
-    export_head(heads["dense"], path, weights="random", quantize=quantize)
+def test_a_litert_model_gives_nearly_the_same(quantize, tolerance, heads, images, base, litert):
     expected = heads["dense"].predict_proba(base(images[:8]))
-    assert run_litert(path, images[:8]) == pytest.approx(expected, abs=tolerance)
+    assert run_litert(litert(quantize), images[:8]) == pytest.approx(expected, abs=tolerance)
 
 
-def test_each_quantization_is_smaller(heads, tmp_path):
-    sizes = []
-    for quantize in (None, "float16", "int8"):
-        path = tmp_path / f"{quantize}.tflite"
-        export_head(heads["dense"], path, weights="random", quantize=quantize)
-        sizes.append(path.stat().st_size)
+@pytest.mark.slow
+def test_each_quantization_is_smaller(litert):
+    sizes = [litert(quantize).stat().st_size for quantize in (None, "float16", "int8")]
     assert sizes[0] > 1.8 * sizes[1] > 3 * sizes[2]
 
 
-@pytest.mark.skipif(
-    "BRAINFEAT_REAL_DATA" not in os.environ,
-    reason="BRAINFEAT_REAL_DATA is not set: no real MRI slices to test on",
-)
-def test_real_slices_are_decided_alike(tmp_path):
-    real = Path(os.environ["BRAINFEAT_REAL_DATA"])
-    (weights,) = (real / "weights").glob("mobilenet*.h5")
+@pytest.mark.deep
+def test_real_slices_are_decided_alike(real_data, tmp_path):
+    (weights,) = (real_data / "weights").glob("mobilenet*.h5")
     folder = tmp_path / "some"
     for name in ("glioma", "meningioma", "notumor", "pituitary"):
         (folder / name).mkdir(parents=True)
-        for path in sorted((real / "data/brain-mri/Training" / name).iterdir())[::4]:
+        for path in sorted((real_data / "data/brain-mri/Training" / name).iterdir())[::4]:
             (folder / name / path.name).symlink_to(path)
     options = {"backbone": "mobilenet-0.75", "weights": weights, "precision": "float32"}
     cache = extract(read_table(folder), tmp_path / "f.h5", **options).output
     bundle = fit_head(cache, head="logistic", n_jobs=1)
-    testing = list_images([real / "data/brain-mri/Testing"])[::20][:64]
+    testing = list_images([real_data / "data/brain-mri/Testing"])[::20][:64]
     images = np.stack([preprocess_image(read_image(path)) for path in testing])
     base = load_backbone("mobilenet-0.75", weights=weights)
     expected = bundle.predict_proba(np.concatenate([base(images[:32]), base(images[32:])]))
@@ -197,6 +208,7 @@ def test_an_output_that_is_there_is_kept(heads, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
 
 
+@pytest.mark.slow
 def test_the_command_names_the_classes_and_the_size(heads, tmp_path):
     heads["lda"].save(tmp_path / "head.h5")
     assert HeadBundle.load(tmp_path / "head.h5").head == "lda"

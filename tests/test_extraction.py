@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.bands import N_FEATURES, ROWS, SIZE, SPEC, Blocks, block_means, describe, draw
 
 from brainfeat.cache import merging
-from brainfeat.cache.cache import FeatureCache, Rejected
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import list_shards, parts_folder
-from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import (
     CacheCorruptError,
     CacheError,
@@ -31,75 +31,11 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.extraction import extractor
 from brainfeat.extraction.augmentation import Augmentation, augment_image
-from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
-from brainfeat.tables.table import read_table
-
-SIZE = 32
-N_FEATURES = 8
-SPEC = FeatureSpec(
-    backbone="blocks",
-    layer="rows",
-    n_features=N_FEATURES,
-    weights_sha256="0" * 64,
-    input_size=SIZE,
-)
-ROWS = [
-    "c/3.png,notumor,test,p3,siteB",
-    "a/1.png,glioma,train,p1,siteA",
-    "a/2.png,glioma,train,p1,siteA",
-    "b/4.png,pituitary,val,p4,",
-    "b/5.png,,test,,",
-    "b/6.png,notumor,train,,siteB",
-]
-
-
-def block_means(images):
-    """Give the means of 8 bands of pixels: features that need no base."""
-    return images.reshape(len(images), N_FEATURES, -1).mean(axis=2)
-
-
-class Blocks:
-    """A backbone of NumPy that counts what it is asked for, and can fail on the way."""
-
-    def __init__(self, *, fail_at=None, error=RuntimeError, spec=SPEC):
-        self.fail_at, self.error, self._spec = fail_at, error, spec
-        self.batches = []
-        self.specs_asked = 0
-
-    @property
-    def spec(self):
-        self.specs_asked += 1
-        return self._spec
-
-    @property
-    def recipe(self):
-        return {"blocks": self._spec.fingerprint}
-
-    def __call__(self, images):
-        if len(self.batches) == self.fail_at:
-            raise self.error("the plug was pulled")
-        self.batches.append(images.copy())
-        return block_means(images)
-
-
-def draw(path, seed, *, size=(40, 36), mode="RGB"):
-    """Draw one image file of noise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = size[::-1] if mode == "L" else (*size[::-1], 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def describe(root, rows=ROWS):
-    """Write a CSV over the images and read it."""
-    csv = root / "table.csv"
-    csv.write_text("\n".join(["path,label,split,group,source", *rows]) + "\n")
-    return read_table(csv)
 
 
 def expected_feature(path):
@@ -266,7 +202,7 @@ class TestCache:
         assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
         other = tmp_path / "other.h5"
         run(table, other, batch_size=1)
         assert contents(other) == contents(finished)
@@ -287,6 +223,19 @@ class TestCache:
             assert cache.spec == expected.spec
             assert cache.provenance["recipe"] == expected.recipe
 
+    def test_a_base_is_told_how_many_images_there_are(self, table, output, monkeypatch):
+        asked = []
+        compile_copies = Backbone.compile
+
+        def note(self, *, n_images):
+            asked.append(n_images)
+            return compile_copies(self, n_images=n_images)
+
+        monkeypatch.setattr(Backbone, "compile", note)
+        backbone = load_backbone("mobilenet-0.75", weights="random", input_size=32)
+        extract(table, output, backbone=backbone, augment=1)
+        assert asked == [12]
+
 
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
@@ -303,7 +252,7 @@ class TestAutoPrecision:
         assert again.fingerprint == first.fingerprint
 
     def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.extractor.CHUNK_ROWS", 1)
+        monkeypatch.setattr("brainfeat.extraction.run.CHUNK_ROWS", 1)
         with pytest.raises(RuntimeError, match="enough"):
             extract(
                 table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
@@ -356,7 +305,9 @@ class TestResume:
         script = f"""
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
-            from test_extraction import Blocks, describe, extract, extractor
+            from support.bands import Blocks, describe
+            from brainfeat.extraction import run
+            from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
             class Killed(Blocks):
@@ -367,7 +318,7 @@ class TestResume:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
-            extractor._SHARD_SECONDS = -1.0
+            run._SHARD_SECONDS = -1.0
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
@@ -631,11 +582,11 @@ class TestAugment:
 
 class TestLargeImages:
     def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36 - 1)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36 - 1)
         assert self.most_at_once(table, output) == 1
 
     def test_others_are_decoded_together(self, table, output, monkeypatch):
-        monkeypatch.setattr(extractor, "_LARGE_PIXELS", 40 * 36)
+        monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36)
         assert self.most_at_once(table, output) > 1
 
     def most_at_once(self, table, output):
@@ -792,7 +743,7 @@ class TestOutput:
 
     def test_the_name_of_the_parts_is_taken(self, table, output):
         parts_folder(output).write_text("somebody's notes")
-        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be made"):
+        with pytest.raises(CacheError, match=r"features\.h5\.parts: cannot be created"):
             run(table, output)
         assert parts_folder(output).read_text() == "somebody's notes"
 
@@ -891,7 +842,8 @@ class TestTwoRunsAtOnce:
         script = f"""
             import sys, time
             sys.path[:0] = {sys.path!r}
-            from test_extraction import Blocks, describe, extract
+            from support.bands import Blocks, describe
+            from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
             class Endless(Blocks):
@@ -922,7 +874,7 @@ class TestTwoRunsWithoutLocks:
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr(extractor, "_SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
 
     def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)

@@ -1,4 +1,4 @@
-"""The walk over a file's metadata: what the writer makes is let in, and nothing else is."""
+"""The guard in front of HDF5: it accepts what the writer produces, and nothing else."""
 
 import struct
 

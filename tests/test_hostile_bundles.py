@@ -14,28 +14,24 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
-import test_bundle
-import test_trees
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
-from test_bundle import (
+from support import bundles, trees
+from support.bundles import (
     Marker,
     as_bytes,
-    craft,
     read_archive,
     read_schema,
     refuse,
     repack,
     replace_array,
     run,
-    saved,
 )
 
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
-from brainfeat.heads.ood import Scope
-
-__all__ = ["craft", "saved"]
+from brainfeat.heads.ood import OODDetector
+from brainfeat.heads.trees import to_arrays
 
 DEEP = "[" * 50_000 + "]" * 50_000
 
@@ -99,7 +95,7 @@ def archives(good, folder):
 
 def fields():
     """Give attributes that lie, by name."""
-    spec = json.loads(test_bundle.SPEC.to_json())
+    spec = json.loads(bundles.SPEC.to_json())
     return {
         "deep JSON": {"training": DEEP},
         "long deep JSON": {"class_names": DEEP * 20},
@@ -178,10 +174,10 @@ def arrays():
 
 
 def scope(**lies):
-    """Give the arrays of a scope, some of which lie."""
-    X, y = test_bundle.draw(4)
-    fitted = Scope.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
-    return {f"scope/{name}": array for name, array in {**vars(fitted), **lies}.items()}
+    """Give the arrays of an out-of-distribution detector, some of which lie."""
+    X, y = bundles.draw(4)
+    fitted = OODDetector.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
+    return {f"scope/{name}": array for name, array in {**fitted.to_arrays(), **lies}.items()}
 
 
 @pytest.fixture
@@ -205,8 +201,8 @@ def crafted(craft, saved, tmp_path):
     for head in ("dense", "random-forest"):
         for name in _dataset_names(saved[head]):
             add(f"a pickle for {name} of {head}", craft(head, remove=[name], arrays={name: data}))
-    plain = test_trees.to_arrays(test_trees.fit("random-forest"))
-    for name, (change, _) in {**test_trees.HOSTILE, **test_trees.FOREST}.items():
+    plain = to_arrays(trees.fit("random-forest"))
+    for name, (change, _) in {**trees.HOSTILE, **trees.FOREST}.items():
         values = {key: array.copy() for key, array in plain.items()}
         change(values)
         named = {f"trees/{key}": array for key, array in values.items()}

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fuzz_table import fuzz
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.fuzz_table import fuzz
 
 from brainfeat import read_table, write_table
 from brainfeat.errors import TableError
@@ -534,7 +534,6 @@ def rows(draw):
 
 
 class TestWriteTable:
-    @settings(max_examples=150, deadline=None)
     @given(rows())
     def test_what_is_written_is_read(self, tmp_path_factory, rows):
         root = tmp_path_factory.mktemp("table")

@@ -1,18 +1,17 @@
-"""Runs are killed wherever they change the disk, and its power is cut there: nothing is lost.
+"""Kills and power cuts at every call that changes the disk: no finished row is lost.
 
-A *boundary* is a call that changes what is below the output's folder, whoever makes it, Python or
-HDF5: ``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
+A *boundary* is a call of Python or HDF5 that changes something below the output's folder:
+``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
 ``posix_fallocate``, ``fsync``, ``fdatasync``, ``rename``, ``unlink``, ``remove``, ``mkdir``,
 ``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
-before each boundary, which is after the one before it, after the last, and in each write when half
-of its bytes are written.
-The runs are: a first extraction with its merge; an update by new, renamed and removed images; the
-rest of a run that was killed before and of whose shards one is damaged; a change of labels alone; a
-bundle saved, and one that replaces another. The calls that are traced are played again, which gives
-the same files: there is no boundary that is not seen.
+before each boundary, after the last one, and in the middle of each write.
+The runs are: a first extraction with its merge; an update with new, renamed and removed images; the
+rest of a run that was killed and has a damaged shard; a change of labels only; a bundle that is
+saved, and one that replaces another. Replaying the traced calls gives the same files, which shows
+that no boundary is missed.
 
-A kill leaves what the kernel knows. What a power cut leaves is worked out from the same traces, at
-each boundary in four ways: see :meth:`powercut.Disk.cut_power`.
+A kill leaves what the kernel knows. What a power cut leaves is derived from the same traces,
+in four ways for each boundary: see :meth:`support.powercut.Disk.cut_power`.
 """
 
 import json
@@ -27,11 +26,21 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Outcome, contents, draw, known_features, rows_of_shards
-from powercut import Disk, files_in
-from scenarios import CLASSES, OUTPUT, Bench, Judge, Scenario, open_bench, record, which_bundle
+from support import faults
+from support.depth import one_in, thin
+from support.faults import Outcome, contents, draw, known_features, rows_of_shards
+from support.powercut import Disk, files_in
+from support.scenarios import (
+    CLASSES,
+    OUTPUT,
+    Bench,
+    Judge,
+    Scenario,
+    open_bench,
+    record,
+    which_bundle,
+)
 
 from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms
@@ -56,12 +65,14 @@ def undisturbed(bench) -> dict[str, Outcome]:
     return outcomes
 
 
+@pytest.mark.slow
+@one_in(8)
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
+def test_a_killed_extraction_loses_nothing(name, every, bench, undisturbed):
     judge = bench.judge(name)
     counts: Counter[str] = Counter()
     computed = set()
-    for outcome in kill_all(bench, name, undisturbed[name], counts):
+    for outcome in kill_everywhere(bench, name, undisturbed[name], counts, every):
         found = judge.look(outcome.folder, outcome.acknowledged)
         computed.add(judge.go_on(outcome.folder, found))
         outcome.forget()
@@ -70,13 +81,15 @@ def test_a_killed_extraction_loses_nothing(name, bench, undisturbed):
     assert 0 in computed
 
 
+@pytest.mark.slow
+@one_in(4)
 @pytest.mark.parametrize("name", SAVES)
-def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed):
+def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, every, bench, undisturbed):
     """It may leave its temporary file too, which has no name that counts."""
     scenario = bench.scenarios[name]
     counts: Counter[str] = Counter()
     seen = set()
-    for outcome in kill_all(bench, name, undisturbed[name], counts):
+    for outcome in kill_everywhere(bench, name, undisturbed[name], counts, every):
         path = outcome.folder / scenario.output
         seen.add(which_bundle(path, scenario))
         faults.make_bundle(1).save(path, overwrite=True)
@@ -89,17 +102,21 @@ def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, bench, undisturbed
     assert seen == {"none" if scenario.start is None else "old", "new"}
 
 
-def kill_all(
-    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str]
+def kill_everywhere(
+    bench: Bench, name: str, undisturbed: Outcome, counts: Counter[str], every: int
 ) -> Iterator[Outcome]:
-    """Kill a run at every boundary in every way; yield what is left."""
+    """Kill a run in every way at one boundary in so many; yield what is left."""
     kinds = undisturbed.told["kinds"]
     points = [{"number": number, "mode": "before"} for number in range(len(kinds))]
     points.append({"number": len(kinds) - 1, "mode": "after"})
     points += [
         {"number": number, "mode": "torn"} for number, kind in enumerate(kinds) if kind == "write"
     ]
-    for outcome in bench.run_all(name, points):
+
+    def kind(point: dict) -> tuple[str, str]:
+        return point["mode"], kinds[point["number"]]
+
+    for outcome in bench.run_all(name, thin(points, every, kind)):
         assert outcome.code == -signal.SIGKILL, outcome
         counts[f"{outcome.request['mode']} {kinds[outcome.request['number']]}"] += 1
         yield outcome
@@ -141,14 +158,19 @@ def play(scenario: Scenario, outcome: Outcome) -> tuple[Disk, Outcome]:
     return disk, outcome
 
 
-def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, set[bytes], bool]]:
-    """Cut the power after every call in every way; yield the folder and what was promised then."""
+def cut_everywhere(
+    scenario: Scenario, outcome: Outcome, folder: Path, counts: Counter[str], every: int
+) -> Iterator[tuple[Path, set[bytes], bool]]:
+    """Cut the power in every way after one call in so many; yield what is left and promised."""
     disk = Disk(outcome.folder, scenario.start)
     rng = random.Random(0)
     promised: set[bytes] = set()
+    places = thin(range(len(outcome.trace)), every, lambda place: outcome.trace[place].kind)
     for place, call in enumerate(outcome.trace):
         disk.apply(call)
         promised.update(call.marks("rows"))
+        if place not in places:
+            continue
         done = (call.kind, call.path) == ("mark", "done")
         for how in ("least", "names", "some", "some"):
             target = folder / f"{place}"
@@ -158,12 +180,16 @@ def cut_everywhere(scenario, outcome, folder, counts) -> Iterator[tuple[Path, se
             shutil.rmtree(target)
 
 
+@pytest.mark.slow
+@one_in(5)
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_path):
+def test_a_power_cut_loses_no_acknowledged_row(name, every, bench, undisturbed, tmp_path):
     scenario = bench.scenarios[name]
     judge = bench.judge(name)
     counts: Counter[str] = Counter()
-    for folder, promised, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+    for folder, promised, done in cut_everywhere(
+        scenario, undisturbed[name], tmp_path, counts, every
+    ):
         found = judge.look(folder, promised)
         if done:
             assert contents(folder / scenario.output) == judge.whole
@@ -172,16 +198,18 @@ def test_a_power_cut_loses_no_acknowledged_row(name, bench, undisturbed, tmp_pat
     record(f"power cuts, {name}", counts)
 
 
+@one_in(5)
 @pytest.mark.parametrize("name", SAVES)
-def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, bench, undisturbed, tmp_path):
+def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, every, bench, undisturbed, tmp_path):
     counts: Counter[str] = Counter()
     scenario = bench.scenarios[name]
-    for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts):
+    for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts, every):
         found = which_bundle(folder / scenario.output, scenario)
         assert found == "new" or not done
     record(f"power cuts, {name}", counts)
 
 
+@pytest.mark.deep
 def test_thirty_kills_at_random_times(bench, tmp_path):
     """Each run goes on from the one before, and computes nothing that is there."""
     images = tmp_path / "images-many"
@@ -218,6 +246,7 @@ def test_thirty_kills_at_random_times(bench, tmp_path):
     assert counts["killed"] >= 15
 
 
+@pytest.mark.deep
 def test_the_command_goes_on_after_a_kill(tmp_path):
     """The real command with a real base, killed once a shard is there."""
     slices = write_phantoms(tmp_path / "slices", patients_per_class=20, size=48)
@@ -225,8 +254,8 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
     command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
     script = (
-        "import sys; from brainfeat.extraction import extractor; from brainfeat.cli import main; "
-        "extractor.CHUNK_ROWS = 8; main(sys.argv[1:])"
+        "import sys; from brainfeat.extraction import run; from brainfeat.cli import main; "
+        "run.CHUNK_ROWS = 8; main(sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli.audit import command
 from brainfeat.errors import CacheError, ParameterError
-from brainfeat.leakage.auditing import audit, find_overlap, list_pairs, quick_audit
+from brainfeat.leakage.auditing import audit, audit_duplicates
+from brainfeat.leakage.overlap import find_overlap, list_pairs
+from brainfeat.leakage.results import Audit, AuditSummary, LabelConflict
 
 IMAGES, WIDTH = 400, 64
 NAMES = [f"image-{row:03}.png" for row in range(IMAGES)]
@@ -41,17 +43,17 @@ def test_a_clean_set_has_no_findings(examine):
     found = examine(X, y, splits=splits)
     assert found.findings == []
     assert found.images == IMAGES
-    assert found.identical == {
+    assert vars(found.exact_duplicates) == {
         "groups": 0,
         "files": 0,
         "cross_split_groups": 0,
         "test_files": 0,
     }
-    assert found.near["clusters"] == found.near["test_files"] == 0
-    assert (found.near["largest"], found.near["sizes"]) == (1, [1])
+    assert found.near_duplicates.clusters == found.near_duplicates.test_files == 0
+    assert (found.near_duplicates.largest, found.near_duplicates.sizes) == (1, (1,))
     assert found.label_conflicts == ()
-    assert found.shortcut["accuracy"] == pytest.approx(found.shortcut["chance"], abs=0.05)
-    assert found.permutation["accuracy"] == pytest.approx(found.permutation["chance"], abs=0.01)
+    assert found.shortcut.accuracy == pytest.approx(found.shortcut.chance, abs=0.05)
+    assert found.permutation.accuracy == pytest.approx(found.permutation.chance, abs=0.01)
 
 
 def test_identical_files_are_counted(examine):
@@ -61,15 +63,16 @@ def test_identical_files_are_counted(examine):
     for copy, original in ((1, 0), (398, 2), (399, 2), (397, 260), (12, 11)):
         contents[copy], X[copy], y[copy] = contents[original], X[original], y[original]
     found = examine(X, y, splits=splits, contents=contents)
-    assert found.identical == {
+    assert vars(found.exact_duplicates) == {
         "groups": 4,
         "files": 9,
         "cross_split_groups": 2,
         "test_files": 3,
     }
-    assert found.near["clusters"] == 4
+    assert found.near_duplicates.clusters == 4
     assert found.findings[0] == (
-        "identical files are in several splits: 2 groups, 3 test images with a copy in train"
+        "exact duplicates are in several splits: 2 groups, 3 test images with a copy in train or "
+        "val"
     )
     assert not any("labels" in finding for finding in found.findings[:2])
 
@@ -81,10 +84,10 @@ def test_near_duplicates_are_clustered(examine):
         X[copy] = X[original] + 0.05 * rng.standard_normal(WIDTH)
         y[copy] = y[original]
     found = examine(X, y, splits=splits)
-    near = found.near
-    assert (near["clusters"], near["images"], near["sizes"]) == (2, 6, [3, 3])
-    assert (near["cross_split_clusters"], near["test_files"], near["chained"]) == (1, 2, False)
-    assert found.identical["groups"] == 0
+    near = found.near_duplicates
+    assert (near.clusters, near.images, near.sizes) == (2, 6, (3, 3))
+    assert (near.cross_split_clusters, near.test_files, near.chained) == (1, 2, False)
+    assert found.exact_duplicates.groups == 0
     assert found.clusters[0] == found.clusters[398] == found.clusters[399]
     assert "near duplicates are in several splits: 1 cluster, 2 test images" in found.findings[0]
 
@@ -97,21 +100,53 @@ def test_labels_that_contradict_each_other_are_named(examine):
     X[8], y[8] = X[7] * 1.001, -1  # a label that is not known contradicts none
     found = examine(X, y, splits=splits, contents=contents)
     assert found.label_conflicts == (
-        {
-            "kind": "identical",
-            "paths": ["image-00000.png", "image-00001.png"],
-            "labels": ["notumor", "pituitary"],
-        },
-        {
-            "kind": "near",
-            "paths": ["image-00005.png", "image-00006.png"],
-            "labels": ["glioma", "meningioma"],
-        },
+        LabelConflict(
+            kind="exact-duplicates",
+            paths=("image-00000.png", "image-00001.png"),
+            labels=("notumor", "pituitary"),
+        ),
+        LabelConflict(
+            kind="near-duplicates",
+            paths=("image-00005.png", "image-00006.png"),
+            labels=("glioma", "meningioma"),
+        ),
     )
     assert found.findings == [
-        "identical files have several labels: 1 group",
-        "near duplicates have several labels: 1 cluster",
+        "exact duplicates have different labels: 1 group",
+        "near duplicates have different labels: 1 cluster",
     ]
+
+
+def test_an_audit_comes_back_from_json(examine):
+    X, y, splits = draw()
+    X[399], y[399], y[0] = X[0] * 1.001, 1, 2
+    found = examine(X, y, splits=splits)
+    assert len(found.label_conflicts) == 1
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    read = Audit.from_json(text)
+    assert read == found
+    assert read.findings == found.findings == json.loads(text)["findings"]
+    with pytest.raises(ParameterError, match="kind"):
+        Audit.from_json(text.replace('"near-duplicates"', '"twins"'))
+
+
+def test_an_audit_read_from_json_is_of_no_cache(make_cache):
+    X, y, splits = draw()
+    with FeatureCache.open(make_cache(X, y, splits=splits)) as cache:
+        read = Audit.from_json(json.dumps(audit_duplicates(cache).to_dict()))
+        with pytest.raises(ParameterError, match="the audit is not that of"):
+            find_overlap(cache, np.arange(10), np.arange(10), audit=read)
+
+
+def test_a_summary_names_no_image(examine):
+    X, y, splits = draw()
+    X[399], y[399], y[0] = X[0] * 1.001, 1, 2
+    found = examine(X, y, splits=splits)
+    summary = found.summary()
+    assert summary.label_conflicts == 1
+    assert summary.findings == tuple(found.findings)
+    assert "image-" not in json.dumps(summary.to_dict())
+    assert AuditSummary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
 
 
 def test_a_patient_on_both_sides_is_found(examine):
@@ -121,7 +156,7 @@ def test_a_patient_on_both_sides_is_found(examine):
     groups[1] = groups[398] = ""
     found = examine(X, y, splits=splits, groups=groups)
     assert found.groups_across_splits == 1
-    assert found.findings == ["groups are in several splits: 1 of the table's"]
+    assert found.findings == ["groups of the table are in several splits: 1"]
 
 
 @pytest.mark.parametrize("column", ["file_bytes", "sources"])
@@ -130,8 +165,8 @@ def test_a_shortcut_is_found(examine, column):
     noise = np.random.default_rng(0).integers(0, 2, IMAGES) * (np.arange(IMAGES) % 5 == 0)
     values = {"file_bytes": 1000 * (y + noise), "sources": [f"site {label}" for label in y]}
     found = examine(X, y, splits=splits, **{column: values[column]})
-    assert found.shortcut["accuracy"] > 0.8
-    assert found.findings[0].startswith("the class can be told without the pixels: width, height")
+    assert found.shortcut.accuracy > 0.8
+    assert found.findings[0].startswith("the class can be predicted without the pixels: width")
 
 
 def test_shuffled_labels_are_guessed_through_copies(examine):
@@ -139,8 +174,8 @@ def test_shuffled_labels_are_guessed_through_copies(examine):
     X, y, splits = draw()
     X[300:350], y[300:350] = X[:50] * 1.001, y[:50]
     found = examine(X, y, splits=splits)
-    assert found.permutation["accuracy"] == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
-    assert "shuffled labels are guessed" in found.findings[-1]
+    assert found.permutation.accuracy == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
+    assert "shuffled labels are predicted" in found.findings[-1]
 
 
 def test_without_splits_nothing_is_across_them(examine):
@@ -148,8 +183,13 @@ def test_without_splits_nothing_is_across_them(examine):
     contents = NAMES.copy()
     contents[1], X[1], y[1] = contents[0], X[0], y[0]
     found = examine(X, y, contents=contents)
-    assert found.identical == {"groups": 1, "files": 2, "cross_split_groups": 0, "test_files": 0}
-    assert found.permutation["protocol"] == "each of 5 grouped folds, by the others"
+    assert vars(found.exact_duplicates) == {
+        "groups": 1,
+        "files": 2,
+        "cross_split_groups": 0,
+        "test_files": 0,
+    }
+    assert found.permutation.protocol == "each of 5 grouped folds, by the others"
     assert found.findings == []
 
 
@@ -157,7 +197,7 @@ def test_one_chain_of_many_is_no_set_of_copies(examine):
     X, y, splits = draw()
     X[:200] = X[0] + 0.01 * X[:200]
     found = examine(X, y, splits=splits)
-    assert found.near["chained"]
+    assert found.near_duplicates.chained
     assert "one chain joins 200 of 400 images" in found.findings[0]
 
 
@@ -173,18 +213,22 @@ def test_views_are_no_images(examine):
     X, y, splits = draw()
     both = {"paths": [*NAMES, *NAMES], "view": np.repeat([0, 1], IMAGES)}
     found = examine(np.concatenate([X, X]), np.tile(y, 2), splits=np.tile(splits, 2), **both)
-    assert (found.images, found.identical["groups"], found.near["clusters"]) == (IMAGES, 0, 0)
+    assert (found.images, found.exact_duplicates.groups, found.near_duplicates.clusters) == (
+        IMAGES,
+        0,
+        0,
+    )
     assert set(found.clusters[IMAGES:]) == {-1}
 
 
 def test_the_quick_form_looks_at_copies_alone(examine):
     X, y, splits = draw()
-    quick = examine(X, y, splits=splits, how=quick_audit)
+    quick = examine(X, y, splits=splits, how=audit_duplicates)
     whole = examine(X, y, splits=splits)
     assert quick.shortcut is quick.permutation is None
-    assert quick.near == whole.near
-    large = examine(X, y, splits=splits, how=quick_audit, options={"limit": IMAGES - 1})
-    assert large.near is None
+    assert quick.near_duplicates == whole.near_duplicates
+    large = examine(X, y, splits=splits, how=audit_duplicates, options={"limit": IMAGES - 1})
+    assert large.near_duplicates is None
     assert large.findings == []
 
 
@@ -210,14 +254,14 @@ def test_overlap_tells_identical_from_near(make_cache):
     with FeatureCache.open(make_cache(X, y, splits=splits, contents=contents)) as cache:
         test, train = np.arange(300, 400), np.arange(300)
         overlap = find_overlap(cache, test, train)
-        assert np.flatnonzero(overlap.identical).tolist() == [99]
-        assert np.flatnonzero(overlap.near).tolist() == [98, 99]
+        assert np.flatnonzero(overlap.exact_duplicates).tolist() == [99]
+        assert np.flatnonzero(overlap.near_duplicates).tolist() == [98, 99]
         assert overlap.clusters[97] == overlap.clusters[96]
         assert len(set(overlap.clusters)) == 99
         itself = find_overlap(cache, train[:5], train)
-        assert itself.identical.all()
+        assert itself.exact_duplicates.all()
         nothing = find_overlap(cache, test, np.empty(0, int))
-        assert not nothing.near.any()
+        assert not nothing.near_duplicates.any()
 
 
 def test_an_image_on_both_sides_counts_once(make_cache):
@@ -242,17 +286,17 @@ def test_the_public_set_has_216_test_images_that_are_in_train(real_data, examine
     found = examine(
         X[[first[content] for content in contents]],
         table.label_indices,
-        how=quick_audit,
+        how=audit_duplicates,
         splits=table.splits,
         contents=contents,
     )
-    assert found.identical == {
+    assert vars(found.exact_duplicates) == {
         "groups": 300,
         "files": 726,
         "cross_split_groups": 189,
         "test_files": 216,
     }
-    assert found.near["clusters"] == 300
+    assert found.near_duplicates.clusters == 300
     assert found.label_conflicts == ()
 
 
@@ -271,8 +315,8 @@ class TestCommand:
         document = json.loads(self.run(leaky, "--json").stdout)
         assert set(document) == {
             "images",
-            "identical",
-            "near",
+            "exact_duplicates",
+            "near_duplicates",
             "groups_across_splits",
             "patient_key",
             "label_conflicts",
@@ -280,8 +324,8 @@ class TestCommand:
             "permutation",
             "findings",
         }
-        assert {"groups", "files", "cross_split_groups", "test_files"} <= set(document["identical"])
-        assert {"threshold", "clusters", "largest", "test_files"} <= set(document["near"])
+        assert {"groups", "test_files"} <= set(document["exact_duplicates"])
+        assert {"threshold", "clusters"} <= set(document["near_duplicates"])
         assert {"accuracy", "chance"} <= set(document["shortcut"])
 
     def test_strict_ends_with_3_where_something_is_found(self, leaky, make_cache):
@@ -315,8 +359,8 @@ class TestCommand:
         lines = [f"{path},a,{'train' if row != 5 else 'test'}" for row, path in enumerate(rows)]
         table.write_text("\n".join(["path,label,split", *lines]))
         document = json.loads(self.run(leaky, "--json", "--table", table).stdout)
-        assert document["near"]["clusters"] == 1
-        assert document["near"]["cross_split_clusters"] == 0
+        assert document["near_duplicates"]["clusters"] == 1
+        assert document["near_duplicates"]["cross_split_clusters"] == 0
         table.write_text("\n".join(["path,label,split", *lines[1:]]))
         with pytest.raises(CacheError, match=r"1 images that the table does not list \(first: x/"):
             CliRunner().invoke(command, [str(leaky), "--table", str(table)], catch_exceptions=False)
@@ -326,5 +370,5 @@ def test_pairs_are_listed_once(make_cache):
     X, y, splits = draw()
     X[398] = X[399] = X[1] * 1.001
     with FeatureCache.open(make_cache(X, y, splits=splits)) as cache:
-        pairs = [(pair["first"], pair["second"]) for pair in list_pairs(cache)]
+        pairs = [(pair.first, pair.second) for pair in list_pairs(cache)]
     assert len(pairs) == len(set(pairs)) == 3

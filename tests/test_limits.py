@@ -1,8 +1,8 @@
-"""What a run does where the system refuses: one line says why, nothing is harmed, it can go on.
+"""Failing system calls: one clear error, no earlier file changed, and a run that can resume.
 
-Each call that changes the disk fails once, or from then on as on a full disk, in the same runs that
-the kill matrix kills; ``faults.c`` makes it fail. Real limits are set where the machine has them: a
-small tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without the right to write.
+Each call that changes the disk fails once, or from then on as on a full disk, in the runs of the
+kill matrix; ``faults.c`` makes it fail. Real limits are set where the machine has them: a small
+tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without write permission.
 """
 
 import errno
@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Outcome
-from powercut import files_in
-from scenarios import Bench, Scenario, open_bench, record, which_bundle
+from support import faults
+from support.depth import one_in, thin
+from support.faults import Outcome
+from support.powercut import files_in
+from support.scenarios import Bench, Scenario, open_bench, record, which_bundle
 
 RUNS = ("update", "resume", "save", "replace")
 FILLED = ("create", "write", "truncate", "allocate", "mkdir")
@@ -115,12 +116,14 @@ def remount(folder: Path, how: str) -> None:
 class TestCallsThatFail:
     """What became of the old file is part of the check of each run."""
 
-    def test_a_disk_that_is_full_from_some_call_on(self, bench, name):
+    @pytest.mark.slow
+    @one_in(6)
+    def test_a_disk_that_is_full_from_some_call_on(self, bench, name, every):
         number = errno.EDQUOT if name == "update" else errno.ENOSPC
         calls = len(calls_of(bench, name, FILLED))
         faults_of = {"kinds": FILLED, "mode": "fail-on", "error": number}
         ended: Counter[str] = Counter()
-        changes = [{**faults_of, "number": place} for place in range(calls)]
+        changes = [{**faults_of, "number": place} for place in thin(range(calls), every)]
         for outcome in bench.run_all(name, changes):
             ended[check(bench, name, outcome, number)] += 1
             go_on(bench, name, outcome.folder)
@@ -128,7 +131,9 @@ class TestCallsThatFail:
         record(f"{errno.errorcode[number]} from a call on, {name}", ended)
         assert set(ended) == {"refused"}
 
-    def test_a_call_that_fails_once(self, bench, name):
+    @pytest.mark.slow
+    @one_in(8)
+    def test_a_call_that_fails_once(self, bench, name, every):
         calls = calls_of(bench, name, CALLED)
         # Only the lock, what is left over, and the setting aside of what is damaged hang on these.
         spared = {"mkdir", "create", "unlink", "rmdir"} | (
@@ -136,8 +141,10 @@ class TestCallsThatFail:
         )
         ended: Counter[str] = Counter()
         fault = {"kinds": CALLED, "mode": "fail", "error": errno.EIO}
-        changes = [{**fault, "number": place} for place in range(len(calls))]
-        for outcome, kind in zip(bench.run_all(name, changes), calls, strict=True):
+        places = thin(range(len(calls)), every, calls.__getitem__)
+        changes = [{**fault, "number": place} for place in places]
+        kinds = [calls[place] for place in places]
+        for outcome, kind in zip(bench.run_all(name, changes), kinds, strict=True):
             result = check(bench, name, outcome, errno.EIO)
             ended[f"{result}, {kind}"] += 1
             assert result == "refused" or kind in spared
@@ -159,47 +166,58 @@ class TestCallsThatFail:
 
 @pytest.mark.parametrize("name", ["relabel", "replace"])
 class TestCallsThatDoOtherwise:
+    @pytest.mark.slow
+    @one_in(4)
     @pytest.mark.parametrize("mode", ["short", "fail"])
-    def test_a_call_that_does_half_or_is_interrupted_is_done_again(self, bench, name, mode):
+    def test_a_call_that_does_half_or_is_interrupted_is_done_again(self, bench, name, mode, every):
         kinds = ("write",) if mode == "short" else ("write", "create", "sync")
         calls = len(calls_of(bench, name, kinds))
         fault = {"kinds": kinds, "mode": mode, "error": errno.EINTR}
         ended: Counter[str] = Counter()
-        for outcome in bench.run_all(name, [{**fault, "number": it} for it in range(calls)]):
+        places = thin(range(calls), every)
+        for outcome in bench.run_all(name, [{**fault, "number": it} for it in places]):
             ended[check(bench, name, outcome, errno.EINTR)] += 1
             outcome.forget()
         record(f"{'half a write' if mode == 'short' else 'EINTR'}, {name}", ended)
-        assert ended == {"went on": calls}
+        assert ended == {"went on": len(places)}
 
+    @pytest.mark.slow
+    @one_in(4)
     @pytest.mark.parametrize("mode", ["drop", "flip"])
-    def test_a_write_that_is_lost_or_changed_in_silence_is_found(self, bench, name, mode):
+    def test_a_write_that_is_lost_or_changed_in_silence_is_found(self, bench, name, mode, every):
         """Or it harms nothing, as where a later write is in the same place."""
         calls = len(calls_of(bench, name, ("write",)))
         ended: Counter[str] = Counter()
         fault = {"kinds": ("write",), "mode": mode}
-        for outcome in bench.run_all(name, [{**fault, "number": it} for it in range(calls)]):
+        places = thin(range(calls), every)
+        for outcome in bench.run_all(name, [{**fault, "number": it} for it in places]):
             ended[check(bench, name, outcome)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
         record(f"a write, {mode}, {name}", ended)
-        assert ended["refused"] >= 10
+        assert ended["refused"] >= 10 / every
 
 
 @pytest.mark.parametrize("name", RUNS)
 class TestRealLimits:
-    def test_a_limit_of_the_size_of_files(self, bench, name):
+    @pytest.mark.slow
+    @one_in(4)
+    def test_a_limit_of_the_size_of_files(self, bench, name, every):
         ended: Counter[str] = Counter()
-        changes = [{"limit": ("fsize", size)} for size in range(0, 16 << 10, 512)]
+        changes = [{"limit": ("fsize", size)} for size in range(0, 16 << 10, 512 * every)]
         for outcome in bench.run_all(name, changes):
             ended[check(bench, name, outcome, errno.EFBIG)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
         record(f"RLIMIT_FSIZE, {name}", ended)
-        assert ended["refused"] >= 4
+        assert ended["refused"] >= 4 / every
 
-    def test_a_limit_of_open_files(self, bench, name):
+    @pytest.mark.slow
+    @one_in(4)
+    def test_a_limit_of_open_files(self, bench, name, every):
         ended: Counter[str] = Counter()
-        for outcome in bench.run_all(name, [{"limit": ("nofile", most)} for most in range(6, 30)]):
+        changes = [{"limit": ("nofile", most)} for most in thin(range(6, 30), every)]
+        for outcome in bench.run_all(name, changes):
             ended[check(bench, name, outcome, errno.EMFILE)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
@@ -207,6 +225,7 @@ class TestRealLimits:
         assert ended["refused"]
         assert ended["went on"]
 
+    @pytest.mark.slow
     def test_a_full_disk(self, bench, name, small_disk):
         ended: Counter[str] = Counter()
         scenario = bench.scenarios[name]

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -59,6 +60,28 @@ def test_many_that_wait_hold_it_one_after_the_other(folder):
         assert all(threads.map(hold, range(64)))
     assert most == [1] * 64
     assert not folder.exists()
+
+
+def test_a_folder_that_is_removed_before_it_is_held_is_made_again(folder, monkeypatch):
+    """``mkdir`` finds the folder of another run, which ends before the file is opened."""
+    real, failures = Path.mkdir, iter([FileExistsError(errno.EEXIST, "File exists")])
+
+    def mkdir(path, **options):
+        for error in failures:
+            raise error
+        real(path, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with lock_folder(folder) as alone:
+        assert alone
+    assert not folder.exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(folder):
+    folder.symlink_to(folder.with_name("missing"))
+    with lock_folder(folder) as alone:
+        assert not alone
+    assert folder.is_symlink()
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

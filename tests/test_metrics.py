@@ -1,7 +1,6 @@
 """Figures against hand computation and scikit-learn."""
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from brainfeat.errors import BundleError, TableError
-from brainfeat.metrics import ClassScores, measure
+from brainfeat.canonical import canonical_json
+from brainfeat.errors import BundleError, ParameterError, TableError
+from brainfeat.metrics import ClassScores, Metrics, measure
 
 NAMES = ("glioma", "meningioma", "notumor")
 
@@ -181,9 +181,30 @@ def test_to_dict_has_the_keys_of_the_command_line(small):
 
 
 @pytest.mark.parametrize("y", [Y, [0, 0, 0, 0], [0, 0, 1, 1]])
-def test_to_dict_survives_json(y):
-    fields = measure(y, P, class_names=NAMES).to_dict()
-    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
+def test_metrics_come_back_from_canonical_json(y):
+    found = measure(y, P, class_names=NAMES[::-1])
+    assert Metrics.from_json(canonical_json(found.to_dict())) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": "4"}, r"Expected `int`, got `str` - at `\$.n`"),
+        ({"class_names": ["glioma", "cyst"]}, "scores of each class"),
+        ({"class_names": 3}, "scores of each class"),
+        ({"per_class": []}, "scores of each class"),
+        ({"per_class": {name: {} for name in NAMES}}, "missing required field"),
+    ],
+)
+def test_what_are_not_metrics_is_refused(small, change, message):
+    with pytest.raises(ParameterError, match=message):
+        Metrics.from_dict(small.to_dict() | change)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "{}"])
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(ParameterError):
+        Metrics.from_json(text)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,6 @@ class TestBatchComputer:
 
     def test_a_wrong_shape_is_named(self):
         computer = make_computer(lambda images: np.zeros((2, 3)), receive=Received())
-        with pytest.raises(CacheError, match=r"gave features \(2, 3\), expected \(2, 1\)"):
+        with pytest.raises(CacheError, match=r"gave features of shape \(2, 3\); expected \(2, 1\)"):
             fill(computer, range(20))
         computer.close()

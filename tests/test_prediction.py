@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from support.halves import CLASSES, SIZE, Blocks, draw
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
-from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli.predict import command, describe
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.extraction.preprocessing import preprocess_image
@@ -18,38 +18,6 @@ from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.answers import NOTICE
 from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
-
-SIZE = 32
-CLASSES = ("glioma", "notumor")
-
-
-class Blocks:
-    """A base whose features are the mean brightness of 64 blocks of the image."""
-
-    def __init__(self, precision="float32", weights="0" * 64):
-        self.spec = FeatureSpec(
-            backbone="mobilenet",
-            layer="conv_pw_13_relu",
-            n_features=64,
-            weights_sha256=weights,
-            input_size=SIZE,
-            precision=precision,
-        )
-        self.recipe = {"blocks": precision}
-        self.shapes = []
-
-    def __call__(self, images):
-        self.shapes.append(images.shape)
-        blocks = images.mean(axis=3).reshape(len(images), 8, SIZE // 8, 8, SIZE // 8)
-        return blocks.mean(axis=(2, 4)).reshape(len(images), 64)
-
-
-def draw(rng, *, bright, doubtful=False):
-    """Draw a slice of which the upper half is bright, or the lower; or neither."""
-    pixels = rng.normal(90, 12, (SIZE, SIZE))
-    half = slice(0, SIZE // 2) if bright else slice(SIZE // 2, SIZE)
-    pixels[half] += 0 if doubtful else 25
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +149,7 @@ def test_a_saved_head_answers_alike(bundle, images, tmp_path):
 
 
 def test_a_head_without_scope_and_sets_says_so(bundle, images):
-    bare = dataclasses.replace(bundle, scope=None, conformal=None)
+    bare = dataclasses.replace(bundle, ood_detector=None, conformal=None)
     (found,) = Predictor(bare, backbone=Blocks()).predict([images / "noise.png"])
     assert found.decision in CLASSES
     assert (found.set, found.out_of_scope, found.nearest) == (None, None, [])
@@ -242,7 +210,7 @@ def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path
             mark(image).save(tmp_path / f"{path.parent.name}{path.name}")
     strange = extract(read_table(tmp_path), tmp_path / "s.h5", backbone=Blocks()).output
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
-    shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, strangers=strange)
+    shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, ood_examples=strange)
     assert (shown.training["strangers"], bundle.training["strangers"]) == (240, None)
     rng = np.random.default_rng(8)
     (tmp_path / "new").mkdir()
@@ -261,9 +229,9 @@ def test_strangers_of_another_spec_or_none_are_refused(slices, tmp_path):
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
     other = extract(read_table(slices), tmp_path / "o.h5", backbone=Blocks(weights="1" * 64)).output
     with pytest.raises(SpecMismatchError, match="weights_sha256"):
-        fit_head(cache, head="knn", strangers=other)
+        fit_head(cache, head="knn", ood_examples=other)
     with pytest.raises(CacheError, match="missing"):
-        fit_head(cache, head="knn", strangers=tmp_path / "missing.h5")
+        fit_head(cache, head="knn", ood_examples=tmp_path / "missing.h5")
 
 
 # The command

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,7 +108,6 @@ def test_views_of_other_arrays_are_fine():
     )
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
 def test_a_flat_image_stays_flat(height, width, size):
     image = preprocess_image(np.full((height, width, 3), 51 / 255, np.float32), size=size)
@@ -122,31 +121,31 @@ def test_all_levels_survive_quantization():
 
 @pytest.mark.parametrize("size", [0, -1, 224.0, "224", True, None])
 def test_bad_sizes(size):
-    with pytest.raises(ParameterError, match="size must be a whole number"):
+    with pytest.raises(ParameterError, match=r"size .*; expected a whole number"):
         preprocess_image(unit(4, 4), size=size)
 
 
 @pytest.mark.parametrize("fit", ["pad", "", None])
 def test_unknown_fits(fit):
-    with pytest.raises(ParameterError, match="fit must be one of stretch"):
+    with pytest.raises(ParameterError, match=r"unknown fit .*; expected one of stretch"):
         preprocess_image(unit(4, 4), fit=fit)
 
 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4, 3)), "Got float64"),
-        (np.zeros((4, 4, 3), np.uint8), "Got uint8"),
-        ([[[0.0, 0.0, 0.0]]], "Got list"),
-        (np.zeros((4, 4), np.float32), r"Got \(4, 4\)"),
-        (np.zeros((4, 4, 4), np.float32), r"Got \(4, 4, 4\)"),
-        (np.zeros((1, 4, 4, 3), np.float32), r"Got \(1, 4, 4, 3\)"),
-        (np.zeros((0, 4, 3), np.float32), r"Got \(0, 4, 3\)"),
-        (np.full((4, 4, 3), 255, np.float32), "Got 255 to 255"),
-        (np.full((4, 4, 3), -0.01, np.float32), "Got -0.01"),
-        (np.full((4, 4, 3), np.nan, np.float32), "Got nan"),
-        (np.full((4, 4, 3), np.inf, np.float32), "Got inf"),
-        (np.full((4, 4, 3), 3e38, np.float32), "Got 3e[+]38"),
+        (np.zeros((4, 4, 3)), "image of float64; expected"),
+        (np.zeros((4, 4, 3), np.uint8), "image of uint8; expected"),
+        ([[[0.0, 0.0, 0.0]]], "image of list; expected"),
+        (np.zeros((4, 4), np.float32), r"image of shape \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.float32), r"image of shape \(4, 4, 4\)"),
+        (np.zeros((1, 4, 4, 3), np.float32), r"image of shape \(1, 4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.float32), r"image of shape \(0, 4, 3\)"),
+        (np.full((4, 4, 3), 255, np.float32), "from 255 to 255"),
+        (np.full((4, 4, 3), -0.01, np.float32), "from -0.01 to"),
+        (np.full((4, 4, 3), np.nan, np.float32), "from nan to"),
+        (np.full((4, 4, 3), np.inf, np.float32), "from inf to"),
+        (np.full((4, 4, 3), 3e38, np.float32), "from 3e[+]38 to"),
     ],
 )
 def test_what_is_no_image(image, message):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
@@ -310,7 +310,6 @@ class TestDamage:
             read_image(BytesIO(png(2, 1, rows=b"\x09\0\0")))
         assert isinstance(caught.value.__cause__, OSError)
 
-    @settings(max_examples=300, deadline=None)
     @given(st.sampled_from(sorted(set(GOOD) - {"row.png", "column.jpg"})), st.randoms())
     def test_any_damage_gives_an_image_or_an_error(self, name, rnd: random.Random):
         data = bytearray(GOOD[name])

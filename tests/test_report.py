@@ -1,4 +1,4 @@
-"""Reports of an evaluation: what they say, and that no class name breaks them."""
+"""Text, Markdown, JSON and pictures of metrics, and that no class name breaks them."""
 
 import builtins
 import json
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainfeat.errors import MissingDependencyError
+from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.metrics import measure
 from brainfeat.report import pictures, to_json, to_markdown, to_text
+from brainfeat.report.blocks import Estimate, Table
+from brainfeat.report.text import lay_out
 from brainfeat.text import count_columns
 
 HOSTILE = (
@@ -36,34 +38,50 @@ def four():
     return make_evaluation(("glioma", "meningioma", "notumor", "pituitary"))
 
 
-def test_text_states_the_figures(four):
-    text = to_text(four)
-    for value in (four.accuracy, four.balanced_accuracy, four.roc_auc, four.log_loss, four.mcc):
-        assert f"{value:.4f}" in text
+def split_lines(text):
+    return [line.split() for line in text.splitlines()]
 
 
-def test_text_has_a_line_of_scores_a_class(four):
-    lines = [line.split() for line in to_text(four).splitlines()]
+def test_text_has_the_overall_metrics(four):
+    lines = split_lines(to_text(four))
+    for *name, value in (
+        ("accuracy", four.accuracy),
+        ("balanced", "accuracy", four.balanced_accuracy),
+        ("macro", "ROC", "AUC", four.roc_auc),
+        ("log", "loss", four.log_loss),
+        ("Matthews", "correlation", four.mcc),
+    ):
+        assert [*name, f"{value:.3f}"] in lines
+
+
+def test_text_has_a_line_of_scores_for_each_class(four):
+    lines = split_lines(to_text(four))
     scores = four.per_class[1]
-    assert [
-        "meningioma",
-        *(f"{value:.4f}" for value in (scores.precision, scores.recall, scores.f1)),
-        str(scores.support),
-    ] in lines
+    first = (scores.recall, scores.specificity, scores.precision)
+    second = (scores.npv, scores.f1, scores.roc_auc, scores.average_precision)
+    assert ["meningioma", f"{scores.support}", *(f"{value:.3f}" for value in first)] in lines
+    assert ["meningioma", *(f"{value:.3f}" for value in second)] in lines
+
+
+def test_text_has_the_means_over_the_classes(four):
+    lines = split_lines(to_text(four))
+    mean = four.weighted
+    assert ["weighted", "mean", "300", f"{mean.recall:.3f}", "–", f"{mean.precision:.3f}"] in lines
+    assert ["macro", "mean", "–", f"{four.macro.f1:.3f}", f"{four.roc_auc:.3f}", "–"] in lines
 
 
 def test_text_has_the_confusion_matrix_with_true_classes_as_rows(four):
-    lines = [line.split() for line in to_text(four).splitlines()]
+    lines = split_lines(to_text(four))
     assert ["true", "\\", "predicted", *four.class_names] in lines
     assert ["glioma", *map(str, four.confusion_matrix[0])] in lines
 
 
-def test_text_says_what_is_not_defined():
+def test_text_explains_what_is_not_defined():
     text = to_text(make_evaluation(("glioma", "notumor", "rare"), missing=(2,)))
     assert "n/a: not defined" in text
 
 
-def test_text_says_nothing_of_undefined_figures_where_there_are_none(four):
+def test_text_does_not_mention_undefined_metrics_where_there_are_none(four):
     assert "n/a" not in to_text(four)
 
 
@@ -77,12 +95,15 @@ def test_text_fits_80_columns(k, name):
 
 
 def test_numbered_columns_hold_the_whole_confusion_matrix():
-    evaluation = make_evaluation([f"class number {number}" for number in range(40)], n=3000)
-    blocks = to_text(evaluation).split("\n\n")[2:]
+    evaluation = make_evaluation([f"class {number}" for number in range(40)], n=3000)
+    text = to_text(evaluation)
+    matrix = text[text.index("Confusion matrix") : text.index("Each class")]
+    lines = [line for line in matrix.splitlines() if " class " in line]
+    assert len(lines) % 40 == 0
     rows = [
-        [int(count) for block in blocks for count in block.splitlines()[-40 + row].split()[4:]]
-        for row in range(40)
+        [int(count) for line in lines[row::40] for count in line.split()[3:]] for row in range(40)
     ]
+    assert "Columns are numbered as rows." in matrix
     assert np.array_equal(rows, evaluation.confusion_matrix)
 
 
@@ -93,10 +114,18 @@ def test_long_names_keep_both_ends():
     assert "oligodendroglio…utant, grade 3" in text
 
 
+def test_heads_of_columns_are_wrapped_where_that_saves_a_table():
+    rows = [("balanced accuracy", *[Estimate(value="0.900", interval="0.800–0.950")] * 3)]
+    head = ("metric", "without near duplicates", "without exact duplicates", "all images")
+    lines = lay_out(Table(title="", head=head, rows=rows))
+    assert len(lines) == 3
+    assert lines[-1].count("0.900 (0.800–0.950)") == 3
+
+
 def test_combining_marks_take_no_column():
     lines = to_text(make_evaluation(("gliome", "me\u0301ningiome"))).splitlines()
-    heads = [line for line in lines if line.startswith("class")]
-    rows = [line for line in lines if line.startswith("me\u0301ningiome")]
+    heads = [line for line in lines if line.startswith("class ")]
+    rows = [line for line in lines if line.startswith("me\u0301ningiome") and "." in line]
     assert len(rows[0]) == len(heads[0]) + 1
 
 
@@ -108,14 +137,15 @@ def test_text_neutralises_control_characters():
 
 def test_hostile_names_add_no_lines(four):
     hostile = make_evaluation(("glioma\n", "men\u2028ingioma", "not\rumor", "pituitary\x85"))
-    assert len(to_text(hostile).splitlines()) == len(to_text(four).splitlines())
+    tables = [text[text.index("Each class") :] for text in map(to_text, (hostile, four))]
+    assert len(tables[0].splitlines()) == len(tables[1].splitlines())
 
 
 def test_json_is_the_evaluation(four):
     assert json.loads(to_json(four)) == four.to_dict()
 
 
-def test_json_of_undefined_figures_is_null():
+def test_json_of_undefined_metrics_is_null():
     evaluation = measure([0], [[0.9, 0.1]], class_names=["no", "yes"])
     document = json.loads(to_json(evaluation))
     assert document["roc_auc"] is None
@@ -131,13 +161,19 @@ def test_json_of_hostile_names_is_plain_ascii():
 
 def test_markdown_holds_scores_and_confusion_matrix(four):
     lines = to_markdown(four).splitlines()
-    assert f"| accuracy | {four.accuracy:.4f} |" in lines
+    assert f"| accuracy | {four.accuracy:.3f} |" in lines
     assert f"| pituitary | {' | '.join(map(str, four.confusion_matrix[3]))} |" in lines
-    assert any(line.startswith("| pituitary | 0.") for line in lines)
+    scores = four.per_class[3]
+    assert any(
+        line.startswith(f"| pituitary | {scores.support} | {scores.recall:.3f} |") for line in lines
+    )
 
 
 def test_markdown_tables_have_as_many_cells_in_each_row():
-    for table in to_markdown(make_evaluation(HOSTILE)).split("\n\n"):
+    paragraphs = to_markdown(make_evaluation(HOSTILE)).split("\n\n")
+    tables = [text for text in paragraphs if text.startswith("|")]
+    assert len(tables) == 3
+    for table in tables:
         cells = {line.replace("\\|", "").count("|") for line in table.split("\n")}
         assert len(cells) == 1
 
@@ -168,7 +204,7 @@ def test_confusion_matrix_picture_takes_any_name(tmp_path):
     assert path.stat().st_size > 0
 
 
-def test_pictures_of_equal_figures_are_equal_bytes(four, tmp_path):
+def test_pictures_of_equal_metrics_are_equal_bytes(four, tmp_path):
     paths = [tmp_path / "first.png", tmp_path / "second.png"]
     for path in paths:
         pictures.save_confusion_matrix(four, path)
@@ -199,13 +235,13 @@ def test_contact_sheet_shows_full_white_as_white(tmp_path):
     ("images", "titles", "message"),
     [
         ([], [], "at least one"),
-        ([np.zeros((4, 4))], ["a", "b"], "got 1 and 2"),
+        ([np.zeros((4, 4))], ["a", "b"], "got 1 images and 2 titles"),
         ([np.zeros((4, 4, 4))], ["a"], "must have shape"),
         ([np.zeros(4)], ["a"], "must have shape"),
     ],
 )
-def test_contact_sheet_refuses_what_is_no_image(images, titles, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+def test_contact_sheet_refuses_what_is_not_an_image(images, titles, message, tmp_path):
+    with pytest.raises(ParameterError, match=message):
         pictures.save_contact_sheet(images, tmp_path / "sheet.png", titles=titles)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from studies import NAMES, SCRIPT, draw_study, with_history
+from support.studies import NAMES, SCRIPT, draw_study, with_history
 
 from brainfeat.report import to_html
 
@@ -75,7 +75,7 @@ def driver():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("browser")
     study = with_history(draw_study(lambda *args, **rest: write_vectors(folder, *args, **rest)))

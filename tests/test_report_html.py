@@ -1,4 +1,4 @@
-"""The HTML page and the model card: what they say, and that no name and no file breaks them."""
+"""The HTML page and the model card: their content, and that no name and no file breaks them."""
 
 import dataclasses
 import hashlib
@@ -16,18 +16,19 @@ from typing import get_args
 import numpy as np
 import pytest
 from PIL import Image
-from studies import NAMES, SCRIPT, draw_study, with_history
+from support.studies import NAMES, SCRIPT, draw_study, with_history
 
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.evaluation.results import Subset
 from brainfeat.leakage.auditing import audit
-from brainfeat.metrics import Subset, measure
+from brainfeat.metrics import measure
 from brainfeat.report import charts, checklists, to_card, to_html
 from brainfeat.report.blocks import show
 from brainfeat.report.html import _make_environment
-from brainfeat.report.outline import make_study
 from brainfeat.report.results import summarise
+from brainfeat.report.study import make_study
 from brainfeat.training.fitting import fit_head
 
 VOID = {"meta", "link", "img", "br", "line", "path", "use", "rect", "col", "hr", "input"}
@@ -71,7 +72,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("report")
     found = with_history(draw_study(lambda *args, **rest: write_vectors(folder, *args, **rest)))
@@ -95,58 +96,56 @@ def write_card(study, **options):
 
 
 def summary(study, **changes):
-    evaluation = dataclasses.replace(study.evaluation, **changes)
-    return summarise(
-        make_study(
-            evaluation, bundle=study.bundle, cache=study.cache, audit=study.audit, command=None
-        )
-    )
+    return summarise(dataclasses.replace(study.evaluation, **changes))
 
 
 # The summary
 
 
-def test_the_first_sentence_is_the_honest_figure_with_its_interval(study, page):
-    near = study.evaluation.subsets["without_near"]
-    low, high = near.intervals["accuracy"]
+def test_the_first_sentence_is_the_accuracy_on_new_images_with_its_interval(study, page):
+    near = study.evaluation.subsets.without_near_duplicates
+    low, high = near.intervals.accuracy
     first = summary(study)[0]
     assert f"{near.accuracy:.3f} (95 % interval {low:.3f}–{high:.3f})" in first
     assert f"{near.n} images" in first
     _, _, after = page.text.partition("Summary")
-    assert page.text.index(first) < page.text.index("All images")
+    assert page.text.index(first) < page.text.index("all images")
     assert after
 
 
-def test_the_headline_and_the_difference_stand_beside_it(study):
-    everything, near = (study.evaluation.subsets[name] for name in ("all", "without_near"))
+def test_the_accuracy_on_all_images_and_the_difference_follow(study):
+    everything = study.evaluation.subsets.all
+    near = study.evaluation.subsets.without_near_duplicates
     second = summary(study)[1]
-    assert show(everything.accuracy, everything.intervals["accuracy"]) in second
+    assert show(everything.accuracy, everything.intervals.accuracy) in second
     assert f"{abs(everything.accuracy - near.accuracy):.3f} " in second
     assert f"near duplicate of {everything.n - near.n} of them" in second
 
 
 @pytest.mark.parametrize(("excess", "word"), [(0.05, "higher"), (-0.05, "lower")])
 def test_the_difference_has_its_direction(study, excess, word):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = dataclasses.replace(
-        subsets["without_near"], accuracy=subsets["all"].accuracy - excess
+    subsets = study.evaluation.subsets
+    near = dataclasses.replace(
+        subsets.without_near_duplicates, accuracy=subsets.all.accuracy - excess
     )
+    subsets = dataclasses.replace(subsets, without_near_duplicates=near)
     assert f"0.050 {word}" in summary(study, subsets=subsets)[1]
 
 
-def test_where_there_is_no_honest_figure_it_says_why(study):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = Subset(n=0, n_groups=0, reason="they were not looked for")
+def test_an_unknown_accuracy_on_new_images_is_explained(study):
+    near = Subset(n=0, n_groups=0, reason="they were not looked for")
+    subsets = dataclasses.replace(study.evaluation.subsets, without_near_duplicates=near)
     first, second, *_ = summary(study, subsets=subsets)
-    assert first == "There is no honest figure of accuracy: they were not looked for."
-    assert "unknown" in second
+    assert first == "Accuracy without near duplicates is not known: they were not looked for."
+    assert "copies of seen images is not known" in second
 
 
-def test_where_there_is_no_interval_it_says_why(study):
-    subsets = dict(study.evaluation.subsets)
-    subsets["without_near"] = dataclasses.replace(
-        subsets["without_near"], intervals=None, reason="too few groups"
+def test_a_missing_interval_is_explained(study):
+    subsets = study.evaluation.subsets
+    near = dataclasses.replace(
+        subsets.without_near_duplicates, intervals=None, reason="too few groups"
     )
+    subsets = dataclasses.replace(subsets, without_near_duplicates=near)
     assert "no interval: too few groups" in summary(study, subsets=subsets)[0]
 
 
@@ -194,11 +193,11 @@ def test_headings_are_in_order(page):
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_every_chart_has_a_title_and_says_its_numbers(study, page):
+def test_every_chart_has_a_title_and_describes_its_numbers(study, page):
     charts_of_page = [svg for svg in page.find("svg") if svg.get("role") == "img"]
     assert len(charts_of_page) == 9
     for entry in study.evaluation.per_class:
-        assert f"AUC {show(entry.roc_auc, entry.intervals['roc_auc'])}" in page.text
+        assert f"AUC {show(entry.roc_auc, entry.intervals.roc_auc)}" in page.text
 
 
 def test_hostile_class_names_are_shown_as_they_are(page):
@@ -211,7 +210,7 @@ def test_no_markup_of_a_class_name_is_in_the_page(study):
     assert html.escape(SCRIPT) in render(study)
 
 
-def test_characters_that_turn_the_text_round_are_written_as_escapes(make_cache):
+def test_characters_that_reverse_the_text_are_written_as_escapes(make_cache):
     names = ("a\u202eb", "c\x1b[2J", "d", "e")
     found = draw_study(make_cache, class_names=names)
     text = render(found)
@@ -229,7 +228,7 @@ def test_no_path_is_in_the_page(study):
     assert "image-00" not in render(study)
 
 
-def test_it_is_said_that_this_is_no_medical_device(page):
+def test_the_page_warns_first_that_this_is_not_a_medical_device(page):
     assert page.text.index("Not a medical device") < page.text.index("Summary")
 
 
@@ -238,12 +237,37 @@ def test_the_confusion_matrices_have_the_counts(study, page):
         total = sum(row)
         for number in row:
             assert f"{number} {100 * number / total:.1f} %" in page.text
-    new = ~study.evaluation.predictions.near
-    assert f"Confusion matrix: {new.sum()} new images" in page.text
+    new = ~study.evaluation.predictions.near_duplicates
+    assert 0 < new.sum() < len(new)
+    assert "Confusion matrix without near duplicates" in page.text
 
 
 def test_the_training_curves_name_the_epoch_that_was_kept(page):
     assert "The vertical line is the epoch that was kept, 3." in page.text
+
+
+def test_dropout_is_mentioned_only_where_there_is_some(study, page):
+    assert "Dropout makes the curve of train look worse." in page.text
+    bundle = dataclasses.replace(study.bundle, params={"dropout": 0})
+    assert "Dropout" not in to_html(study.evaluation, bundle=bundle, cache=study.cache)
+
+
+def test_cross_validated_metrics_are_shown(make_cache):
+    found = draw_study(make_cache, cv=4)
+    text = Page(render(found)).text
+    found.cache.close()
+    accuracy = found.bundle.training["cv"]["accuracy"]
+    assert "4-fold cross-validation" in text
+    assert f"{accuracy['mean']:.3f} ± {accuracy['std']:.3f}" in text
+
+
+def test_the_limits_say_that_a_head_can_abstain_only_where_it_can(study, page):
+    assert "It can abstain, but not reliably" in page.text
+    bundle = dataclasses.replace(study.bundle, ood_detector=None, conformal=None)
+    evaluation = evaluate(bundle, study.cache)
+    text = Page(to_html(evaluation, bundle=bundle, cache=study.cache)).text
+    assert "It cannot abstain" in text
+    assert "Answers and abstention" not in text
 
 
 def test_a_head_without_epochs_has_no_training_curves(make_cache):
@@ -257,7 +281,7 @@ def test_a_head_without_epochs_has_no_training_curves(make_cache):
     "history",
     [{"loss": "high"}, {"loss": [1, "x"]}, {"loss": [1, 2], "val_loss": [1]}, [1, 2], {"loss": []}],
 )
-def test_curves_that_are_none_are_passed_over(study, history):
+def test_malformed_curves_are_ignored(study, history):
     bundle = dataclasses.replace(
         study.bundle, training={**study.bundle.training, "history": history}
     )
@@ -266,7 +290,7 @@ def test_curves_that_are_none_are_passed_over(study, history):
 
 
 def test_exclusions_are_counted_by_reason_without_their_paths(study):
-    from brainfeat.cache.cache import Rejected
+    from brainfeat.cache.schema import Rejected
 
     before = study.cache.rejected
     study.cache.rejected = tuple(
@@ -283,7 +307,7 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
 def test_a_full_audit_has_its_controls_on_the_page(study):
     found = audit(study.cache)
     text = Page(render(study, audit=found)).text
-    assert f"{found.permutation['accuracy']:.3f} ± {found.permutation['std']:.3f}" in text
+    assert f"{found.permutation.accuracy:.3f} ± {found.permutation.std:.3f}" in text
 
 
 def test_without_an_audit_copies_are_looked_for(study):
@@ -299,7 +323,7 @@ def test_parts_and_prevalence_are_shown(study):
     )
     text = Page(to_html(evaluation, bundle=study.bundle, cache=study.cache)).text
     assert "site-0" in text
-    assert show(evaluation.prevalence["glioma"]["ppv"]) in text
+    assert show(evaluation.prevalence["glioma"].ppv) in text
 
 
 def test_where_the_temperature_was_fitted_is_shown(study):
@@ -315,8 +339,7 @@ def test_where_the_temperature_was_fitted_is_shown(study):
         study.bundle, training={**study.bundle.training, "calibration": fitted}
     )
     text = Page(to_html(study.evaluation, bundle=bundle, cache=study.cache)).text
-    assert "out of fold in 5 folds" in text
-    assert "77 images." in text
+    assert "77 images out of fold in 5 folds." in text
     assert "0.057 0.123" in text
 
 
@@ -324,17 +347,17 @@ def test_a_scaled_head_is_drawn_before_and_after(study):
     bundle = dataclasses.replace(study.bundle, temperature=2.0)
     evaluation = evaluate(bundle, study.cache)
     page = Page(to_html(evaluation, bundle=bundle, cache=study.cache, audit=study.audit))
-    assert "Scores were divided by a temperature of 2.000" in page.text
-    after, before = (evaluation.calibration[name]["ece"] for name in ("after", "before"))
+    assert "Scores are divided by a temperature of 2.000" in page.text
+    after, before = evaluation.calibration.after.ece, evaluation.calibration.before.ece
     assert f"{after:.3f} {before:.3f}" in page.text
 
 
 @pytest.mark.parametrize("split", ["train", "all"])
-def test_images_that_the_head_was_fitted_on_have_no_honest_figure(study, split):
+def test_the_accuracy_on_seen_images_is_not_taken_for_that_on_new_ones(study, split):
     evaluation = evaluate(study.bundle, study.cache, split=split)
     text = Page(to_html(evaluation, bundle=study.bundle, cache=study.cache)).text
     if split == "train":
-        assert "There is no honest figure of accuracy: there are no images." in text
+        assert "Accuracy without near duplicates is not known: there are no images." in text
     else:
         assert "On all 400 images (all labelled images) it is" in text
 
@@ -344,7 +367,7 @@ def test_two_classes_and_few_images_make_a_page(make_cache):
     text = Page(render(found)).text
     found.cache.close()
     assert "no interval" in text
-    assert "it has seen a copy of none of them" in text
+    assert "the head has seen a copy of none of them" in text
 
 
 def test_twelve_classes_make_a_page(make_cache):
@@ -356,7 +379,7 @@ def test_twelve_classes_make_a_page(make_cache):
     assert "Columns are numbered as rows." in page.text
 
 
-def test_another_cache_than_that_of_the_fit_is_said(study, make_cache):
+def test_another_cache_than_that_of_the_fit_is_named(study, make_cache):
     other = draw_study(make_cache, seed=1)
     evaluation = evaluate(study.bundle, other.cache)
     text = Page(to_html(evaluation, bundle=study.bundle, cache=other.cache)).text
@@ -366,7 +389,7 @@ def test_another_cache_than_that_of_the_fit_is_said(study, make_cache):
 
 def test_bare_probabilities_make_no_report(study):
     bare = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["no", "yes"])
-    with pytest.raises(ParameterError, match="bare probabilities"):
+    with pytest.raises(ParameterError, match="Metrics without predictions"):
         to_html(bare, bundle=study.bundle, cache=study.cache)
 
 
@@ -419,7 +442,7 @@ def contrast(first, second):
 
 
 @pytest.mark.parametrize("place", range(3), ids=["light", "dark", "print"])
-def test_lines_and_texts_stand_out_in_every_scheme(place):
+def test_lines_and_text_have_contrast_in_every_scheme(place):
     style = (resources.files("brainfeat.report") / "templates" / "style.css").read_text("utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     assert len(blocks) == 3
@@ -435,10 +458,10 @@ def test_lines_and_texts_stand_out_in_every_scheme(place):
 # The model card
 
 
-def test_the_card_states_the_facts_of_the_page(study, page):
+def test_the_card_has_the_content_of_the_page(study, page):
     card = write_card(study)
-    near = study.evaluation.subsets["without_near"]
-    assert show(near.accuracy, near.intervals["accuracy"]) in card
+    near = study.evaluation.subsets.without_near_duplicates
+    assert show(near.accuracy, near.intervals.accuracy) in card
     assert study.cache.content_sha256 in card
     headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
     assert headings == [
@@ -517,7 +540,7 @@ def test_the_command_line_offers_every_checklist():
 # Pictures
 
 
-def test_the_worst_errors_and_copies_are_shown_where_images_are_let_in(study):
+def test_errors_and_near_duplicates_are_shown_where_images_are_included(study):
     asked = []
 
     def read(path):
@@ -527,15 +550,15 @@ def test_the_worst_errors_and_copies_are_shown_where_images_are_let_in(study):
     page = Page(render(study, images=read))
     pictures = page.find("img")
     predictions = study.evaluation.predictions
-    called = predictions.probabilities.argmax(axis=1)
-    n_errors = int((called != predictions.y).sum())
+    predicted = predictions.probabilities.argmax(axis=1)
+    n_errors = int((predicted != predictions.y).sum())
     assert len(pictures) == len(asked) == min(12, n_errors) + 2 * 12
     assert all(picture["src"].startswith("data:image/png;base64,") for picture in pictures)
     assert all(picture["alt"] for picture in pictures)
-    wrong = np.flatnonzero(called != predictions.y)
-    worst = wrong[predictions.probabilities[wrong, called[wrong]].argmax()]
+    wrong = np.flatnonzero(predicted != predictions.y)
+    worst = wrong[predictions.probabilities[wrong, predicted[wrong]].argmax()]
     assert asked[0] == study.cache.paths[predictions.rows[worst]]
-    assert "similarity 1.0000" in page.text
+    assert "similarity 1.000" in page.text
 
 
 def test_a_picture_is_a_png_of_at_most_200_columns():
@@ -634,7 +657,7 @@ def test_options_that_do_not_go_together_are_usage_errors(run, files, options, w
     assert not files.out.exists()
 
 
-def test_a_folder_that_is_not_there_is_said_before_anything_is_measured(run, files):
+def test_a_missing_folder_is_reported_before_anything_is_evaluated(run, files):
     result = run(
         "evaluate", files.head, files.cache, "--report", files.out.parent / "no" / "r.html"
     )
@@ -652,7 +675,7 @@ def test_include_images_shows_the_files_of_the_folder(run, files):
     assert "199.png" in page.text
 
 
-def test_another_file_in_the_place_of_an_image_is_refused(run, files):
+def test_another_file_in_place_of_an_image_is_refused(run, files):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(files.folder / "199.png")
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.folder)
@@ -669,7 +692,7 @@ def test_images_must_name_a_folder(run, files):
     assert result.out == ""
 
 
-def test_an_image_that_is_not_there_is_named(run, files):
+def test_a_missing_image_is_named(run, files):
     line = ["evaluate", files.head, files.cache, "--report", files.out, "--include-images"]
     result = run(*line, "--images", files.folder.parent)
     assert result.code == 1

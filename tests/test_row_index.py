@@ -1,4 +1,4 @@
-"""What the index of rows reads, in which order, and what it costs."""
+"""The index of rows: what it reads, in which order, and how much memory it takes."""
 
 import dataclasses
 import errno
@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from test_cache import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
+from support.shards import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache.cache import TEXTS
 from brainfeat.cache.merging import Output, write_cache
 from brainfeat.cache.row_index import RowIndex, row_keys
+from brainfeat.cache.schema import TEXTS
 from brainfeat.errors import CacheError
 
 ROWS, PIECE = 3072, 128
@@ -139,10 +139,11 @@ def traced(work):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [20_000, pytest.param(80_000, marks=pytest.mark.deep)])
 class TestMemory:
     """What a row costs: the difference between many rows and a fourth of them."""
 
-    FEW, MANY = 20_000, 80_000
     TEXT = 40
 
     @pytest.fixture(autouse=True)
@@ -159,11 +160,12 @@ class TestMemory:
         )
         return path, row_keys(as_bytes(names), np.zeros(rows))
 
-    def cost(self, measure):
-        few, many = measure(self.FEW), measure(self.MANY)
-        return (many - few) / (self.MANY - self.FEW)
+    @staticmethod
+    def cost(measure, many):
+        few = many // 4
+        return (measure(many) - measure(few)) / (many - few)
 
-    def test_of_the_index(self, tmp_path):
+    def test_of_the_index(self, tmp_path, many):
         def measure(rows):
             path, _ = self.prepare(tmp_path, rows)
             peak, index = traced(lambda: index_of(path))
@@ -171,10 +173,10 @@ class TestMemory:
             return peak
 
         # 34 of the key and 8 of its place.
-        assert self.cost(measure) < 46
+        assert self.cost(measure, many) < 46
 
     @pytest.mark.parametrize("order", ["of the shards", "shuffled"])
-    def test_of_a_merge(self, tmp_path, order):
+    def test_of_a_merge(self, tmp_path, order, many):
         def measure(rows):
             path, keys = self.prepare(tmp_path / "parts", rows)
             if order == "shuffled":
@@ -192,9 +194,9 @@ class TestMemory:
 
         # Once the rows are found, their keys give way to what was measured of the files, 20, and to
         # places and their orders, 8 each.
-        assert self.cost(measure) < 20 + 5 * 8 + 10
+        assert self.cost(measure, many) < 20 + 5 * 8 + 10
 
-    def test_of_finding_that_nothing_changed(self, tmp_path):
+    def test_of_finding_that_nothing_changed(self, tmp_path, many):
         def measure(rows):
             output = tmp_path / f"{rows}.h5"
             path, keys = self.prepare(tmp_path / "parts", rows)
@@ -229,4 +231,4 @@ class TestMemory:
             return peak
 
         # One column of texts as it is stored, and what compares it.
-        assert self.cost(measure) < self.TEXT + 20
+        assert self.cost(measure, many) < self.TEXT + 20

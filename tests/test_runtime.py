@@ -214,7 +214,7 @@ class TestWinograd:
         ],
     )
     def test_it_is_for_processors_in_float32(self, device, precision, expected):
-        assert runtime.is_winograd_quicker(device, precision) is expected
+        assert runtime.is_winograd_faster(device, precision) is expected
 
 
 class TestForward:
@@ -275,7 +275,7 @@ class TestImport:
             env={**os.environ, "KERAS_BACKEND": "nonsense"},
         )
         assert done.returncode == 1
-        assert "KERAS_BACKEND must be tensorflow, jax or torch, got 'nonsense'" in done.stderr
+        assert "KERAS_BACKEND is 'nonsense', expected tensorflow, jax or torch" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_start_up_is_silent(self):

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from sklearn import metrics
 from sklearn.model_selection import ParameterGrid
+from support.depth import one_in, thin
 
 from brainfeat.errors import HeadError, ParameterError, TableError
-from brainfeat.heads.bundle import TREE_HEADS, HeadBundle
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.grids import GRIDS, draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
-from brainfeat.leakage.splitting import make_folds
+from brainfeat.heads.trees import TREE_HEADS
 from brainfeat.training import selection
 from brainfeat.training.fitting import fit_head
-from brainfeat.training.partition import LabelledRows
+from brainfeat.training.partition import Partition
 from brainfeat.training.selection import cross_validate, select_head
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -35,12 +36,13 @@ def draw(rows=120, *, spread=0.7, seed=0):
     return (centres[y] + rng.standard_normal((rows, 12))).astype(np.float32), y
 
 
-def make_data(rows=120):
-    X, y = draw(rows)
-    place = np.arange(rows)
-    return LabelledRows(
-        X=X, y=y, image=place, images=place, rows=place, groups=None, class_names=NAMES
-    )
+def make_partition(n_folds, *, random_state=0, **drawn):
+    """Make a partition of 120 images in memory, all of them in train."""
+    X, y = draw(**drawn)
+    place = np.arange(len(y))
+    splits = {"train": place, "val": place[:0], "test": place[:0]}
+    partition = Partition(X=X, y=y, image=place, rows=place, class_names=NAMES, splits=splits)
+    return partition.with_folds(n_folds, random_state=random_state)
 
 
 def make_recipe(head, **params):
@@ -66,11 +68,13 @@ def test_as_many_candidates_as_points_are_the_whole_grid(head):
         assert draw_candidates(head, fixed={}, n_iter=n_iter, random_state=0) == grid
 
 
+@pytest.mark.slow
+@one_in(5)
 @pytest.mark.parametrize("head", sorted(set(HEAD_NAMES) - {"dense"}))
-def test_every_point_of_a_grid_can_be_fitted_and_saved(head, make_cache, tmp_path):
+def test_every_point_of_a_grid_can_be_fitted_and_saved(head, every, make_cache, tmp_path):
     cache = make_cache(*draw())
     trees = {"n_estimators": 3, "max_iter": 2}
-    for place, point in enumerate(ParameterGrid(list(GRIDS[head]))):
+    for place, point in enumerate(thin(ParameterGrid(list(GRIDS[head])), every)):
         small = trees if head in TREE_HEADS else {}
         params = {**point, **{k: v for k, v in small.items() if k in make_head(head).get_params()}}
         bundle = fit_head(cache, head=head, params=params)
@@ -101,18 +105,19 @@ def test_a_fixed_solver_leaves_the_grids_of_others_out():
 
 
 def test_candidates_rank_by_scikit_learns_balanced_accuracy_of_the_same_folds():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=4, random_state=1)
+    partition = make_partition(4, random_state=1)
     recipes = [make_recipe("knn", n_neighbors=n) for n in (1, 3, 9)] + [make_recipe("lda")]
-    found = select_head(recipes, data, folds, n_jobs=1)
+    found = select_head(recipes, partition, n_jobs=1)
     expected = []
     for recipe in recipes:
         by_fold = [
             metrics.balanced_accuracy_score(
-                data.y[test],
-                recipe.make().fit(data.X[train], data.y[train]).predict(data.X[test]),
+                partition.y[test],
+                recipe.make()
+                .fit(partition.X[train], partition.y[train])
+                .predict(partition.X[test]),
             )
-            for train, test in folds
+            for train, test in partition.folds
         ]
         expected.append((np.mean(by_fold), np.std(by_fold, ddof=1)))
     means = [candidate.mean for candidate in found.candidates]
@@ -124,18 +129,15 @@ def test_candidates_rank_by_scikit_learns_balanced_accuracy_of_the_same_folds():
 
 
 def test_equal_figures_rank_by_order():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     same = [make_recipe("lda", tol=tol) for tol in (1e-4, 1e-5, 1e-6)]
-    found = select_head(same, data, folds, n_jobs=1)
+    found = select_head(same, partition, n_jobs=1)
     assert [candidate.params["tol"] for candidate in found.candidates] == [1e-4, 1e-5, 1e-6]
 
 
 def test_equal_scores_rank_by_log_loss():
-    X, y = draw(spread=8.0)
-    data = replace(make_data(), X=X, y=y)
-    folds = make_folds(y, n_folds=3, random_state=0)
-    found = select_head([make_recipe("logistic", C=C) for C in (1e-4, 1.0)], data, folds, n_jobs=1)
+    partition = make_partition(3, spread=8.0)
+    found = select_head([make_recipe("logistic", C=C) for C in (1e-4, 1.0)], partition, n_jobs=1)
     first, second = found.candidates
     assert first.mean == second.mean == 1.0
     assert first.log_loss < second.log_loss
@@ -143,10 +145,9 @@ def test_equal_scores_rank_by_log_loss():
 
 
 def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=4, random_state=0)
-    found = select_head([make_recipe("svm", C=C) for C in (0.01, 1.0)], data, folds, n_jobs=1)
-    alone = cross_validate(found.recipe, data, folds, n_jobs=1)
+    partition = make_partition(4)
+    found = select_head([make_recipe("svm", C=C) for C in (0.01, 1.0)], partition, n_jobs=1)
+    alone = cross_validate(found.recipe, partition, n_jobs=1)
     assert found.cv == alone
     best = found.candidates[0]
     assert (best.mean, best.std) == tuple(alone.figures["balanced_accuracy"].values())
@@ -154,54 +155,48 @@ def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
 
 
 def test_number_of_processes_changes_no_rank():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     recipes = [make_recipe("svm", C=C) for C in (0.1, 1.0, 10.0)]
-    one, two = (select_head(recipes, data, folds, n_jobs=n_jobs) for n_jobs in (1, 2))
+    one, two = (select_head(recipes, partition, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert [replace(row, seconds=0) for row in one.candidates] == [
         replace(row, seconds=0) for row in two.candidates
     ]
 
 
 def test_a_candidate_that_fails_is_listed_last_with_its_error():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     recipes = [make_recipe("knn", n_neighbors=500), make_recipe("knn", n_neighbors=3)]
-    good, failed = select_head(recipes, data, folds, n_jobs=1).candidates
+    good, failed = select_head(recipes, partition, n_jobs=1).candidates
     assert (good.rank, good.error, good.params) == (1, None, {"n_neighbors": 3})
     assert (failed.rank, failed.mean, failed.std, failed.log_loss) == (None,) * 4
     assert "n_neighbors = 500" in str(failed.error)
 
 
 def test_if_all_candidates_fail_it_is_an_error_of_one_line():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     recipes = [make_recipe("svm", C=C) for C in (-1.0, -2.0)]
     with pytest.raises(HeadError, match=r"none of 2 candidates can be fitted: .*'C'") as caught:
-        select_head(recipes, data, folds, n_jobs=1)
+        select_head(recipes, partition, n_jobs=1)
     assert "\n" not in str(caught.value)
 
 
 def test_what_scikit_learn_warns_of_is_kept_with_the_candidate():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     recipes = [make_recipe("logistic", max_iter=n) for n in (1, 1000)]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        found = select_head(recipes, data, folds, n_jobs=1)
+        found = select_head(recipes, partition, n_jobs=1)
     by_limit = {row.params["max_iter"]: row.warnings for row in found.candidates}
     assert "converge" in by_limit[1][0]
     assert by_limit[1000] == []
 
 
 def test_progress_counts_the_fits_of_all_folds():
-    data = make_data()
-    folds = make_folds(data.y, n_folds=3, random_state=0)
+    partition = make_partition(3)
     calls = []
     select_head(
         [make_recipe("lda"), make_recipe("knn")],
-        data,
-        folds,
+        partition,
         n_jobs=1,
         progress=lambda done, total: calls.append((done, total)),
     )
@@ -254,9 +249,9 @@ def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
     seen = []
     original = selection._fit_fold
 
-    def fit_fold(recipe, data, fold):
-        seen.append(tuple({str(group) for group in data.groups[part]} for part in fold))
-        return original(recipe, data, fold)
+    def fit_fold(recipe, partition, fold):
+        seen.append(tuple({str(group) for group in partition.groups[part]} for part in fold))
+        return original(recipe, partition, fold)
 
     monkeypatch.setattr(selection, "_fit_fold", fit_fold)
     fit_head(make_cache(X, y, groups=groups), head="lda", search=True, n_jobs=1)
@@ -330,13 +325,13 @@ def test_the_command_gives_the_table_as_json(command):
 
 
 def test_the_command_saves_trees(command, monkeypatch):
-    monkeypatch.setattr("brainfeat.training.fitting.HEAD_NAMES", ("knn", "random-forest"))
+    monkeypatch.setattr("brainfeat.training.candidates.HEAD_NAMES", ("knn", "random-forest"))
     result = command("--head", "all", "--param", "n_estimators=60", "--param", "n_neighbors=95")
     assert HeadBundle.load(result.path).head == "random-forest"
 
 
 def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch):
-    monkeypatch.setattr("brainfeat.training.fitting.HEAD_NAMES", ("logistic", "knn"))
+    monkeypatch.setattr("brainfeat.training.candidates.HEAD_NAMES", ("logistic", "knn"))
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("default")
         result = command("--head", "all", "--param", "n_neighbors=500", "--param", "max_iter=1")

@@ -6,16 +6,17 @@ import logging
 import os
 import sys
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dicoms import draw_volume, make_dataset, write_dicom, write_series
 from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from test_prediction import Blocks, draw
+from support.dicoms import draw_volume, make_dataset, write_dicom, write_series
+from support.halves import Blocks, draw
 
 from brainfeat import (
     FeatureCache,
@@ -47,16 +48,6 @@ from brainfeat.tables.slicing import read_patient_key
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
 PATIENTS = 60
-
-
-class SlicedBlocks(Blocks):
-    """As `Blocks`, of slices that were cut from volumes."""
-
-    def __init__(self, policy=None):
-        super().__init__()
-        text = (policy or SlicePolicy()).text
-        self.spec = FeatureSpec(**{**vars(self.spec), "volumes": text})
-        self.recipe = {"blocks": text}
 
 
 def draw_head(rng, *, bright, n=4):
@@ -91,7 +82,7 @@ def sliced(hospital, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cache(sliced):
     path = sliced.output.parent / "features.h5"
-    return extract(read_table(sliced.output), path, backbone=SlicedBlocks()).output
+    return extract(read_table(sliced.output), path, backbone=Blocks()).output
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +92,7 @@ def bundle(cache):
 
 @pytest.fixture
 def predictor(bundle):
-    return Predictor(bundle, backbone=SlicedBlocks())
+    return Predictor(bundle, backbone=Blocks())
 
 
 def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
@@ -320,7 +311,7 @@ def test_the_spec_of_image_files_is_what_it_was():
     spec = Blocks().spec
     assert "volumes" not in spec.to_json()
     assert FeatureSpec.from_json(spec.to_json()) == spec
-    cut = SlicedBlocks().spec
+    cut = replace(spec, volumes=SlicePolicy().text)
     assert FeatureSpec.from_json(cut.to_json()) == cut
     assert cut.fingerprint != spec.fingerprint
 
@@ -355,15 +346,28 @@ def test_a_note_that_is_none_is_refused(text, tmp_path):
         find_origin(tmp_path, ["a.png"])
 
 
-def test_a_backbone_of_other_images_is_refused(sliced, tmp_path):
-    with pytest.raises(SpecMismatchError, match="says that they are image files"):
-        extract(read_table(sliced.output), tmp_path / "f.h5", backbone=Blocks())
+def test_a_backbone_of_other_images_is_refused(sliced, hospital, tmp_path):
+    backbone = Blocks()
+    backbone.spec = replace(backbone.spec, volumes=SlicePolicy(window="40,80").text)
+    with pytest.raises(SpecMismatchError, match="leave volumes out of that spec"):
+        extract(read_table(sliced.output), tmp_path / "f.h5", backbone=backbone)
+    Image.new("L", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.raises(SpecMismatchError, match="the images are image files"):
+        extract(read_table(tmp_path), tmp_path / "f.h5", backbone=backbone)
+
+
+def test_a_second_run_over_slices_does_not_load_the_base(cache, sliced):
+    class Unloaded(Blocks):
+        spec = property(lambda self: pytest.fail("the base was loaded"), lambda self, spec: None)
+
+    result = extract(read_table(sliced.output), cache, backbone=Unloaded())
+    assert (result.computed, result.reused) == (0, result.rows)
 
 
 def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
-    other = extract(read_table(found.output), tmp_path / "f.h5", backbone=SlicedBlocks()).output
+    other = extract(read_table(found.output), tmp_path / "f.h5", backbone=Blocks()).output
     assert audit(other).patient_key == "random"
     words = "hashed with a random key"
     assert words in CliRunner().invoke(audit_command, [str(other)]).stdout
@@ -379,13 +383,10 @@ def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
     assert [answer.frame for answer in answers] == [1, 2, 3, 4]
     assert whole.frame is None
     table = read_table(sliced.output)
-    everything = predictor.predict([table.absolute_path(row) for row in range(len(table))])
-    expected = [
-        answer.probabilities
-        for row, answer in enumerate(everything)
-        if f"{find_group(sliced, hospital)}" == table.groups[row]
-    ]
-    assert [answer.probabilities for answer in answers] == expected
+    group = find_group(sliced, hospital)
+    rows = [row for row in range(len(table)) if table.groups[row] == group]
+    expected = predictor.predict([table.absolute_path(row) for row in rows])
+    assert [it.probabilities for it in answers] == [it.probabilities for it in expected]
 
 
 def find_group(sliced, hospital):
@@ -396,10 +397,10 @@ def find_group(sliced, hospital):
 
 def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     with pytest.raises(SpecMismatchError, match="in the window auto"):
-        Predictor(bundle, backbone=SlicedBlocks(), window="40,80")
+        Predictor(bundle, backbone=Blocks(), window="40,80")
     with pytest.raises(ParameterError, match=r"slices 'first'"):
-        Predictor(bundle, backbone=SlicedBlocks(), slices="first")
-    predictor = Predictor(bundle, backbone=SlicedBlocks(), slices="middle")
+        Predictor(bundle, backbone=Blocks(), slices="first")
+    predictor = Predictor(bundle, backbone=Blocks(), slices="middle")
     series, _ = find_series([hospital / "notumor" / "notumor-3"])
     whole, only = predictor.predict_series(series[0])
     assert only.frame == 3
@@ -469,9 +470,7 @@ def test_forced_slices_do_not_speak_for_the_volume():
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "brainfeat.prediction.predictor.load_backbone", lambda *_, **__: SlicedBlocks()
-    )
+    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):
@@ -534,7 +533,8 @@ def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
     assert result.stdout == (
         f"{output}: 6 slices of 2 volumes of 2 patients; go on with brainfeat extract {output}\n"
     )
-    assert "refused 2, the first volume 1: declares text in its pixels" in result.stderr
+    assert "rejected 2: declares text in its pixels" in result.stderr
+    assert "; the first is volume 1\n" in result.stderr
     assert "random key" in result.stderr
     result = CliRunner().invoke(
         slices_command,
@@ -638,7 +638,7 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     cut = CliRunner().invoke(slices_command, [str(planted), "-o", "slices"])
     assert cut.exit_code == 0, cut.exception
     assert len(read_table("slices")) == 4
-    extract(read_table("slices"), work / "features.h5", backbone=SlicedBlocks())
+    extract(read_table("slices"), work / "features.h5", backbone=Blocks())
     told = [
         run(planted, *options)
         for options in (["-o", work / "found.csv"], ["--json"], ["--heatmap", work / "maps"])
@@ -669,7 +669,7 @@ def test_no_canary_leaves_by_an_error(planted, bundle, tmp_path):
         errors.append("".join(traceback.format_exception(caught.value)))
     # The lines of a traceback that show the test's own code are not meant.
     assert all("CANARY" not in error.splitlines()[-1] for error in errors)
-    predictor = Predictor(bundle, backbone=SlicedBlocks())
+    predictor = Predictor(bundle, backbone=Blocks())
     series, unreadable = find_series([planted])
     told = [answer.to_dict() for entry in series for answer in predictor.predict_series(entry)]
     assert not find_canaries(json.dumps(told).encode())

@@ -1,4 +1,4 @@
-"""FeatureSpec: identity that never drifts, and JSON that is read strictly."""
+"""The feature spec: stable fingerprints, and JSON that is read strictly."""
 
 import dataclasses
 import json
@@ -161,5 +161,5 @@ class TestJson:
     def test_a_text_beyond_all_reason_is_refused_before_it_is_parsed(self, monkeypatch):
         monkeypatch.setattr("brainfeat.canonical._JSON_LIMIT", 10)
         assert parse_json("[1,2,3,45]") == [1, 2, 3, 45]
-        with pytest.raises(CacheFormatError, match="11 characters is too long"):
+        with pytest.raises(CacheFormatError, match="of 11 characters; expected at most 10"):
             parse_json("[1,2,3,456]")

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from brainfeat.errors import TableError
 from brainfeat.leakage.splitting import make_folds, split_rows
 
 # No deadline: a busy machine is no failure.
-untimed = settings(deadline=None, max_examples=50)
 
 FRACTIONS = {"val": 0.15, "test": 0.15}
 
@@ -45,7 +44,6 @@ def largest_group(y, groups, label):
     return np.unique(groups[y == label], return_counts=True)[1].max()
 
 
-@untimed
 @given(y=labels(), seed=seeds)
 def test_split_without_groups_is_stratified_within_one_row(y, seed):
     parts = split_rows(y, fractions=FRACTIONS, random_state=seed)
@@ -55,7 +53,6 @@ def test_split_without_groups_is_stratified_within_one_row(y, seed):
             assert abs((parts[y == label] == part).sum() - share) <= 1
 
 
-@untimed
 @given(data=patients(), seed=seeds)
 def test_split_with_groups_is_stratified_within_the_largest_group(data, seed):
     y, groups = data
@@ -67,7 +64,6 @@ def test_split_with_groups_is_stratified_within_the_largest_group(data, seed):
             assert abs(held_out - share) <= largest_group(y, groups, label)
 
 
-@untimed
 @given(data=patients(), seed=seeds)
 def test_split_cuts_no_group(data, seed):
     y, groups = data
@@ -75,7 +71,6 @@ def test_split_cuts_no_group(data, seed):
     assert all(np.unique(parts[groups == group]).size == 1 for group in np.unique(groups))
 
 
-@untimed
 @given(data=patients(), seed=seeds)
 def test_every_class_is_in_every_part(data, seed):
     y, groups = data
@@ -90,7 +85,6 @@ def test_a_class_of_as_few_groups_as_parts_gives_one_to_each():
         assert all(set(parts[y == label]) == {"train", "val", "test"} for label in (0, 1))
 
 
-@untimed
 @given(y=labels(), seed=seeds, n_groups=st.integers(4, 12))
 def test_groups_of_mixed_classes_are_split_whole_or_refused(y, seed, n_groups):
     groups = np.random.default_rng(seed).integers(0, n_groups, y.size)
@@ -102,7 +96,6 @@ def test_groups_of_mixed_classes_are_split_whole_or_refused(y, seed, n_groups):
     assert all(np.unique(parts[y == label]).size == 2 for label in np.unique(y))
 
 
-@untimed
 @given(data=patients(), seed=seeds, n_folds=st.integers(2, 5))
 def test_folds_use_each_row_once_and_cut_no_group(data, seed, n_folds):
     y, groups = data
@@ -115,7 +108,6 @@ def test_folds_use_each_row_once_and_cut_no_group(data, seed, n_folds):
         assert not set(groups[train]) & set(groups[test])
 
 
-@untimed
 @given(data=patients(), seed=seeds, n_folds=st.integers(2, 5))
 def test_folds_with_groups_are_stratified_within_the_largest_group(data, seed, n_folds):
     y, groups = data
@@ -126,7 +118,6 @@ def test_folds_with_groups_are_stratified_within_the_largest_group(data, seed, n
             assert abs(tested - share) <= largest_group(y, groups, label)
 
 
-@untimed
 @given(y=labels(), seed=seeds, n_folds=st.integers(2, 5))
 def test_folds_without_groups_are_stratified_within_one_row(y, seed, n_folds):
     for _, test in make_folds(y, n_folds=n_folds, random_state=seed):
@@ -134,7 +125,6 @@ def test_folds_without_groups_are_stratified_within_one_row(y, seed, n_folds):
         assert (abs(counts) < 1).all()
 
 
-@untimed
 @given(data=patients(), seed=seeds)
 def test_the_same_random_state_gives_the_same_result(data, seed):
     y, groups = data

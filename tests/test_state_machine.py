@@ -1,7 +1,7 @@
-"""Any history of images, runs, kills and damage, against a model that fits on a page.
+"""Random histories of images, runs, kills and damage, compared with a model that fits on a page.
 
-hypothesis makes up histories; ``BRAINFEAT_HISTORIES=1000`` tries other and longer ones than the 100
-that are tried each time.
+hypothesis generates the same histories each time; ``BRAINFEAT_HISTORIES=1000`` generates as many
+others that are longer.
 """
 
 import hashlib
@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import pytest
-from faults import Blocks, Server, draw, flip, known_features, rows_of_shard, rows_of_shards
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,7 +23,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from scenarios import CLASSES, OUTPUT, record
+from support import faults
+from support.faults import Blocks, Server, draw, flip, known_features, rows_of_shard, rows_of_shards
+from support.scenarios import CLASSES, OUTPUT, record
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.shards import parts_folder, shard_paths
@@ -318,7 +318,9 @@ def server(tmp_path_factory) -> Iterator[Server]:
     server.close()
 
 
-def test_no_history_loses_or_changes_a_row(server, tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("histories", [20, pytest.param(100, marks=pytest.mark.deep)])
+def test_no_history_loses_or_changes_a_row(histories, server, tmp_path, monkeypatch):
     faults.small_shards(faults.ROWS_A_SHARD, monkeypatch.setattr)
     for seed in range(CONTENTS):
         draw(tmp_path / f"{seed}.png", seed)
@@ -329,11 +331,10 @@ def test_no_history_loses_or_changes_a_row(server, tmp_path, monkeypatch):
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=HISTORIES or 100,
+            max_examples=HISTORIES or histories,
             stateful_step_count=50 if HISTORIES else 25,
             derandomize=not HISTORIES,
             database=None,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

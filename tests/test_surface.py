@@ -170,6 +170,25 @@ def test_public_names() -> None:
     assert all(hasattr(brainfeat, name) for name in brainfeat.__all__)
 
 
+IMPORT_EACH = """
+import os, sys
+import numpy, sklearn.pipeline  # what takes the time, once for all
+
+for name in sys.argv[1:]:
+    if os.fork() == 0:
+        exec(f"from brainfeat import {name}")
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(f"from brainfeat import {name}")
+"""
+
+
+def test_each_public_name_can_be_the_first_import() -> None:
+    words = [sys.executable, "-c", IMPORT_EACH, *brainfeat.__all__]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = brainfeat.nonsense

@@ -362,7 +362,7 @@ class TestCsv:
         with pytest.raises(TableError, match="1 of 1 listed files are missing"):
             read_table(make_csv(tmp_path, f"path,label\n{name},a\n"))
 
-    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.one_of(
             st.binary(max_size=200),

@@ -7,7 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
@@ -23,7 +23,7 @@ from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.splitting import make_folds
 from brainfeat.training.fitting import fit_head
-from brainfeat.training.partition import LabelledRows, take_val
+from brainfeat.training.partition import Partition
 
 # TensorFlow's variables do not know the copy argument of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -191,7 +191,7 @@ def test_where_chains_join_everything_identical_files_alone_are_kept_together(ma
     X, y = draw(200)
     X[:100] = X[0] + 0.01 * X[:100]
     bundle = fit(make_cache(X, y))
-    assert bundle.training["group_by"] == "identical"
+    assert bundle.training["group_by"] == "exact-duplicates"
     assert "cannot be told apart" in bundle.training["leakage"]["findings"][0]
 
 
@@ -319,7 +319,6 @@ def test_few_groups_of_a_class_make_fewer_folds(make_cache):
     assert (calibration["n_folds"], calibration["n"]) == (None, 40)
 
 
-@settings(deadline=None, max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=8, max_size=30),
     fraction=st.floats(0.1, 0.5),
@@ -328,16 +327,17 @@ def test_few_groups_of_a_class_make_fewer_folds(make_cache):
 def test_val_and_train_share_no_group_and_leave_no_image_out(sizes, fraction, seed):
     number = np.repeat(np.arange(len(sizes)), sizes)
     y, rows = number % 2, np.arange(number.size)
-    data = LabelledRows(
+    partition = Partition(
         X=np.zeros((rows.size, 1), np.float32),
         y=y,
         image=rows,
         rows=rows,
-        images=rows,
-        groups=np.char.mod("p%d", number),
         class_names=("a", "b"),
+        splits={"train": rows, "val": rows[:0], "test": rows[:0]},
+        groups=np.char.mod("p%d", number),
+        grouped_by="column",
     )
-    train, val = take_val(data, rows, fraction=fraction, random_state=seed)
+    train, val = partition.take_val(rows, fraction=fraction, random_state=seed)
     assert sorted([*train, *val]) == rows.tolist()
     assert not set(number[train]) & set(number[val])
     for label in (0, 1):
@@ -368,7 +368,7 @@ def test_a_class_in_test_but_not_in_train_is_refused(make_cache):
     X, y = draw()
     splits = np.where(y == 2, "test", np.repeat(["train", "test"], [80, 40]))
     message = refuse(TableError, make_cache(X, y, splits=splits))
-    assert "'notumor' exists in test but not in train" in message
+    assert "'notumor' has images in test but not in train" in message
     assert "add training images or drop the class" in message
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainfeat.cache.cache import FeatureCache, Measured
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.schema import Measured
 from brainfeat.cache.shards import parts_folder, write_shard
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.training.fitting import fit_head

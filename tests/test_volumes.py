@@ -5,9 +5,9 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from dicoms import draw_volume, make_dataset
 from PIL import Image
 from pydicom.pixels import apply_windowing
+from support.dicoms import draw_volume, make_dataset
 
 from brainfeat.errors import ImageReadError, ParameterError
 from brainfeat.readers import read_image

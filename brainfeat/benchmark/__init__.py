@@ -1,4 +1,4 @@
-"""How quick this machine is: decoding, the base in each precision, both stages as a whole."""
+"""How fast this machine is: decoding, the base in each precision, and both stages as a whole."""
 
 import os
 import time
@@ -29,7 +29,7 @@ __all__ = [
     "run_benchmark",
 ]
 
-# Enough for several batches, in seconds on a processor and not in milliseconds on a GPU.
+# Enough for several batches: a few seconds on a processor, and not just milliseconds on a GPU.
 _NUMBER, _NUMBER_ON_GPU = 64, 2_048
 
 
@@ -46,32 +46,34 @@ def run_benchmark(
     random_state: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Benchmark:
-    """Measure how quick each part of the two stages is on this machine.
+    """Measure how fast each part of the two stages is on this machine.
 
-    Each part is run once before it is timed. Parts that are compared are timed in turn, so that
-    what else the machine does slows all of them alike. The base has random weights: they are as
-    quick as others.
+    Each part is run once before it is measured. Parts that are compared are measured in turn, so
+    that other work on the machine slows all of them alike. The base has random weights, which are
+    as fast as any.
 
     Parameters
     ----------
     data : path-like or None
-        Images, as :func:`brainfeat.read_table` takes them; None draws phantoms of 224 × 224 pixels
-        as JPEG files.
-    backbone, input_size
+        Images, as in :func:`brainfeat.read_table`; None draws phantoms of 224 × 224 pixels as JPEG
+        files.
+    backbone : str, default="vgg16"
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
+    input_size : int, default=224
+        Height and width in pixels of what the base takes.
     precisions : sequence of str or None
-        What to compute in, beside float32, which is always measured; None takes what the processor
-        or the GPU has instructions for.
+        Precisions to measure in addition to float32; None takes those for which the processor or
+        the GPU has instructions.
     batch_size : int or None
-        Images that the base sees at once, but no more than there are; None takes what
-        :func:`brainfeat.extract` takes by itself.
+        Images in a batch, at most as many as there are; None takes the batch size that
+        :func:`brainfeat.extract` chooses.
     number : int or None
-        How many images, taken evenly from the table; None takes 64, or 2,048 where there is a GPU.
-    repeats : int
-        How often each part is timed.
+        Number of images, taken evenly from the table; None takes 64, or 2,048 with a GPU.
+    repeats : int, default=5
+        Number of times that each part is measured.
     n_jobs : int or None
         Threads that decode; None takes all cores.
-    random_state : int
+    random_state : int, default=0
         Seed of the phantoms, the weights and the synthetic features.
     progress : callable or None
         Called with a line of text before each part.
@@ -83,13 +85,13 @@ def run_benchmark(
     Raises
     ------
     ParameterError
-        An option is unknown or out of range.
+        If an option is unknown or out of range.
     TableError, ImageReadError
-        The images cannot be used.
+        If the images cannot be used.
 
     Examples
     --------
-    The images a second of MobileNet in float32 (a minute's work)::
+    The images per second of MobileNet in float32 (this takes a minute)::
 
         result = run_benchmark(backbone="mobilenet", repeats=3)
         result.compute["float32"].images_per_second.median
@@ -98,7 +100,7 @@ def run_benchmark(
     _check_options(
         {"batch_size": batch_size, "number": number, "repeats": repeats, "n_jobs": n_jobs}
     )
-    say = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     load = partial(
         load_backbone,
         backbone,
@@ -107,14 +109,14 @@ def run_benchmark(
         random_state=random_state,
     )
     for precision in ("float32", *(precisions or ())):
-        load(precision=precision)  # an option that is out of range is refused before work begins
-    say("starting the backend")
+        load(precision=precision)  # an invalid option is rejected before work begins
+    report("starting the backend")
     devices = tuple(runtime.accelerators())
     number = number or (_NUMBER_ON_GPU if devices else _NUMBER)
     bases = {precision: load(precision=precision) for precision in _choose(precisions, devices)}
     with TemporaryDirectory(prefix="brainfeat-bench-") as scratch:
         stage_one = StageOne(
-            table=find_images(data, number, random_state, Path(scratch), say),
+            table=find_images(data, number, random_state, Path(scratch), report),
             bases=bases,
             batch_size=batch_size,
             n_jobs=n_jobs or runtime.usable_cores(),
@@ -122,10 +124,12 @@ def run_benchmark(
             scratch=Path(scratch),
             flop=count_flop(bases["float32"].base),
             peak=find_bf16_peak(devices[0]) if devices else None,
-            say=say,
+            report=report,
         )
         measured = stage_one.measure()
-        stage_two = measure_heads(Path(scratch), bases["float32"].spec, repeats, random_state, say)
+        stage_two = measure_heads(
+            Path(scratch), bases["float32"].spec, repeats, random_state, report
+        )
     return Benchmark(
         processor=runtime.processor(),
         versions=runtime.versions(),
@@ -146,11 +150,11 @@ def _check_options(numbers: Mapping[str, int | None]) -> None:
         if value is None and name != "repeats":
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ParameterError(f"{name} {value!r}; expected a whole number, at least 1")
+            raise ParameterError(f"{name} {value!r}; expected an integer of at least 1")
 
 
 def _choose(precisions: Sequence[Precision] | None, devices: Sequence[str]) -> list[Precision]:
-    """Put float32 before those asked for, or before those that there are instructions for."""
+    """Put float32 before the wanted precisions, or before those with instructions."""
     if precisions is None:
         features = set(runtime.processor()["features"])
         native: dict[Precision, set[str]] = {

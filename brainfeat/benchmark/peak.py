@@ -1,4 +1,4 @@
-"""How much a base computes, and what a card could at best."""
+"""How many operations a base takes, and the peak performance of GPUs."""
 
 import math
 import re
@@ -6,8 +6,8 @@ from typing import Any
 
 from brainfeat import runtime
 
-# Dense bfloat16 TFLOP/s on the tensor cores, by the words of the device's name; the first row whose
-# words are all in it counts. From NVIDIA's data sheets of each card
+# Dense bfloat16 TFLOP/s of the tensor cores, by the words of the device's name; the first row whose
+# words are all in the name counts. From NVIDIA's data sheets of each card
 # (https://www.nvidia.com/en-us/data-center/h200/, …/h100/, …/a100/, …/l40s/, …/l40/, …/l4/,
 # …/products/a40/, a30/ and a10/); halved where the sheet states it with sparsity (H200, H100, L4).
 _BF16_PEAKS: tuple[tuple[frozenset[str], float], ...] = (
@@ -24,26 +24,26 @@ _BF16_PEAKS: tuple[tuple[frozenset[str], float], ...] = (
     (frozenset({"A10"}), 125.0),
     (frozenset({"L4"}), 121.0),
 )
-# A word of the name of a MIG instance, or of a vGPU such as "NVIDIA A100-40C".
+# Words in the name of a MIG instance, or of a vGPU such as "NVIDIA A100-40C".
 _PART_OF_A_CARD = re.compile(r"MIG|GRID|\d+[ABCQ]")
 
 
 def count_flop(base: Any) -> int | None:
     """Count the floating-point operations of a base for one image.
 
-    Convolutions and dense layers are counted, a multiply-add as two operations; biases,
-    normalisation, activations and pooling are left out, as is usual. Convolutions count what the
-    direct method needs, however they are computed.
+    Convolutions and dense layers are counted, with two operations for a multiply-add; biases,
+    normalization, activations and pooling are left out, as is usual. Convolutions are counted as
+    the direct method computes them, whichever method is used.
 
     Parameters
     ----------
     base : keras.Model
-        A model whose layers are not models themselves, channels last.
+        A model with channels last, whose layers are not models themselves.
 
     Returns
     -------
     int or None
-        None where a layer has a matrix of weights and is none of the above.
+        None if another kind of layer has a matrix of weights.
     """
     layers = runtime.import_keras().layers
     counted = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
@@ -63,12 +63,12 @@ def find_bf16_peak(device: str) -> float | None:
     Parameters
     ----------
     device : str
-        Its name as CUDA gives it, such as ``"NVIDIA H100 80GB HBM3"``.
+        Its name as CUDA reports it, such as ``"NVIDIA H100 80GB HBM3"``.
 
     Returns
     -------
     float or None
-        In TFLOP/s; None for a card that is not in the table, and for a part of a card (MIG, vGPU).
+        In TFLOP/s; None for a card that is not in the table or for a part of a card (MIG, vGPU).
 
     Examples
     --------

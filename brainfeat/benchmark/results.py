@@ -1,4 +1,4 @@
-"""What a benchmark finds, as frozen numbers."""
+"""Results of a benchmark."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,18 +16,18 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Summarise one value a repeat."""
+        """Summarize one value for each repeat."""
         return cls(median=median(values), min=min(values), max=max(values))
 
     @classmethod
     def ratio(cls, values: Sequence[float], baseline: Sequence[float]) -> Self:
-        """Summarise the ratios of two things that were measured in turn, repeat by repeat."""
+        """Summarize the ratio of two parts that were measured in turn, repeat by repeat."""
         return cls.of([value / base for value, base in zip(values, baseline, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Reading, hashing, decoding and resizing files, and the gain over one thread."""
+    """Speed of reading, hashing, decoding and resizing files, and the gain over one thread."""
 
     images_per_second: Spread
     ratio_to_one_thread: Spread
@@ -35,20 +35,19 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Computing:
-    """The base alone on one device, with a batch that lies in the memory of that device.
+    """Speed of the base alone on one device, with a batch in the memory of that device.
 
     Attributes
     ----------
     batch_size : int
-        Images of the batch.
+        Images in the batch.
     images_per_second, ratio_to_float32 : Spread
         The ratio is taken within each repeat.
     tflops : float or None
-        Achieved 10¹² floating-point operations a second, by the count of the direct method, also
-        where a quicker one is used; None where they cannot be counted.
+        Achieved 10¹² floating-point operations per second, counted for the direct method even if a
+        faster one is used; None if they cannot be counted.
     peak_fraction : float or None
-        `tflops` over the card's dense bfloat16 peak; None where there is no card whose peak is
-        known.
+        `tflops` divided by the dense bfloat16 peak of the card; None if no peak is known.
     """
 
     batch_size: int
@@ -60,9 +59,9 @@ class Computing:
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEnd:
-    """Stage one from files to a new cache, on all devices, and its ratio to the base alone.
+    """Speed of stage one from files to a new cache, on all devices, compared to the base alone.
 
-    It is run on as many images as fill whole batches.
+    It is measured on as many images as fill whole batches.
     """
 
     images_per_second: Spread
@@ -71,7 +70,7 @@ class EndToEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """One head fitted on a synthetic cache; epochs of the last fit, where the head has them."""
+    """Duration of fitting one head on a synthetic cache, and the epochs of the last fit if any."""
 
     seconds: Spread
     epochs: int | None
@@ -79,32 +78,32 @@ class Fitting:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What :func:`run_benchmark` measured.
+    """The result of :func:`brainfeat.benchmark.run_benchmark`.
 
     Attributes
     ----------
     processor, versions : dict
-        Name, cores and number formats of the processor, and versions of Python and the libraries.
+        Name, cores and number formats of the processor; versions of Python and the libraries.
     backend : str
-        Keras's backend.
+        Backend of Keras.
     devices : tuple of str
-        The GPUs that the backend can use; empty where it computes on the processor.
+        GPUs that the backend can use; empty if it computes on the processor.
     backbone, input_size, repeats
-        What was run.
+        The options of the benchmark.
     images : int
         Number of image files.
     data : str
-        Where they came from: a path, or ``"phantoms"``.
+        Their source: a path, or ``"phantoms"``.
     gflop_per_image : float or None
-        10⁹ floating-point operations of the base for one image; a multiply-add counts two.
+        10⁹ floating-point operations of the base for one image; a multiply-add counts as two.
     bf16_peak_tflops : float or None
-        Dense bfloat16 peak of the first device by its data sheet.
+        Dense bfloat16 peak of the first device according to its data sheet.
     decode : dict of int to Decoding
         By number of threads.
     compute : dict of str to Computing
         By precision.
     end_to_end : dict of str to EndToEnd
-        For float32, and the quickest precision where that is another.
+        For float32, and for the fastest precision if that is another one.
     stage_two : dict of str to Fitting
         By head.
     seconds : float
@@ -129,7 +128,7 @@ class Benchmark:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return the fields as plain values for JSON."""
         values = asdict(self)
         values["devices"] = list(self.devices)
         values["decode"] = {str(threads): value for threads, value in values["decode"].items()}

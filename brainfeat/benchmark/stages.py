@@ -1,4 +1,4 @@
-"""The timing of the parts of both stages."""
+"""Measurements of the parts of both stages."""
 
 import hashlib
 import math
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.benchmark.results import Computing, Decoding, EndToEnd, Fitting, Spread
-from brainfeat.cache.cache import Measured
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, write_shard
+from brainfeat.cache.schema import SHARD_SCHEMA, Measured
+from brainfeat.cache.shards import parts_folder, write_shard
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
@@ -36,35 +36,39 @@ from brainfeat.training.fitting import fit_head
 
 Image = NDArray[np.float32]
 Name = TypeVar("Name", bound=Hashable)
-# A piece of work: it returns how much was done, such as the number of images.
+# A piece of work; it returns how much was done, such as the number of images.
 Work = Callable[[], int]
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 HEADS = ("logistic", "dense")
 STAGE_TWO_ROWS = 5_708
 
-# What is quicker is done again and again until so much time has passed.
+# Faster work is repeated until this time has passed.
 _SHORTEST_SECONDS = 0.5
-# Distance of the synthetic classes, in standard deviations of a feature.
+# Distance between the synthetic classes, in standard deviations of a feature.
 _SEPARATION = 0.15
 
 
 def find_images(
-    data: str | os.PathLike[str] | None, number: int, random_state: int, scratch: Path, say: Say
+    data: str | os.PathLike[str] | None,
+    number: int,
+    random_state: int,
+    scratch: Path,
+    report: Report,
 ) -> ImageTable:
-    """Take so many images evenly from a table, or draw phantoms.
+    """Take images evenly from a table, or draw phantoms.
 
     Parameters
     ----------
     data : path-like or None
-        As :func:`brainfeat.read_table` takes it; None draws phantoms.
+        As in :func:`brainfeat.read_table`; None draws phantoms.
     number : int
-        The most images that are taken.
+        Largest number of images.
     random_state : int
         Seed of the phantoms.
     scratch : Path
-        A folder for them.
-    say : callable
+        A folder for the phantoms.
+    report : callable
         Called with a line of text.
 
     Returns
@@ -72,7 +76,7 @@ def find_images(
     ImageTable
     """
     if data is None:
-        say(f"drawing {number:,} phantoms")
+        report(f"drawing {number:,} phantoms")
         data = write_phantoms(
             scratch / "slices",
             patients_per_class=math.ceil(number / (len(CLASS_NAMES) * LEVELS)),
@@ -104,21 +108,21 @@ def _take_evenly(table: ImageTable, number: int) -> ImageTable:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOne:
-    """What the parts of stage one are measured on.
+    """Measures the parts of stage one on a table of images.
 
     Parameters
     ----------
     table : ImageTable
         The images.
     bases : mapping of str to Backbone
-        By precision; float32 is one of them.
+        The base in each precision; float32 is one of them.
     batch_size, n_jobs, repeats : int, or None for the first
         As in :func:`brainfeat.benchmark.run_benchmark`.
     scratch : Path
         A folder for caches.
     flop, peak : int and float, or None
-        Operations for one image, and the card's peak in 10¹² of them a second.
-    say : callable
+        Operations for one image, and the peak of the card in 10¹² operations per second.
+    report : callable
         Called with a line of text before each part.
     """
 
@@ -130,13 +134,13 @@ class StageOne:
     scratch: Path
     flop: int | None
     peak: float | None
-    say: Say
+    report: Report
 
     def measure(self) -> dict[str, Any]:
-        """Measure all parts; return fields of a `Benchmark`."""
+        """Measure all parts, and return them as fields of a `Benchmark`."""
         decode = self._measure_decode()
         compute = self._measure_compute()
-        quickest = max(compute, key=lambda name: compute[name].images_per_second.median)
+        fastest = max(compute, key=lambda name: compute[name].images_per_second.median)
         return {
             "images": len(self.table),
             "gflop_per_image": None if self.flop is None else self.flop / 1e9,
@@ -144,8 +148,7 @@ class StageOne:
             "decode": decode,
             "compute": compute,
             "end_to_end": {
-                name: self._measure_end_to_end(name)
-                for name in dict.fromkeys(["float32", quickest])
+                name: self._measure_end_to_end(name) for name in dict.fromkeys(["float32", fastest])
             },
         }
 
@@ -159,7 +162,7 @@ class StageOne:
 
     @cached_property
     def _batches(self) -> dict[Precision, Any]:
-        """By precision, a batch that lies where the base computes."""
+        """By precision, a batch in the memory of the device on which the base computes."""
         return {precision: self._place_batch(base) for precision, base in self.bases.items()}
 
     def _place_batch(self, base: Backbone) -> Any:
@@ -177,7 +180,7 @@ class StageOne:
         return len(self.bases[precision](self._batches[precision]))
 
     def _extract(self, precision: Precision) -> int:
-        """Extract as many images as fill whole batches: the rest would be mostly padding."""
+        """Extract as many images as fill whole batches; another batch would be mostly padding."""
         batch_size = len(self._batches[precision])
         whole = len(self.table) // batch_size * batch_size
         with TemporaryDirectory(dir=self.scratch) as fresh:
@@ -191,7 +194,7 @@ class StageOne:
             ).computed
 
     def _measure_decode(self) -> dict[int, Decoding]:
-        self.say(f"decode: {len(self._files):,} files")
+        self.report(f"decode: {len(self._files):,} files")
         work = {threads: partial(self._decode, threads) for threads in {1, self.n_jobs}}
         rates = _measure(work, self.repeats)
         return {
@@ -203,7 +206,7 @@ class StageOne:
         }
 
     def _measure_compute(self) -> dict[Precision, Computing]:
-        self.say(f"compute: {', '.join(self.bases)}")
+        self.report(f"compute: {', '.join(self.bases)}")
         work = {precision: partial(self._compute, precision) for precision in self.bases}
         rates = _measure(work, self.repeats)
         return {
@@ -224,7 +227,7 @@ class StageOne:
         )
 
     def _measure_end_to_end(self, precision: Precision) -> EndToEnd:
-        self.say(f"end to end: {precision}")
+        self.report(f"end to end: {precision}")
         work = {"extract": partial(self._extract, precision)}
         work["compute"] = partial(self._compute, precision)
         rates = _measure(work, self.repeats)
@@ -235,21 +238,21 @@ class StageOne:
 
 
 def measure_heads(
-    scratch: Path, spec: FeatureSpec, repeats: int, random_state: int, say: Say
+    scratch: Path, spec: FeatureSpec, repeats: int, random_state: int, report: Report
 ) -> dict[str, Fitting]:
-    """Time the fitting of heads on a synthetic cache.
+    """Measure the fitting of heads on a synthetic cache.
 
     Parameters
     ----------
     scratch : Path
         A folder for the cache.
     spec : FeatureSpec
-        What the features are said to mean.
+        The spec of the synthetic features.
     repeats : int
-        How often each head is fitted.
+        Number of times that each head is fitted.
     random_state : int
         Seed of the features and of the heads.
-    say : callable
+    report : callable
         Called with a line of text.
 
     Returns
@@ -258,7 +261,7 @@ def measure_heads(
         By head.
     """
     rows, n_features = STAGE_TWO_ROWS, spec.n_features
-    say(f"stage two: {', '.join(HEADS)} on {rows:,} × {n_features:,} synthetic features")
+    report(f"stage two: {', '.join(HEADS)} on {rows:,} × {n_features:,} synthetic features")
     cache = _write_features(scratch / "synthetic.h5", spec, random_state)
     epochs: dict[str, int | None] = {}
 
@@ -275,7 +278,7 @@ def measure_heads(
 
 
 def _write_features(path: Path, spec: FeatureSpec, random_state: int) -> Path:
-    """Write a training set of four classes that overlap, as features of `spec`."""
+    """Write a training set of four overlapping classes as features of `spec`."""
     rng = np.random.default_rng(random_state)
     y = np.arange(STAGE_TWO_ROWS) % len(CLASS_NAMES)
     centres = rng.standard_normal((len(CLASS_NAMES), spec.n_features), np.float32)
@@ -318,12 +321,12 @@ def _write_features(path: Path, spec: FeatureSpec, random_state: int) -> Path:
 
 
 def _measure(work: Mapping[Name, Work], repeats: int) -> dict[Name, list[float]]:
-    """Time pieces of work in turn, each after one run that does not count.
+    """Measure pieces of work in turn, after one run of each that does not count.
 
     Returns
     -------
     dict of list of float
-        By piece: how much was done a second, in each repeat.
+        By piece: how much was done per second, in each repeat.
     """
     for piece in work.values():
         piece()
@@ -343,7 +346,7 @@ def _time(piece: Work) -> float:
 
 
 def _decode(file: Path, *, size: int) -> Image:
-    """Do what stage one does with a file before the base sees it."""
+    """Do what stage one does with a file before the base computes."""
     data = read_bytes(file)
     hashlib.sha256(data).digest()
     return preprocess_image(read_image(BytesIO(data), name=str(file)), size=size)

@@ -1,1 +1,1 @@
-"""THE WALL: the HDF5 file of features between the two stages, and what keeps it whole."""
+"""The feature cache: the HDF5 file between the two stages, and how it is kept intact."""

@@ -1,10 +1,9 @@
-"""FeatureCache: the format of a feature file."""
+"""The feature cache: the object that reads its file."""
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -12,75 +11,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.schema import CACHE_SCHEMA, MEASURED, Rejected, check_shapes, read_json
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import DatasetRule, Schema, StoredArray, StoredFile, Verify
-from brainfeat.canonical import parse_json
-from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+from brainfeat.cache.storage import StoredArray, StoredFile, Verify
+from brainfeat.errors import CacheError, CacheFormatError
 
-CHUNK_ROWS = 1024
-
-MEASURED = {
-    "width": DatasetRule(dtype="<i4"),
-    "height": DatasetRule(dtype="<i4"),
-    "channels": DatasetRule(dtype="<i4"),
-    "file_bytes": DatasetRule(dtype="<i8"),
-}
-FEATURES = {
-    "features": DatasetRule(dtype="<f4", ndim=2, chunk_rows=CHUNK_ROWS),
-    "sha256": DatasetRule(dtype="|u1", ndim=2),
-    "view": DatasetRule(dtype="<i2"),
-    **MEASURED,
-}
-TEXTS = ("path", "split", "group", "source")
-# Texts that are decoded at a time.
+# Number of texts that are decoded at a time.
 _TEXT_ROWS = 64 << 10
-
-CACHE_SCHEMA = Schema(
-    format="brainfeat-features",
-    version=1,
-    datasets={
-        **FEATURES,
-        "label": DatasetRule(dtype="<i2"),
-        **{name: DatasetRule(dtype="S") for name in TEXTS},
-    },
-    attributes=frozenset(
-        {
-            "spec",
-            "fingerprint",
-            "class_names",
-            "rejected",
-            "augmentation",
-            "provenance",
-            "created_at",
-        }
-    ),
-    error=CacheError,
-    format_error=CacheFormatError,
-    corrupt_error=CacheCorruptError,
-    remedy="restore a copy, or make it anew with brainfeat extract --overwrite",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """An image that could not be read, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What an image file is, apart from what it shows: what a shortcut could be learned from."""
-
-    width: int
-    height: int
-    channels: int
-    file_bytes: int
 
 
 class FeatureCache:
-    """An open feature cache; its features stay on disk until they are indexed.
+    """An open feature cache, whose features stay on disk until they are indexed.
 
     Open one with :meth:`open`, in a ``with`` statement or with :meth:`close`.
 
@@ -89,19 +30,27 @@ class FeatureCache:
     path : Path
         The file.
     X : StoredArray of shape (n, d), float32
-        Pooled features; ``X[mask]`` reads rows, ``numpy.asarray(X)`` reads all.
+        Pooled features; ``X[mask]`` reads some rows, ``numpy.asarray(X)`` reads all of them.
     spec : FeatureSpec
         What the features mean.
     class_names : tuple of str
-        The classes; `y` indexes them.
+        The classes, which `y` indexes.
     rejected : tuple of Rejected
         Images that could not be read.
     augmentation : dict or None
-        What made the views above 0, or None where there are none.
+        The ranges that the views above 0 were drawn from, or None if there are no such views.
     provenance : dict
         Versions and hardware of the run that wrote the file.
     created_at : str
-        When it was written (UTC, ISO 8601).
+        When the file was written (UTC, ISO 8601).
+
+    Examples
+    --------
+    Read the training rows::
+
+        with FeatureCache.open("features.h5") as cache:
+            train = cache.mask("train")
+            X, y = cache.X[train], cache.y[train]
     """
 
     def __init__(self, file: StoredFile) -> None:
@@ -117,13 +66,13 @@ class FeatureCache:
         stored = self._file.attributes
         self.spec = FeatureSpec.from_json(str(stored["spec"]))
         if stored["fingerprint"] != self.spec.fingerprint:
-            raise CacheFormatError("the fingerprint is not that of the spec")
+            raise CacheFormatError("the fingerprint does not belong to the spec")
         self.class_names: tuple[str, ...] = tuple(read_json(stored, "class_names", list))
         if not all(isinstance(name, str) for name in self.class_names):
             raise CacheFormatError("class_names must be a JSON list of texts")
         rejected = read_json(stored, "rejected", list)
         if not all(map(_is_rejected, rejected)):
-            raise CacheFormatError("rejected must be a JSON list of path and reason")
+            raise CacheFormatError("rejected must be a JSON list of objects with path and reason")
         self.rejected = tuple(Rejected(**entry) for entry in rejected)
         self.augmentation: dict[str, Any] | None = read_json(stored, "augmentation", dict) or None
         self.provenance: dict[str, Any] = read_json(stored, "provenance", dict)
@@ -136,7 +85,7 @@ class FeatureCache:
         check_shapes(self._file, self.spec)
         labels = self.column("label")
         if len(labels) and not -1 <= labels.min() <= labels.max() < len(self.class_names):
-            raise CacheFormatError("a label is no index into class_names")
+            raise CacheFormatError("a label is not an index into class_names")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: Verify = "full") -> Self:
@@ -147,7 +96,7 @@ class FeatureCache:
         path : path-like
             A file that :func:`brainfeat.extract` wrote.
         verify : {"full", "off"}
-            ``"full"`` reads the file once to compare its SHA-256 with the one it was written with.
+            ``"full"`` reads the whole file once and compares its SHA-256 with the stored one.
 
         Returns
         -------
@@ -156,11 +105,11 @@ class FeatureCache:
         Raises
         ------
         CacheError
-            The file is not there or cannot be read.
+            The file does not exist or cannot be read.
         CacheFormatError
-            It is not a feature cache of format 1.
+            The file is not a feature cache of format 1.
         CacheCorruptError
-            It is truncated, or its bytes are not those that were written.
+            The file is truncated, or its bytes have changed since it was written.
         """
         file = StoredFile(path, CACHE_SCHEMA, verify=verify)
         try:
@@ -182,44 +131,44 @@ class FeatureCache:
 
     @cached_property
     def y(self) -> NDArray[np.int64]:
-        """Index into `class_names` of each row, (n,); −1 is unlabelled."""
+        """Index of each row into `class_names`, (n,) int64; −1 for an unlabelled row."""
         return self.column("label").astype(np.int64)
 
     @cached_property
     def view(self) -> NDArray[np.int16]:
-        """View of each row, (n,): 0 the image itself, 1… augmented."""
+        """View of each row, (n,) int16: 0 is the image itself, 1 and above are augmented views."""
         return self.column("view")
 
     @cached_property
     def sha256(self) -> NDArray[np.uint8]:
-        """SHA-256 of the bytes of each row's file, (n, 32)."""
+        """SHA-256 of each row's file, (n, 32) uint8."""
         return self.column("sha256")
 
     @cached_property
     def paths(self) -> NDArray[np.str_]:
-        """Path of each row's file, (n,), relative to the table's folder."""
+        """Path of each row's file, (n,) str, relative to the table's folder."""
         return self._text("path")
 
     @cached_property
     def splits(self) -> NDArray[np.str_]:
-        """``"train"``, ``"val"``, ``"test"`` or ``""`` of each row, (n,)."""
+        """Split of each row, (n,) str: ``"train"``, ``"val"``, ``"test"`` or ``""``."""
         return self._text("split")
 
     @cached_property
     def groups(self) -> NDArray[np.str_]:
-        """Group of each row, such as a patient, (n,); ``""`` where there is none."""
+        """Group of each row, such as a patient, (n,) str; ``""`` if it has none."""
         return self._text("group")
 
     @cached_property
     def sources(self) -> NDArray[np.str_]:
-        """Source of each row, such as a hospital, (n,); ``""`` where there is none."""
+        """Source of each row, such as a hospital, (n,) str; ``""`` if it has none."""
         return self._text("source")
 
     @property
     def table(self) -> dict[str, NDArray[Any]]:
-        """One column a name, one entry a row: everything but the features.
+        """Everything but the features, as columns of n entries by name.
 
-        ``pandas.DataFrame(cache.table)`` shows it.
+        ``pandas.DataFrame(cache.table)`` shows it as a table.
         """
         labels = np.array([*self.class_names, ""])
         return {
@@ -240,7 +189,7 @@ class FeatureCache:
         split : {"train", "val", "test"} or None
             None selects every split.
         views : bool
-            Whether augmented views are selected too.
+            Whether augmented views are included.
 
         Returns
         -------
@@ -254,29 +203,29 @@ class FeatureCache:
         return chosen
 
     def assign(self, protocol: Mapping[str, tuple[str, str]]) -> None:
-        """Let another table say splits and groups; the file stays as it is.
+        """Take splits and groups from another table; the file does not change.
 
         Parameters
         ----------
         protocol : mapping of str to (str, str)
-            Split and group of each path of the cache; further paths are passed over.
+            Split and group by path; paths that the cache does not have are ignored.
 
         Raises
         ------
         CacheError
-            A path of the cache is not there.
+            `protocol` lacks a path of the cache.
         """
         paths = self.paths.tolist()
         if missing := [path for path in paths if path not in protocol]:
             raise CacheError(
                 f"{self.path} has {len(set(missing)):,} images that the table does not list "
-                f"(first: {missing[0]}); paths must be those that were extracted"
+                f"(first: {missing[0]}); its paths must be those that were extracted"
             )
         self.splits = np.array([protocol[path][0] for path in paths])
         self.groups = np.array([protocol[path][1] for path in paths])
 
     def image_ids(self, rows: NDArray[np.intp]) -> list[str]:
-        """Name the images of rows by a digest of path and content, which tells neither.
+        """Return an identifier of each row's image that reveals neither its path nor its content.
 
         Parameters
         ----------
@@ -285,7 +234,7 @@ class FeatureCache:
         Returns
         -------
         list of str
-            16 hexadecimal digits each.
+            16 hexadecimal digits each, from the SHA-256 of content digest and path.
         """
         paths = self.column("path")
         return [
@@ -294,7 +243,7 @@ class FeatureCache:
 
     @property
     def content_sha256(self) -> str:
-        """Digest of the datasets and attributes: the cache's identity."""
+        """Digest of all datasets and attributes, which identifies the cache."""
         return self._file.content_sha256
 
     @property
@@ -318,18 +267,18 @@ class FeatureCache:
         self.close()
 
     def column(self, name: str) -> NDArray[Any]:
-        """Read a column as it is stored; texts are UTF-8, which takes a quarter of NumPy's."""
+        """Read a column as it is stored; texts stay UTF-8, a quarter the size of NumPy's str."""
         return np.asarray(self._file.arrays[name])
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
-        """Yield a column in order, some megabytes at a time."""
+        """Yield a column in order, a few megabytes at a time."""
         return self._file.arrays[name].blocks()
 
     def _text(self, name: str) -> NDArray[np.str_]:
         encoded = self.column(name)
         with suppress(UnicodeDecodeError):
             return encoded.astype(np.str_)
-        # Not ASCII alone. NumPy makes an object of each text that it decodes.
+        # Some are not ASCII. NumPy creates an object for each text that it decodes.
         starts = range(0, len(encoded), _TEXT_ROWS)
         blocks = (encoded[start : start + _TEXT_ROWS] for start in starts)
         try:
@@ -338,12 +287,28 @@ class FeatureCache:
             raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
 
 
-def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Read an attribute that holds JSON of one kind."""
-    value = parse_json(str(attributes[name]))
-    if not isinstance(value, kind):
-        raise CacheFormatError(f"{name} must be a JSON {kind.__name__}")
-    return value
+@contextmanager
+def opened(cache: FeatureCache | str | os.PathLike[str]) -> Iterator[FeatureCache]:
+    """Open a feature cache where a path is given; close only what was opened here.
+
+    Parameters
+    ----------
+    cache : FeatureCache or path-like
+
+    Yields
+    ------
+    FeatureCache
+
+    Raises
+    ------
+    CacheError
+        As in :meth:`FeatureCache.open`.
+    """
+    if isinstance(cache, FeatureCache):
+        yield cache
+    else:
+        with FeatureCache.open(cache) as found:
+            yield found
 
 
 def _is_rejected(entry: Any) -> bool:
@@ -352,14 +317,3 @@ def _is_rejected(entry: Any) -> bool:
         and set(entry) == {"path", "reason"}
         and all(isinstance(value, str) for value in entry.values())
     )
-
-
-def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
-    """Refuse a file whose datasets do not fit each other or the spec."""
-    rows = {len(array) for array in file.arrays.values()}
-    if len(rows) != 1:
-        raise CacheFormatError(f"datasets have different numbers of rows: {sorted(rows)}")
-    if file.arrays["features"].shape[1] != spec.n_features:
-        raise CacheFormatError("features have not the length that the spec states")
-    if file.arrays["sha256"].shape[1] != 32:
-        raise CacheFormatError("sha256 must have 32 columns")

@@ -1,4 +1,4 @@
-"""One run at a time on one output: a lock that dies with the process that holds it."""
+"""A lock that lets one run at a time work on an output, and that ends with its process."""
 
 import fcntl
 import logging
@@ -14,27 +14,27 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Hold a folder for one run, waiting for another that holds it.
+    """Lock a folder for the body, after any other run has released it.
 
-    The lock is ``flock`` on a file in the folder, which the system lets go of with the process,
-    however that ends. On leaving, the folder is removed where it holds nothing else.
+    The lock is ``flock`` on a file in the folder. The system releases it when the process ends,
+    however it ends. Afterwards the folder is removed if it is empty.
 
     Parameters
     ----------
     folder : Path
-        Made where it is missing.
+        Created if it does not exist.
 
     Yields
     ------
     bool
-        Whether the folder is held. It is not where the file system has no locks or where nothing
-        can be written: other runs may be at work then.
+        Whether the folder is locked. It is not if the file system has no locks or is read-only;
+        other runs may then be at work at the same time.
     """
     descriptor = _acquire(folder)
     try:
         yield descriptor is not None
     finally:
-        # While it is held: who waited for it finds that its file is gone, and tries again.
+        # While it is locked: a run that waits for it finds the file gone, and tries again.
         with suppress(OSError):
             (folder / LOCK_NAME).unlink(missing_ok=True)
             folder.rmdir()
@@ -43,15 +43,16 @@ def lock_folder(folder: Path) -> Iterator[bool]:
 
 
 def _acquire(folder: Path) -> int | None:
-    """Return a locked descriptor of the folder's lock file, or None where there can be none."""
+    """Return a locked descriptor of the folder's lock file, or None if it cannot be locked."""
     place = folder / LOCK_NAME
     while True:
         try:
-            folder.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                folder.mkdir()
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            if folder.parent.is_dir():
-                continue  # a run that ended took the folder away between the two lines
+            if folder.parent.is_dir() and not folder.is_symlink():
+                continue  # another run ended and removed the folder between the two calls
             return None
         except OSError:
             return None

@@ -1,4 +1,4 @@
-"""Output: the rows that an output has, finished or not, and their merge into one cache."""
+"""The merge of an output's finished rows, from an earlier cache and from shards, into one cache."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, FeatureCache
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys, split_keys
+from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, SHARD_SCHEMA, TEXTS
 from brainfeat.cache.shards import (
-    SHARD_SCHEMA,
     list_shards,
     make_folder,
     parts_folder,
@@ -31,32 +31,32 @@ Keys = NDArray[np.bytes_]
 
 
 class Overtaken(Exception):  # noqa: N818
-    """Another run wrote the output, or took shards away, while this one was at work."""
+    """Another run has written the output, or removed shards, while this run was at work."""
 
 
 class Output:
-    """An output as a run finds it: a cache or none, and the shards of runs that did not finish.
+    """The state of an output when a run starts: a cache or none, and shards of unfinished runs.
 
     Parameters
     ----------
     path : Path
         The cache.
     stack : ExitStack
-        What closes the files that are opened.
+        Closes the files that are opened.
     overwrite : bool
-        Whether a cache that is damaged, of another spec, or with other images may be replaced.
+        Whether to replace a cache that is damaged, has another spec, or has other images.
 
     Attributes
     ----------
     cache : FeatureCache or None
-        None also where the cache may be replaced and cannot be used.
+        None if there is no cache, or if it cannot be used and may be replaced.
     shards : list of Shard
-        Damaged ones are set aside.
+        Without damaged ones, which are set aside.
 
     Raises
     ------
     CacheError
-        The cache cannot be used.
+        The cache cannot be used, and must not be replaced.
     """
 
     def __init__(self, path: Path, stack: ExitStack, *, overwrite: bool) -> None:
@@ -79,19 +79,19 @@ class Output:
 
     @property
     def precision(self) -> Precision | None:
-        """What an earlier run computed in."""
+        """The precision of an earlier run, or None if there was none."""
         specs = [shard.spec for shard in self.shards]
         if self.cache is not None:
             specs = [self.cache.spec]
         return specs[0].precision if specs else None
 
     def check_spec(self, spec: FeatureSpec) -> None:
-        """Refuse features of another spec, or pass over them where they may be replaced.
+        """Refuse features of another spec, or ignore them if they may be replaced.
 
         Raises
         ------
         SpecMismatchError
-            The message names each field that differs.
+            The specs differ; the message names each field that does.
         """
         if not self._overwrite:
             if self.cache is not None:
@@ -104,12 +104,12 @@ class Output:
             self.cache = None
 
     def index(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> RowIndex:
-        """Index the rows of a spec that exist now, and are of use with these views.
+        """Index the existing rows of a spec; augmented views count only if they were drawn alike.
 
         Raises
         ------
         Overtaken
-            Another run took shards away.
+            Another run has removed shards.
         """
         sources = self._sources(spec, augmentation)
         with self._unless_overtaken(sources):
@@ -130,7 +130,7 @@ class Output:
 
     @contextmanager
     def _unless_overtaken(self, sources: list[Source]) -> Iterator[None]:
-        """Tell rows and files that another run took away from those that are not as they should."""
+        """Distinguish rows and files that another run has removed from damaged ones."""
         try:
             yield
         except KeyError as error:
@@ -142,7 +142,13 @@ class Output:
             raise Overtaken from error
 
     def check_dropped(self, keys: Keys) -> None:
-        """Refuse to lose rows of images that the table has not."""
+        """Refuse to lose rows of images that are not in the table.
+
+        Raises
+        ------
+        CacheError
+            The cache holds such rows, and must not be replaced.
+        """
         if self.cache is None or self._overwrite:
             return
         wanted = KeySet(keys)
@@ -153,7 +159,7 @@ class Output:
             raise CacheError(
                 f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
                 f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
-                "to drop them and keep the others, or name another output"
+                "to drop them and keep the others, or choose another output"
             )
 
     def merge(
@@ -167,33 +173,37 @@ class Output:
         provenance: Mapping[str, Any],
         alone: bool,
     ) -> None:
-        """Write rows that exist into the cache, unless it says all of it already.
+        """Write existing rows into the cache, unless it already holds exactly these.
 
         Parameters
         ----------
         keys : ndarray of shape (n,), S34
-            Identity of each row, in the order of the cache.
+            Identity of each row, in the order that the cache gets.
         spec : FeatureSpec
             What the features mean.
         augmentation : mapping of str to JSON value, or None
-            What the views above 0 were drawn from, or None where there are no such views.
-        columns, attributes : mapping
-            As in :func:`write_cache`, but for what is known here.
+            The ranges that the views above 0 were drawn from, or None if there are no such views.
+        columns : mapping
+            As for :func:`write_cache`.
+        attributes : mapping
+            ``class_names`` and ``rejected``, as for :func:`write_cache`.
         provenance : mapping
             Versions, hardware and options.
         alone : bool
-            Whether no other run can be at work on this output: its leftovers are removed then.
+            Whether no other run can be at work on this output; its leftovers are then removed.
 
         Raises
         ------
+        CacheError
+            The cache cannot be written.
         Overtaken
-            Another run wrote the output, or took shards away; what is there is left as it is.
+            Another run has written the output, or removed shards; nothing was changed.
         """
         attributes = {**attributes, "augmentation": augmentation}
-        if not self._says_the_same(keys, columns, attributes):
+        if not self._is_current(keys, columns, attributes):
             attributes["provenance"] = provenance
             attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-            # Where it cannot be made, no other run is the reason.
+            # An error here does not mean that another run is at work.
             make_folder(parts_folder(self.path))
             sources = self._sources(spec, augmentation)
             if identify(self.path) != self._found:
@@ -212,12 +222,13 @@ class Output:
         else:
             remove_shards(parts_folder(self.path), keys)
 
-    def _says_the_same(
+    def _is_current(
         self,
         keys: Keys,
         columns: Mapping[str, NDArray[Any]],
         attributes: Mapping[str, Any],
     ) -> bool:
+        """Whether the cache already holds these rows and values."""
         cache = self.cache
         if cache is None:
             return False
@@ -233,7 +244,7 @@ class Output:
 
 
 def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
-    """Yield the identity of each row, some megabytes at a time."""
+    """Yield the identities of the rows, a few megabytes at a time."""
     start = 0
     for sha256 in cache.blocks("sha256"):
         yield row_keys(sha256, cache.view[start : start + len(sha256)])
@@ -243,7 +254,7 @@ def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
 def _pair(
     values: NDArray[Any], blocks: Iterator[NDArray[Any]]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pair each block with the values at its place."""
+    """Pair each block with the values at its position."""
     start = 0
     for block in blocks:
         yield values[start : start + len(block)], block
@@ -259,24 +270,30 @@ def write_cache(
     columns: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Merge rows that exist into one cache, in the order of `keys`.
+    """Merge existing rows into one cache, in the order of `keys`.
 
     Parameters
     ----------
     path : Path
-        The cache; one that is there is replaced in one step.
+        The cache; an existing one is replaced in one step.
     index : RowIndex
-        Where the rows are; it forgets their keys.
+        Knows where the rows are; its keys are forgotten to save memory.
     keys : ndarray of shape (n,), S34
         Identity of each row.
     spec : FeatureSpec
         What the features mean.
-    columns : mapping
-        ``label`` (int16) and ``path``, ``split``, ``group``, ``source`` (UTF-8 of a fixed length),
-        each (n,).
+    columns : mapping of str to ndarray of shape (n,)
+        ``label`` (int16), and ``path``, ``split``, ``group``, ``source`` (fixed-length UTF-8).
     attributes : mapping
         ``class_names``, ``rejected``, ``augmentation``, ``provenance`` (JSON values) and
         ``created_at`` (str).
+
+    Raises
+    ------
+    KeyError
+        A row is not in the index.
+    CacheError
+        A row cannot be read, or the cache cannot be written; nothing was changed.
     """
     scratch = parts_folder(path)
     make_folder(scratch)
@@ -311,12 +328,17 @@ def write_cache(
 
 
 def identify(output: Path) -> tuple[int, int] | None:
-    """Tell one file at a path from another that replaced it; None is no file.
+    """Return what distinguishes the file at a path from one that replaces it later.
+
+    Returns
+    -------
+    tuple of int, or None
+        Inode and modification time in nanoseconds; None if there is no file.
 
     Raises
     ------
     CacheError
-        The folder is not there, or cannot be reached.
+        The folder does not exist or cannot be reached.
     """
     try:
         if not output.parent.is_dir():

@@ -1,7 +1,7 @@
-"""RowIndex: where the rows are that exist already, found by content in caches and in shards.
+"""An index of existing rows by content, over caches and shards.
 
-Features are never all in memory: where rows are wanted in another order than that of their files,
-they are sorted on disk, so that each file is read about once.
+The features are never all in memory. Rows that are wanted in another order than that of their files
+are sorted on disk, so that each file is read about once.
 """
 
 import math
@@ -19,21 +19,32 @@ from brainfeat.cache.storage import Schema, StoredArray, StoredFile
 
 _OPEN_FILES = 16
 _KEY_BYTES = 34
-# Rows of a source that are read at once: a chunk of features.
+# Rows of a source that are read at once: one chunk of features.
 _PIECE_ROWS = 1024
-# Rows that are looked up, or looked at, at a time.
+# Rows whose keys are looked up or read at a time.
 _BLOCK_ROWS = 64 << 10
-# What is sorted in memory; twice as much is taken while it is.
+# Bytes that are sorted in memory; sorting takes twice as much.
 _BUCKET_BYTES = 64 << 20
-# A key, the number of its source and its row there, both big-endian so that they sort as bytes.
+# A key, the number of its source and the row in it, both big-endian so that they sort as bytes.
 _RECORD = np.dtype("S42")
 
-# The number of a source and a row there, as one number: they sort as the rows lie in the files.
+# The number of a source and a row in it, as one number, which sorts in the order of the files.
 Places = NDArray[np.uint64]
 
 
 def row_keys(sha256: NDArray[np.uint8], view: NDArray[np.int16]) -> NDArray[np.bytes_]:
-    """Return the identity of each row: 32 bytes of SHA-256 and 2 of the view, as ``S34``."""
+    """Return the identity of each row.
+
+    Parameters
+    ----------
+    sha256 : ndarray of shape (n, 32), uint8
+    view : ndarray of shape (n,), int16
+
+    Returns
+    -------
+    ndarray of shape (n,), S34
+        32 bytes of SHA-256 and 2 of the view.
+    """
     joined = np.empty((len(view), _KEY_BYTES), np.uint8)
     joined[:, :32] = sha256
     joined[:, 32:] = np.asarray(view, ">i2").view(np.uint8).reshape(-1, 2)
@@ -41,25 +52,25 @@ def row_keys(sha256: NDArray[np.uint8], view: NDArray[np.int16]) -> NDArray[np.b
 
 
 def split_keys(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Return what :func:`row_keys` joined: SHA-256, (n, 32), and view, (n,)."""
+    """Return what :func:`row_keys` joined: SHA-256, (n, 32) uint8, and view, (n,) int16."""
     joined = _to_bytes(keys)
     return joined[:, :32], joined[:, 32:].copy().view(">i2").reshape(-1).astype("<i2")
 
 
 class KeySet:
-    """Keys to look others up in; it takes 34 bytes a key.
+    """A set of keys, which takes 34 bytes per key.
 
     Parameters
     ----------
     keys : ndarray of shape (n,), S34
-        As :func:`row_keys` gives them.
+        As :func:`row_keys` returns them.
     """
 
     def __init__(self, keys: NDArray[np.bytes_]) -> None:
         self._keys = np.sort(keys)
 
     def contains(self, keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-        """Tell of each of some keys, (m,), whether it is one of these."""
+        """Return for each of some keys, (m,) S34, whether it is in the set, (m,) bool."""
         if not len(self._keys):
             return np.zeros(len(keys), np.bool_)
         places = np.searchsorted(self._keys, keys)
@@ -69,14 +80,14 @@ class KeySet:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file that has rows: a cache or a shard.
+    """A file with rows: a cache or a shard.
 
     Parameters
     ----------
     path : Path
     schema : Schema
     views : bool
-        Whether its augmented views count too; view 0 always does.
+        Whether its augmented views count; view 0 always does.
     """
 
     path: Path
@@ -85,14 +96,14 @@ class Source:
 
 
 class RowIndex:
-    """Rows that exist already, found by content in an older cache and in shards.
+    """An index of the rows in an earlier cache and in shards, by content.
 
-    It takes 42 bytes a row. Of rows of the same key, that of the first source counts.
+    It takes 42 bytes per row. Of several rows with one key, the one in the first source counts.
 
     Parameters
     ----------
     sources : sequence of Source
-        Verified files of one spec. No more than a few are open at a time, however many there are.
+        Verified files of one spec, any number; at most 16 are open at a time.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -114,7 +125,7 @@ class RowIndex:
             view = arrays["view"][block]
             rows = np.flatnonzero((view == 0) | views)
             start = len(self._records)
-            # A larger array beside this one would double the memory that the index takes.
+            # Resized in place: a second array would double the memory of the index.
             self._records.resize(start + len(rows), refcheck=False)
             added = _to_bytes(self._records[start:])
             added[:, :_KEY_BYTES] = _to_bytes(row_keys(arrays["sha256"][block][rows], view[rows]))
@@ -127,44 +138,50 @@ class RowIndex:
         return np.array_equal(found, _to_bytes(wanted))
 
     def locate(self, keys: NDArray[np.bytes_]) -> Places:
-        """Find rows that all exist.
+        """Find rows.
 
         Parameters
         ----------
         keys : ndarray of shape (m,), S34
-            As :func:`row_keys` gives them.
+            As :func:`row_keys` returns them.
 
         Returns
         -------
         ndarray of shape (m,), uint64
-            Where each row is, for `read` and `read_blocks`.
+            The place of each row, for `read` and `read_blocks`.
 
         Raises
         ------
         KeyError
-            One of the rows does not exist.
+            A row is in none of the sources.
         """
         places = np.empty(len(keys), np.uint64)
         for start in range(0, len(keys), _BLOCK_ROWS):
             block = keys[start : start + _BLOCK_ROWS]
             found = _to_bytes(self._find(block))
             if not np.array_equal(found[:, :_KEY_BYTES], _to_bytes(block)):
-                raise KeyError("a row that is in no source was asked for")
+                raise KeyError("a row is in none of the sources")
             places[start : start + _BLOCK_ROWS] = found[:, _KEY_BYTES:].copy().view(">u8")[:, 0]
         return places
 
     def read(self, names: Iterable[str], places: Places) -> dict[str, NDArray[Any]]:
-        """Read some rows.
+        """Read rows.
 
         Parameters
         ----------
         names : iterable of str
-            Datasets that caches and shards have.
+            Datasets that caches and shards have in common.
         places : ndarray of shape (m,), uint64
+            From `locate`.
 
         Returns
         -------
         dict of str to ndarray of shape (m, …)
+
+        Raises
+        ------
+        CacheError
+            A source cannot be read any more.
         """
         result = {name: self._empty(name, len(places)) for name in names}
         for here, ordered in self._visit(places):
@@ -173,19 +190,21 @@ class RowIndex:
         return result
 
     def read_blocks(self, name: str, places: Places, *, folder: Path) -> Iterator[NDArray[Any]]:
-        """Read some rows, a block at a time and in their order.
+        """Read rows of one dataset in order, one block at a time.
 
         Parameters
         ----------
         name : str
         places : ndarray of shape (m,), uint64
+            From `locate`.
         folder : Path
-            Where rows that are scattered over the sources are sorted, in a file without a name.
+            Folder for a temporary file, in which rows that are scattered over the sources are
+            sorted.
 
         Yields
         ------
         ndarray of shape (k, …)
-            Some have no rows: whoever writes them can stop there.
+            Some blocks are empty, so that the writer can stop between two reads.
         """
         row_bytes = self._empty(name, 1).nbytes
         step = max(_PIECE_ROWS, _BUCKET_BYTES // row_bytes)
@@ -198,22 +217,22 @@ class RowIndex:
             yield self.read([name], places[start : start + step])[name]
 
     def gather(self, name: str, keys: NDArray[np.bytes_]) -> NDArray[Any]:
-        """Read one dataset's values for rows that all exist: `locate` and `read`."""
+        """Read rows of one dataset by their keys: `locate` and `read`."""
         return self.read([name], self.locate(keys))[name]
 
     def forget(self) -> None:
-        """Let go of the keys, most of the memory: nothing more can be located, but all be read."""
+        """Free the memory of the keys; rows can no longer be located, but still be read."""
         self._records = np.empty(0, _RECORD)
 
     def _are_scattered(self, places: Places) -> bool:
-        """Whether pieces would be read several times if rows were read in blocks."""
+        """Whether reading in blocks would read pieces of the files several times."""
         starts = range(0, len(places), _PIECE_ROWS)
         pieces = (places[start : start + _PIECE_ROWS] // _PIECE_ROWS for start in starts)
         reads = sum(len(np.unique(block)) for block in pieces)
         return reads > 2 * (len(starts) + self._pieces)
 
     def _sort(self, name: str, places: Places, step: int, folder: Path) -> Iterator[NDArray[Any]]:
-        """Read each piece once, into the buckets that its rows belong to; then bucket by bucket."""
+        """Distribute the rows of each piece over buckets on disk, then read bucket by bucket."""
         number = -(-len(places) // step)
         with _Buckets(folder, number, step * self._empty(name, 1).nbytes) as buckets:
             for here, ordered in self._visit(places):
@@ -223,7 +242,7 @@ class RowIndex:
                     buckets.append(int(one), rows[bucket == one])
                 yield rows[:0]
             for start in range(0, len(places), step):
-                # The rows of a bucket came in the order of their places, too.
+                # The rows of a bucket lie in the order of their places, too.
                 here = np.argsort(places[start : start + step], kind="stable")
                 result = self._empty(name, len(here))
                 rows = np.frombuffer(buckets.take(start // step), result.dtype)
@@ -231,7 +250,7 @@ class RowIndex:
                 yield result
 
     def _visit(self, places: Places) -> Iterator[tuple[NDArray[np.intp], Places]]:
-        """Yield which of some places are in each piece, and these, both as they lie there."""
+        """Yield the positions and places of the rows in each piece, in the order of the file."""
         order = np.argsort(places, kind="stable")
         for start in range(0, len(order), _BLOCK_ROWS):
             block = order[start : start + _BLOCK_ROWS]
@@ -240,7 +259,7 @@ class RowIndex:
                 yield here, places[here]
 
     def _read(self, name: str, places: Places) -> NDArray[Any]:
-        """Read some rows of one piece, in its order."""
+        """Read rows of one piece, in the order of the file."""
         origin, first = divmod(int(places[0]), 1 << 32)
         offsets = (places - places[0]).astype(np.intp)
         block = self._arrays(origin)[name][first : first + int(offsets[-1]) + 1]
@@ -258,7 +277,7 @@ class RowIndex:
             self._open.popitem()[1].close()
 
     def _find(self, keys: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
-        """Return the first record that is not below each key; none where there are no records."""
+        """Return for each key the first record that is not below it; nothing if there are none."""
         if not len(self._records):
             return self._records
         places = np.searchsorted(self._records, keys.astype(_RECORD))
@@ -274,27 +293,27 @@ class RowIndex:
 
 
 class _Buckets:
-    """Bytes that are put aside on disk, each bucket's in the order in which they came.
+    """Buckets of bytes in a temporary file, each in the order in which they were appended.
 
     Parameters
     ----------
     folder : Path
-        Of the file, whose name is gone as soon as it is open: what is killed leaves nothing.
+        Folder of the file, which is unlinked once it is open, so that a killed run leaves nothing.
     number, size : int
-        How many buckets there are, and how many bytes one can hold.
+        Number of buckets, and the largest number of bytes that one can hold.
     """
 
     def __init__(self, folder: Path, number: int, size: int) -> None:
         path = folder / f".{secrets.token_hex(8)}.tmp"
         self._file = path.open("x+b")
         path.unlink()
-        # The first that is taken lies last, so that what was taken can be cut off.
+        # The first bucket to be taken lies last, so that the file can be truncated after each.
         self._starts = [size * place for place in reversed(range(number))]
         self._filled = [0] * number
         self._sums = [0] * number
 
     def append(self, bucket: int, values: NDArray[Any]) -> None:
-        """Put values into a bucket."""
+        """Append values to a bucket."""
         data = values.tobytes()
         self._file.seek(self._starts[bucket] + self._filled[bucket])
         self._file.write(data)
@@ -302,7 +321,7 @@ class _Buckets:
         self._sums[bucket] = zlib.crc32(data, self._sums[bucket])
 
     def take(self, bucket: int) -> bytes:
-        """Read a bucket, and give its room and that of all before it back to the disk."""
+        """Read a bucket, and free its space on disk and that of those taken before."""
         self._file.seek(self._starts[bucket])
         data = self._file.read(self._filled[bucket])
         if len(data) != self._filled[bucket] or zlib.crc32(data) != self._sums[bucket]:
@@ -318,6 +337,6 @@ class _Buckets:
 
 
 def _to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """View an array (n,) as its bytes, (n, size of a value)."""
+    """View an array, (n,), as bytes, (n, size of a value)."""
     plain = np.ascontiguousarray(values)
     return plain.view(np.uint8).reshape(len(plain), plain.dtype.itemsize)

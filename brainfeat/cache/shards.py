@@ -1,4 +1,4 @@
-"""Shards: the write-once files of rows that are finished while stage one runs."""
+"""Shards: write-once files of finished rows, written while stage one runs."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import FEATURES, MEASURED, Measured, check_shapes, read_json
 from brainfeat.cache.row_index import KeySet, row_keys
+from brainfeat.cache.schema import (
+    FEATURES,
+    MEASURED,
+    SHARD_SCHEMA,
+    Measured,
+    check_shapes,
+    read_json,
+)
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import TEMPORARY_NAME, write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
@@ -23,21 +30,19 @@ _logger = logging.getLogger(__name__)
 _SHARD_STEM = "[0-9a-f]" * 64
 _SHARD_NAME = f"{_SHARD_STEM}.h5"
 
-SHARD_SCHEMA = Schema(
-    format="brainfeat-shard",
-    version=1,
-    datasets=FEATURES,
-    attributes=frozenset({"spec", "augmentation"}),
-    error=CacheError,
-    format_error=CacheFormatError,
-    corrupt_error=CacheCorruptError,
-    remedy="it is set aside and its rows are computed again",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A verified shard: where it is, what its features mean, what made its views."""
+    """A verified shard.
+
+    Parameters
+    ----------
+    path : Path
+    spec : FeatureSpec
+        What its features mean.
+    augmentation : dict or None
+        The ranges that its views above 0 were drawn from.
+    """
 
     path: Path
     spec: FeatureSpec
@@ -54,22 +59,31 @@ def write_shard(
     view: Sequence[int],
     measured: Sequence[Measured],
 ) -> Path:
-    """Write finished rows as one write-once shard that is named by its content.
+    """Write finished rows as one shard, which is named by its content.
 
     Parameters
     ----------
     folder : Path
-        The ``.parts`` folder, which is made where it is missing.
-    spec, augmentation
-        What the features mean, and what made the views above 0.
+        The ``.parts`` folder, which is created if it does not exist.
+    spec : FeatureSpec
+        What the features mean.
+    augmentation : mapping of str to JSON value, or None
+        The ranges that the views above 0 were drawn from, or None if there are no such views.
     features : ndarray of shape (n, d), float32
-    sha256, view, measured : sequences of length n
-        Identity and file facts of each row.
+    sha256 : sequence of n bytes objects
+        SHA-256 of each row's file, 32 bytes.
+    view : sequence of n int
+    measured : sequence of n Measured
 
     Returns
     -------
     Path
-        The shard; it counts from now on.
+        The shard, whose rows are now safe.
+
+    Raises
+    ------
+    CacheError
+        The shard cannot be written.
     """
     facts = [asdict(fact) for fact in measured]
     datasets: dict[str, NDArray[Any]] = {
@@ -91,11 +105,17 @@ def write_shard(
         except CacheError:
             if folder.is_dir():
                 raise
-            # A run that ended meanwhile found it empty and took it away.
+            # Another run ended meanwhile, found the folder empty and removed it.
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """List the files of a ``.parts`` folder that have the name of a shard, unread."""
+    """List the files of a ``.parts`` folder that are named like shards, without reading them.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be listed.
+    """
     try:
         return sorted(folder.glob(_SHARD_NAME)) if folder.is_dir() else []
     except OSError as error:
@@ -103,9 +123,14 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def list_shards(folder: Path) -> list[Shard]:
-    """List the shards of a ``.parts`` folder; set aside those that are damaged.
+    """List the shards of a ``.parts`` folder, and set damaged ones aside.
 
-    A shard whose name is not its content's digest was swapped or renamed, and is set aside too.
+    A shard whose name is not the digest of its content was swapped or renamed; it is set aside too.
+
+    Raises
+    ------
+    CacheError
+        The folder or a shard cannot be read.
     """
     shards = []
     for path in shard_paths(folder):
@@ -113,17 +138,17 @@ def list_shards(folder: Path) -> list[Shard]:
             shards.append(_check_shard(path))
         except (CacheCorruptError, CacheFormatError) as error:
             _logger.warning("%s", error)
-            with suppress(OSError):  # it is passed over where it is, too
+            with suppress(OSError):  # left in place, it is ignored as well
                 path.replace(path.with_suffix(".damaged"))
         except CacheError:
             if path.exists():
                 raise
-            # A run that ended meanwhile has merged it.
+            # Another run ended meanwhile and has merged it.
     return shards
 
 
 def count_rows(folder: Path) -> int:
-    """Count the rows in the shards of a ``.parts`` folder, whole or not."""
+    """Count the rows in the shards of a ``.parts`` folder, without verifying them."""
     rows = 0
     for path in shard_paths(folder):
         with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
@@ -135,29 +160,33 @@ def _check_shard(path: Path) -> Shard:
     with StoredFile(path, SHARD_SCHEMA) as file:
         spec = FeatureSpec.from_json(str(file.attributes["spec"]))
         if set(file.arrays) != set(FEATURES) or file.content_sha256 != path.stem:
-            raise CacheCorruptError(f"{path}: not the shard of that name")
+            raise CacheCorruptError(f"{path}: the content of this shard does not match its name")
         check_shapes(file, spec)
         augmentation = read_json(file.attributes, "augmentation", dict) or None
         return Shard(path=path, spec=spec, augmentation=augmentation)
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove a ``.parts`` folder and what brainfeat wrote into it; strangers' files stay.
+    """Remove what brainfeat wrote into a ``.parts`` folder, and the folder if nothing else is left.
 
-    What cannot be removed is left: its rows are in the cache already.
+    A file that cannot be removed stays; its rows are in the cache already.
     """
     for pattern in (_SHARD_NAME, f"{_SHARD_STEM}.damaged", TEMPORARY_NAME):
         for path in folder.glob(pattern):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _logger.warning("%s is merged and can be removed (%s)", path, error.strerror)
+                _logger.warning(
+                    "%s is no longer needed but cannot be removed (%s)",
+                    path,
+                    error.strerror,
+                )
     with suppress(OSError):
         folder.rmdir()
 
 
 def remove_shards(folder: Path, keys: NDArray[np.bytes_]) -> None:
-    """Remove the shards of a ``.parts`` folder whose rows all have a key among those given."""
+    """Remove the shards of a ``.parts`` folder whose rows all have one of the given keys."""
     merged = KeySet(keys)
     for path in shard_paths(folder):
         with suppress(CacheError), StoredFile(path, SHARD_SCHEMA, verify="off") as file:
@@ -169,13 +198,19 @@ def remove_shards(folder: Path, keys: NDArray[np.bytes_]) -> None:
 
 
 def parts_folder(output: Path) -> Path:
-    """Return the folder of the shards of an output that is not finished."""
+    """Return the folder in which the shards of an output are kept until it is finished."""
     return output.with_name(f"{output.name}.parts")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a ``.parts`` folder where it is missing."""
+    """Create a ``.parts`` folder if it does not exist.
+
+    Raises
+    ------
+    CacheError
+        It cannot be created.
+    """
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise CacheError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise CacheError(f"{folder}: cannot be created ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""FeatureSpec: what a feature vector means, as canonical JSON with a fingerprint."""
+"""The feature spec: what a feature vector means, as canonical JSON with a fingerprint."""
 
 import hashlib
 from dataclasses import asdict, dataclass, fields
@@ -18,8 +18,8 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 class FeatureSpec:
     """Everything that changes a feature vector, and nothing else.
 
-    Library versions and hardware are provenance, not identity, and are not here. What makes an
-    augmented view is stored beside the spec in a cache, because view 0 does not depend on it.
+    Library versions and hardware are provenance, not identity, and are not part of it. A cache
+    stores the ranges of augmentation beside the spec, because view 0 does not depend on them.
 
     Parameters
     ----------
@@ -30,28 +30,28 @@ class FeatureSpec:
     n_features : int
         Length of one feature vector.
     weights_sha256 : str
-        SHA-256 (64 hexadecimal digits) over the weight tensors of the base.
+        SHA-256 over the weight tensors of the base, 64 hexadecimal digits.
     pooling : str
-        How the map of the layer becomes a vector: ``"average"``, over all places, in float32.
+        How the layer's map becomes a vector: ``"average"`` over all positions, in float32.
     input_size : int
-        Height and width in pixels of what the base sees.
+        Height and width of the base's input in pixels.
     resize : str
-        How an image is brought to that size: Pillow's antialiased bilinear filter on 8-bit values.
+        How an image is resized: with Pillow's antialiased bilinear filter on 8-bit values.
     fit : str
-        What happens to the aspect ratio: ``"stretch"`` gives it up.
+        What happens to the aspect ratio: ``"stretch"`` does not keep it.
     colour : str
-        ``"rgb"``: grey is repeated three times, transparency is dropped.
+        ``"rgb"``: grey values are repeated three times, transparency is dropped.
     orientation : str
-        ``"exif"``: an image is turned as its EXIF tag says.
+        ``"exif"``: an image is rotated and mirrored as its EXIF tag asks for.
     scaling : {"weights", "unit"}
-        Whether the base is fed what its weights were trained with, or values from 0 to 1.
+        Whether the input is scaled as it was when the weights were trained, or to 0…1.
     precision : {"float32", "bfloat16", "float16"}
-        What the convolutions compute in.
+        The number format in which the convolutions compute.
     dtype : str
-        What a feature is stored as.
+        The number format in which features are stored.
     volumes : str
-        How images were made of volumes, as :class:`brainfeat.SlicePolicy` says it; ``""`` where
-        they are image files, and is then not in the JSON.
+        How images were cut from volumes, as the text of a :class:`brainfeat.SlicePolicy`; ``""``
+        for image files, and then left out of the JSON.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class FeatureSpec:
         Raises
         ------
         CacheFormatError
-            The text is no JSON object, or its keys or types are not those of a spec.
+            The text is not a JSON object with the keys and types of a spec.
         """
         stored = parse_json(text)
         if not isinstance(stored, dict):
@@ -130,11 +130,11 @@ class FeatureSpec:
         Parameters
         ----------
         other : FeatureSpec
-            The spec that was offered.
+            The spec of the features that are to be used.
         here, there : str
-            What each spec belongs to, for the message.
+            What this spec and the other belong to, for the message.
         remedy : str
-            What to do, for the message.
+            What the user can do, for the message.
 
         Raises
         ------

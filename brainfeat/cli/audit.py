@@ -2,14 +2,22 @@
 
 import csv
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.text import align, count, format_metric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.leakage.results import Audit
 
 # Exit code of --strict where something was found.
 _FOUND = 3
@@ -60,63 +68,78 @@ def command(
     if as_json:
         options.print_json(found.to_dict())
     else:
-        for line in _describe(found.to_dict(), has_splits=has_splits):
+        for line in _describe(found, has_splits=has_splits):
             options.say(line)
     if strict and found.findings:
         sys.exit(_FOUND)
 
 
-def _describe(audit: dict[str, Any], *, has_splits: bool) -> list[str]:
-    identical, near = audit["identical"], audit["near"]
+def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
     without = "" if has_splits else "; the table has no splits, so nothing can be across them"
-    sizes = ", ".join(map(str, near["sizes"]))
-    lines = [
-        f"{options.count(audit['images'], 'image')}{without}",
-        f"identical files   {_describe_copies(identical, 'groups', 'files')}",
-        f"near duplicates   {_describe_copies(near, 'clusters', 'images')}",
-        f"                  at a similarity of {near['threshold']}; largest: {sizes}",
-        f"groups            {audit['groups_across_splits']:,} across splits",
+    findings = [f"- {finding}" for finding in audit.findings]
+    return [
+        f"{count(audit.images, 'image')}{without}",
+        *align(
+            [*_list_copies(audit), *_list_conflicts(audit), *_list_controls(audit)], left=(0, 1)
+        ),
+        "",
+        "Found:" if findings else "Nothing was found.",
+        *findings,
     ]
-    if audit["patient_key"] == "random":
-        lines += [
-            "                  patients were hashed with a random key: one has another group in",
-            "                  another run of brainfeat slices",
-        ]
-    lines.append(f"label conflicts   {len(audit['label_conflicts']):,}")
-    for conflict in audit["label_conflicts"][:_SHOWN]:
-        images = zip(conflict["paths"], conflict["labels"], strict=True)
+
+
+def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
+    exact = audit.exact_duplicates
+    across = _describe_sides(exact.cross_split_groups, exact.test_files)
+    yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files, {across}"
+    if near := audit.near_duplicates:
+        sizes = ", ".join(map(str, near.sizes))
+        across = _describe_sides(near.cross_split_clusters, near.test_files)
+        yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images, {across}"
+        yield "", f"at a similarity of {near.threshold}; largest: {sizes}"
+    yield "groups", f"{audit.groups_across_splits:,} across splits"
+    if audit.patient_key == "random":
+        yield "", "patients were hashed with a random key: one has another group in"
+        yield "", "another run of brainfeat slices"
+
+
+def _list_conflicts(audit: "Audit") -> "Iterator[tuple[str, str]]":
+    yield "label conflicts", f"{len(audit.label_conflicts):,}"
+    for conflict in audit.label_conflicts[:_SHOWN]:
+        images = zip(conflict.paths, conflict.labels, strict=True)
         shown = ", ".join(f"{path} ({label})" for path, label in images)
-        lines.append(f"                  {conflict['kind']}: {shown}")
-    for name, title in (("shortcut", "without pixels"), ("permutation", "shuffled labels")):
-        if control := audit[name]:
-            lines.append(
-                f"{title:<17} accuracy {control['accuracy']:.3f}, chance {control['chance']:.3f}"
-            )
-    findings = [f"- {finding}" for finding in audit["findings"]]
-    return [*lines, "", "Found:" if findings else "Nothing was found.", *findings]
+        yield "", f"{conflict.kind.replace('-', ' ')}: {shown}"
 
 
-def _describe_copies(copies: dict[str, Any], several: str, members: str) -> str:
-    return (
-        f"{copies[several]:,} {several} of {copies[members]:,} {members}, "
-        f"{copies[f'cross_split_{several}']:,} across splits, "
-        f"{options.count(copies['test_files'], 'test image')} with a copy in train"
-    )
+def _list_controls(audit: "Audit") -> "Iterator[tuple[str, str]]":
+    for title, control in (
+        ("without pixels", audit.shortcut),
+        ("shuffled labels", audit.permutation),
+    ):
+        if control is not None:
+            accuracy, chance = format_metric(control.accuracy), format_metric(control.chance)
+            yield title, f"accuracy {accuracy}, chance {chance}"
 
 
-def _write_pairs(path: Path, cache: Any, threshold: float) -> None:
+def _describe_sides(number: int, test_images: int) -> str:
+    copied = count(test_images, "test image")
+    return f"{number:,} across splits, {copied} with a copy in train or val"
+
+
+def _write_pairs(path: Path, cache: "FeatureCache", threshold: float) -> None:
     from brainfeat.files import atomic_write
-    from brainfeat.leakage.auditing import PAIR_COLUMNS, list_pairs
+    from brainfeat.leakage.overlap import Pair, list_pairs
     from brainfeat.tables.csv_cells import csv_cell
 
+    columns = [field.name for field in fields(Pair)]
     try:
         with (
             atomic_write(path) as temporary,
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, PAIR_COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             for pair in list_pairs(cache, threshold=threshold):
-                writer.writerow({name: csv_cell(str(value)) for name, value in pair.items()})
+                writer.writerow({name: csv_cell(str(getattr(pair, name))) for name in columns})
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,6 +1,6 @@
-"""``brainfeat bench``: how quick this machine is."""
+"""``brainfeat bench``: how fast this machine is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +8,24 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, Precision
 from brainfeat.cli import options
+from brainfeat.text import align, count
 
 if TYPE_CHECKING:
     from brainfeat.benchmark import Benchmark, Computing, Spread
 
-Row = tuple[str, "Spread", "Spread | None", str]
+# Name, median, least, most, ratio and remark.
+Row = tuple[str, ...]
+_BLANK: Row = ("",) * 6
 
 
-@click.command("bench", short_help="Measure how quick this machine is.")
+EXAMPLES = """\b
+Examples:
+  brainfeat bench
+  brainfeat bench --backbone mobilenet --repeats 3 --json
+"""
+
+
+@click.command("bench", short_help="Measure how fast this machine is.", epilog=EXAMPLES)
 @options.backbone_option
 @options.size_option
 @click.option(
@@ -23,32 +33,32 @@ Row = tuple[str, "Spread", "Spread | None", str]
     "precisions",
     type=click.Choice(PRECISIONS),
     multiple=True,
-    help="What to compute in beside float32; may be repeated.  [default: all that the processor or "
-    "the GPU has instructions for]",
+    help="Precision to measure in addition to float32; may be repeated.  [default: all for which "
+    "the processor or the GPU has instructions]",
 )
 @click.option(
     "--batch-size",
     type=options.AutoInteger(),
     default="auto",
     show_default=True,
-    help="Images that the base sees at once; auto takes what extract takes.",
+    help="Number of images in a batch; auto takes the batch size of extract.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Images, as extract takes them.  [default: phantoms of 224 x 224 pixels, as JPEG]",
+    help="Images, as in extract.  [default: synthetic JPEG slices of 224 x 224 pixels]",
 )
 @click.option(
     "--number",
     type=click.IntRange(min=1),
-    help="Images to use.  [default: 64, or 2,048 where there is a GPU]",
+    help="Number of images to use.  [default: 64, or 2,048 with a GPU]",
 )
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How often each part is timed.",
+    help="Number of times that each part is measured.",
 )
 @options.jobs_option
 @options.random_state_option
@@ -60,10 +70,10 @@ def command(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Measure how quick this machine is.
+    """Measure how fast this machine is.
 
-    Times the decoding of images, the base alone in each precision, stage one as a whole, and the
-    fitting of heads. The base has random weights, which are as quick as others; nothing is fetched
+    Measures the decoding of images, the base alone in each precision, stage one as a whole, and the
+    fitting of heads. The base has random weights, which are as fast as any; nothing is downloaded
     and nothing is kept.
     """
     from brainfeat.benchmark import run_benchmark
@@ -77,65 +87,71 @@ def command(
     if as_json:
         options.print_json(result.to_dict())
         return
-    for line in [*_head(result), *_table(result)]:
+    for line in [*align(list(_describe(result)), left=range(2)), *_list_timings(result)]:
         click.echo(line)
 
 
-def _head(result: "Benchmark") -> Iterable[str]:
+def _describe(result: "Benchmark") -> Iterator[tuple[str, str]]:
     processor = result.processor
     versions = [f"{name} {version}" for name, version in result.versions.items()]
     counted = result.gflop_per_image
-    cost = "" if counted is None else f" ({counted:.3g} GFLOP an image)"
-    yield f"processor  {processor['name']}, {options.count(processor['cores'], 'core')}"
-    yield f"           {', '.join(processor['features']) or 'features not known'}"
-    yield f"gpu        {', '.join(result.devices) or 'none that the backend can use'}"
+    cost = "" if counted is None else f" ({counted:.3g} GFLOP per image)"
+    yield "processor", f"{processor['name']}, {count(processor['cores'], 'core')}"
+    yield "", ", ".join(processor["features"]) or "unknown features"
+    yield "gpu", ", ".join(result.devices) or "none that the backend can use"
     if result.bf16_peak_tflops is not None:
-        yield f"           {result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 by its data sheet"
-    yield f"backend    {result.backend}"
-    yield f"versions   {', '.join(versions[:4])}"
-    yield f"           {', '.join(versions[4:])}"
-    yield f"base       {result.backbone} at {result.input_size} × {result.input_size}{cost}"
-    yield f"images     {result.images:,} ({result.data})"
-    yield f"repeats    {result.repeats}, in {options.format_seconds(result.seconds)} altogether"
+        yield "", f"{result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 (data sheet)"
+    yield "backend", result.backend
+    yield "versions", ", ".join(versions[:4])
+    yield "", ", ".join(versions[4:])
+    yield "base", f"{result.backbone} at {result.input_size} × {result.input_size}{cost}"
+    yield "images", f"{result.images:,} ({result.data})"
+    yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} in total"
 
 
-def _table(result: "Benchmark") -> Iterable[str]:
-    yield from _section(
-        "decode, images/s",
-        "of 1 thread",
+def _list_timings(result: "Benchmark") -> list[str]:
+    """Lay all timings out in one table, so that its columns are below one another."""
+    return align(
         [
-            (options.count(threads, "thread"), part.images_per_second, part.ratio_to_one_thread, "")
-            for threads, part in result.decode.items()
+            _BLANK,
+            _head("decode, images/s", "of 1 thread"),
+            *(
+                _row(count(threads, "thread"), part.images_per_second, part.ratio_to_one_thread)
+                for threads, part in result.decode.items()
+            ),
+            _BLANK,
+            _head("compute, images/s", "of float32"),
+            *(
+                _row(precision, part.images_per_second, part.ratio_to_float32, _performance(part))
+                for precision, part in result.compute.items()
+            ),
+            _BLANK,
+            _head("end to end, images/s", "of compute"),
+            *(
+                _row(precision, part.images_per_second, part.ratio_to_compute)
+                for precision, part in result.end_to_end.items()
+            ),
+            _BLANK,
+            _head("stage two, seconds", ""),
+            *(
+                _row(head, part.seconds, None, f"{part.epochs} epochs" if part.epochs else "")
+                for head, part in result.stage_two.items()
+            ),
         ],
+        left=(0, 5),
     )
-    yield from _section(
-        "compute, images/s",
-        "of float32",
-        [
-            (
-                precision,
-                part.images_per_second,
-                part.ratio_to_float32,
-                _performance(part),
-            )
-            for precision, part in result.compute.items()
-        ],
-    )
-    yield from _section(
-        "end to end, images/s",
-        "of compute",
-        [
-            (precision, part.images_per_second, part.ratio_to_compute, "")
-            for precision, part in result.end_to_end.items()
-        ],
-    )
-    yield from _section(
-        "stage two, seconds",
-        "",
-        [
-            (head, part.seconds, None, f"{part.epochs} epochs" if part.epochs else "")
-            for head, part in result.stage_two.items()
-        ],
+
+
+def _head(title: str, ratio_title: str) -> Row:
+    return title, "median", "min", "max", ratio_title, ""
+
+
+def _row(name: str, spread: "Spread", ratio: "Spread | None", remark: str = "") -> Row:
+    return (
+        f"  {name}",
+        *(_round(value) for value in (spread.median, spread.min, spread.max)),
+        "" if ratio is None else f"{ratio.median:.2f}",
+        remark,
     )
 
 
@@ -146,15 +162,6 @@ def _performance(part: "Computing") -> str:
     if part.peak_fraction is not None:
         remarks.append(f"{part.peak_fraction:.1%} of bf16 peak")
     return ", ".join(remarks)
-
-
-def _section(title: str, ratio_title: str, rows: Iterable[Row]) -> Iterable[str]:
-    yield ""
-    yield f"{title:<22}{'median':>10}{'min':>10}{'max':>10}{ratio_title:>14}".rstrip()
-    for name, spread, ratio, remark in rows:
-        figures = "".join(f"{_round(x):>10}" for x in (spread.median, spread.min, spread.max))
-        share = "" if ratio is None else f"{ratio.median:.2f}"
-        yield f"  {name:<20}{figures}{share:>14}  {remark}".rstrip()
 
 
 def _round(value: float) -> str:

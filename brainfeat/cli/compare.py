@@ -7,15 +7,11 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
+from brainfeat.text import align, count, format_interval, format_metric
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.comparison import Comparison
-
-_FIGURES = {
-    "accuracy": "accuracy",
-    "balanced accuracy": "balanced_accuracy",
-    "macro F1": "f1_macro",
-}
+    from brainfeat.evaluation.comparison import Comparison, Difference
 
 
 @click.command("compare", short_help="Compare two heads on the images of a split.")
@@ -66,25 +62,27 @@ def command(
         return
     for name, head, path in zip(("first", "second"), heads, (first, second), strict=True):
         options.say(f"{name:6}  {head.head}, {path}")
-    options.say(f"images  {found.n:,} in {options.count(found.n_groups, 'group')}")
+    options.say(f"images  {found.n:,} in {count(found.n_groups, 'group')}")
     click.echo()
     for line in _describe(found):
         options.say(line)
 
 
 def _describe(found: "Comparison") -> list[str]:
-    lines = [f"{'':17}   first  second  difference     95 % interval"]
-    for title, name in _FIGURES.items():
-        figure = getattr(found, name)
-        low_high = "n/a"
-        if figure.interval is not None:
-            low_high = "{:+.4f} to {:+.4f}".format(*figure.interval)
-        lines.append(
-            f"{title:17}  {figure.first:.4f}  {figure.second:.4f}     {figure.difference:+.4f}  "
-            f"{low_high:>18}"
+    rows = [("metric", "first", "second", "difference", "95 % interval")]
+    for name in SUBSET_METRICS:
+        metric: Difference = getattr(found, name)
+        rows.append(
+            (
+                METRIC_NAMES[name],
+                format_metric(metric.first),
+                format_metric(metric.second),
+                format_metric(metric.difference, signed=True),
+                format_interval(metric.interval, signed=True),
+            )
         )
     return [
-        *lines,
+        *align(rows),
         "",
         f"right in the first alone {found.first_only:,}, in the second alone {found.second_only:,}",
         f"McNemar's exact test: p = {found.p_value:.2g}",

@@ -7,31 +7,38 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import count
 
 _PATIENTS = 20
 _SLICES = 4
 
+EXAMPLES = """\b
+Examples:
+  brainfeat demo
+  brainfeat demo -o demo-mobilenet --backbone mobilenet --weights random
+"""
 
-@click.command("demo", short_help="Run the whole workflow on synthetic slices.")
+
+@click.command("demo", short_help="Run the whole workflow on synthetic slices.", epilog=EXAMPLES)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo"),
     show_default=True,
-    help="Folder to write; a folder of an earlier demo is used again.",
+    help="Folder to write; the slices of an earlier demo in it are reused.",
 )
 @options.backbone_option
 @click.option(
     "--weights",
-    help="As in extract.  [default: imagenet where it is here or can be fetched, else random]",
+    help="As in extract.  [default: imagenet if on disk or downloadable, else random]",
 )
 @click.option(
     "--patients",
     type=click.IntRange(min=8),
     default=_PATIENTS,
     show_default=True,
-    help="Synthetic patients of each class.",
+    help="Number of synthetic patients in each class.",
 )
 @options.random_state_option
 @options.json_option
@@ -46,8 +53,8 @@ def command(
 ) -> None:
     """Draw synthetic brain slices, extract their features, fit a head and evaluate it.
 
-    Needs no data and no network. The slices are drawings: the figures say that the software works,
-    and nothing about medicine.
+    It needs neither data nor a network. The slices are drawings: the metrics show that the software
+    works, and say nothing about patients.
     """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.extraction.extractor import extract
@@ -57,7 +64,7 @@ def command(
 
     table = read_table(_draw(output, patients, random_state))
     weights = weights or _choose_weights(backbone)
-    _say(f"stage one: {backbone}, {weights} weights, {options.count(len(table), 'slice')}")
+    _say(f"stage one: {backbone}, {weights} weights, {count(len(table), 'slice')}")
     with options.ProgressLine("extracting", "images") as progress:
         extraction = extract(
             table,
@@ -82,7 +89,9 @@ def command(
         click.echo(json.dumps(document, indent=2))
         return
     click.echo(to_text(evaluation))
-    click.echo(f"\nEverything is in {output}/. These are synthetic slices: no medical claim.")
+    click.echo(
+        f"\nAll files are in {output}/. The slices are synthetic: this is not a medical result."
+    )
 
 
 def _say(text: str) -> None:
@@ -94,7 +103,7 @@ def _draw(output: Path, patients: int, random_state: int) -> Path:
 
     slices = output / f"slices-{patients}x{_SLICES}-{random_state}"
     if not (slices / "table.csv").is_file():
-        _say(f"drawing synthetic slices of {options.count(4 * patients, 'patient')}")
+        _say(f"drawing synthetic slices of {count(4 * patients, 'patient')}")
         output.mkdir(parents=True, exist_ok=True)
         write_phantoms(
             slices,
@@ -106,17 +115,17 @@ def _draw(output: Path, patients: int, random_state: int) -> Path:
 
 
 def _choose_weights(backbone: str) -> str:
-    """Take ImageNet weights where they are or can be had, and say so where they cannot."""
+    """Choose ImageNet weights if they are on disk or can be downloaded, or else random ones."""
     from brainfeat.errors import WeightsError
     from brainfeat.extraction.backbones import load_backbone
 
     try:
-        load_backbone(backbone, weights="imagenet").recipe  # noqa: B018 - this looks for the file
+        load_backbone(backbone, weights="imagenet").recipe  # noqa: B018 - it looks for the file
     except WeightsError as error:
-        _say(f"ImageNet weights are not to be had: {error}")
+        _say(f"no ImageNet weights: {error}")
         _say(
-            "The demo goes on with RANDOM weights. Its features are then random projections: "
-            "good enough to show the workflow, not to judge the method."
+            "The demo continues with RANDOM weights. Its features are random projections, which "
+            "show the workflow but not how good the method is."
         )
         return "random"
     return "imagenet"
@@ -142,4 +151,4 @@ def _draw_pictures(table: Any, evaluation: Any, output: Path) -> None:
         )
         save_confusion_matrix(evaluation, output / "confusion-matrix.png")
     except MissingDependencyError as error:
-        _say(f"no pictures: {error}")
+        _say(f"no pictures are drawn: {error}")

@@ -1,37 +1,53 @@
-"""``brainfeat doctor``: what this machine offers."""
+"""``brainfeat doctor``: what brainfeat finds on this machine."""
 
 from typing import Any
 
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import WIDTH, align, count, wrap
+
+# Columns to the right of the names.
+_WIDTH = WIDTH - len("precision  ")
 
 
-@click.command("doctor", short_help="Tell what this machine offers.")
+@click.command("doctor", short_help="Show what this machine offers.")
 @options.json_option
 def command(*, as_json: bool) -> None:
-    """Tell what this machine offers: processor, precision, GPUs, versions, weights found."""
+    """Show what this machine offers: processor, precision, GPUs, versions, weights."""
     document = _examine()
     if as_json:
         options.print_json(document)
         return
+    weights = [(f"  {name}", found) for name, found in document["weights"].items()]
+    for line in [
+        *align(_describe(document), left=range(2)),
+        "ImageNet weights",
+        *align(weights, left=range(2)),
+    ]:
+        click.echo(line)
+
+
+def _describe(document: dict[str, Any]) -> list[tuple[str, str]]:
     processor = document["processor"]
-    click.echo(f"processor   {processor['name']}, {options.count(processor['cores'], 'core')}")
-    click.echo(f"            {', '.join(processor['features']) or 'features not known'}")
     precisions = ", ".join(document["precision"])
-    click.echo(f"precision   {precisions}; auto takes {document['auto_precision']}")
-    click.echo(f"gpu         {', '.join(document['gpus']) or 'none that the backend can use'}")
-    click.echo(f"backend     {document['backend']}")
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    click.echo(f"versions    {versions}")
-    click.echo("ImageNet weights")
-    for name, found in document["weights"].items():
-        click.echo(f"  {name:<15} {found}")
+    versions = wrap(
+        ", ".join(f"{name} {version}" for name, version in document["versions"].items()), _WIDTH
+    )
+    return [
+        ("processor", f"{processor['name']}, {count(processor['cores'], 'core')}"),
+        ("", ", ".join(processor["features"]) or "features unknown"),
+        ("precision", f"{precisions}; auto chooses {document['auto_precision']}"),
+        ("gpu", ", ".join(document["gpus"]) or "none that the backend can use"),
+        ("backend", document["backend"]),
+        *zip(["versions", *[""] * (len(versions) - 1)], versions, strict=True),
+    ]
 
 
 def _examine() -> dict[str, Any]:
     from brainfeat import runtime
-    from brainfeat.extraction.backbones import BACKBONES, local_imagenet_file
+    from brainfeat.extraction.architectures import BACKBONES
+    from brainfeat.extraction.weights import local_imagenet_file
 
     processor = runtime.processor()
     native = {"avx512_bf16", "amx_bf16"} & set(processor["features"])
@@ -43,7 +59,9 @@ def _examine() -> dict[str, Any]:
         "backend": runtime.import_keras().config.backend(),
         "versions": runtime.versions(),
         "weights": {
-            name: "found" if local_imagenet_file(name).is_file() else "not here; fetched when used"
+            name: "found"
+            if local_imagenet_file(name).is_file()
+            else "not found; downloaded when used"
             for name in BACKBONES
         },
     }

@@ -79,7 +79,7 @@ def command(
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import quick_audit
+    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
@@ -93,7 +93,7 @@ def command(
         found = (
             reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
             if is_reported
-            else quick_audit(cache)
+            else audit_duplicates(cache)
         )
         evaluation = evaluate(
             bundle,

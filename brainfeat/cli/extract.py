@@ -1,15 +1,29 @@
 """``brainfeat extract``: stage one."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.text import count
+
+if TYPE_CHECKING:
+    from brainfeat.extraction.extractor import Extraction
+
+EXAMPLES = """\b
+Examples:
+  brainfeat extract brain-mri -o mri.h5
+  brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
+"""
 
 
-@click.command("extract", short_help="Run a frozen base over all images and cache its features.")
+@click.command(
+    "extract",
+    short_help="Run a frozen base over all images and cache its features.",
+    epilog=EXAMPLES,
+)
 @click.argument("data", type=click.Path(path_type=Path))
 @options.output_option
 @options.backbone_option
@@ -17,14 +31,14 @@ from brainfeat.cli import options
     "--weights",
     default="imagenet",
     show_default=True,
-    help="imagenet, random, or the path of a Keras weights file of the base without top.",
+    help="Weights of the base: imagenet, random, or the path of a Keras weights file without top.",
 )
 @click.option(
     "--scaling",
     type=click.Choice(SCALINGS),
     default="weights",
     show_default=True,
-    help="Feed the base what its weights were trained with, or values from 0 to 1.",
+    help="Scale pixels to the range that the weights were trained with, or to [0, 1].",
 )
 @options.size_option
 @click.option(
@@ -32,15 +46,15 @@ from brainfeat.cli import options
     type=click.Choice(("auto", *PRECISIONS)),
     default="auto",
     show_default=True,
-    help="What the convolutions compute in; auto takes that of an output that is there, else "
-    "bfloat16 where the device is quicker in it, else float32.",
+    help="Number format of the convolutions; auto takes that of an existing output, or else "
+    "bfloat16 if the device is faster in it, or else float32.",
 )
 @click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="Where to compute: auto (all GPUs, else the processor), cpu, gpu, or names such as "
-    "gpu:0,gpu:1. Each device has a copy of the base.",
+    help="Where to compute: auto (all GPUs, or else the processor), cpu, gpu, or names such as "
+    "gpu:0,gpu:1. Each device gets a copy of the base.",
 )
 @click.option(
     "--augment",
@@ -48,14 +62,14 @@ from brainfeat.cli import options
     default=0,
     show_default=True,
     metavar="K",
-    help="Augmented views to add to each training image.",
+    help="Number of augmented views to add to each training image.",
 )
 @click.option(
     "--rotation",
     type=click.FloatRange(0, 180),
     default=15.0,
     show_default=True,
-    help="Views are rotated by up to so many degrees either way.",
+    help="Largest rotation of a view, in degrees in either direction.",
 )
 @click.option(
     "--zoom",
@@ -68,14 +82,14 @@ from brainfeat.cli import options
     "--flip/--no-flip",
     default=True,
     show_default=True,
-    help="Views are flipped left to right with probability 1/2.",
+    help="Mirror views left to right with probability 1/2.",
 )
 @click.option(
     "--batch-size",
     type=options.AutoInteger(),
     default="auto",
     show_default=True,
-    help="Images that the base sees at once; auto takes what suits the device and the size.",
+    help="Number of images in a batch; auto takes what suits the device and the image size.",
 )
 @options.jobs_option
 @click.option(
@@ -83,7 +97,7 @@ from brainfeat.cli import options
     type=click.Choice(["skip", "raise"]),
     default="skip",
     show_default=True,
-    help="List an image that cannot be read, or stop.",
+    help="List an image that cannot be read in the cache, or stop with an error.",
 )
 @options.overwrite_option
 @options.random_state_option
@@ -101,19 +115,20 @@ def command(
 ) -> None:
     """Run a frozen convolutional base over every image of DATA once and cache its features.
 
-    DATA is a folder of class folders, a folder of Training and Testing folders of them, a folder
-    of images, or a CSV with the columns path and label and perhaps split, group and source.
+    DATA is a folder of class folders; a folder of Training and Testing folders with class folders
+    in them; a folder of images; or a CSV file with the columns path and label and, optionally,
+    split, group and source.
 
-    Run again, it computes only what is missing: new images, or what an interrupted run had left.
+    When it is run again, it computes only what is missing: new images, and what an interrupted run
+    did not finish.
     """
-    from brainfeat.cache.shards import count_rows, parts_folder
     from brainfeat.extraction.augmentation import Augmentation
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.table import read_table
 
     table = read_table(data)
     for reason, number in sorted(table.skipped.items()):
-        options.say(f"passed over {options.count(number, 'file')}: {reason}", err=True)
+        options.say(f"skipped {count(number, 'file')}: {reason}", err=True)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", "images") as progress:
@@ -126,21 +141,31 @@ def command(
                 **chosen,
             )
     except KeyboardInterrupt as stop:
-        parts = parts_folder(output)
-        rows = count_rows(parts)
-        kept = "no new row was finished"
-        if rows:
-            kept = f"{options.count(rows, 'finished row')} kept in {parts}"
-        advice = f"; {kept}; run the same command again to go on"
-        raise options.interruption(stop, advice) from stop
+        raise options.interruption(stop, _describe_kept(output)) from stop
     if as_json:
         options.print_json(result.to_dict())
-        return
+    else:
+        _show(result)
+
+
+def _describe_kept(output: Path) -> str:
+    """Describe what an interrupted run has kept."""
+    from brainfeat.cache.shards import count_rows, parts_folder
+
+    parts = parts_folder(output)
+    rows = count_rows(parts)
+    kept = "no new row was finished"
+    if rows:
+        kept = f"{count(rows, 'finished row')} kept in {parts}"
+    return f"; {kept}; run the same command again to go on"
+
+
+def _show(result: "Extraction") -> None:
     for rejected in result.rejected:
         options.say(f"rejected {rejected.path}: {rejected.reason}", err=True)
     rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
     options.say(
-        f"{output}: {options.count(result.rows, 'row')}, {result.computed:,} computed, "
-        f"{result.reused:,} reused, {options.count(len(result.rejected), 'image')} rejected, "
+        f"{result.output}: {count(result.rows, 'row')}, {result.computed:,} computed, "
+        f"{result.reused:,} reused, {count(len(result.rejected), 'image')} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )

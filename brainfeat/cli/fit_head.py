@@ -67,9 +67,11 @@ from brainfeat.heads.kinds import HEAD_NAMES
 @options.group_by_option
 @click.option(
     "--strangers",
+    "ood_examples",
     type=click.Path(path_type=Path),
     metavar="FEATURES",
-    help="Features of images that predict shall refuse, such as turned slices.",
+    help="Features of out-of-distribution examples, such as rotated slices, which predict then "
+    "flags.",
 )
 @options.table_option
 @options.jobs_option

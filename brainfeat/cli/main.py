@@ -11,25 +11,20 @@ from brainfeat import __version__
 from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_interrupt
 from brainfeat.errors import BrainfeatError
 
+SECTIONS = {
+    "Tables": ["slices", "split"],
+    "Stage one (images to features)": ["extract"],
+    "Stage two (features to heads)": ["fit-head", "evaluate", "compare", "audit"],
+    "Answers (images to predictions)": ["predict", "export"],
+    "Machine and files": ["info", "doctor", "bench", "demo"],
+}
 COMMANDS = {
-    "audit": "brainfeat.cli.audit",
-    "bench": "brainfeat.cli.bench",
-    "compare": "brainfeat.cli.compare",
-    "demo": "brainfeat.cli.demo",
-    "doctor": "brainfeat.cli.doctor",
-    "evaluate": "brainfeat.cli.evaluate",
-    "export": "brainfeat.cli.export",
-    "extract": "brainfeat.cli.extract",
-    "fit-head": "brainfeat.cli.fit_head",
-    "info": "brainfeat.cli.info",
-    "predict": "brainfeat.cli.predict",
-    "slices": "brainfeat.cli.slices",
-    "split": "brainfeat.cli.split",
+    name: f"brainfeat.cli.{name.replace('-', '_')}" for names in SECTIONS.values() for name in names
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported on demand and listed in sections by ``--help``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of all commands."""
@@ -37,21 +32,43 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(COMMANDS[cmd_name]).command
-        return command
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands in the order of the workflow, under a heading for each step."""
+        width = max(map(len, COMMANDS))
+        for heading, names in SECTIONS.items():
+            summaries = [load_command(name).get_short_help_str(limit=80) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name.ljust(width), text) for name, text in zip(names, summaries, strict=True)]
+                )
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def load_command(name: str) -> click.Command:
+    """Import one command."""
+    command: click.Command = import_module(COMMANDS[name]).command
+    return command
+
+
+EXAMPLES = """\b
+Examples:
+  brainfeat demo
+  brainfeat extract brain-mri -o mri.h5
+"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="brainfeat")
 def group() -> None:
     """Turn folders of brain MRI slices into tumour classifiers in two stages.
 
-    Stage one (extract) runs a frozen convolutional base once over every image and caches its
-    features. Stage two (fit-head) trains a classifier on that cache in seconds.
+    Stage one (extract) runs a frozen, pretrained convolutional base over every image once and
+    caches its features. Stage two (fit-head) trains classifiers on that cache in seconds.
 
-    brainfeat is research software and no medical device.
+    brainfeat is research software and not a medical device.
     """
 
 

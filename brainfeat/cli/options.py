@@ -299,14 +299,3 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def count(number: int, noun: str) -> str:
-    """Write a count with its noun.
-
-    Examples
-    --------
-    >>> count(1, "image"), count(7019, "image")
-    ('1 image', '7,019 images')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -11,7 +11,8 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS
+from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--false-refusals",
     type=_SHARE,
-    default=FALSE_REFUSALS,
+    default=FALSE_ALARM_RATE,
     show_default=True,
     help="Share of images like those of training that may be refused as out of scope.",
 )
@@ -260,7 +261,7 @@ def _describe_slices(slices: dict[str, Any]) -> str:
         frames = slices["carried_by"].get(name, [])
         which = ", ".join(map(str, frames[:_SHOWN])) + (" …" if len(frames) > _SHOWN else "")
         told.append(f"{number:,} {name}{f' (no. {which})' if which else ''}")
-    return f"{options.count(slices['n'], 'slice')}: {'; '.join(told)}"
+    return f"{count(slices['n'], 'slice')}: {'; '.join(told)}"
 
 
 def _explain_scope(answer: "Prediction") -> str:

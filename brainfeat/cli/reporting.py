@@ -14,9 +14,9 @@ from brainfeat.errors import BrainfeatError
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
+    from brainfeat.leakage.results import Audit
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS = (
@@ -78,11 +78,11 @@ def check_options(chosen: dict[str, Any]) -> bool:
 
 def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":
     """Audit a cache as a whole, or for copies alone where it has very many images."""
-    from brainfeat.leakage.auditing import QUICK_LIMIT, audit, quick_audit
-    from brainfeat.leakage.duplicates import NEAR_THRESHOLD
+    from brainfeat.leakage.auditing import audit, audit_duplicates
+    from brainfeat.leakage.duplicates import NEAR_SEARCH_LIMIT, NEAR_THRESHOLD
 
-    if threshold is None and int((cache.view == 0).sum()) > QUICK_LIMIT:
-        return quick_audit(cache)
+    if threshold is None and int((cache.view == 0).sum()) > NEAR_SEARCH_LIMIT:
+        return audit_duplicates(cache)
     return audit(cache, threshold=threshold or NEAR_THRESHOLD, random_state=random_state)
 
 

@@ -1,14 +1,29 @@
-"""``brainfeat slices``: DICOM and NIfTI volumes to a folder of slices with a table."""
+"""``brainfeat slices``: DICOM and NIfTI volumes become a folder of slices with a table."""
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from brainfeat.cli import options
+from brainfeat.text import count
+
+if TYPE_CHECKING:
+    from brainfeat.tables.slicing import Slicing
+
+EXAMPLES = """\b
+Examples:
+  brainfeat slices series -o slices --class-folders --patient-key site.key
+  brainfeat slices scan.nii.gz -o slices --slices middle --label glioma
+"""
 
 
-@click.command("slices", short_help="Cut DICOM and NIfTI volumes into slices without names.")
+@click.command(
+    "slices",
+    short_help="Cut DICOM and NIfTI volumes into slices without names.",
+    epilog=EXAMPLES,
+)
 @click.argument(
     "sources", type=click.Path(path_type=Path), metavar="FILE_OR_FOLDER...", nargs=-1, required=True
 )
@@ -26,14 +41,15 @@ from brainfeat.cli import options
     "--patient-key",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Secret of the site that patients are hashed with, at least 16 bytes, so that a patient "
-    "has the same group in each run.  [default: a random one that is forgotten]",
+    help="File with a secret key of at least 16 bytes that patients are hashed with. With the same "
+    "key, a patient has the same group in every run.  [default: a random key, which is not kept]",
 )
 @click.option("--label", default="", metavar="CLASS", help="Class of all the volumes.")
 @click.option(
     "--class-folders",
     is_flag=True,
-    help="Take the first folder below each FOLDER for the class; it must not name anybody.",
+    help="Use the name of the first folder below each FOLDER as the class; it must not name a "
+    "person.",
 )
 @options.burned_in_option
 @options.overwrite_option
@@ -53,8 +69,8 @@ def command(
 ) -> None:
     """Cut DICOM series and NIfTI files into grey PNG slices, with a table that extract reads.
 
-    The folder names nobody: no name, date, identifier or text of a file gets into it, and patients
-    are told apart by a hash. Text that is part of the pixels stays: look at them.
+    The folder identifies nobody: no name, date, identifier or text of a file is written to it, and
+    patients are distinguished by a hash. Text within the pixels is not removed: check the images.
     """
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import read_patient_key, write_slices
@@ -75,19 +91,23 @@ def command(
         )
     if as_json:
         options.print_json(found.to_dict())
-        return
+    else:
+        _show(found)
+
+
+def _show(found: "Slicing") -> None:
     reasons = Counter(entry["reason"] for entry in found.refused)
     firsts = {entry["reason"]: entry["volume"] for entry in reversed(found.refused)}
     for reason, number in reasons.most_common():
-        options.say(f"refused {number:,}, the first {firsts[reason]}: {reason}", err=True)
+        options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
     if found.patient_key == "random":
         options.say(
-            "patients were hashed with a random key, which is forgotten: one has another group in "
-            "another run; --patient-key keeps it the same",
+            "patients were hashed with a random key, which is not kept; they have other groups in "
+            "another run unless --patient-key is given",
             err=True,
         )
     options.say(
-        f"{output}: {options.count(found.slices, 'slice')} of "
-        f"{options.count(found.volumes, 'volume')} of {options.count(found.patients, 'patient')}; "
-        f"go on with brainfeat extract {output}"
+        f"{found.output}: {count(found.slices, 'slice')} of "
+        f"{count(found.volumes, 'volume')} of {count(found.patients, 'patient')}; "
+        f"go on with brainfeat extract {found.output}"
     )

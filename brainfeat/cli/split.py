@@ -90,12 +90,12 @@ def command(
 def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
     import numpy as np
 
-    from brainfeat.leakage.auditing import quick_audit
+    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.tables.rows import Row
     from brainfeat.training.partition import choose_groups
 
     with options.open_cache(source) as cache:
-        found, grouped_by = choose_groups(cache, group_by, quick_audit(cache))
+        grouping = choose_groups(cache, group_by, audit_duplicates(cache))
         images = np.flatnonzero(cache.view == 0)
         labels = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], labels, cache.sources[images])
@@ -103,10 +103,10 @@ def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]
             Row(path=path, label=label, source=place)
             for path, label, place in zip(*(column.tolist() for column in columns), strict=True)
         ]
-    if found is None:
-        return rows, [""] * len(rows), grouped_by
-    groups = found[images].tolist()
-    return rows, groups if grouped_by == "column" else _name_groups(groups), grouped_by
+    if grouping.labels is None:
+        return rows, [""] * len(rows), grouping.kind
+    groups = grouping.labels[images].tolist()
+    return rows, groups if grouping.kind == "column" else _name_groups(groups), grouping.kind
 
 
 def _read_table(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
@@ -137,7 +137,7 @@ def _read_table(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]
         hashlib.sha256(read_bytes(table.absolute_path(row), name=path)).hexdigest()
         for row, path in enumerate(table.paths)
     ]
-    return rows, _name_groups(digests), "identical"
+    return rows, _name_groups(digests), "exact-duplicates"
 
 
 def _name_groups(labels: list[Any]) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.evaluation.results import ClassIntervals, Interval, SubsetIntervals
 
 # Below this, the groups of a class are too few for their spread to be seen in them.
 MIN_GROUPS = 10
@@ -14,13 +15,12 @@ N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
-BY_CLASS = ("sensitivity", "specificity", "ppv", "npv", "f1", "roc_auc", "average_precision")
+BY_CLASS = ("precision", "recall", "f1", "specificity", "npv", "roc_auc", "average_precision")
 
 # Weights that are held at once, one for each image and resample: 2 MB stay in a cache.
 _WEIGHTS = 250_000
 
 Floats = NDArray[np.float64]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +33,15 @@ class Intervals:
         Groups that were resampled.
     reason : str or None
         Why there are no intervals.
-    overall : dict or None
-        Low and high end of ``accuracy``, ``balanced_accuracy`` and ``f1_macro``.
-    by_class : tuple of dict, or None
-        Where they were asked for: for each class, low and high end of ``sensitivity``,
-        ``specificity``, ``ppv``, ``npv``, ``f1``, ``roc_auc`` and ``average_precision``; without
-        those that are not defined.
+    overall : SubsetIntervals or None
+    by_class : tuple of ClassIntervals, or None
+        Of each class, where they were asked for.
     """
 
     n_groups: int
     reason: str | None
-    overall: dict[str, Interval] | None
-    by_class: tuple[dict[str, Interval], ...] | None
+    overall: SubsetIntervals | None
+    by_class: tuple[ClassIntervals, ...] | None
 
 
 def find_intervals(
@@ -100,7 +97,7 @@ def find_intervals(
     >>> found = find_intervals(
     ...     y, np.eye(2)[np.where(right, y, 1 - y)], groups=range(400), class_names=["a", "b"]
     ... )
-    >>> low, high = found.overall["accuracy"]
+    >>> low, high = found.overall.accuracy
     >>> bool(low < right.mean() < high)
     True
     """
@@ -125,7 +122,7 @@ def find_intervals(
     return Intervals(
         n_groups=n_groups,
         reason=None,
-        overall={name: _interval(whole[name]) for name in OVERALL},
+        overall=SubsetIntervals(**{name: _interval(whole[name]) for name in OVERALL}),
         by_class=tuple(_class_intervals(whole, label) for label in range(k))
         if each_class
         else None,
@@ -142,15 +139,15 @@ class Differences:
         Groups that were resampled.
     figures : dict
         First and second head's ``accuracy``, ``balanced_accuracy`` and ``f1_macro``.
-    intervals : dict or None
-        Low and high end of the second's less the first's.
+    intervals : SubsetIntervals or None
+        Of the second head's metrics less the first's.
     reason : str or None
         Why there are no intervals.
     """
 
     n_groups: int
     figures: dict[str, Interval]
-    intervals: dict[str, Interval] | None
+    intervals: SubsetIntervals | None
     reason: str | None
 
 
@@ -206,7 +203,9 @@ def find_differences(
         scores = [score_overall((weights @ count).reshape(-1, k, k)) for count in counts]
         for name in OVERALL:
             sampled[name].append(scores[1][name] - scores[0][name])
-    intervals = {name: _interval(np.concatenate(values)) for name, values in sampled.items()}
+    intervals = SubsetIntervals(
+        **{name: _interval(np.concatenate(values)) for name, values in sampled.items()}
+    )
     return Differences(n_groups=n_groups, figures=figures, intervals=intervals, reason=None)
 
 
@@ -263,18 +262,18 @@ def score_overall(matrices: Floats) -> dict[str, Floats]:
 def score_classes(matrices: Floats) -> dict[str, Floats]:
     """Score each class against the rest in confusion matrices (r, k, k): five figures, each (r, k).
 
-    Sensitivity, specificity and the predictive values are NaN where there is nothing to divide by.
+    A score is NaN where there is nothing to divide by.
     """
     true = np.diagonal(matrices, axis1=1, axis2=2)
     support, called = matrices.sum(axis=2), matrices.sum(axis=1)
     total = matrices.sum(axis=(1, 2))[:, None]
     spared = total - support - called + true
     return {
-        "sensitivity": _divide(true, support),
-        "specificity": _divide(spared, total - support),
-        "ppv": _divide(true, called),
-        "npv": _divide(spared, total - called),
+        "precision": _divide(true, called),
+        "recall": _divide(true, support),
         "f1": np.where(support > 0, _divide(2 * true, support + called), np.nan),
+        "specificity": _divide(spared, total - support),
+        "npv": _divide(spared, total - called),
     }
 
 
@@ -364,11 +363,14 @@ def _rank_classes(rankings: Sequence[_Ranking], weights: Floats) -> dict[str, Fl
     }
 
 
-def _class_intervals(sampled: Mapping[str, Floats], label: int) -> dict[str, Interval]:
+def _class_intervals(sampled: Mapping[str, Floats], label: int) -> ClassIntervals:
     columns = {name: sampled[name][:, label] for name in BY_CLASS}
-    return {
-        name: _interval(values) for name, values in columns.items() if np.isfinite(values).any()
-    }
+    return ClassIntervals(
+        **{
+            name: _interval(values) if np.isfinite(values).any() else None
+            for name, values in columns.items()
+        }
+    )
 
 
 def _divide(part: Floats, whole: Floats, *, nothing: float = np.nan) -> Floats:

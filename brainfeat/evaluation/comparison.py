@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, Differences, find_differences
+from brainfeat.evaluation.results import Interval
 from brainfeat.evaluation.subsets import find_copies, match_classes, open_both, select_images
-from brainfeat.metrics import Interval
+from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -80,7 +81,10 @@ class Comparison:
         if found.interval is None:
             return f"No verdict: {self.reason}."
         low, high = found.interval
-        span = f"{found.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        span = (
+            f"{format_metric(found.difference, signed=True)}, 95 % interval "
+            f"{format_interval(found.interval, signed=True)}"
+        )
         if low > 0 or high < 0:
             better = "second" if low > 0 else "first"
             return f"The {better} head has the better balanced accuracy ({span})."
@@ -168,7 +172,8 @@ def compare(
         copies = find_copies(heads[0], opened, rows)
         kept = np.ones(len(rows), np.bool_)
         if new:
-            kept = ~(copies.identical if copies.near is None else copies.near)
+            seen = copies.near_duplicates
+            kept = ~(copies.exact_duplicates if seen is None else seen)
         rows, groups = rows[kept], copies.groups[kept]
         if not len(rows):
             raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
@@ -245,5 +250,5 @@ def _describe(name: str, found: Differences) -> Difference:
         first=first,
         second=second,
         difference=second - first,
-        interval=None if found.intervals is None else found.intervals[name],
+        interval=getattr(found.intervals, name, None),
     )

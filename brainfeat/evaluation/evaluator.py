@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,16 @@ from brainfeat.evaluation.bootstrap import (
     predictive_values,
     score_overall,
 )
+from brainfeat.evaluation.results import (
+    Bootstrap,
+    ClassEvaluation,
+    Evaluation,
+    Predictions,
+    PredictiveValues,
+    ScaledReliability,
+    Subset,
+    Subsets,
+)
 from brainfeat.evaluation.subsets import (
     Copies,
     find_copies,
@@ -29,12 +38,12 @@ from brainfeat.evaluation.subsets import (
     select_images,
 )
 from brainfeat.heads.calibration import reliability, softmax
-from brainfeat.metrics import Evaluation, Interval, Predictions, Subset, measure
+from brainfeat.metrics import Metrics, measure
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 
 def evaluate(
@@ -115,7 +124,7 @@ def evaluate(
     ...         input_size=32,
     ...     )
     ...     evaluation = evaluate(fit_head(result.output, head="knn"), result.output)
-    >>> evaluation.subsets["without_identical"].n == evaluation.n
+    >>> evaluation.subsets.without_exact_duplicates.n == evaluation.n
     True
     """
     with open_both(cache, bundle) as (opened, (head,)):
@@ -132,8 +141,8 @@ def evaluate(
             y=y,
             probabilities=softmax(scores, temperature=head.temperature),
             groups=copies.groups,
-            identical=copies.identical,
-            near=copies.near,
+            exact_duplicates=copies.exact_duplicates,
+            near_duplicates=copies.near_duplicates,
         ),
         class_names=head.class_names,
         n_resamples=n_resamples,
@@ -141,27 +150,30 @@ def evaluate(
     )
     found = judge.find_intervals()
     measured = measure(y, judge.predictions.probabilities, class_names=head.class_names)
-    return replace(
-        measured,
-        per_class=tuple(
-            replace(entry, intervals=found.by_class[label] if found.by_class else None)
-            for label, entry in enumerate(measured.per_class)
-        ),
-        split=split,
-        subsets=dict(_judge_subsets(judge, copies, found)),
-        bootstrap={
-            "method": "percentile",
-            "confidence": CONFIDENCE,
-            "n_resamples": n_resamples,
-            "random_state": random_state,
+    intervals = found.by_class or (None,) * len(measured.per_class)
+    return Evaluation(
+        **{
+            **vars(measured),
+            "per_class": tuple(
+                ClassEvaluation(**vars(scores), intervals=ends)
+                for scores, ends in zip(measured.per_class, intervals, strict=True)
+            ),
         },
+        split=split,
+        subsets=_judge_subsets(judge, copies, found),
+        bootstrap=Bootstrap(
+            method="percentile",
+            confidence=CONFIDENCE,
+            n_resamples=n_resamples,
+            random_state=random_state,
+        ),
         by={} if values is None else dict(_judge_parts(judge, values)),
         prevalence=_predict_values(measured, shares),
-        calibration={
-            "temperature": head.temperature,
-            "before": reliability(y, softmax(scores)),
-            "after": reliability(y, judge.predictions.probabilities),
-        },
+        calibration=ScaledReliability(
+            temperature=head.temperature,
+            before=reliability(y, softmax(scores)),
+            after=reliability(y, judge.predictions.probabilities),
+        ),
         abstention=measure_abstention(head, X, y, judge.predictions.probabilities),
         predictions=judge.predictions,
     )
@@ -207,20 +219,24 @@ class _Judge:
         k = len(self._class_names)
         counts = count_by_group(y, called, together, k).reshape(1, k, k)
         figures = {name: float(values[0]) for name, values in score_overall(counts).items()}
-        intervals: Mapping[str, Interval] | None = found.overall
         return Subset(
-            n=len(y), n_groups=found.n_groups, **figures, intervals=intervals, reason=found.reason
+            n=len(y),
+            n_groups=found.n_groups,
+            **figures,
+            intervals=found.overall,
+            reason=found.reason,
         )
 
 
-def _judge_subsets(judge: _Judge, copies: Copies, found: Intervals) -> Iterator[tuple[str, Subset]]:
-    everything = np.ones(len(copies.identical), np.bool_)
-    yield "all", judge.describe(everything, found)
-    yield "without_identical", judge.describe(~copies.identical)
-    if copies.near is None:
-        yield "without_near", Subset(n=0, n_groups=0, reason=copies.reason)
-    else:
-        yield "without_near", judge.describe(~copies.near)
+def _judge_subsets(judge: _Judge, copies: Copies, found: Intervals) -> Subsets:
+    near = Subset(n=0, n_groups=0, reason=copies.reason)
+    if copies.near_duplicates is not None:
+        near = judge.describe(~copies.near_duplicates)
+    return Subsets(
+        all=judge.describe(np.ones(len(copies.exact_duplicates), np.bool_), found),
+        without_exact_duplicates=judge.describe(~copies.exact_duplicates),
+        without_near_duplicates=near,
+    )
 
 
 def _judge_parts(judge: _Judge, values: NDArray[np.str_]) -> Iterator[tuple[str, Subset]]:
@@ -234,9 +250,7 @@ def _judge_parts(judge: _Judge, values: NDArray[np.str_]) -> Iterator[tuple[str,
             yield str(value), judge.describe(chosen)
 
 
-def _predict_values(
-    measured: Evaluation, shares: Mapping[str, float]
-) -> dict[str, dict[str, float | None]]:
+def _predict_values(measured: Metrics, shares: Mapping[str, float]) -> dict[str, PredictiveValues]:
     scores = {entry.name: entry for entry in measured.per_class}
     values = {}
     for name, share in shares.items():
@@ -246,5 +260,5 @@ def _predict_values(
             if sensitivity is None or specificity is None
             else predictive_values(sensitivity, specificity, share)
         )
-        values[name] = {"prevalence": share, "ppv": ppv, "npv": npv}
+        values[name] = PredictiveValues(prevalence=share, ppv=ppv, npv=npv)
     return values

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from brainfeat.errors import BundleError, CacheError, ParameterError
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
+    from brainfeat.leakage.results import Audit
 
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -29,9 +29,9 @@ class Copies:
 
     Attributes
     ----------
-    identical : ndarray of shape (m,), bool
+    exact_duplicates : ndarray of shape (m,), bool
         Whether it has seen a file of the same content.
-    near : ndarray of shape (m,), bool, or None
+    near_duplicates : ndarray of shape (m,), bool, or None
         Whether it has seen a near duplicate.
     reason : str or None
         Why near duplicates were not looked for.
@@ -40,8 +40,8 @@ class Copies:
         groups, near duplicates of each other, or else identical files.
     """
 
-    identical: Flags
-    near: Flags | None
+    exact_duplicates: Flags
+    near_duplicates: Flags | None
     reason: str | None
     groups: NDArray[np.intp]
 
@@ -69,18 +69,16 @@ def open_both(
     SpecMismatchError
         The features are not of the kind that a head was fitted on.
     """
-    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.cache import opened
     from brainfeat.heads.bundle import HeadBundle
 
     bundles = [
         HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
     ]
-    with ExitStack() as stack:
-        if isinstance(cache, str | os.PathLike):
-            cache = stack.enter_context(FeatureCache.open(cache))
+    with opened(cache) as features:
         for bundle in bundles:
-            bundle.check_spec(cache.spec)
-        yield cache, bundles
+            bundle.check_spec(features.spec)
+        yield features, bundles
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:
@@ -165,24 +163,28 @@ def find_copies(
         Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, and
         does not look for them among more than 50,000 images, nor take a chain for copies.
     audit : Audit or None
-        As in :func:`brainfeat.leakage.auditing.find_overlap`.
+        As in :func:`brainfeat.leakage.overlap.find_overlap`.
 
     Returns
     -------
     Copies
     """
-    from brainfeat.leakage.auditing import QUICK_LIMIT, find_overlap
-    from brainfeat.leakage.duplicates import NEAR_THRESHOLD, label_identical
+    from brainfeat.leakage.duplicates import (
+        NEAR_SEARCH_LIMIT,
+        NEAR_THRESHOLD,
+        label_exact_duplicates,
+    )
+    from brainfeat.leakage.overlap import find_overlap
 
     seen = _list_seen(bundle, cache)
-    same = label_identical(cache.sha256)
-    identical = np.isin(same[rows], same[seen])
+    same = label_exact_duplicates(cache.sha256)
+    exact = np.isin(same[rows], same[seen])
     clusters, near, reason = same[rows], None, None
     n_images = len(np.union1d(rows, seen))
-    if threshold is None and n_images > QUICK_LIMIT:
+    if threshold is None and n_images > NEAR_SEARCH_LIMIT:
         reason = (
-            f"near duplicates are looked for among up to {QUICK_LIMIT:,} images, and these are "
-            f"{n_images:,}: pass a threshold to look"
+            f"near duplicates are looked for among up to {NEAR_SEARCH_LIMIT:,} images, got "
+            f"{n_images:,}; pass a threshold to look"
         )
     else:
         overlap = find_overlap(
@@ -194,12 +196,12 @@ def find_copies(
         )
         reason = overlap.chain if threshold is None else None
         if reason is None:
-            clusters, near = overlap.clusters, overlap.near
+            clusters, near = overlap.clusters, overlap.near_duplicates
     named = cache.groups[rows]
     units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
     return Copies(
-        identical=identical,
-        near=near,
+        exact_duplicates=exact,
+        near_duplicates=near,
         reason=reason,
         groups=np.unique(units, return_inverse=True)[1],
     )

@@ -1,1 +1,1 @@
-"""STAGE ONE: images pass once through a frozen convolutional base; their features are cached."""
+"""STAGE ONE: images pass once through a frozen convolutional base, and features are cached."""

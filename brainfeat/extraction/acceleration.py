@@ -1,4 +1,4 @@
-"""A base rewritten for inference: the same features, to rounding, in less time."""
+"""Bases rewritten for inference: the same features to rounding, in less time."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -34,31 +34,31 @@ _OUTPUT_TRANSFORM = (
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-# With fewer channels on either side the transforms take as long as what they save; with less work
-# in the maps of an image, their compilation takes longer than most runs.
+# With fewer input or output channels, the transforms take as long as they save; with fewer
+# operations per image, their compilation takes longer than most runs.
 _FEWEST_CHANNELS = 128
 _LEAST_FLOP = 5e8
 
 
 def accelerate(base: Any, *, winograd: bool) -> Any:
-    """Rewrite a frozen base for inference; its features stay the same to rounding.
+    """Rewrite a frozen base for inference, with the same features to rounding.
 
-    A batch normalization behind a convolution is folded into its kernel and bias, in float32.
-    Where it is asked for, convolutions of 3 × 3 with many channels are computed by Winograd's
-    minimal filtering, with a quarter of the multiplications.
+    A batch normalization that follows a convolution is folded into its kernel and bias, in float32.
+    On request, 3 × 3 convolutions with many channels are computed by Winograd's minimal filtering,
+    with a quarter of the multiplications.
 
     Parameters
     ----------
     base : keras.Model
-        A functional model; it is left as it is.
+        A functional model, which is not changed.
     winograd : bool
-        Whether to use Winograd's method: it is quicker on a processor, in float32.
+        Whether to use Winograd's method, which is faster on a processor in float32.
 
     Returns
     -------
     keras.Model
-        A model from the same input to the same output, with weights of its own; `base` itself
-        where there is nothing to rewrite.
+        A model from the same input to the same output, with weights of its own; or `base` if there
+        is nothing to rewrite.
     """
     keras = import_keras()
     norms = _find_foldable(base)
@@ -71,7 +71,7 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
         if layer.name in folded:
             return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         if layer.name in wide:
-            return _winograd_class()(
+            return _make_winograd_class()(
                 layer.filters, layer.activation, name=layer.name, dtype=layer.dtype_policy
             )
         config = layer.get_config()
@@ -94,7 +94,7 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
 
 
 def _find_foldable(base: Any) -> Mapping[str, Any]:
-    """Return each convolution's name with the batch normalization that alone reads it."""
+    """Map the name of each convolution to the batch normalization that is its only consumer."""
     layers = import_keras().layers
     found = {}
     for layer in base.layers:
@@ -107,7 +107,7 @@ def _find_foldable(base: Any) -> Mapping[str, Any]:
 
 
 def _fold(layer: Any, norm: Any) -> list[NDArray[Any]]:
-    """Return a layer's weights, those of a convolution with its batch normalization folded in."""
+    """Return the weights of a layer, with its batch normalization folded in if it has one."""
     arrays: list[NDArray[Any]] = [np.asarray(array) for array in layer.get_weights()]
     if norm is None:
         return arrays
@@ -140,7 +140,7 @@ def _is_winograd(layer: Any) -> bool:
 
 
 def transform_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Transform a kernel once for Winograd's method.
+    """Transform a kernel for Winograd's method, once.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def transform_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of shape (36, c, k), float32
-        One matrix for each place of a transformed tile, its columns first.
+        One matrix for each position in a transformed tile, column by column.
     """
     matrix = np.array(_KERNEL_TRANSFORM)
     tiles = np.einsum("ai,bj,ijck->back", matrix, matrix, kernel.astype(np.float64))
@@ -157,10 +157,10 @@ def transform_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     return transformed
 
 
-def _combine(coefficients: tuple[float, ...], parts: list[Any]) -> Any:
+def _combine(coefficients: tuple[float, ...], tensors: list[Any]) -> Any:
     terms = [
-        part if factor == 1 else part * float(factor)
-        for factor, part in zip(coefficients, parts, strict=True)
+        tensor if factor == 1 else tensor * float(factor)
+        for factor, tensor in zip(coefficients, tensors, strict=True)
         if factor
     ]
     return sum(terms[1:], terms[0])
@@ -171,7 +171,7 @@ def _count_tiles(length: int) -> int:
 
 
 def transform_images(images: Any) -> Any:
-    """Transform the tiles of maps for Winograd's method, in tensor operations.
+    """Transform the tiles of feature maps for Winograd's method, in tensor operations.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def transform_images(images: Any) -> Any:
 
 
 def _transform_rows(images: Any) -> Any:
-    """Pad (n, h, w, c), and transform the rows of its tiles: (6, n, tiles, w + padding, c)."""
+    """Pad maps (n, h, w, c) and transform the rows of tiles: (6, n, tiles, w + padding, c)."""
     ops = import_keras().ops
     down, across = (_count_tiles(length) for length in images.shape[1:3])
     padding = [
@@ -199,7 +199,7 @@ def _transform_rows(images: Any) -> Any:
 
 
 def _transform_columns(rows: Any) -> Any:
-    """Transform the columns of the tiles: (36, n × tiles, c)."""
+    """Transform the columns of tiles: (36, n × tiles, c)."""
     ops = import_keras().ops
     last = rows.shape[3] - _WINDOW + 1
     columns = [rows[:, :, :, column : column + last : _TILE] for column in range(_WINDOW)]
@@ -208,7 +208,7 @@ def _transform_columns(rows: Any) -> Any:
 
 
 def _untransform(products: Any, down: int, across: int) -> Any:
-    """Turn products (36, n × down × across, k) into maps (n, 4 × down, 4 × across, k)."""
+    """Transform products (36, n × down × across, k) to maps (n, 4 × down, 4 × across, k)."""
     ops = import_keras().ops
     n_filters = products.shape[-1]
     tiles = ops.reshape(products, (_WINDOW, _WINDOW, -1, down, across, n_filters))
@@ -225,7 +225,7 @@ def _unstack(tensor: Any) -> list[Any]:
     return [tensor[place] for place in range(_WINDOW)]
 
 
-# Both are shared by the layers: one that has another's shape is not compiled again.
+# Layers share both functions, which are compiled once for each shape.
 @cache
 def _fuse_transform() -> Any:
     return fuse(transform_images)
@@ -233,7 +233,7 @@ def _fuse_transform() -> Any:
 
 @cache
 def _fuse_finish(height: int, width: int, activation: Callable[[Any], Any]) -> Any:
-    """Make the function from products and bias (k,) to maps (n, height, width, k)."""
+    """Make a compiled function from products and a bias (k,) to maps (n, height, width, k)."""
 
     def finish(products: Any, bias: Any) -> Any:
         maps = _untransform(products, _count_tiles(height), _count_tiles(width))
@@ -243,12 +243,12 @@ def _fuse_finish(height: int, width: int, activation: Callable[[Any], Any]) -> A
 
 
 @cache
-def _winograd_class() -> Any:
-    """Make the layer's class, whose base is known once Keras is imported."""
+def _make_winograd_class() -> Any:
+    """Make the class of the layer, whose base class is known once Keras is imported."""
     keras = import_keras()
 
     class WinogradConv2D(keras.layers.Layer):  # type: ignore[misc, name-defined]
-        """A 3 × 3 convolution of stride 1 that keeps the size, with bias and activation."""
+        """A 3 × 3 convolution with stride 1, same padding, bias and activation."""
 
         def __init__(self, filters: int, activation: Callable[[Any], Any], **options: Any) -> None:
             super().__init__(**options)

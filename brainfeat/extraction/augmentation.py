@@ -1,4 +1,4 @@
-"""The extra views of a training image: turned, scaled and mirrored."""
+"""Augmented views of training images: rotated, scaled and mirrored."""
 
 import math
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ VIEW_LIMIT = int(np.iinfo(np.int16).max)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The ranges that the views of an image are drawn from.
+    """The ranges that augmented views are drawn from.
 
     Parameters
     ----------
     rotation : float, default=15.0
-        The angle is drawn uniformly from ±`rotation` degrees; 0 to 180.
+        The angle is drawn uniformly from ±`rotation` degrees, 0 to 180.
     zoom : float, default=0.1
-        The scale is drawn uniformly from [1 − `zoom`, 1 + `zoom`]; at least 0 and less than 1.
+        The scale is drawn uniformly from [1 − `zoom`, 1 + `zoom`], with `zoom` in [0, 1).
     flip : bool, default=True
-        Whether every second view, on average, is mirrored left to right.
+        Whether views are mirrored left to right with probability 1/2.
     random_state : int, default=0
         The seed, 0 to 2³² − 1.
 
     Raises
     ------
     ParameterError
-        If a parameter is not as said above.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -48,48 +48,43 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, (bool, np.bool)):
-            raise ParameterError(f"The flip must be True or False. Got {self.flip!r} instead.")
+            raise ParameterError(f"flip {self.flip!r}; expected True or False")
         if not (_is_number(self.rotation, Real) and 0 <= self.rotation <= 180):
-            raise ParameterError(
-                f"The rotation must be 0 to 180 degrees. Got {self.rotation!r} instead."
-            )
+            raise ParameterError(f"rotation {self.rotation!r}; expected 0 to 180 degrees")
         if not (_is_number(self.zoom, Real) and 0 <= self.zoom < 1):
-            raise ParameterError(
-                f"The zoom must be at least 0 and less than 1. Got {self.zoom!r} instead."
-            )
+            raise ParameterError(f"zoom {self.zoom!r}; expected at least 0 and less than 1")
         if not (_is_number(self.random_state, Integral) and 0 <= self.random_state < 2**32):
             raise ParameterError(
-                f"The random_state must be a whole number from 0 to {2**32 - 1}."
-                f" Got {self.random_state!r} instead."
+                f"random_state {self.random_state!r}; expected an integer from 0 to {2**32 - 1}"
             )
-        # Equal parameters must give the same JSON, whichever types they came in.
+        # Equal parameters must give the same JSON, whatever their types are.
         object.__setattr__(self, "rotation", float(self.rotation))
         object.__setattr__(self, "zoom", float(self.zoom))
         object.__setattr__(self, "flip", bool(self.flip))
         object.__setattr__(self, "random_state", int(self.random_state))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the parameters as a dictionary that JSON can hold."""
+        """Return the parameters as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
-        """Make an augmentation of what `to_dict` gave.
+        """Make an augmentation from the result of `to_dict`.
 
         Parameters
         ----------
         parameters : mapping
-            All four parameters by name, and no others.
+            All four parameters by name.
 
         Raises
         ------
         ParameterError
-            If a parameter is missing, unknown or out of its range.
+            If a parameter is missing, unknown or out of range.
         """
         names = {field.name for field in fields(cls)}
         if set(parameters) != names:
             raise ParameterError(
-                f"An augmentation must have {sorted(names)}. Got {sorted(parameters)} instead."
+                f"an augmentation of {sorted(parameters)}; expected {sorted(names)}"
             )
         return cls(**parameters)
 
@@ -97,32 +92,32 @@ class Augmentation:
 def augment_image(
     image: npt.NDArray[np.float32], *, sha256: bytes, view: int, augmentation: Augmentation
 ) -> npt.NDArray[np.float32]:
-    """Make one view of a preprocessed image.
+    """Make one augmented view of a preprocessed image.
 
-    The view is turned, scaled and mirrored about its centre in one bilinear step on 8-bit pixels;
-    what comes from outside the image is black. It depends on nothing but the arguments, so that it
-    is the same whatever the batch, the process or the order.
+    The image is rotated, scaled and mirrored about its centre in one bilinear step on 8-bit pixels;
+    pixels from outside the image are black. The view depends on nothing but the arguments, so it is
+    the same in any batch, process or order.
 
     Parameters
     ----------
     image : ndarray of shape (height, width, 3), float32
-        RGB in [0, 1], as `brainfeat.extraction.preprocessing.preprocess_image` gives it.
+        RGB in [0, 1], as `brainfeat.extraction.preprocessing.preprocess_image` returns it.
     sha256 : bytes
-        The 32 bytes of the SHA-256 of the image's file.
+        SHA-256 of the image file, 32 bytes.
     view : int
-        The number of the view, from 1; view 0 is the image itself.
+        Number of the view, from 1; view 0 is the image itself.
     augmentation : Augmentation
         The ranges to draw from.
 
     Returns
     -------
-    ndarray of the shape of `image`, float32
+    ndarray of shape (height, width, 3), float32
         RGB in [0, 1].
 
     Raises
     ------
     ParameterError
-        If a parameter is not as said above.
+        If a parameter is invalid.
 
     Examples
     --------
@@ -136,24 +131,24 @@ def augment_image(
     from PIL import Image
 
     if not isinstance(sha256, bytes) or len(sha256) != 32:
-        raise ParameterError(f"The sha256 must be 32 bytes. Got {sha256!r} instead.")
+        raise ParameterError(f"sha256 {sha256!r}; expected 32 bytes")
     if not (_is_number(view, Integral) and 1 <= view <= VIEW_LIMIT):
         raise ParameterError(
-            f"The view must be 1 to {VIEW_LIMIT:,} (view 0 is the image itself). Got {view!r}."
+            f"view {view!r}; expected 1 to {VIEW_LIMIT:,} (view 0 is the image itself)"
         )
     pixels = Image.fromarray(quantize_image(image))
-    turned = pixels.transform(
+    transformed = pixels.transform(
         pixels.size,
         Image.Transform.AFFINE,
         _matrix(pixels.size, *_draw(sha256, view, augmentation)),
         Image.Resampling.BILINEAR,
         fillcolor=(0, 0, 0),
     )
-    return scale_pixels(np.asarray(turned))
+    return scale_pixels(np.asarray(transformed))
 
 
 def _is_number(value: object, kind: type) -> bool:
-    """Whether a value is a number of a kind; True and False are none."""
+    """Return whether a value is a number of a kind; True and False are not."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -161,7 +156,7 @@ def _draw(sha256: bytes, view: int, augmentation: Augmentation) -> tuple[float, 
     """Draw the angle in degrees, the scale, and whether to mirror."""
     words = np.frombuffer(sha256, ">u4").tolist()
     seed = np.random.SeedSequence([augmentation.random_state, int(view), *words])
-    # All three are drawn always: narrowing one range leaves the others' draws as they are.
+    # All three are always drawn, so that a change of one range does not change the other draws.
     turn, scale, flip = np.random.Generator(np.random.PCG64(seed)).random(3).tolist()
     return (
         (2 * turn - 1) * augmentation.rotation,
@@ -173,7 +168,7 @@ def _draw(sha256: bytes, view: int, augmentation: Augmentation) -> tuple[float, 
 def _matrix(
     size: tuple[int, int], angle: float, scale: float, flip: bool
 ) -> tuple[float, float, float, float, float, float]:
-    """Build Pillow's affine matrix, which leads from a place in the result to one in the image."""
+    """Build Pillow's affine matrix, which maps positions in the result to those in the image."""
     cosine = math.cos(math.radians(angle)) / scale
     sine = math.sin(math.radians(angle)) / scale
     sign = -1 if flip else 1

@@ -1,4 +1,4 @@
-"""What stage one does at once: images are decoded ahead and batches computed, in their order."""
+"""Concurrency of stage one: images are decoded ahead and batches computed, in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,25 +18,25 @@ Compute = Callable[[Images], Features]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Batches that wait for each copy of the base beside the one that it computes.
+# Batches that wait for each copy of the base while it computes another one.
 _QUEUED = 1
 
 
 def map_ahead(
     function: Callable[[int], Result], number: int, *, n_jobs: int, ahead: int
 ) -> Iterator[Result]:
-    """Call a function of 0, 1, … `number` − 1 in threads and yield its results in order.
+    """Call a function of 0, 1, …, `number` − 1 in threads and yield its results in order.
 
     Parameters
     ----------
     function : callable
         From an index to a result.
     number : int
-        How many indices there are.
+        Number of indices.
     n_jobs : int
         Threads.
     ahead : int
-        Most results that exist and have not been asked for: what bounds the memory.
+        Largest number of results that are computed before they are needed; it bounds the memory.
 
     Yields
     ------
@@ -63,31 +63,36 @@ def map_ahead(
 
 @dataclass
 class _Batch(Generic[Item]):
-    """Images of one shape, of which the first `len(items)` count and the rest is padding."""
+    """Images of one shape; those after the first `len(items)` are padding."""
 
     images: Images
     items: list[Item] = field(default_factory=list)
 
 
 class BatchComputer(Generic[Item]):
-    """Collect images into batches of one shape, compute them, and give features back in order.
+    """Collects images into batches of one shape, computes them, and returns features in order.
 
-    Each copy of a base has a thread that computes, so that the caller's thread can fill the next
-    batch and write what is done. A copy that is free takes the batch that has waited longest.
+    Each copy of a base computes in a thread of its own, so that the caller's thread can fill the
+    next batch and store finished features. A free copy takes the batch that has waited longest.
 
     Parameters
     ----------
     copies : sequence of callable
-        The copies of the base, each from images (batch_size, h, w, 3) to features (batch_size, d).
+        Copies of the base, each from images (batch_size, h, w, 3) to features (batch_size, d).
     batch_size : int
-        Images of a batch; what a short last batch leaves is padding.
+        Images in a batch; a short last batch is padded.
     image_shape : tuple of int
         (h, w, 3).
     n_features : int
         d.
     receive : callable
         Called in the caller's thread, in the order of the images, with the items of a batch and
-        their features (len(items), d).
+        their features (len(items), d), float32.
+
+    Raises
+    ------
+    CacheError
+        If a copy returns features of another shape.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class BatchComputer(Generic[Item]):
         self._shape = (batch_size, *image_shape)
         self._expected = (batch_size, n_features)
         self._receive = receive
-        self._most = len(copies) * (1 + _QUEUED)
+        self._capacity = len(copies) * (1 + _QUEUED)
         self._copies: SimpleQueue[Compute] = SimpleQueue()
         for copy in copies:
             self._copies.put(copy)
@@ -114,7 +119,7 @@ class BatchComputer(Generic[Item]):
         self._filling: _Batch[Item] = self._make_batch()
 
     def add(self, item: Item, image: Images) -> None:
-        """Add an image; this may wait for a batch to be computed."""
+        """Add an image with its item; this may wait until a batch is computed."""
         batch = self._filling
         batch.images[len(batch.items)] = image
         batch.items.append(item)
@@ -123,19 +128,19 @@ class BatchComputer(Generic[Item]):
 
     @property
     def oldest(self) -> Item | None:
-        """The item that has waited longest for its features."""
+        """The item that has waited longest for its features, or None."""
         batches = [batch for _, batch in self._computing] + [self._filling]
         return next((batch.items[0] for batch in batches if batch.items), None)
 
     def finish(self) -> None:
-        """Compute the images that wait, and give all features back."""
+        """Compute the waiting images and return all features."""
         if self._filling.items:
             self._submit()
         while self._computing:
             self._collect()
 
     def close(self) -> None:
-        """Drop what no copy has begun; give back what comes before the first that failed."""
+        """Drop batches that have not begun; return the features before the first that failed."""
         for future, _ in self._computing:
             future.cancel()
         wait([future for future, _ in self._computing])
@@ -150,7 +155,7 @@ class BatchComputer(Generic[Item]):
         batch = self._filling
         self._computing.append((self._threads.submit(self._compute, batch.images), batch))
         while self._computing and (
-            len(self._computing) > self._most or self._computing[0][0].done()
+            len(self._computing) > self._capacity or self._computing[0][0].done()
         ):
             self._collect()
         self._filling = self._make_batch()
@@ -158,19 +163,19 @@ class BatchComputer(Generic[Item]):
     def _compute(self, images: Images) -> Any:
         copy = self._copies.get()
         try:
-            # A copy: what computes may give a view of its input, or the same buffer each time.
+            # Copied, because a function may return a view of its input, or one buffer each time.
             return np.array(copy(images), np.float32)
         finally:
             self._copies.put(copy)
 
     def _collect(self) -> None:
         future, batch = self._computing[0]
-        features = future.result()  # where this is interrupted, the batch is still there
+        features = future.result()  # the batch must still be queued if this is interrupted
         self._computing.popleft()
         self._intact = False
         if features.shape != self._expected:
             raise CacheError(
-                f"the backbone gave features {features.shape}, expected {self._expected}"
+                f"the backbone gave features of shape {features.shape}; expected {self._expected}"
             )
         self._receive(batch.items, features[: len(batch.items)])
         self._spare.append(batch.images)

@@ -1,4 +1,4 @@
-"""One image to the grid of pixels that a backbone takes."""
+"""Images become the square grid of pixels that a backbone takes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ from brainfeat.errors import ParameterError
 
 FITS = ("stretch",)
 
-_BLOCK_VALUES = 1_000_000  # rounded at once: a large image needs no second copy in float32
+_BLOCK_VALUES = 1_000_000  # rounded at once, so that no second copy in float32 is needed
 
 
 def preprocess_image(
@@ -15,19 +15,19 @@ def preprocess_image(
 ) -> npt.NDArray[np.float32]:
     """Resize an image to a square of `size` pixels.
 
-    The image is rounded to 8 bits and resized as RGB by Pillow, bilinear and antialiased, without
-    regard to its proportions. For an 8-bit file this gives exactly the pixels of
+    The image is rounded to 8 bits and resized by Pillow as RGB, bilinear and antialiased; its
+    aspect ratio is not kept. For an 8-bit file this gives exactly the pixels of
     ``keras.utils.load_img(file, target_size=(size, size), interpolation="bilinear")`` divided by
     255.
 
     Parameters
     ----------
     image : ndarray of shape (height, width, 3), float32
-        RGB in [0, 1], as `brainfeat.readers.read_image` gives it.
+        RGB in [0, 1], as `brainfeat.readers.read_image` returns it.
     size : int, default=224
         Height and width of the result in pixels.
     fit : {"stretch"}, default="stretch"
-        How an image that is not square is made so.
+        How an image that is not square becomes square.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def preprocess_image(
     Raises
     ------
     ParameterError
-        If a parameter is not as said above.
+        If a parameter is invalid.
 
     Examples
     --------
@@ -49,11 +49,9 @@ def preprocess_image(
     from PIL import Image
 
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ParameterError(
-            f"The size must be a whole number of pixels, at least 1. Got {size!r} instead."
-        )
+        raise ParameterError(f"size {size!r}; expected a whole number of pixels, at least 1")
     if fit not in FITS:
-        raise ParameterError(f"The fit must be one of {', '.join(FITS)}. Got {fit!r} instead.")
+        raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
     pixels = quantize_image(image)
     if pixels.shape[:2] != (size, size):
         resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
@@ -76,7 +74,7 @@ def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     Raises
     ------
     ParameterError
-        If the image is not as said above.
+        If the image is of another type or shape, or has values outside [0, 1].
 
     Examples
     --------
@@ -86,15 +84,13 @@ def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.float32:
         kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ParameterError(f"The image must be an array of float32. Got {kind} instead.")
+        raise ParameterError(f"an image of {kind}; expected an array of float32")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ParameterError(
-            f"The image must have the shape (height, width, 3). Got {image.shape} instead."
-        )
+        raise ParameterError(f"an image of shape {image.shape}; expected (height, width, 3)")
     lowest, highest = image.min(), image.max()
-    if not (lowest >= 0 and highest <= 1):  # not the other way round: a NaN must not pass
+    if not (lowest >= 0 and highest <= 1):  # written so that a NaN does not pass
         raise ParameterError(
-            f"The image must lie in [0, 1]. Got {lowest:g} to {highest:g} instead."
+            f"an image with values from {lowest:g} to {highest:g}; expected [0, 1]"
         )
     pixels = np.empty(image.shape, np.uint8)
     rows = max(1, _BLOCK_VALUES // (image.shape[1] * 3))

@@ -1,16 +1,12 @@
 """HeadBundle: the format of a fitted head. Loading one runs no code that the file brings."""
 
-import io
 import json
 import os
-import re
 import warnings
-import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,65 +15,18 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, parse_json
-from brainfeat.errors import BrainfeatError, BundleError, HeadError
-from brainfeat.heads import trees
+from brainfeat.errors import BrainfeatError, BundleError
+from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.kinds import HEAD_NAMES
-from brainfeat.heads.ood import SCOPE_ARRAYS, Scope
+from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.trees import TREE_ARRAYS
-
-# The loaders of skops that may take part, and every type that each may build; a file with another
-# is refused before anything of it is built.
-ALLOWED_TYPES: Mapping[str, frozenset[str]] = {
-    "DictNode": frozenset({"builtins.dict"}),
-    "JsonNode": frozenset({"builtins.str"}),
-    "ListNode": frozenset({"builtins.list"}),
-    "NdArrayNode": frozenset({"numpy.float64", "numpy.int64", "numpy.ndarray"}),
-    "ObjectNode": frozenset(
-        {
-            "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
-            "sklearn.linear_model._logistic.LogisticRegression",
-            "sklearn.neighbors._classification.KNeighborsClassifier",
-            "sklearn.pipeline.Pipeline",
-            "sklearn.preprocessing._data.StandardScaler",
-            "sklearn.svm._classes.LinearSVC",
-            "sklearn.svm._classes.SVC",
-        }
-    ),
-    "TupleNode": frozenset({"builtins.tuple"}),
-    "TypeNode": frozenset({"builtins.int", "builtins.str"}),
-}
-Part = TypeVar("Part", Scope, Conformal)
-
-_NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
-TREE_HEADS = ("random-forest", "hist-gradient-boosting")
 
 # What is looked into of how a head was trained: objects, or null.
 _TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
-# What the parsers of zip, .npy and skops raise on bytes that are not theirs, and scikit-learn on
-# parts that are not its own; MemoryError where an array declares more than there can be.
-_REBUILD_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
-# The header that NumPy writes for an array of numbers. Its own parser takes any Python literal.
-_NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '[<|][bfi][1248]', 'fortran_order': (?:True|False), "
-    rb"'shape': \((?:(?:0|[1-9]\d{0,11}),?(?: (?:0|[1-9]\d{0,11}))?)?\), \} *\n",
-    re.DOTALL,
-)
 
 BUNDLE_SCHEMA = Schema(
     format="brainfeat-head",
@@ -94,7 +43,7 @@ BUNDLE_SCHEMA = Schema(
         },
         **{
             rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in SCOPE_ARRAYS.items()
+            for name, (kind, ndim) in OOD_ARRAYS.items()
         },
         **{
             rf"conformal/{name}": DatasetRule(dtype=kind, ndim=ndim)
@@ -133,10 +82,10 @@ class HeadBundle:
         Split sizes, metrics, seeds, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
         Vectors whose probabilities are stored and compared when the bundle is loaded.
-    scope : Scope or None
-        What tells an image that is like none of those that the head was fitted on.
+    ood_detector : OODDetector or None
+        Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
-        What tells which classes cannot be ruled out.
+        Predicts the set of classes that holds the true class at a target coverage.
     content_sha256 : str
         Digest of the file that it was read from; empty for a bundle that was not.
     """
@@ -149,7 +98,7 @@ class HeadBundle:
     temperature: float
     training: dict[str, Any]
     probe: NDArray[np.float32]
-    scope: Scope | None = None
+    ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
     content_sha256: str = ""
 
@@ -250,8 +199,8 @@ class HeadBundle:
             path,
             BUNDLE_SCHEMA,
             datasets={
-                **_to_arrays(self.head, self.estimator),
-                **_with_prefix("scope", self.scope),
+                **to_arrays(self.head, self.estimator),
+                **_with_prefix("scope", self.ood_detector),
                 **_with_prefix("conformal", self.conformal),
                 "probe/X": self.probe,
                 "probe/probabilities": self.predict_proba(self.probe),
@@ -311,40 +260,40 @@ class HeadBundle:
         arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
         if not set(arrays) >= _PROBE_NAMES:
             raise BundleError("the probe vectors are missing")
+        probe, expected = (arrays.pop(name) for name in ("probe/X", "probe/probabilities"))
         params = _typed(head["params"], dict, "params")
-        scope = _take(arrays, "scope", Scope)
-        conformal = _take(arrays, "conformal", Conformal)
-        if scope is not None:
-            scope.check(spec.n_features, len(names))
-        if conformal is not None:
-            conformal.check(len(names))
+        n_features, n_classes = spec.n_features, len(names)
+        scope = _take(arrays, "scope", OOD_ARRAYS)
+        conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
         bundle = cls(
             spec=spec,
             class_names=tuple(names),
             head=head["name"],
             params=params,
-            estimator=_from_arrays(
+            estimator=from_arrays(
                 head["name"],
                 params,
                 arrays,
-                n_features=spec.n_features,
-                n_classes=len(names),
+                n_features=n_features,
+                n_classes=n_classes,
                 temperature=temperature,
             ),
             temperature=temperature,
             training=_read_training(str(stored["training"])),
-            probe=arrays["probe/X"],
-            scope=scope,
-            conformal=conformal,
+            probe=probe,
+            ood_detector=OODDetector.from_arrays(scope, n_features=n_features, n_classes=n_classes)
+            if scope
+            else None,
+            conformal=Conformal.from_arrays(conformal, n_classes=n_classes) if conformal else None,
             content_sha256=file.content_sha256,
         )
-        bundle._check_probe(arrays["probe/probabilities"])
+        bundle._check_probe(expected)
         return bundle
 
     def _check_probe(self, expected: NDArray[np.float64]) -> None:
         try:
             found = self.predict_proba(self.probe)
-        except _REBUILD_ERRORS as error:
+        except REBUILD_ERRORS as error:
             raise BundleError(f"the stored head cannot predict ({error})") from error
         same = found.shape == expected.shape == (len(self.probe), len(self.class_names))
         if not same or not len(found) or not np.allclose(found, expected, atol=_PROBE_TOLERANCE):
@@ -367,26 +316,23 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     return path
 
 
-def _with_prefix(prefix: str, part: Scope | Conformal | None) -> dict[str, NDArray[Any]]:
-    return {} if part is None else {f"{prefix}/{name}": array for name, array in vars(part).items()}
+def _with_prefix(prefix: str, part: OODDetector | Conformal | None) -> dict[str, NDArray[Any]]:
+    arrays = {} if part is None else part.to_arrays()
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
 
 
-def _take(arrays: dict[str, NDArray[Any]], prefix: str, kind: type[Part]) -> Part | None:
-    """Take the arrays of a part out of all, and make it of them; None where there are none."""
-    found = {
-        name.removeprefix(f"{prefix}/"): arrays.pop(name)
-        for name in list(arrays)
-        if name.startswith(f"{prefix}/")
-    }
-    if not found:
-        return None
-    wanted = {field.name for field in fields(kind)}
-    if set(found) != wanted:
+def _take(
+    arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
+) -> dict[str, NDArray[Any]]:
+    """Take the arrays of a folder out of all: those of the format, or none."""
+    found = [name for name in arrays if name.startswith(f"{prefix}/")]
+    taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in found}
+    if taken and set(taken) != set(names):
         raise BundleError(
-            f"{prefix} has the arrays {', '.join(sorted(found))}; expected "
-            f"{', '.join(sorted(wanted))}"
+            f"{prefix} has the arrays {', '.join(sorted(taken))}; expected "
+            f"{', '.join(sorted(names))}"
         )
-    return kind(**found)
+    return taken
 
 
 def _is_text(value: Any) -> bool:
@@ -408,159 +354,3 @@ def _read_training(text: str) -> dict[str, Any]:
         if not all(map(_is_text, _typed(ids, list, "a part that was held out"))):
             raise BundleError("the images that were held out must be texts")
     return training
-
-
-def _to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
-    if head in TREE_HEADS:
-        return {f"trees/{name}": array for name, array in trees.to_arrays(estimator).items()}
-    if head != "dense":
-        import skops.io
-
-        archive = skops.io.dumps(estimator)
-        _audit_archive(archive)
-        return {"skops": np.frombuffer(archive, np.uint8)}
-    arrays = {
-        "dense/mean": np.asarray(estimator.mean_, "<f8"),
-        "dense/scale": np.asarray(estimator.scale_, "<f8"),
-    }
-    for position, (kernel, bias) in enumerate(estimator.layers_):
-        arrays[f"dense/{position}/kernel"] = np.asarray(kernel, "<f4")
-        arrays[f"dense/{position}/bias"] = np.asarray(bias, "<f4")
-    return arrays
-
-
-def _from_arrays(
-    head: str,
-    params: dict[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-    *,
-    n_features: int,
-    n_classes: int,
-    temperature: float,
-) -> Any:
-    stored = {name: array for name, array in arrays.items() if name not in _PROBE_NAMES}
-    if head == "dense":
-        return _dense_from_arrays(params, stored, n_classes, temperature)
-    if head in TREE_HEADS:
-        return _trees_from_arrays(head, stored, n_features, n_classes)
-    if set(stored) != {"skops"}:
-        raise BundleError(
-            f"a {head} head is a skops archive alone; got {', '.join(stored) or 'none'}"
-        )
-    import skops.io
-
-    from brainfeat.heads.integrity import check_fitted
-
-    archive = stored["skops"].tobytes()
-    _audit_archive(archive)
-    try:
-        estimator = skops.io.loads(
-            archive, trusted=sorted(frozenset().union(*ALLOWED_TYPES.values()))
-        )
-        check_fitted(head, estimator, n_features=n_features, n_classes=n_classes)
-    except _REBUILD_ERRORS as error:
-        raise BundleError(f"the stored head cannot be rebuilt ({error})") from error
-    if head == "knn":
-        # A file does not say how many threads its reader starts.
-        estimator["classifier"].n_jobs = None
-    return estimator
-
-
-def _dense_from_arrays(
-    params: dict[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-    n_classes: int,
-    temperature: float,
-) -> Any:
-    from brainfeat.heads.dense import DenseHead
-
-    n_layers = sum(name.endswith("/kernel") for name in arrays)
-    if len(arrays) != 2 * n_layers + 2:
-        raise BundleError(f"a dense head has arrays missing or too many: {', '.join(arrays)}")
-    try:
-        layers = [
-            (arrays[f"dense/{position}/kernel"], arrays[f"dense/{position}/bias"])
-            for position in range(n_layers)
-        ]
-        return DenseHead.from_arrays(
-            layers=layers,
-            mean=arrays["dense/mean"],
-            scale=arrays["dense/scale"],
-            classes=np.arange(n_classes),
-            temperature=temperature,
-            params=params,
-        )
-    except _REBUILD_ERRORS as error:
-        raise BundleError(f"the stored dense head cannot be rebuilt ({error})") from error
-
-
-def _trees_from_arrays(
-    head: str, arrays: Mapping[str, NDArray[Any]], n_features: int, n_classes: int
-) -> Any:
-    plain = {name.removeprefix("trees/"): array for name, array in arrays.items()}
-    try:
-        return trees.from_arrays(head, plain, n_features=n_features, n_classes=n_classes)
-    except HeadError as error:
-        raise BundleError(f"the stored head cannot be rebuilt ({error})") from error
-
-
-def _audit_archive(archive: bytes) -> None:
-    """Refuse a skops archive that could run, fill or stall what reads it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            # skops stores without compression here, so that no member can grow when it is read.
-            members = file.infolist()
-            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-            if not stored or sum(member.file_size for member in members) > len(archive):
-                raise BundleError("the stored head is compressed, which skops's are not here")
-            nodes = list(_nodes(parse_json(file.read("schema.json").decode("utf-8"))))
-            _check_types(nodes)
-            _check_identities(nodes)
-            for member in members:
-                if member.filename != "schema.json" and not _is_plain_array(file.read(member)):
-                    raise BundleError(f"{member.filename!r} in the head is no array of numbers")
-    except _REBUILD_ERRORS as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleError(f"the stored head is no skops archive ({error})") from error
-
-
-def _check_types(nodes: list[dict[str, Any]]) -> None:
-    """Refuse a type or a loader that is not allowed."""
-    for node in nodes:
-        kind, loader = f"{node.get('__module__')}.{node.get('__class__')}", node.get("__loader__")
-        if not isinstance(loader, str) or kind not in ALLOWED_TYPES.get(loader, ()):
-            raise BundleError(
-                f"the head holds a {kind} ({loader}), which is not among the types allowed"
-            )
-
-
-def _check_identities(nodes: list[dict[str, Any]]) -> None:
-    """Refuse nodes that hold each other, or one another many times over.
-
-    skops takes nodes of one identity for the same object and walks through it anew each time, so a
-    few dozen lists of two times the list before would keep it busy for years.
-    """
-    identities = Counter(str(node.get("__id__")) for node in nodes)
-    for node in nodes:
-        identity, holds_nodes = node.get("__id__"), isinstance(node.get("content"), dict | list)
-        if type(identity) is not int or (holds_nodes and identities[str(identity)] > 1):
-            raise BundleError("the stored head holds a part without an identity of its own")
-
-
-def _is_plain_array(data: bytes) -> bool:
-    header = data[: 10 + int.from_bytes(data[8:10], "little")]
-    return _NPY_HEADER.fullmatch(header) is not None
-
-
-def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every node of a skops schema, however deep, without recursion."""
-    waiting = [schema]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if not value.keys().isdisjoint(_NODE_KEYS):
-                yield value
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)

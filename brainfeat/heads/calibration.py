@@ -1,7 +1,7 @@
-"""Temperature scaling: one number that makes scores into probabilities one can believe."""
+"""Temperature scaling: one number that turns scores into calibrated probabilities."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,84 @@ N_BINS = 15
 
 # A temperature outside this range would say that the scores carry no order at all.
 _LOG_RANGE = (-6.0, 6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationScores:
+    """How well probabilities agree with the frequencies of the true classes; smaller is better.
+
+    Attributes
+    ----------
+    ece : float
+        Expected calibration error, as :func:`reliability` defines it.
+    log_loss, brier : float
+        As in :class:`brainfeat.metrics.Metrics`.
+    """
+
+    ece: float
+    log_loss: float
+    brier: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """The images whose predicted class has a probability between two limits.
+
+    Attributes
+    ----------
+    low, high : float
+        The limits.
+    n : int
+        Number of images, at least 1.
+    confidence : float
+        Mean probability of the predicted class.
+    accuracy : float
+        Fraction of the images whose predicted class is the true one.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability(CalibrationScores):
+    """Calibration scores, and the points of a reliability diagram.
+
+    Attributes
+    ----------
+    ece, log_loss, brier : float
+        As in :class:`CalibrationScores`.
+    bins : tuple of Bin
+        Those that have images, by ascending probability.
+    """
+
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A temperature, and what it changes.
+
+    Attributes
+    ----------
+    temperature : float
+        That of all scores.
+    n : int
+        Number of images.
+    n_folds : int or None
+        Number of folds; None for images that were held out once.
+    before, after : CalibrationScores
+        At a temperature of 1, and at that found, each fold at that of the other folds.
+    """
+
+    temperature: float
+    n: int
+    n_folds: int | None
+    before: CalibrationScores
+    after: CalibrationScores
 
 
 def softmax(scores: NDArray[np.float64], *, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -89,34 +167,33 @@ def fit_temperature(
 
 def calibrate(
     scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
-) -> dict[str, Any]:
+) -> Calibration:
     """Find the temperature of scores that folds gave to images they had not seen.
 
     Parameters
     ----------
     scores : sequence of ndarray of shape (m, k)
-        Of the test part of each fold; a single one is a part that was held out.
+        Of the test images of each fold; a single array is of images that were held out once.
     y : sequence of ndarray of shape (m,), int
         Index of the true class of each image.
 
     Returns
     -------
-    dict
-        ``temperature``: that of all scores; number of images ``n`` and of folds ``n_folds``, None
-        for a single part; ``before`` and ``after``: ``log_loss``, ``brier`` and ``ece`` at a
-        temperature of 1 and at that found, each fold at that of the others.
+    Calibration
     """
     labels, everything = np.concatenate(y), np.concatenate(scores)
-    before = reliability(labels, softmax(everything))
-    after = reliability(labels, np.concatenate(scale_folds(scores, y)))
-    figures = ("log_loss", "brier", "ece")
-    return {
-        "temperature": fit_temperature(everything, labels),
-        "n": len(labels),
-        "n_folds": len(scores) if len(scores) > 1 else None,
-        "before": {name: before[name] for name in figures},
-        "after": {name: after[name] for name in figures},
-    }
+    return Calibration(
+        temperature=fit_temperature(everything, labels),
+        n=len(labels),
+        n_folds=len(scores) if len(scores) > 1 else None,
+        before=_score(labels, softmax(everything)),
+        after=_score(labels, np.concatenate(scale_folds(scores, y))),
+    )
+
+
+def _score(y: NDArray[np.integer], probabilities: NDArray[np.float64]) -> CalibrationScores:
+    found = reliability(y, probabilities)
+    return CalibrationScores(ece=found.ece, log_loss=found.log_loss, brier=found.brier)
 
 
 def scale_folds(
@@ -142,12 +219,12 @@ def scale_folds(
 
 def reliability(
     y: NDArray[np.integer], probabilities: NDArray[np.float64], *, n_bins: int = N_BINS
-) -> dict[str, Any]:
-    """Compare how sure a head is with how often it is right.
+) -> Reliability:
+    """Compare how confident a head is with how often it is right.
 
-    Images are put into bins of equal width by the probability of the class that they are called.
-    The expected calibration error is the mean over images of the distance between the share of a
-    bin that is right and its mean probability (Naeini et al. 2015; Guo et al. 2017, §2).
+    Images are put into bins of equal width by the probability of their predicted class. The
+    expected calibration error is the mean over images of the distance between the accuracy of a bin
+    and its mean probability (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599, §2).
 
     Parameters
     ----------
@@ -159,39 +236,35 @@ def reliability(
 
     Returns
     -------
-    dict
-        ``ece``; ``log_loss`` and ``brier`` as in
-        :class:`brainfeat.metrics.Evaluation`; ``bins``: a list of those that have
-        images, each with its ends ``low`` and ``high``, number of images ``n``, mean probability
-        ``confidence`` and share ``accuracy``.
+    Reliability
 
     Examples
     --------
     >>> found = reliability(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]]))
-    >>> round(found["ece"], 6), [entry["n"] for entry in found["bins"]]
+    >>> round(found.ece, 6), [entry.n for entry in found.bins]
     (0.3, [2])
     """
     from sklearn import metrics
 
-    called, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     edges = np.linspace(0, 1, n_bins + 1)
     bins = np.searchsorted(edges[1:-1], confidence)
     n = np.bincount(bins, minlength=n_bins)
-    sure = np.bincount(bins, weights=confidence, minlength=n_bins)
-    right = np.bincount(bins, weights=called == y, minlength=n_bins)
+    total = np.bincount(bins, weights=confidence, minlength=n_bins)
+    right = np.bincount(bins, weights=predicted == y, minlength=n_bins)
     classes = np.arange(probabilities.shape[1])
-    return {
-        "ece": float(abs(sure - right).sum() / len(y)),
-        "log_loss": float(metrics.log_loss(y, probabilities, labels=classes)),
-        "brier": float(metrics.brier_score_loss(y, probabilities, labels=classes)),
-        "bins": [
-            {
-                "low": float(edges[place]),
-                "high": float(edges[place + 1]),
-                "n": int(n[place]),
-                "confidence": float(sure[place] / n[place]),
-                "accuracy": float(right[place] / n[place]),
-            }
+    return Reliability(
+        ece=float(abs(total - right).sum() / len(y)),
+        log_loss=float(metrics.log_loss(y, probabilities, labels=classes)),
+        brier=float(metrics.brier_score_loss(y, probabilities, labels=classes)),
+        bins=tuple(
+            Bin(
+                low=float(edges[place]),
+                high=float(edges[place + 1]),
+                n=int(n[place]),
+                confidence=float(total[place] / n[place]),
+                accuracy=float(right[place] / n[place]),
+            )
             for place in np.flatnonzero(n)
-        ],
-    }
+        ),
+    )

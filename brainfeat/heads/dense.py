@@ -1,15 +1,13 @@
-"""The method's dense head: a small network, trained by Keras and applied by NumPy alone."""
+"""DenseHead: a small network that Keras trains, and that predicts with NumPy alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -22,14 +20,16 @@ from brainfeat.heads.network import (
     Stopping,
     build_network,
     train_network,
+    weigh_classes,
 )
-from brainfeat.heads.parameters import check_params
+from brainfeat.heads.parameters import check_layers, check_params, to_finite
 from brainfeat.heads.scaling import fit_scaler, standardise
+from brainfeat.heads.validation import hold_out, score_epoch
 from brainfeat.runtime import import_keras
 
 RandomState = int | np.random.Generator | np.random.RandomState | None
 
-# Rows of one step of the forward pass, so that a million rows need no more memory than these.
+# Rows of one step of the forward pass: memory does not grow with the number of rows.
 _FORWARD_ROWS = 8192
 
 
@@ -38,58 +38,59 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     The input is standardised and passes through hidden layers of rectified linear units, each
     followed by dropout, to a softmax over the classes. Adam minimises the categorical
-    cross-entropy; the rows are shuffled anew every epoch. After each epoch a validation part is
-    scored; training stops when its loss has not fallen for `patience` epochs, and the weights of
+    cross-entropy; rows are shuffled in every epoch. After each epoch the validation rows are
+    scored. Training stops when their loss has not fallen for `patience` epochs, and the weights of
     the best epoch are kept.
 
-    Training needs Keras. A fitted head is plain NumPy: it predicts without Keras.
+    Training needs Keras. A fitted head predicts with NumPy alone.
 
     Parameters
     ----------
     hidden_units : sequence of int, default=(128, 64)
         Units of each hidden layer; empty for softmax regression.
     dropout : float, default=0.5
-        Share of each hidden layer's outputs that a training step drops, in [0, 1).
+        Fraction of each hidden layer's outputs that a training step drops, in [0, 1).
     learning_rate : float, default=1e-3
         Step size of Adam.
     batch_size : int, default=128
         Rows of one training step.
     epochs : int, default=100
-        Most passes over the training rows.
+        Maximum number of passes over the training rows.
     patience : int, default=20
         Epochs without a lower validation loss after which training stops.
     validation_fraction : float or None, default=0.15
-        Share of each class's rows that `fit` holds out where it is given no `validation_data`:
-        rounded, at least one row, and never the only row of a class. None holds nothing out: all
-        epochs are run and the last weights are kept.
+        Fraction of each class's rows that `fit` holds out where `validation_data` is not given. It
+        is rounded to at least one row, but the only row of a class is never held out. None holds
+        nothing out: all epochs are run and the last weights are kept.
     class_weight : {"balanced"}, dict or None, default=None
         Weights of the classes in the training and in the validation loss. "balanced" weighs each
-        by the inverse of its frequency; a dict gives weights by label, and 1 to those not in it.
+        class by the inverse of its frequency. A dict gives weights by label; a label that is not in
+        it has a weight of 1.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None, default=None
-        Source of the held-out rows, the initial weights, the dropout and the shuffling. The same
-        integer gives, on the same machine, the same head bit for bit; None never does.
+        Source of the held-out rows, the initial weights, the dropout and the shuffling. On the same
+        machine, the same integer gives the same head bit for bit; None does not.
     verbose : int, default=0
-        What Keras prints while it trains: 0 nothing, 1 a progress bar, 2 a line an epoch.
+        What Keras prints during training: 0 nothing, 1 a progress bar, 2 a line per epoch.
 
     Attributes
     ----------
     classes_ : ndarray, shape (k,)
-        Labels, in the order of all columns.
+        Labels, in the order of the columns of all outputs.
     layers_ : list of (ndarray of float32, shape (m, p); ndarray of float32, shape (p,))
-        Kernel and bias of each layer; the last gives the k logits.
+        Kernel and bias of each layer; the last layer gives the k logits.
     temperature_ : float
-        What the logits are divided by before the softmax: it fits the validation part best, whose
-        rows count alike; 1 where there is none.
+        Divides the logits before the softmax. It minimises the log loss of the validation rows,
+        unweighted; 1 where there are none.
     mean_, scale_ : ndarray of float64, shape (d,)
         Mean and standard deviation of the training rows; the scale of a constant column is 1.
     history_ : dict of str to list of float
-        Per epoch ``loss`` and ``accuracy`` of the training rows, with dropout, and, where there is
-        a validation part, ``val_loss``, ``val_accuracy`` and the means over the classes
-        ``val_precision``, ``val_recall`` and ``val_f1``.
+        Per epoch ``loss`` and ``accuracy`` of the training rows, with dropout. Where there are
+        validation rows, also their ``val_loss`` and ``val_accuracy``, and the means over the
+        classes ``val_precision``, ``val_recall`` and ``val_f1``.
     n_iter_ : int
         Number of epochs that were run.
     best_epoch_ : int
-        Index, in the lists of `history_`, of the epoch whose weights are kept.
+        Index, in the lists of `history_`, of the epoch whose weights were kept.
     n_features_in_ : int
         Number of features, d.
 
@@ -142,7 +143,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Rebuild a fitted head from its arrays.
 
-        It predicts what the head that they came from predicts; it has no `history_`, `n_iter_` and
+        Its predictions are those of the original head. It has no `history_`, `n_iter_` and
         `best_epoch_`.
 
         Parameters
@@ -156,7 +157,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         temperature : float
             As `temperature_`.
         params : mapping of str to object, optional
-            Constructor parameters; `hidden_units` is taken from the layers.
+            Constructor parameters; `hidden_units` is taken from the layers instead.
 
         Returns
         -------
@@ -166,8 +167,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         HeadError
-            If a parameter is unknown or bad, the shapes do not fit, a number is not finite, or a
-            scale is not positive.
+            A parameter is unknown or out of range, the shapes do not match, a number is not finite,
+            or a scale is not positive.
 
         Examples
         --------
@@ -179,21 +180,23 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         params = dict(params or {})
         unknown = sorted(set(params) - set(cls().get_params()))
         if unknown:
-            raise HeadError(f"params of a dense head name {unknown}, which it does not have")
+            raise HeadError(
+                f"params of a dense head name {unknown}; it has {', '.join(cls().get_params())}"
+            )
         fitted_layers = [
-            (_to_finite(kernel, np.float32, ndim=2), _to_finite(bias, np.float32, ndim=1))
+            (to_finite(kernel, np.float32, ndim=2), to_finite(bias, np.float32, ndim=1))
             for kernel, bias in layers
         ]
         params["hidden_units"] = tuple(bias.size for _, bias in fitted_layers[:-1])
         head = cls(**params)
         check_params(head.get_params())
         head.layers_ = fitted_layers
-        head.mean_ = _to_finite(mean, np.float64, ndim=1)
-        head.scale_ = _to_finite(scale, np.float64, ndim=1)
+        head.mean_ = to_finite(mean, np.float64, ndim=1)
+        head.scale_ = to_finite(scale, np.float64, ndim=1)
         head.classes_ = np.array(classes)
         head.temperature_ = float(temperature)
         head.n_features_in_ = head.mean_.size
-        _check_shapes(head)
+        check_layers(head.layers_, mean=head.mean_, scale=head.scale_, classes=head.classes_)
         return head
 
     def fit(
@@ -212,7 +215,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array-like, shape (n,)
             Labels, of two classes or more.
         validation_data : tuple of (X_val, y_val), optional
-            Feature vectors and labels that decide when to stop. Nothing of `X` is held out then.
+            Feature vectors and labels that decide when to stop. No row of `X` is held out then.
 
         Returns
         -------
@@ -222,10 +225,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         HeadError
-            If a parameter is bad, there is one class only, no class has a second row to hold out,
-            `validation_data` has a label that `y` has not, or the training diverges.
+            A parameter is out of range, there is only one class, no class has a second row to hold
+            out, `validation_data` has a label that `y` does not have, or the training diverges.
         ValueError
-            If an array has the wrong shape, or numbers that are not finite.
+            An array has the wrong shape, or numbers that are not finite.
         """
         check_params(self.get_params())
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -233,14 +236,14 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if self.classes_.size < 2:
             raise HeadError(
-                f"y has one class only, {labels[0]!r}: a head needs two classes or more"
+                f"y has only one class, {labels[0]!r}; a head needs two classes or more"
             )
         rng = _make_generator(self.random_state)
-        by_class = _weigh_classes(self.class_weight, self.classes_, labels)
+        by_class = weigh_classes(self.class_weight, self.classes_, labels)
         if validation_data is not None:
             X_val, codes_val = self._check_validation_data(validation_data)
         else:
-            held = _hold_out(codes, self.validation_fraction, rng)
+            held = hold_out(codes, self.validation_fraction, rng)
             X_val, codes_val = features[held], codes[held]
             features, codes = features[~held], codes[~held]
         scaler = fit_scaler(StandardScaler(), features)
@@ -255,7 +258,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Compute the logits of the classes, before the temperature divides them.
+        """Compute the logits of the classes, before they are divided by the temperature.
 
         Parameters
         ----------
@@ -265,7 +268,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of float64, shape (n, k), or (n,) if k is 2
-            Logits; for two classes, the second's less the first's.
+            Logits; for two classes, the logit of the second minus that of the first.
         """
         logits = self._predict_logits(X)
         return logits[:, 1] - logits[:, 0] if self.classes_.size == 2 else logits
@@ -307,7 +310,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         keras.Model
-            From feature vectors (n, d), not standardised, to probabilities (n, k), in float32.
+            From feature vectors (n, d), not standardised, to probabilities (n, k), both float32.
         """
         check_is_fitted(self)
         keras = import_keras()
@@ -330,7 +333,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _compute_logits(
         self, X: npt.NDArray[Any], layers: Sequence[Layer]
     ) -> npt.NDArray[np.float64]:
-        """Pass checked rows through the network, in float64: the batch does not change a row."""
+        """Pass checked rows through the network in float64, so that batches do not change a row."""
         logits = np.empty((len(X), self.classes_.size))
         for start in range(0, len(X), _FORWARD_ROWS):
             block = slice(start, start + _FORWARD_ROWS)
@@ -347,8 +350,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unknown = np.setdiff1d(y, self.classes_).tolist()
         if unknown:
             raise HeadError(
-                f"validation_data has labels {unknown} that the training rows have not; "
-                "leave those rows out, or add such rows to the training part"
+                f"validation_data has labels {unknown} that no training row has; "
+                "leave those rows out, or add training rows of these classes"
             )
         return X, np.searchsorted(self.classes_, y)
 
@@ -362,12 +365,12 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _train(self, rows: Rows, rows_val: Rows, rng: np.random.Generator) -> None:
-        """Train on standardised rows; `rows_val`, not standardised, is scored after each epoch."""
+        """Train on standardised rows; score `rows_val`, not standardised, after each epoch."""
 
         def score(layers: list[Layer]) -> dict[str, float]:
             if not len(rows_val.X):
                 return {}
-            return _score(self._compute_logits(rows_val.X, layers), rows_val)
+            return score_epoch(self._compute_logits(rows_val.X, layers), rows_val)
 
         stopping = Stopping(self.patience)
         train_network(
@@ -389,86 +392,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_, self.best_epoch_ = len(self.history_["loss"]), stopping.best_epoch
 
 
-def _score(logits: npt.NDArray[np.float64], rows: Rows) -> dict[str, float]:
-    """Score an epoch on the validation part; the loss weighs the classes as in training."""
-    temperature = fit_temperature(logits, rows.codes, sample_weight=rows.weights)
-    likelihoods = log_softmax(logits / temperature, axis=1)
-    losses = -likelihoods[np.arange(rows.codes.size), rows.codes]
-    predicted = logits.argmax(axis=1)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        rows.codes, predicted, labels=range(logits.shape[1]), average="macro", zero_division=0
-    )
-    return {
-        "val_loss": float(np.mean(rows.weights * losses)),
-        "val_accuracy": float(np.mean(predicted == rows.codes)),
-        "val_precision": float(precision),
-        "val_recall": float(recall),
-        "val_f1": float(f1),
-    }
-
-
-def _hold_out(
-    codes: npt.NDArray[np.intp], fraction: float | None, rng: np.random.Generator
-) -> npt.NDArray[np.bool_]:
-    """Mark the rows of the validation part: the same share of each class."""
-    held = np.zeros(codes.size, dtype=bool)
-    if fraction is None:
-        return held
-    for code in range(int(codes.max()) + 1):
-        rows = np.flatnonzero(codes == code)
-        count = min(max(round(fraction * rows.size), 1), rows.size - 1)
-        held[rng.choice(rows, count, replace=False)] = True
-    if not held.any():
-        raise HeadError(
-            "no class has a second row, so nothing can be held out to stop early on: add rows, "
-            "pass validation_data, or set validation_fraction to None"
-        )
-    return held
-
-
-def _weigh_classes(
-    class_weight: str | Mapping[Any, float] | None,
-    classes: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-) -> npt.NDArray[np.float64]:
-    if not isinstance(class_weight, Mapping):
-        return np.asarray(compute_class_weight(class_weight, classes=classes, y=y), np.float64)
-    unknown = [label for label in class_weight if label not in set(classes.tolist())]
-    if unknown:
-        raise HeadError(f"class_weight has labels {unknown}, but y has {classes.tolist()}")
-    return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], np.float64)
-
-
 def _make_generator(random_state: RandomState) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(SEED_LIMIT))
     return np.random.default_rng(random_state)
-
-
-def _to_finite(values: npt.ArrayLike, dtype: Any, *, ndim: int) -> npt.NDArray[Any]:
-    array = np.array(values, dtype)
-    if array.ndim != ndim or not np.isfinite(array).all():
-        raise HeadError(
-            f"an array of a dense head must have {ndim} dimension(s) and finite numbers only, got "
-            f"shape {array.shape}"
-        )
-    return array
-
-
-def _check_shapes(head: DenseHead) -> None:
-    """Check that rebuilt arrays make one network from features to classes."""
-    widths = [head.mean_.size]
-    for kernel, bias in head.layers_:
-        if kernel.shape != (widths[-1], bias.size):
-            raise HeadError(
-                f"a dense head's kernel must have shape ({widths[-1]}, {bias.size}) to fit the "
-                f"layer before it and its bias, got {kernel.shape}"
-            )
-        widths.append(bias.size)
-    classes = head.classes_
-    if classes.ndim != 1 or classes.size < 2 or np.unique(classes).size != classes.size:
-        raise HeadError(f"a dense head needs two distinct classes or more, got {classes.tolist()}")
-    if len(widths) == 1 or widths[-1] != classes.size:
-        raise HeadError(f"a dense head of widths {widths} cannot tell {classes.size} classes apart")
-    if head.scale_.shape != head.mean_.shape or (head.scale_ <= 0).any():
-        raise HeadError("a dense head needs a positive scale for each feature's mean")

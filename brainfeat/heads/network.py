@@ -1,4 +1,4 @@
-"""How Keras builds and trains the dense head's network; arrays go in and arrays come out."""
+"""The network of the dense head: Keras builds and trains it; arrays go in and arrays come out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,16 @@ SEED_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Rows:
-    """Feature vectors with their class indices and the weights of their classes."""
+    """Feature vectors with their classes.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d), float
+    codes : ndarray of shape (n,), int
+        Class of each row, from 0 to k − 1.
+    weights : ndarray of shape (n,), float64
+        Weight of each row's class in the loss.
+    """
 
     X: npt.NDArray[Any]
     codes: npt.NDArray[np.intp]
@@ -31,9 +40,22 @@ class Rows:
 
 @dataclass
 class Stopping:
-    """What is kept of the epochs: their figures, and the layers of the best one.
+    """Early stopping: the metrics of each epoch, and the layers of the best one.
 
-    Without a ``val_loss`` among the figures the last epoch counts as the best.
+    The best epoch has the least ``val_loss``; where there is none, the last epoch is the best.
+
+    Attributes
+    ----------
+    patience : int
+        Epochs without a lower ``val_loss`` after which training stops.
+    history : dict of str to list of float
+        Metrics of each epoch, by name.
+    best_epoch : int
+        Index of the best epoch in the lists of `history`.
+    best_layers : list of (ndarray, ndarray)
+        Kernel and bias of each layer after the best epoch.
+    best_loss : float
+        Its ``val_loss``; infinite where there is none.
     """
 
     patience: int
@@ -42,12 +64,12 @@ class Stopping:
     best_layers: list[Layer] = field(default_factory=list)
     best_loss: float = np.inf
 
-    def record(self, figures: Mapping[str, float], layers: list[Layer]) -> bool:
-        """Take in an epoch; return whether it was the last."""
-        for name, value in figures.items():
+    def record(self, metrics: Mapping[str, float], layers: list[Layer]) -> bool:
+        """Record an epoch; return whether training stops after it."""
+        for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
         epoch = len(self.history["loss"]) - 1
-        loss = figures.get("val_loss")
+        loss = metrics.get("val_loss")
         if loss is None or loss < self.best_loss or epoch == 0:
             self.best_epoch, self.best_layers = epoch, layers
             self.best_loss = np.inf if loss is None else loss
@@ -67,18 +89,18 @@ def build_network(
     Parameters
     ----------
     n_features, n_classes : int
-        Width of the input and of the output.
+        Numbers of inputs and outputs.
     hidden_units : sequence of int
         Units of each hidden layer.
     dropout : float
-        Share of each hidden layer's outputs that is dropped in training.
+        Fraction of each hidden layer's outputs that a training step drops.
     rng : numpy.random.Generator
         Source of the seeds.
 
     Returns
     -------
     keras.Sequential
-        Its weights are kernel, bias, kernel, bias, …
+        Its weights are the kernel and the bias of each layer in turn.
     """
     keras = import_keras()
 
@@ -109,45 +131,47 @@ def train_network(
     rng: np.random.Generator,
     verbose: int,
 ) -> None:
-    """Train a network with Adam, until `stopping` has seen enough.
+    """Train a network with Adam until early stopping ends it.
 
     Parameters
     ----------
     network : keras.Model
         As `build_network` makes it.
     rows : Rows
-        Standardised training rows, float32.
+        Training rows, standardised, float32.
     learning_rate : float
         Step size of Adam.
     batch_size : int
         Rows of one step.
     epochs : int
-        Most passes over the rows.
+        Maximum number of passes over the rows.
     stopping : Stopping
-        Takes in each epoch's figures and layers.
+        Records each epoch.
     score : callable
-        From the layers after an epoch to the figures of the validation part; empty without one.
+        Returns the metrics of the validation rows for the layers after an epoch; an empty mapping
+        where there are no such rows.
     rng : numpy.random.Generator
         Source of the seed of the shuffling.
     verbose : int
-        Keras's own `verbose`.
+        As in ``keras.Model.fit``.
 
     Raises
     ------
     HeadError
-        If the best weights are not finite.
+        The weights of the best epoch are not finite.
     """
     keras = import_keras()
     steps = -(-len(rows.X) // batch_size)
     backend = keras.backend.backend()
     optimizer = keras.optimizers.Adam(learning_rate)
-    # Left to the first traced step, each of its variables costs TensorFlow two graphs, never freed.
+    # Built by the first traced step instead, each of its variables would cost TensorFlow two graphs
+    # that are never freed.
     optimizer.build(network.trainable_variables)
     network.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float32"),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32")],
-        # One call an epoch: a call costs more than the arithmetic of a step this small.
+        # One call per epoch: a call costs more than the arithmetic of so small a step.
         steps_per_execution=1 if backend == "torch" else steps,
         # TensorFlow's XLA compiles for seconds and then runs slower than its plain graph.
         jit_compile=False if backend == "tensorflow" else "auto",
@@ -173,17 +197,17 @@ def train_network(
         batches.release()
     if not all(np.isfinite(array).all() for layer in stopping.best_layers for array in layer):
         raise HeadError(
-            f"training diverged with learning_rate={learning_rate}: the weights are not finite; "
+            f"training diverged: the weights are not finite with learning_rate={learning_rate}; "
             "lower learning_rate"
         )
 
 
 @cache
 def _batches_class() -> Any:
-    """Make the class of the training data, whose base is known once Keras is imported."""
+    """Make the class of the training data; its base class needs Keras, which is imported late."""
 
     class Batches(import_keras().utils.PyDataset):  # type: ignore[misc]
-        """The batches of all epochs in a row: Keras then makes one iterator, not one an epoch."""
+        """The batches of all epochs in a row: Keras then makes one iterator, not one per epoch."""
 
         def __init__(
             self, rows: Rows, *, batch_size: int, epochs: int, rng: np.random.Generator
@@ -212,15 +236,15 @@ def _batches_class() -> Any:
             )
 
         def release(self) -> None:
-            """Let go of the rows: TensorFlow never frees a generator that it has read from.
+            """Release the rows: TensorFlow never frees a generator that it has read from.
 
-            What it still reads ahead is empty.
+            Batches that it still reads ahead are empty.
             """
             rows = self._rows
             self._rows = rows.take(np.zeros(len(rows.X), dtype=bool))
 
         def _shuffle(self, epoch: int, n: int) -> npt.NDArray[np.intp]:
-            # Keras may read with two iterators at once, so an order depends on its epoch alone.
+            # Keras may read with two iterators at once, so the order depends only on the epoch.
             shuffled = self._shuffled
             if shuffled[0] != (epoch, n):
                 order = np.random.default_rng([self._seed, epoch]).permutation(n)
@@ -230,7 +254,42 @@ def _batches_class() -> Any:
     return Batches
 
 
+def weigh_classes(
+    class_weight: str | Mapping[Any, float] | None,
+    classes: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+) -> npt.NDArray[np.float64]:
+    """Return the weight of each class in the loss.
+
+    Parameters
+    ----------
+    class_weight : {"balanced"}, dict or None
+        As in :class:`brainfeat.DenseHead`.
+    classes : ndarray, shape (k,)
+        The distinct labels.
+    y : ndarray, shape (n,)
+        Labels of the training rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (k,)
+
+    Raises
+    ------
+    HeadError
+        A dict has a label that is not in `classes`.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    if not isinstance(class_weight, Mapping):
+        return np.asarray(compute_class_weight(class_weight, classes=classes, y=y), np.float64)
+    unknown = [label for label in class_weight if label not in set(classes.tolist())]
+    if unknown:
+        raise HeadError(f"class_weight has labels {unknown}, but y has only {classes.tolist()}")
+    return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], np.float64)
+
+
 def _read_layers(network: Any) -> list[Layer]:
-    # Copied: under TensorFlow the arrays may be views of memory that the next step writes to.
+    # Copies: under TensorFlow the arrays may be views of memory that the next step overwrites.
     arrays = [np.array(weight.numpy(), np.float32) for weight in network.weights]
     return list(zip(arrays[::2], arrays[1::2], strict=True))

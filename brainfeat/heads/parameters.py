@@ -1,10 +1,11 @@
-"""What the constructor parameters of the dense head may be."""
+"""Checks of the dense head: its constructor parameters, and the arrays that it is rebuilt from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import HeadError
 
@@ -70,7 +71,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     Raises
     ------
     HeadError
-        Names the first bad parameter, what it must be and what it is.
+        Names the first parameter that is out of range, the values that it may have, and its own.
 
     Examples
     --------
@@ -86,3 +87,60 @@ def check_params(params: Mapping[str, Any]) -> None:
                 f"The {name!r} parameter of the dense head must be {expected}. "
                 f"Got {value!r} instead."
             )
+
+
+def to_finite(values: ArrayLike, dtype: Any, *, ndim: int) -> NDArray[Any]:
+    """Copy an array of a dense head, with `ndim` dimensions, to a data type.
+
+    Raises
+    ------
+    HeadError
+        The array has another number of dimensions, or a number that is not finite.
+    """
+    array = np.array(values, dtype)
+    if array.ndim != ndim or not np.isfinite(array).all():
+        raise HeadError(
+            f"an array of a dense head must have {ndim} dimension(s) and finite numbers only; got "
+            f"shape {array.shape}"
+        )
+    return array
+
+
+def check_layers(
+    layers: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    mean: NDArray[Any],
+    scale: NDArray[Any],
+    classes: NDArray[Any],
+) -> None:
+    """Check that arrays make one network from features to classes.
+
+    Parameters
+    ----------
+    layers : sequence of (ndarray, shape (m, p); ndarray, shape (p,))
+        Kernel and bias of each layer.
+    mean, scale : ndarray, shape (d,)
+        Standardise the features.
+    classes : ndarray, shape (k,)
+        Labels of the columns of the last layer.
+
+    Raises
+    ------
+    HeadError
+        The layers do not follow each other, there are fewer than two classes, or a scale is not
+        positive.
+    """
+    widths = [mean.size]
+    for kernel, bias in layers:
+        if kernel.shape != (widths[-1], bias.size):
+            raise HeadError(
+                f"a dense head's kernel must have shape ({widths[-1]}, {bias.size}) to match the "
+                f"layer before it and its bias; got {kernel.shape}"
+            )
+        widths.append(bias.size)
+    if classes.ndim != 1 or classes.size < 2 or np.unique(classes).size != classes.size:
+        raise HeadError(f"a dense head needs two distinct classes or more; got {classes.tolist()}")
+    if len(widths) == 1 or widths[-1] != classes.size:
+        raise HeadError(f"a dense head of widths {widths} has no output for {classes.size} classes")
+    if scale.shape != mean.shape or (scale <= 0).any():
+        raise HeadError("a dense head needs a positive scale for each feature's mean")

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from brainfeat.errors import HeadError
 from brainfeat.heads.calibration import softmax
 
+TREE_HEADS = ("random-forest", "hist-gradient-boosting")
+
 # The numbers of a tree ensemble by name, with types as they are stored.
 TREE_ARRAYS: dict[str, tuple[str, int]] = {
     "start": ("<i8", 1),

@@ -1,27 +1,25 @@
-"""Controls: how well the classes are told apart where a head has nothing to go by."""
-
-from typing import Any
+"""Controls: how well labels can be predicted where there should be nothing to learn."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.leakage.duplicates import Labels, Matrix, find_nearest
+from brainfeat.leakage.images import Rows
+from brainfeat.leakage.results import PermutationTest, Shortcut
 from brainfeat.leakage.splitting import make_folds
 
 _FOLDS = 5
 _PERMUTATIONS = 200
-# Images that the model of the shortcuts sees: more would change its figures little.
+# Images that the forest is fitted on: more would change its accuracy little.
 _SHORTCUT_IMAGES = 20_000
 _MEASURED = ("width", "height", "channels", "file_bytes")
-
-Rows = NDArray[np.intp]
 
 
 def try_shortcuts(
     cache: FeatureCache, rows: Rows, clusters: Labels, *, random_state: int
-) -> dict[str, Any] | None:
-    """Cross-validate a forest on what is known of a file without its pixels.
+) -> Shortcut | None:
+    """Cross-validate a random forest on what is known of a file without its pixels.
 
     Parameters
     ----------
@@ -34,10 +32,8 @@ def try_shortcuts(
 
     Returns
     -------
-    dict or None
-        Mean ``accuracy`` of five folds, its standard ``error``, ``balanced_accuracy``, ``chance``
-        (the share of the largest class), ``images``, ``columns``. None where a class has fewer than
-        five clusters.
+    Shortcut or None
+        None where a class has fewer than five clusters.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import cross_validate
@@ -64,14 +60,14 @@ def try_shortcuts(
         scoring=("accuracy", "balanced_accuracy"),
     )
     accuracy = scores["test_accuracy"]
-    return {
-        "accuracy": float(accuracy.mean()),
-        "error": float(accuracy.std(ddof=1) / np.sqrt(_FOLDS)),
-        "balanced_accuracy": float(scores["test_balanced_accuracy"].mean()),
-        "chance": float(np.bincount(y).max() / len(y)),
-        "images": len(y),
-        "columns": [*_MEASURED, "source"],
-    }
+    return Shortcut(
+        accuracy=float(accuracy.mean()),
+        error=float(accuracy.std(ddof=1) / np.sqrt(_FOLDS)),
+        balanced_accuracy=float(scores["test_balanced_accuracy"].mean()),
+        chance=float(np.bincount(y).max() / len(y)),
+        images=len(y),
+        columns=(*_MEASURED, "source"),
+    )
 
 
 def permute_labels(
@@ -81,8 +77,8 @@ def permute_labels(
     clusters: Labels,
     *,
     random_state: int,
-) -> dict[str, Any] | None:
-    """Let the nearest neighbour guess labels that were shuffled between clusters.
+) -> PermutationTest | None:
+    """Predict labels that were shuffled between clusters by the nearest neighbour.
 
     Parameters
     ----------
@@ -97,9 +93,8 @@ def permute_labels(
 
     Returns
     -------
-    dict or None
-        Mean ``accuracy`` of 200 shuffles and its ``std`` over them, ``chance``,
-        ``n_permutations``, ``head`` and ``protocol``. None where a class has too few clusters.
+    PermutationTest or None
+        None where a class has too few clusters.
     """
     is_test = splits == "test"
     protocol = "test images, by those of train and val"
@@ -116,19 +111,19 @@ def permute_labels(
     accuracies, chances = [], []
     for _ in range(_PERMUTATIONS):
         shuffled = y[first][rng.permutation(len(found))][cluster]
-        true, called = shuffled[tested], shuffled[nearest]
-        accuracies.append(np.mean(true == called))
-        shares = [np.bincount(labels, minlength=y.max() + 1) for labels in (true, called)]
-        # Right by chance: how often two labels agree that are drawn as often as these are.
-        chances.append(shares[0] @ shares[1] / len(tested) ** 2)
-    return {
-        "accuracy": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies, ddof=1)),
-        "chance": float(np.mean(chances)),
-        "n_permutations": _PERMUTATIONS,
-        "head": "nearest neighbour",
-        "protocol": protocol,
-    }
+        true, predicted = shuffled[tested], shuffled[nearest]
+        accuracies.append(np.mean(true == predicted))
+        counts = [np.bincount(labels, minlength=y.max() + 1) for labels in (true, predicted)]
+        # How often two labels agree by chance that are drawn as often as these are.
+        chances.append(counts[0] @ counts[1] / len(tested) ** 2)
+    return PermutationTest(
+        accuracy=float(np.mean(accuracies)),
+        std=float(np.std(accuracies, ddof=1)),
+        chance=float(np.mean(chances)),
+        n_permutations=_PERMUTATIONS,
+        head="nearest neighbour",
+        protocol=protocol,
+    )
 
 
 def _fewest(y: NDArray[np.int64], clusters: Labels) -> int:

@@ -1,4 +1,4 @@
-"""Images that show the same: identical files, near duplicates, and the clusters that they form."""
+"""Exact duplicates, near duplicates, and the clusters that they form."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -12,6 +12,13 @@ from brainfeat.errors import ParameterError
 # classes are as similar, and re-saved, rescaled and brightened copies are.
 NEAR_THRESHOLD = 0.92
 
+# Images up to which near duplicates are looked for unasked: some 12 s on two cores.
+NEAR_SEARCH_LIMIT = 50_000
+
+# A cluster of more images, and of more than this fraction of them, is taken for a chain of images
+# that are not all alike.
+_CHAINED_IMAGES = 10
+_CHAINED_FRACTION = 0.1
 # 2,048² similarities of float32 are 16 MiB.
 _BLOCK_ROWS = 2048
 # Pairs that are held before they are reduced to the clusters that they join: 160 MB.
@@ -41,7 +48,7 @@ class Pairs(NamedTuple):
     similarity: NDArray[np.float32]
 
 
-def label_identical(sha256: NDArray[np.uint8]) -> Labels:
+def label_exact_duplicates(sha256: NDArray[np.uint8]) -> Labels:
     """Give rows of the same file content the same label.
 
     Parameters
@@ -56,7 +63,7 @@ def label_identical(sha256: NDArray[np.uint8]) -> Labels:
 
     Examples
     --------
-    >>> label_identical(np.array([[1] * 32, [0] * 32, [1] * 32], np.uint8)).tolist()
+    >>> label_exact_duplicates(np.array([[1] * 32, [0] * 32, [1] * 32], np.uint8)).tolist()
     [1, 0, 1]
     """
     digests = np.ascontiguousarray(sha256).view("V32").reshape(-1)
@@ -64,7 +71,7 @@ def label_identical(sha256: NDArray[np.uint8]) -> Labels:
     return labels.reshape(-1)
 
 
-def find_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs]:
+def find_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pairs]:
     """Yield all pairs of rows that are as similar as a threshold.
 
     The similarity is the cosine of the angle between two rows from which the mean row was
@@ -108,7 +115,7 @@ def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> 
     Parameters
     ----------
     X : array-like of shape (n, d), float32
-        Features of view 0, as in :func:`find_near`.
+        Features of view 0, as in :func:`find_near_duplicates`.
     rows : ndarray of int, shape (m,)
         The rows that are asked about.
     of : ndarray of int
@@ -141,13 +148,13 @@ def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> 
     return nearest
 
 
-def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
+def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
     """Give rows the same label that a chain of near duplicates connects.
 
     Parameters
     ----------
     X, threshold
-        As in :func:`find_near`.
+        As in :func:`find_near_duplicates`.
 
     Returns
     -------
@@ -157,13 +164,13 @@ def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
     Examples
     --------
     >>> X = np.array([[1, 0], [-1, 0.1], [1, 0.001]], np.float32)
-    >>> label_near(X).tolist()
+    >>> label_near_duplicates(X).tolist()
     [0, 1, 0]
     """
     labels = np.arange(X.shape[0])
     waiting: list[Pairs] = []
     held = 0
-    for pairs in find_near(X, threshold=threshold):
+    for pairs in find_near_duplicates(X, threshold=threshold):
         new = labels[pairs.first] != labels[pairs.second]
         waiting.append(Pairs(*(column[new] for column in pairs)))
         held += int(new.sum())
@@ -171,6 +178,29 @@ def label_near(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
             labels, held = _join(labels, waiting), 0
             waiting.clear()
     return _join(labels, waiting)
+
+
+def explain_chain(largest: int, images: int, threshold: float) -> str | None:
+    """Return a sentence where one cluster has too many images to be duplicates of each other.
+
+    Parameters
+    ----------
+    largest, images : int
+        Images in the largest cluster, and all.
+    threshold : float
+        Least similarity of a pair.
+
+    Examples
+    --------
+    >>> explain_chain(10, 20, 0.92) is None
+    True
+    """
+    if largest <= max(_CHAINED_IMAGES, _CHAINED_FRACTION * images):
+        return None
+    return (
+        f"near duplicates cannot be told apart at {threshold}: one chain joins {largest:,} of "
+        f"{images:,} images; pass a higher threshold"
+    )
 
 
 def join_labels(first: Labels, second: Labels) -> Labels:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
-from brainfeat.extraction.backbones import Backbone
-from brainfeat.extraction.extractor import FeatureExtractor
+from brainfeat.extraction.backbones import Backbone, FeatureExtractor
 from brainfeat.heads.bundle import HeadBundle
 
 Method = Literal["grad-cam", "occlusion"]
@@ -111,7 +110,7 @@ def explain(
     A map says where a score comes from, not why, and not where a tumour is: it is no diagnosis.
     """
     bundle.spec.require(
-        replace(backbone.spec, precision=bundle.spec.precision),
+        replace(backbone.spec, precision=bundle.spec.precision, volumes=bundle.spec.volumes),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.errors import BundleError, ImageReadError, SpecMismatchError
-from brainfeat.extraction.backbones import Backbone, load_backbone
-from brainfeat.extraction.extractor import FeatureExtractor
+from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.files import is_so
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_REFUSALS, Nearness
+from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
     OUT_OF_SCOPE,
     UNCERTAIN,
@@ -35,7 +34,6 @@ from brainfeat.readers.series import Series, detect_format, find_series, read_vo
 from brainfeat.readers.volumes import Slice, SlicePolicy, cut_slices, grey_image
 
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
-_BATCH_SIZE = 32
 # Images that are decoded ahead of the base.
 _AHEAD = 16
 
@@ -92,7 +90,7 @@ class Predictor:
         weights: str | os.PathLike[str] = "imagenet",
         precision: Precision | None = None,
         coverage: float = COVERAGE,
-        false_refusals: float = FALSE_REFUSALS,
+        false_refusals: float = FALSE_ALARM_RATE,
         force: bool = False,
         device: str = "auto",
         backbone: FeatureExtractor | None = None,
@@ -113,7 +111,9 @@ class Predictor:
         spec = bundle.spec
         self.policy = choose_policy(spec, slices=slices, window=window)
         self._allow_burned_in = allow_burned_in
-        self._threshold = None if bundle.scope is None else bundle.scope.threshold(false_refusals)
+        self._threshold = (
+            None if bundle.ood_detector is None else bundle.ood_detector.threshold(false_refusals)
+        )
         self._coverage = coverage
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
@@ -124,9 +124,8 @@ class Predictor:
             input_size=spec.input_size,
             precision=precision or spec.precision,
             device=device,
-            n_images=n_images,
-            volumes=spec.volumes,
         )
+        self._n_images = n_images
         require_base(spec, self.backbone.spec)
 
     @property
@@ -220,7 +219,7 @@ class Predictor:
         kept = None
         if self.bundle.conformal is not None:
             p = average_slices(answers, names)
-            found = self.bundle.conformal.find_sets(p[None], coverage=self._coverage)[0]
+            found = self.bundle.conformal.predict_sets(p[None], coverage=self._coverage)[0]
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, kept=kept, force=self._force)
 
@@ -265,8 +264,8 @@ class Predictor:
         probabilities = self.bundle.predict_proba(X)
         sets = None
         if self.bundle.conformal is not None:
-            sets = self.bundle.conformal.find_sets(probabilities, coverage=self._coverage)
-        near = None if self.bundle.scope is None else self.bundle.scope.look(X)
+            sets = self.bundle.conformal.predict_sets(probabilities, coverage=self._coverage)
+        near = None if self.bundle.ood_detector is None else self.bundle.ood_detector.score(X)
         answers = []
         for row, path in enumerate(paths):
             p = probabilities[row]
@@ -290,7 +289,7 @@ class Predictor:
             )
         return answers
 
-    def _judge_scope(self, near: Nearness | None, row: int) -> dict[str, Any] | None:
+    def _judge_scope(self, near: OODScores | None, row: int) -> dict[str, Any] | None:
         if near is None or self._threshold is None:
             return None
         score = float(near.scores[row])
@@ -300,10 +299,10 @@ class Predictor:
             "refused": score > self._threshold,
         }
 
-    def _name_nearest(self, near: Nearness | None, row: int) -> list[dict[str, Any]]:
-        if near is None or self.bundle.scope is None:
+    def _name_nearest(self, near: OODScores | None, row: int) -> list[dict[str, Any]]:
+        if near is None or self.bundle.ood_detector is None:
             return []
-        labels = self.bundle.scope.labels[near.neighbours[row]]
+        labels = self.bundle.ood_detector.labels[near.neighbours[row]]
         return [
             {"label": self.bundle.class_names[label], "distance": float(distance)}
             for label, distance in zip(labels, near.distances[row], strict=True)
@@ -320,10 +319,7 @@ class Predictor:
     def _make_computer(
         self, number: int, receive: Callable[[list[int], Image], None]
     ) -> BatchComputer[int]:
-        copies: Sequence[Any] = [self.backbone]
-        preferred = _BATCH_SIZE
-        if isinstance(self.backbone, Backbone):
-            copies, preferred = self.backbone.copies, self.backbone.batch_size
+        copies, preferred = compile_copies(self.backbone, n_images=self._n_images)
         size = self.bundle.spec.input_size
         return BatchComputer(
             copies,
@@ -431,7 +427,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec) -> None:
             f"{found.precision}, which is lower"
         )
     wanted.require(
-        replace(found, precision=wanted.precision),
+        replace(found, precision=wanted.precision, volumes=wanted.volumes),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",

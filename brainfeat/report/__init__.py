@@ -4,18 +4,17 @@ import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from brainfeat.report.markdown import to_markdown
-from brainfeat.report.text import to_text
-
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
     from brainfeat.report.card import to_card
     from brainfeat.report.html import to_html
+    from brainfeat.report.markdown import to_markdown
+    from brainfeat.report.text import to_text
 
 __all__ = ["to_card", "to_html", "to_json", "to_markdown", "to_text"]
 
-# What is imported when it is first asked for: the other reports need none of it.
-_HOMES = {"to_card": "card", "to_html": "html"}
+# Imported on first use: JSON needs none of them.
+_HOMES = {"to_card": "card", "to_html": "html", "to_markdown": "markdown", "to_text": "text"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,18 +23,19 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"brainfeat.report.{_HOMES[name]}"), name)
 
 
-def to_json(evaluation: "Evaluation") -> str:
+def to_json(evaluation: "Metrics") -> str:
     """Write an evaluation as one JSON document.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics
+        The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns
     -------
     str
-        ASCII, indented; the keys are those of ``evaluation.to_dict()``, undefined figures are null.
+        ASCII, indented; the keys are those of ``evaluation.to_dict()``, and undefined metrics are
+        null.
 
     Examples
     --------

@@ -1,28 +1,59 @@
-"""What a report is made of: sections of paragraphs, tables and charts, whatever shows them."""
+"""What a report is made of: sections of paragraphs, tables and charts, in any output format."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from brainfeat.report.tables import UNDEFINED, format_interval, join_interval
+from brainfeat.text import UNDEFINED, format_interval, format_metric
 
-if TYPE_CHECKING:
-    from brainfeat.metrics import Interval
-
-# Up to so many classes, their names head the columns of a confusion matrix.
+# Up to this many classes, their names head the columns of a confusion matrix.
 FEW_CLASSES = 6
+# What rows and columns of a confusion matrix are, where one cell must say it.
+MATRIX_CORNER = "true \\ predicted"
 
-Rows = Sequence[Sequence[str]]
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A metric as text, and its 95 % interval where there is one.
+
+    Examples
+    --------
+    >>> str(Estimate(value="0.904", interval="0.882–0.925"))
+    '0.904 (0.882–0.925)'
+    """
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+Cell = str | Estimate
+Rows = Sequence[Sequence[Cell]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Texts in rows and columns; the first cell of a row names it."""
+    """Cells in rows and columns; the first cell of a row names it.
+
+    Attributes
+    ----------
+    title : str
+    head : sequence of str
+    rows : sequence of sequence of Cell
+    note : str
+        What the reader of the table must know.
+    explanation : str
+        How to read the table; a terminal leaves it out.
+    numeric : bool
+        Whether all columns but the first hold numbers.
+    """
 
     title: str
     head: Sequence[str]
     rows: Rows
     note: str = ""
+    explanation: str = ""
     numeric: bool = True
 
     kind = "table"
@@ -30,7 +61,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """Numbers of images: rows are true classes, columns what they were called."""
+    """A confusion matrix in images: rows are true classes, columns predicted ones."""
 
     title: str
     names: Sequence[str]
@@ -41,16 +72,16 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """The few figures that count, each with what it is and a remark."""
+    """The few metrics that matter most, each with its name and a remark."""
 
-    entries: Sequence[tuple[str, str, str]]
+    entries: Sequence[tuple[str, Cell, str]]
 
     kind = "tiles"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawing, what it shows and says, and the series that it tells apart."""
+    """A drawing with a caption, a description in words, and the names of its series."""
 
     title: str
     caption: str
@@ -99,7 +130,7 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What stands side by side where there is room; each part is a stack of blocks."""
+    """Stacks of blocks that stand side by side where there is room."""
 
     parts: "Sequence[Sequence[Block]]"
 
@@ -111,45 +142,65 @@ Block = str | Columns | Table | Matrix | Tiles | Chart | Items | Commands | Gall
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and what is below it; the name is its address on the page."""
+    """A heading and the blocks below it.
+
+    Attributes
+    ----------
+    name : str
+        Its address on the page.
+    title : str
+    blocks : sequence of Block
+    brief : bool
+        Whether the short text for a terminal has it.
+    """
 
     name: str
     title: str
     blocks: Sequence[Block]
+    brief: bool = True
 
 
-def show(value: object, interval: "Interval | None" = None) -> str:
-    """Write a figure with three decimals, its interval in brackets.
+def flatten(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Yield blocks below one another, for formats that have no columns."""
+    for block in blocks:
+        if isinstance(block, Columns):
+            for part in block.parts:
+                yield from flatten(part)
+        else:
+            yield block
+
+
+def estimate(value: object, interval: tuple[float, float] | None = None) -> Estimate:
+    """Make the cell of a metric and its interval.
+
+    Examples
+    --------
+    >>> estimate(0.90412, (0.88231, 0.92504))
+    Estimate(value='0.904', interval='0.882–0.925')
+    >>> estimate(None)
+    Estimate(value='n/a', interval='')
+    """
+    ends = format_interval(interval)
+    return Estimate(value=format_metric(value), interval="" if ends == UNDEFINED else ends)
+
+
+def estimate_metric(record: object, name: str) -> Estimate:
+    """Make the cell of a metric of a record, with its interval where the record has intervals."""
+    return estimate(getattr(record, name), find_interval(record, name))
+
+
+def find_interval(record: object, name: str) -> tuple[float, float] | None:
+    """Return the interval of a metric of a record; None where there is none."""
+    interval: tuple[float, float] | None = getattr(getattr(record, "intervals", None), name, None)
+    return interval
+
+
+def show(value: object, interval: tuple[float, float] | None = None) -> str:
+    """Write a metric, and its interval in brackets, for a sentence.
 
     Examples
     --------
     >>> show(0.90412, (0.88231, 0.92504)), show(None)
     ('0.904 (0.882–0.925)', 'n/a')
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return UNDEFINED
-    return join_interval(f"{value:.3f}", format_interval(interval))
-
-
-def show_number(number: object) -> str:
-    """Write a whole number; anything else as ``n/a``.
-
-    Examples
-    --------
-    >>> show_number(7019), show_number("many")
-    ('7,019', 'n/a')
-    """
-    if isinstance(number, bool) or not isinstance(number, int):
-        return UNDEFINED
-    return f"{number:,}"
-
-
-def count(number: object, noun: str) -> str:
-    """Write a number of things.
-
-    Examples
-    --------
-    >>> count(1, "image"), count(1311, "image")
-    ('1 image', '1,311 images')
-    """
-    return f"{show_number(number)} {noun}{'' if number == 1 else 's'}"
+    return str(estimate(value, interval))

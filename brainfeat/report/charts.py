@@ -1,24 +1,24 @@
 """Charts of an evaluation as SVG elements for a page; needs matplotlib (the extra ``report``).
 
-Texts stay texts, and no colour is fixed: they are variables of the page's style sheet, so that a
+Text stays text, and no colour is fixed: colours are variables of the page's style sheet, so that a
 chart is legible in light, in dark and in print.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainfeat.report.blocks import show
 from brainfeat.report.pictures import make_figure
 from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Interval, Predictions
+    from brainfeat.evaluation.results import Interval, Predictions
+    from brainfeat.heads.calibration import Bin
 
 # Series that differ in colour; further ones differ in their dashes.
 N_COLOURS = 8
@@ -37,7 +37,9 @@ _VARIABLES = {
     _GRID: "var(--grid)",
     **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES)},
 }
-_LABEL_WIDTH = 16
+# Of a forest plot: columns of a label, and where the axes are between labels and numbers.
+_LABEL_WIDTH = 19
+_AXES_LEFT, _AXES_WIDTH = 0.355, 0.285
 
 IntervalRow = tuple[str, "float | None", "Interval | None"]
 
@@ -69,30 +71,30 @@ def draw_precision_recall(predictions: "Predictions", classes: Sequence[int]) ->
     return _to_svg(figure, "precision-recall")
 
 
-def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Draw how often a head is right over how sure it is, and how many images that is.
+def draw_reliability(curves: Sequence[Sequence["Bin"]]) -> str:
+    """Draw accuracy over the mean probability of each bin, and the number of its images.
 
     Parameters
     ----------
     curves : sequence of bins
         One or two lists of the ``bins`` of :func:`brainfeat.heads.calibration.reliability`; the
-        counts drawn are those of the first.
+        numbers of images are those of the first.
     """
     figure = make_figure(_WIDTH, 4.6, layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    _style(axes, "", "share that is right")
+    _style(axes, "", "accuracy")
     axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8, linestyle=(0, (2, 3)))
-    most = max(entry["n"] for bins in curves for entry in bins)
+    most = max(entry.n for bins in curves for entry in bins)
     for place, bins in enumerate(curves):
-        x, y = ([entry[name] for entry in bins] for name in ("confidence", "accuracy"))
+        x, y = [entry.confidence for entry in bins], [entry.accuracy for entry in bins]
         axes.plot(x, y, **{**_line(place), "linewidth": 1.0})
-        sizes = [16 + 60 * entry["n"] / most for entry in bins]
+        sizes = [16 + 60 * entry.n / most for entry in bins]
         axes.scatter(x, y, sizes, color=_SERIES[place], linewidths=0, clip_on=False, zorder=3)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    _style(below, "mean probability of the class called", "images")
+    _style(below, "mean probability of the predicted class", "images")
     for entry in curves[0]:
         below.bar(
-            entry["low"], entry["n"], entry["high"] - entry["low"], align="edge",
+            entry.low, entry.n, entry.high - entry.low, align="edge",
             color=_SERIES[0], alpha=0.55, linewidth=0,
         )  # fmt: skip
     below.set_ylim(bottom=0)
@@ -101,10 +103,10 @@ def draw_reliability(curves: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 
 def draw_risk(points: Sequence[tuple[float, float]]) -> str:
-    """Draw the share that is wrong over the share that is answered."""
+    """Draw the fraction of wrong predictions over the fraction of answered images."""
     figure = make_figure(_WIDTH, 3.0, layout="constrained")
     axes = figure.subplots()
-    _style(axes, "share of the images that is answered, the surest first", "share that is wrong")
+    _style(axes, "fraction answered, the most confident first", "fraction wrong")
     axes.plot(*zip(*points, strict=True), **_line(0))
     axes.set(xlim=(0, 1.02), ylim=(0, 1.1 * max(0.01, *(risk for _, risk in points))))
     return _to_svg(figure, "risk")
@@ -113,7 +115,7 @@ def draw_risk(points: Sequence[tuple[float, float]]) -> str:
 def draw_history(
     curves: Sequence[Sequence[float]], *, name: str, best_epoch: int | None = None
 ) -> str:
-    """Draw figures over epochs, one curve a series, and a line at the epoch that was kept."""
+    """Draw a metric over epochs, one curve for each series, and a line at the epoch kept."""
     figure = make_figure(_WIDTH, 3.0, layout="constrained")
     axes = figure.subplots()
     _style(axes, "epoch", name)
@@ -126,19 +128,19 @@ def draw_history(
 
 
 def draw_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]], *, name: str) -> str:
-    """Draw figures with their intervals below one another, and write them beside: a forest plot.
+    """Draw a forest plot: metrics with their intervals below one another, and as text beside.
 
     Parameters
     ----------
     groups : sequence of (str, sequence of (str, float or None, (float, float) or None))
-        Headings, and what is below each: label, figure and interval.
+        Headings, and the rows below each: label, metric and interval.
     name : str
-        Of the chart; two charts of a page need different ones.
+        Name of the chart; two charts of a page need different ones.
     """
     lines = sum(len(rows) + bool(heading) for heading, rows in groups)
     figure = make_figure(_WIDTH, 0.32 + 0.2 * lines)
     height = figure.get_figheight()
-    axes = figure.add_axes((0.33, 0.28 / height, 0.31, 0.2 * lines / height))
+    axes = figure.add_axes((_AXES_LEFT, 0.28 / height, _AXES_WIDTH, 0.2 * lines / height))
     _style(axes, "", "")
     axes.spines["left"].set_visible(False)
     axes.set(xlim=_find_range(groups), ylim=(lines - 0.5, -0.5), yticks=[])
@@ -147,10 +149,10 @@ def draw_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]], *, name:
     labels: list[str] = []
     for heading, rows in groups:
         if heading:
-            _write(axes, -1.06, place, heading, weight="bold")
+            _write(axes, -_AXES_LEFT / _AXES_WIDTH, place, heading, weight="bold")
             place += 1
         for label, value, interval in rows:
-            # Names that others chose are put into the drawing once it is text.
+            # Names that others chose are put into the drawing after it is text.
             _write(axes, -0.06, place, f"label-{len(labels)}-label", ha="right")
             labels.append(escape(shorten(make_printable(label), _LABEL_WIDTH)))
             _write(axes, 1.08, place, show(value, interval), ha="left")
@@ -161,6 +163,14 @@ def draw_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]], *, name:
             place += 1
     svg = _to_svg(figure, name)
     return re.sub(r"label-(\d+)-label", lambda found: labels[int(found[1])], svg)
+
+
+def describe_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> str:
+    """Describe a forest plot in sentences."""
+    return " ".join(
+        f"{heading}: {', '.join(f'{label} {show(value, ends)}' for label, value, ends in rows)}."
+        for heading, rows in groups
+    )
 
 
 def _find_range(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> tuple[float, float]:
@@ -214,7 +224,7 @@ def _line(place: int) -> dict[str, Any]:
 
 
 def _to_svg(figure: Any, name: str) -> str:
-    """Write a figure as an SVG element: equal figures give equal bytes, and no id is used twice."""
+    """Write a figure as an SVG element; equal figures give equal bytes, and ids are unique."""
     import matplotlib as mpl
 
     written = StringIO()
@@ -224,7 +234,7 @@ def _to_svg(figure: Any, name: str) -> str:
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Its styles would be those of the whole page.
+    # Its style element would apply to the whole page.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1)
@@ -244,7 +254,7 @@ def _to_svg(figure: Any, name: str) -> str:
 
 
 def describe_svg(svg: str, *, name: str, title: str, description: str) -> str:
-    """Give a drawing the title and the description that a screen reader tells."""
+    """Add the title and the description that a screen reader reads."""
     opening = (
         f'<svg role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc" '
         f'focusable="false"'
@@ -255,13 +265,3 @@ def describe_svg(svg: str, *, name: str, title: str, description: str) -> str:
     )
     head, _, body = svg.removeprefix("<svg").partition(">")
     return f"{opening}{head}>{texts}{body}"
-
-
-def count_calls(
-    y: NDArray[np.intp], probabilities: NDArray[np.float64], n_classes: int
-) -> list[list[int]]:
-    """Count images by true class and by what they were called."""
-    counts = np.zeros((n_classes, n_classes), np.intp)
-    np.add.at(counts, (y, probabilities.argmax(axis=1)), 1)
-    found: list[list[int]] = counts.tolist()
-    return found

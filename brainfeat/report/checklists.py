@@ -1,6 +1,6 @@
-"""Reporting guidelines: the items that software can answer, from evidence, and all others.
+"""Reporting guidelines: the items that software can answer from the files, and all others.
 
-Topics are named in our words. CLAIM: Tejani et al. 2024, Radiology: Artificial Intelligence
+Topics are abridged. CLAIM: Tejani et al. 2024, Radiology: Artificial Intelligence
 6(4):e240300. TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378.
 """
 
@@ -8,15 +8,17 @@ from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
-from brainfeat.report.blocks import Section, Table, count, show, show_number
+from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import GROUPINGS
-from brainfeat.report.results import Study
+from brainfeat.report.study import Study
+from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
+from brainfeat.text import count, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
 
 UNANSWERED = "not answerable by software"
 
-# Number, topic, and which evidence answers it, if any.
+# Number, topic, and the key of the evidence that answers it, if any.
 Item = tuple[str, str, str | None]
 
 CLAIM_2024: tuple[Item, ...] = (
@@ -133,12 +135,12 @@ _SOURCES = {
 
 
 def make_checklist(study: Study, name: str) -> Section:
-    """Answer the items of a guideline from evidence, as far as software can.
+    """Answer the items of a guideline from the files, as far as software can.
 
     Raises
     ------
     ParameterError
-        There is no such checklist.
+        The checklist is unknown.
     """
     if name not in _ITEMS:
         raise ParameterError(
@@ -154,9 +156,9 @@ def make_checklist(study: Study, name: str) -> Section:
         name="checklist",
         title=_TITLES[name],
         blocks=[
-            (f"{answered} of {len(rows)} items have an answer, or a part of one, in the files; the "
-            "authors answer the others, and check these. Topics are abridged: the wording that "
-            f"counts is that of {_SOURCES[name]}."),
+            (f"{answered} of {len(rows)} items have an answer, or a part of one, in the files. The "
+            "authors must answer the others, and check these. Topics are abridged; the binding "
+            f"wording is that of {_SOURCES[name]}."),
             Table(
                 title="Items and answers", head=("item", "topic", "answer"), rows=rows,
                 numeric=False,
@@ -166,7 +168,7 @@ def make_checklist(study: Study, name: str) -> Section:
 
 
 def collect_evidence(study: Study) -> dict[str, str | None]:
-    """Collect what the files can answer, by what is asked; None where they say nothing."""
+    """Collect the answers of the files by key; None where they have no answer."""
     return {
         **_describe_data(study),
         **_describe_model(study),
@@ -184,32 +186,33 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     training = study.training("split")
     conflicts = len(audit.label_conflicts)
     groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
-    near = audit.near
-    across = f"{count(audit.identical['cross_split_groups'], 'set')} of identical files"
+    near = audit.near_duplicates
+    across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
     if near is not None:
-        across += f" and {count(near['cross_split_clusters'], 'set')} of near duplicates"
+        across += f" and {count(near.cross_split_clusters, 'set')} of near duplicates"
     return {
-        "sources": f"Sources named by the table: {', '.join(sources[:10])}; what they are is for "
-        "the authors to say (section Data)." if sources else None,
-        "exclusions": f"In part: {unread}; reasons in section Data. Criteria of the study are for "
-        "the authors to say.",
+        "sources": f"Sources named by the table: {', '.join(sources[:10])}; the authors must "
+        "describe them (section Data)." if sources else None,
+        "exclusions": f"In part: {unread}; reasons in section Data. The authors must state the "
+        "criteria of the study.",
         "preprocessing": f"Each image is turned upright, made RGB and resized to "
         f"{cache.spec.input_size} × {cache.spec.input_size} pixels (section Features).",
         "selection": f"{count(study.evaluation.n, 'image')}: {study.split_name} (section Data).",
         "missing": f"{unread}; no value is imputed.",
-        "conflicts": f"In part: {count(conflicts, 'set')} of images that show the same have "
-        "different labels (section Leakage).",
-        "partitions": "; ".join(f"{name} {show_number(size)}" for name, size in training.items()) +
-        f"; kept together: {groups} (section Data)." if training else None,
+        "conflicts": f"In part: {count(conflicts, 'set')} of copies of one image have different "
+        "labels (section Leakage).",
+        "partitions": "; ".join(
+            f"{name} {format_number(size)}" for name, size in training.items()
+        ) + f"; kept together: {groups} (section Data)." if training else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
         "size": "In part: " + ", ".join(
             f"{entry.name} {entry.support:,}" for entry in study.evaluation.per_class
-        ) + " images measured. How the size was intended is for the authors to say.",
-        "flow": f"From {listed:,} listed to {study.evaluation.n:,} measured (section Data).",
+        ) + " images evaluated. The authors must state the intended size.",
+        "flow": f"From {listed:,} listed to {study.evaluation.n:,} evaluated (section Data).",
         "classes": "In part: images by class and split (section Data).",
-        "imbalance": f"From {min(counts):,} to {max(counts):,} images a class were measured; class "
-        f"weights: {study.bundle.training.get('class_weight') or 'none'}.",
+        "imbalance": f"From {min(counts):,} to {max(counts):,} images of a class were evaluated; "
+        f"class weights: {study.bundle.training.get('class_weight') or 'none'}.",
     }  # fmt: skip
 
 
@@ -223,19 +226,19 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         "technology": f"A {bundle.head} classifier on features of a frozen {spec.backbone}, a "
         "convolutional network.",
         "model": f"Pooled output of {spec.backbone}, layer {spec.layer}: {spec.n_features} "
-        f"numbers; then a {bundle.head} head (sections Features and Training).",
+        f"numbers; then a head of the kind {bundle.head} (sections Features and Training).",
         "predictors": f"All {spec.n_features} features of the base; none is chosen by hand.",
-        "objective": "Features are computed: nobody interprets an image.",
+        "objective": "Features are computed; nobody interprets an image.",
         "software": "Versions of all libraries in section Provenance.",
         "initialisation": f"Base: weights with SHA-256 {spec.weights_sha256[:16]}…, frozen. Head: "
         f"random state {training.get('random_state')}.",
         "training": f"Head {bundle.head}, random state {training.get('random_state')}, "
         f"augmentation {augmentation}; parameters and curves in section Training.",
         "selected": (
-            f"Best mean balanced accuracy over {searched.get('n_folds')} folds among the "
-            "candidates in section Training; no test image took part."
+            f"Best mean {METRIC_NAMES['balanced_accuracy']} over {searched.get('n_folds')} folds "
+            "among the candidates in section Training; no test image took part."
             if searched
-            else "One head was fitted; nothing was selected among others by this software."
+            else "One head was fitted; this software compared it with no others."
         ),
         "ensemble": (
             "The head itself is an ensemble of trees."
@@ -244,18 +247,23 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         ),
         "internal": (
             (f"{folds}-fold cross-validation and a" if isinstance(folds, int) else "A")
-            + " validation part (section Training)."
+            + " validation split (section Training)."
             if study.training("val")
             else None
         ),
         "external": (
-            "None: the images measured are of the feature file of the fit."
+            "None: the images evaluated are of the feature file of the fit."
             if study.is_same_cache
-            else "The images measured are of another feature file than that of the fit; where they "
-            "come from is for the authors to say."
+            else "The images evaluated are of another feature file than that of the fit; the "
+            "authors must state where they come from."
         ),
-        "output": "A probability of each class; an image is called the class of the highest one, "
-        "without a threshold.",
+        "output": "A probability of each class; metrics are of the most probable class, without a "
+        "threshold."
+        + (
+            ""
+            if study.evaluation.abstention is None
+            else " Predictions can abstain (section Answers and abstention)."
+        ),
         "specification": f"The head file holds all parameters; it takes features of fingerprint "
         f"{study.cache.fingerprint[:16]}….",
         "updating": (
@@ -265,36 +273,43 @@ def _describe_model(study: Study) -> dict[str, str | None]:
             "Calibration)."
         ),
         "availability": "In part: brainfeat is open source (MIT); section Provenance has the "
-        "commands. Data and model are for the authors to share.",
+        "commands. The authors must share data and model.",
     }
 
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:
     evaluation = study.evaluation
-    near, everything = evaluation.subsets["without_near"], evaluation.subsets["all"]
+    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
     intervals = bool(everything.intervals)
     accuracies = [
-        f"{show(subset.accuracy, (subset.intervals or {}).get('accuracy'))} {title}"
-        for subset, title in ((near, "without near duplicates"), (everything, "on all images"))
+        f"{estimate_metric(subset, 'accuracy')} {title}"
+        for subset, title in (
+            (near, SUBSET_NAMES["without_near_duplicates"]),
+            (everything, f"on {SUBSET_NAMES['all']}"),
+        )
         if subset.accuracy is not None
     ]
-    parts = f"by value of a column, {len(evaluation.by)} parts (section Parts of the images)"
+    parts = (
+        f"by value of a column, {count(len(evaluation.by), 'value')} (section Metrics by value of "
+        "a column)"
+    )
     return {
         "metrics": "Accuracy, balanced accuracy, F1, sensitivity, specificity, predictive values, "
-        "ROC and precision–recall curves, calibration.",
+        "ROC and precision–recall curves, calibration (sections Overall metrics, Metrics by class "
+        "and Calibration).",
         "uncertainty": (
-            f"95 % intervals from {evaluation.bootstrap['n_resamples']:,} bootstrap resamples of "
+            f"95 % intervals from {evaluation.bootstrap.n_resamples:,} bootstrap resamples of "
             "groups; no significance test."
             if intervals
             else f"No intervals: {everything.reason or f'fewer than {MIN_GROUPS} groups'}."
         ),
-        "robustness": "In part: figures with and without copies of seen images, and controls "
-        "(sections With and without copies, and Leakage).",
-        "performance": "In part: validation and test (section Training)"
+        "robustness": "In part: metrics with and without copies of seen images, and controls "
+        "(sections Overall metrics and Leakage).",
+        "performance": "In part: the splits of the fit (section Training)"
         + (f"; {parts}." if evaluation.by else "."),
-        "accuracy": f"Accuracy {'; '.join(accuracies)}. Class by class in section Class by class.",
-        "failures": "In part: confusion matrices (section Class by class), and the "
-        "worst errors where images are included.",
+        "accuracy": f"Accuracy {'; '.join(accuracies)}. By class in section Metrics by class.",
+        "failures": "In part: confusion matrices (section Metrics by class), and the "
+        "most confident errors where images are included.",
         "limits": "In part: section Intended use and limits.",
         "heterogeneity": f"In part: {parts}." if evaluation.by else None,
     }

@@ -1,39 +1,40 @@
-"""Pictures for a report: the worst errors, and duplicates side by side."""
+"""Pictures for a report: the worst errors, and near duplicates side by side."""
 
 import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainfeat.leakage.auditing import list_pairs
+from brainfeat.leakage.overlap import Pair, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
-from brainfeat.report.results import Study
+from brainfeat.report.study import Study
+from brainfeat.text import format_metric
 
 N_ERRORS = 12
 N_PAIRS = 12
-# Pixels that a picture is wide at most.
+# Most pixels that a picture is wide.
 _WIDTH = 200
 
 ReadImage = Callable[[str], ArrayLike]
 
 
 def make_gallery(study: Study, images: ReadImage) -> Section:
-    """Show the images that the head was most wrong about, and copies across the split."""
+    """Show the most confident errors, and near duplicates across the split."""
     blocks: list[Block] = []
     errors = [_show_error(study, row, images) for row in _choose_errors(study)]
     blocks.append(
-        Gallery(title="The errors that the head was surest of", groups=errors)
+        Gallery(title="The most confident errors", groups=errors)
         if errors
-        else "The head was right on every image."
+        else "Every prediction is correct."
     )
     pairs = [_show_pair(pair, images) for pair in _choose_pairs(study)]
     blocks.append(
         Gallery(
-            title="Copies: an image that the head has seen, and one of the test, from the most to "
-            "the least similar",
+            title="Near duplicates: an image that the head has seen, and one of the test split, "
+            "from the most to the least similar",
             groups=pairs,
         )
         if pairs
@@ -43,12 +44,12 @@ def make_gallery(study: Study, images: ReadImage) -> Section:
 
 
 def _choose_errors(study: Study) -> list[int]:
-    """Choose predictions that are wrong, the surest first."""
+    """Choose wrong predictions, the most confident first."""
     predictions = study.predictions
-    called = predictions.probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(called != predictions.y)
-    surest = np.argsort(-predictions.probabilities[wrong, called[wrong]], kind="stable")
-    chosen: list[int] = wrong[surest[:N_ERRORS]].tolist()
+    predicted = predictions.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != predictions.y)
+    order = np.argsort(-predictions.probabilities[wrong, predicted[wrong]], kind="stable")
+    chosen: list[int] = wrong[order[:N_ERRORS]].tolist()
     return chosen
 
 
@@ -57,59 +58,71 @@ def _show_error(
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     predictions, names = study.predictions, study.bundle.class_names
     path = str(study.cache.paths[predictions.rows[place]])
-    called = int(predictions.probabilities[place].argmax())
+    predicted = int(predictions.probabilities[place].argmax())
     text = (
-        f"{names[predictions.y[place]]}, called {names[called]} with a probability of "
-        f"{predictions.probabilities[place, called]:.3f}"
+        f"{names[predictions.y[place]]}, predicted as {names[predicted]} with a probability of "
+        f"{format_metric(predictions.probabilities[place, predicted])}"
     )
     return (_make_picture(images(path), text),), (text, path)
 
 
-def _choose_pairs(study: Study) -> list[dict[str, Any]]:
-    """Choose pairs across the split: of each test image its nearest, spread over similarities."""
-    near = study.audit.near
-    if near is None or near["chained"]:
+def _choose_pairs(study: Study) -> list["_Copy"]:
+    """Choose the nearest seen image of some test images, spread evenly over similarities."""
+    near = study.audit.near_duplicates
+    if near is None or near.chained:
         return []
-    best: dict[str, dict[str, Any]] = {}
-    for pair in list_pairs(study.cache, threshold=near["threshold"]):
-        turned = _turn(pair)
-        if turned is not None:
-            known = best.get(turned["test"])
-            if known is None or turned["similarity"] > known["similarity"]:
-                best[turned["test"]] = turned
-    ranked = sorted(best.values(), key=lambda pair: (-pair["similarity"], pair["test"]))
+    best: dict[str, _Copy] = {}
+    for pair in list_pairs(study.cache, threshold=near.threshold):
+        copy = _find_copy(pair)
+        if copy is not None:
+            known = best.get(copy.test.path)
+            if known is None or copy.similarity > known.similarity:
+                best[copy.test.path] = copy
+    ranked = sorted(best.values(), key=lambda copy: (-copy.similarity, copy.test.path))
     places = np.unique(np.linspace(0, len(ranked) - 1, N_PAIRS).round().astype(int))
     return [ranked[place] for place in places] if ranked else []
 
 
-def _turn(pair: dict[str, Any]) -> dict[str, Any] | None:
-    """Name the sides of a pair by their splits; None where it is not across the split."""
-    for test, seen in (("first", "second"), ("second", "first")):
-        if pair[f"split_{test}"] == "test" and pair[f"split_{seen}"] in {"train", "val"}:
-            return {
-                "test": pair[test],
-                "seen": pair[seen],
-                "similarity": pair["similarity"],
-                "seen_as": (pair[f"split_{seen}"], pair[f"label_{seen}"]),
-                "test_as": (pair[f"split_{test}"], pair[f"label_{test}"]),
-            }
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image of the cache."""
+
+    path: str
+    split: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copy:
+    """A test image and a near duplicate that the head has seen."""
+
+    seen: _Image
+    test: _Image
+    similarity: float
+
+
+def _find_copy(pair: Pair) -> _Copy | None:
+    """Tell the sides of a pair apart by their splits; None for a pair that is not across them."""
+    first = _Image(path=pair.first, split=pair.split_first, label=pair.label_first)
+    second = _Image(path=pair.second, split=pair.split_second, label=pair.label_second)
+    for test, seen in ((first, second), (second, first)):
+        if test.split == "test" and seen.split in {"train", "val"}:
+            return _Copy(seen=seen, test=test, similarity=pair.similarity)
     return None
 
 
-def _show_pair(
-    pair: dict[str, Any], images: ReadImage
-) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+def _show_pair(copy: _Copy, images: ReadImage) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    sides = (copy.seen, copy.test)
     pictures = tuple(
-        _make_picture(images(pair[side]), f"{split} image, {label or 'unlabelled'}")
-        for side in ("seen", "test")
-        for split, label in (pair[f"{side}_as"],)
+        _make_picture(images(side.path), f"{side.split} image, {side.label or 'unlabelled'}")
+        for side in sides
     )
-    texts = [f"{pair[f'{side}_as'][0]}: {pair[side]}" for side in ("seen", "test")]
-    return pictures, (f"similarity {pair['similarity']:.4f}", *texts)
+    texts = [f"{side.split}: {side.path}" for side in sides]
+    return pictures, (f"similarity {format_metric(copy.similarity)}", *texts)
 
 
 def _make_picture(image: ArrayLike, text: str) -> Picture:
-    """Make a PNG that is no wider than a thumbnail."""
+    """Make a PNG of at most 200 columns."""
     from PIL import Image
 
     pixels = (np.clip(np.asarray(image, np.float32), 0, 1) * 255).round().astype(np.uint8)

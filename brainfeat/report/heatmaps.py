@@ -1,4 +1,4 @@
-"""Heat maps over the images that they are of, as PNG; needs matplotlib (the extra ``report``)."""
+"""Heat maps drawn over their images, as PNG; needs matplotlib (the extra ``report``)."""
 
 import os
 from typing import Any
@@ -21,7 +21,7 @@ _NAME_WIDTH = 40
 # Inches of one panel: its area is that of a square of this side, in any aspect up to 1 : 3.
 _SIDE = 3.2
 _MOST_ASPECT = 3.0
-_MOST_PIXELS = 2048  # of a side: a panel has fewer, and a scan of 64 million need not be copied
+_MOST_PIXELS = 2048  # of a side: a panel has fewer, and a huge scan need not be copied whole
 
 
 def save_heatmap(
@@ -37,23 +37,23 @@ def save_heatmap(
     Parameters
     ----------
     pixels : array-like of shape (h, w) or (h, w, 3)
-        The image before it was made square: float in [0, 1] or uint8.
+        The image before preprocessing: float in [0, 1] or uint8.
     heat : array-like of shape (s, t), float
-        In [0, 1], as :func:`brainfeat.prediction.explanation.explain` gives it; it is stretched to
-        h by w.
+        In [0, 1], as :func:`brainfeat.prediction.explanation.explain` returns it; it is stretched
+        to h by w.
     path : path-like
-        The PNG file; one that is there is replaced.
+        The PNG file; an existing one is replaced.
     title : str
-        The class that the map is of.
+        The class whose score the map explains.
     probability : float
         Its calibrated probability, in [0, 1].
 
     Raises
     ------
     ParameterError
-        If an array or the probability is not as said above.
+        An array or the probability is not as described above.
     MissingDependencyError
-        If matplotlib is not installed.
+        Matplotlib is not installed.
     """
     image, warmth = _check_pixels(pixels), _check_heat(heat)
     if not 0 <= probability <= 1:
@@ -83,7 +83,7 @@ def save_heatmap(
     if min(warmth.shape) > 1 and warmth.min() < _HALF < warmth.max():
         covered.contour(warmth, levels=[_HALF], colors="white", linewidths=0.8)
     colours = figure.colorbar(_opaque(drawn), cax=add_axes(2 * width + 2 * gap, 0.13))
-    colours.set_label("share of maximum", fontsize=7, color=INK)
+    colours.set_label("fraction of maximum", fontsize=7, color=INK)
     colours.ax.tick_params(labelsize=7, labelcolor=INK)
     colours.ax.axhline(_HALF, color="white", linewidth=0.8)
     name = shorten(make_printable(title), _NAME_WIDTH)
@@ -104,7 +104,7 @@ def _opaque(drawn: Any) -> Any:
 
 
 def _panel_size(aspect: float) -> tuple[float, float]:
-    """Give inches for width over height; a narrower strip would be no picture."""
+    """Return the inches of a panel for an aspect of width over height."""
     root = min(max(aspect, 1 / _MOST_ASPECT), _MOST_ASPECT) ** 0.5
     width, height = _SIDE * root, _SIDE / root
     if aspect > _MOST_ASPECT:

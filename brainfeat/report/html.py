@@ -1,21 +1,28 @@
-"""An evaluation as one HTML file that asks for nothing else; needs Jinja (the extra ``report``)."""
+"""A full report as one HTML file that loads nothing else; needs Jinja (the extra ``report``)."""
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import MissingDependencyError
 from brainfeat.report import charts
-from brainfeat.report.blocks import FEW_CLASSES
+from brainfeat.report.blocks import FEW_CLASSES, Cell, Estimate
 from brainfeat.report.checklists import UNANSWERED, Checklist
 from brainfeat.report.gallery import ReadImage, make_gallery
-from brainfeat.report.outline import list_sections, make_study, make_subtitle, make_title
+from brainfeat.report.outline import (
+    NOT_A_DEVICE,
+    PURPOSE,
+    list_sections,
+    make_subtitle,
+    make_title,
+)
+from brainfeat.report.study import make_study
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
+    from brainfeat.leakage.results import Audit
 
 
 def to_html(
@@ -30,36 +37,36 @@ def to_html(
 ) -> str:
     """Write an evaluation as one HTML page.
 
-    The page loads nothing and runs nothing: styles and charts are in it. It shows no image, and
-    names no file, unless `images` is given.
+    The page loads nothing and runs no code: styles and charts are part of it. It shows no image and
+    names no file unless `images` is given.
 
     Parameters
     ----------
     evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned for `bundle` and `cache`.
+        The result of :func:`brainfeat.evaluate` for `bundle` and `cache`.
     bundle : HeadBundle
-        The head.
+        The fitted head.
     cache : FeatureCache
         The features, open.
     audit : Audit or None
-        What :func:`brainfeat.audit` found in the cache; None looks for copies alone.
+        The result of :func:`brainfeat.audit` for the cache; None looks only for copies.
     command : str or None
-        The command line, to be shown.
+        The command line that made the evaluation, to be shown.
     images : callable or None
-        Gives the pixels of an image by its path in the cache: (h, w) or (h, w, 3), float in [0, 1].
-        With it, the worst errors and some duplicates are shown.
+        Returns the pixels of an image by its path in the cache: shape (h, w) or (h, w, 3), float in
+        [0, 1]. With it, the worst errors and some near duplicates are shown.
     checklist : {"claim2024", "tripod-ai"} or None
-        A reporting guideline whose items are answered as far as software can.
+        A reporting guideline whose items are answered as far as software can answer them.
 
     Returns
     -------
     str
-        Equal arguments give equal texts.
+        The page; equal arguments give equal pages.
 
     Raises
     ------
     ParameterError
-        The evaluation is one of bare probabilities, or the checklist is unknown.
+        The evaluation has no predictions of images of a cache, or the checklist is unknown.
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
@@ -74,6 +81,8 @@ def to_html(
         subtitle=make_subtitle(study),
         sections=sections,
         version=version("brainfeat"),
+        not_a_device=NOT_A_DEVICE,
+        purpose=PURPOSE,
     )
     return page
 
@@ -88,21 +97,20 @@ def _make_environment() -> Any:
     from markupsafe import Markup
 
     def draw(chart: Any, name: str) -> Any:
-        # The drawing is ours, and what it names is escaped in it.
+        # The drawing comes from this package, which escapes the names in it.
         return Markup(  # noqa: S704
             charts.describe_svg(
                 chart.draw(), name=name, title=chart.title, description=chart.description
             )
         )
 
-    def parts(cell: str) -> Any:
-        """Keep a figure and its interval whole, each on its line where there is little room."""
-        figure, bracket, interval = str(finalize(cell)).partition(" (")
-        if not bracket:
-            return figure
-        return Markup('<span class="part">{}</span> <span class="part">({}</span>').format(
-            figure, interval
-        )
+    def parts(cell: Cell) -> Any:
+        """Keep a metric and its interval whole, each on its line where there is little room."""
+        if isinstance(cell, Estimate) and cell.interval:
+            return Markup('<span class="part">{}</span> <span class="part">({})</span>').format(
+                cell.value, cell.interval
+            )
+        return finalize(str(cell))
 
     def finalize(value: Any) -> Any:
         if isinstance(value, Markup) or not isinstance(value, str):

@@ -1,22 +1,26 @@
 """An evaluation as GitHub-flavoured Markdown."""
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from brainfeat.report.tables import (
-    by_rows,
-    class_rows,
-    describe_abstention,
-    describe_subsets,
-    headline,
-    interval_rows,
-    prevalence_rows,
-    subset_rows,
+from brainfeat.report.blocks import (
+    MATRIX_CORNER,
+    Block,
+    Cell,
+    Commands,
+    Items,
+    Matrix,
+    Section,
+    Table,
+    Tiles,
+    flatten,
 )
+from brainfeat.report.outline import list_results
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]~|$"}
@@ -24,49 +28,39 @@ _ESCAPES = str.maketrans(
 )
 
 
-def to_markdown(evaluation: "Evaluation") -> str:
-    """Write an evaluation as Markdown tables.
+def to_markdown(evaluation: "Metrics") -> str:
+    """Write the results of an evaluation as Markdown.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics
+        The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns
     -------
     str
-        Tables without headings, so that they go under any. Class names are escaped.
+        Sections with headings of the second level, without charts. Class names are escaped.
 
     Examples
     --------
     >>> from brainfeat.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
-    >>> print(to_markdown(evaluation).splitlines()[2])
-    | images | 2 |
+    >>> print(to_markdown(evaluation).splitlines()[0])
+    ## Summary
     """
-    figures = [
-        (f"{name} ({remark})" if remark else name, value)
-        for name, value, remark in headline(evaluation)
-    ]
-    scores = [(escape(row[0]), *row[1:]) for row in class_rows(evaluation)]
-    names = [escape(name) for name in evaluation.class_names]
-    counts = zip(names, evaluation.confusion_matrix, strict=True)
-    tables = [
-        make_table(("figure", "value"), figures),
-        *_describe_subsets(evaluation),
-        make_table(("class", "precision", "recall", "F1", "images"), scores),
-        *_describe_classes(evaluation),
-        make_table(
-            ("true \\\\ predicted", *names), [(name, *map(str, row)) for name, row in counts]
-        ),
-    ]
-    tables += _describe_parts(evaluation)
-    if sentences := describe_abstention(evaluation):
-        tables.append(" ".join(map(escape, sentences)))
-    return "\n\n".join(tables)
+    return "\n\n".join(write_sections(list_results(evaluation)))
 
 
-def escape(name: str) -> str:
+def write_sections(sections: Sequence[Section]) -> list[str]:
+    """Write sections as Markdown paragraphs, tables and headings of the second level."""
+    paragraphs = []
+    for section in sections:
+        paragraphs.append(f"## {escape(section.title)}")
+        paragraphs += [text for block in flatten(section.blocks) if (text := _write(block))]
+    return paragraphs
+
+
+def escape(text: str) -> str:
     r"""Escape what Markdown or HTML would read as markup; control characters become escapes.
 
     Examples
@@ -74,31 +68,53 @@ def escape(name: str) -> str:
     >>> print(escape("a|b <i>"))
     a\|b &lt;i&gt;
     """
-    return make_printable(name).translate(_ESCAPES)
+    return make_printable(text).translate(_ESCAPES)
 
 
-def _describe_subsets(evaluation: "Evaluation") -> list[str]:
-    if not evaluation.subsets:
-        return []
-    head, *rows = subset_rows(evaluation)
-    return [make_table(head, rows), " ".join(map(escape, describe_subsets(evaluation)))]
+@singledispatch
+def _write(block: Block) -> str:  # noqa: ARG001
+    """Write a block; charts and pictures give nothing."""
+    return ""
 
 
-def _describe_classes(evaluation: "Evaluation") -> list[str]:
-    if not evaluation.subsets:
-        return []
-    head, *rows = interval_rows(evaluation)
-    tables = [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])]
-    shares = [(escape(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
-    return tables + ([make_table(("class", "prevalence", "PPV", "NPV"), shares)] if shares else [])
+@_write.register
+def _(block: str) -> str:
+    return escape(block)
 
 
-def _describe_parts(evaluation: "Evaluation") -> list[str]:
-    head, *rows = by_rows(evaluation)
-    return [make_table(head, [(escape(row[0]), *row[1:]) for row in rows])] if rows else []
+@_write.register
+def _(block: Table) -> str:
+    table = _make_table(block.head, block.rows, numeric=block.numeric)
+    below = " ".join(escape(text) for text in (block.note, block.explanation) if text)
+    return "\n\n".join(filter(None, (f"**{escape(block.title)}**", table, below)))
 
 
-def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = True) -> str:
-    """Write a table with the first column to the left, and the others to the right if numeric."""
+@_write.register
+def _(block: Matrix) -> str:
+    rows = [
+        (name, *(f"{number:,}" for number in row))
+        for name, row in zip(block.names, block.counts, strict=True)
+    ]
+    return _write(Table(title=block.title, head=(MATRIX_CORNER, *block.names), rows=rows))
+
+
+@_write.register
+def _(block: Tiles) -> str:
+    return _make_table(("metric", "value", "of"), block.entries, numeric=True)
+
+
+@_write.register
+def _(block: Items) -> str:
+    return "\n".join(f"- {escape(entry)}" for entry in block.entries)
+
+
+@_write.register
+def _(block: Commands) -> str:
+    return "\n".join(f"    {make_printable(line)}" for line in block.lines)
+
+
+def _make_table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, numeric: bool) -> str:
+    """Write a table; all columns but the first are aligned to the right if they are numeric."""
     rule = ("---", *("---:" if numeric else "---" for _ in head[1:]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+    lines = [[escape(str(cell)) for cell in row] for row in (head, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))

@@ -1,11 +1,12 @@
-"""What a report says and in which order, whatever it is written as."""
+"""What a report has and in which order, in every output format."""
 
 from typing import TYPE_CHECKING
 
-from brainfeat.errors import ParameterError
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report.blocks import Section
 from brainfeat.report.checklists import Checklist, make_checklist
+from brainfeat.report.classes import make_classes
+from brainfeat.report.probabilities import make_abstention, make_calibration
 from brainfeat.report.provenance import (
     make_data,
     make_features,
@@ -13,61 +14,59 @@ from brainfeat.report.provenance import (
     make_limits,
     make_provenance,
 )
-from brainfeat.report.results import (
-    Study,
-    make_classes,
-    make_comparison,
-    make_parts,
-    make_summary,
-)
-from brainfeat.report.training import make_abstention, make_calibration, make_training
+from brainfeat.report.results import make_overall, make_summary, make_values
+from brainfeat.report.study import Study
+from brainfeat.report.training import make_training
 
 if TYPE_CHECKING:
-    from brainfeat.cache.cache import FeatureCache
-    from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from brainfeat.metrics import Metrics
+
+NOT_A_DEVICE = "Not a medical device."
+PURPOSE = "For research and teaching; nothing here is a diagnosis."
 
 
-def make_study(
-    evaluation: "Evaluation",
+def list_results(
+    metrics: "Metrics",
     *,
-    bundle: "HeadBundle",
-    cache: "FeatureCache",
-    audit: "Audit | None",
-    command: str | None,
-) -> Study:
-    """Put together what a report is about.
+    findings: "Sequence[str]" = (),
+    fitted: "Mapping[str, Any] | None" = None,
+) -> list[Section]:
+    """List the sections that metrics or an evaluation fill; those without content are absent.
 
-    Raises
-    ------
-    ParameterError
-        The evaluation is not one of a cache.
+    Parameters
+    ----------
+    metrics : Metrics
+        An evaluation fills more sections than metrics of bare probabilities.
+    findings : sequence of str
+        Those of an audit, for the summary.
+    fitted : mapping or None
+        As in :func:`brainfeat.report.probabilities.make_calibration`.
     """
-    if evaluation.predictions is None or not evaluation.subsets or not evaluation.calibration:
-        raise ParameterError(
-            "a report takes what brainfeat.evaluate returned, and this is an evaluation of bare "
-            "probabilities; measure a head on a cache"
-        )
-    return Study(
-        evaluation=evaluation,
-        predictions=evaluation.predictions,
-        bundle=bundle,
-        cache=cache,
-        audit=quick_audit(cache) if audit is None else audit,
-        command=command,
-    )
+    sections = [
+        make_summary(metrics, findings=findings),
+        make_overall(metrics),
+        make_classes(metrics),
+    ]
+    if isinstance(metrics, Evaluation):
+        if metrics.by:
+            sections.append(make_values(metrics))
+        sections.append(make_calibration(metrics, fitted=fitted))
+        if metrics.abstention:
+            sections.append(make_abstention(metrics.abstention))
+    return sections
 
 
 def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]:
-    """List all that a report says, in its order."""
+    """List the sections of a full report: the results, and what they are based on."""
     sections = [
-        make_summary(study),
-        make_comparison(study),
-        make_classes(study),
-        *make_parts(study),
-        make_calibration(study),
-        *make_abstention(study),
+        *list_results(
+            study.evaluation,
+            findings=study.audit.findings,
+            fitted=study.training("calibration"),
+        ),
         make_leakage(study),
         make_training(study),
         make_data(study),
@@ -86,6 +85,6 @@ def make_title(study: Study) -> str:
 
 
 def make_subtitle(study: Study) -> str:
-    """Say in a line what was measured."""
+    """State in a line what was measured."""
     names = ", ".join(study.bundle.class_names)
     return f"{study.evaluation.n:,} images ({study.split_name}), {names}"

@@ -1,7 +1,7 @@
 """Pictures of an evaluation and of images, as PNG; needs matplotlib (the extra ``report``).
 
-Class names in a script that matplotlib's font lacks are drawn as boxes, with matplotlib's warning;
-its ``rcParams["font.family"]`` chooses another font.
+Class names in a script that matplotlib's font lacks are drawn as boxes, with a warning by
+matplotlib; its ``rcParams["font.family"]`` chooses another font.
 """
 
 import math
@@ -12,49 +12,49 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import MissingDependencyError
-from brainfeat.text import make_printable, shorten
+from brainfeat.errors import MissingDependencyError, ParameterError
+from brainfeat.text import format_metric, make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
 _DPI = 200
 _COLOUR_MAP = "Blues"  # one hue from light to dark: readable without colour vision and in print
 INK = "#1a1a1a"
 _FAINT_INK = "#6b6b6b"
 _NAME_WIDTH = 30
-# Above this share, white on the cell's colour has more contrast than ink.
-_DARK_SHARE = 0.69
+# Above this fraction, white on the cell's colour has more contrast than ink.
+_DARK_FRACTION = 0.69
 # Longer names would touch their neighbours' if they were not slanted.
 _LEVEL_NAME = 10
 
 
-def save_confusion_matrix(evaluation: "Evaluation", path: str | os.PathLike[str]) -> None:
-    """Draw the confusion matrix: counts, and shares of the true class as figures and colour.
+def save_confusion_matrix(evaluation: "Metrics", path: str | os.PathLike[str]) -> None:
+    """Draw the confusion matrix: counts, and percentages of the true class as text and colour.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics
+        The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
     path : path-like
-        The PNG file; one that is there is replaced.
+        The PNG file; an existing one is replaced.
 
     Raises
     ------
     MissingDependencyError
-        If matplotlib is not installed.
+        Matplotlib is not installed.
     """
     counts = np.array(evaluation.confusion_matrix)
     support = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(support, 1)
+    fractions = counts / np.maximum(support, 1)
     names = [shorten(make_printable(name), _NAME_WIDTH) for name in evaluation.class_names]
-    # Inches a cell, and points: with twelve classes it must still fit the width of a page.
+    # Inches of a cell, and points: twelve classes must still fit the width of a page.
     cell, points = (0.85, 8.0) if len(names) <= 6 else (0.54, 6.5)
     figure = make_figure(cell * len(names), cell * len(names))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.imshow(shares, cmap=_COLOUR_MAP, vmin=0.0, vmax=1.0)
+    axes.imshow(fractions, cmap=_COLOUR_MAP, vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
-        text, style = _describe_cell(int(count), shares[row, column], on_diagonal=row == column)
+        text, style = _describe_cell(int(count), fractions[row, column], on_diagonal=row == column)
         axes.text(column, row, text, ha="center", va="center", fontsize=points, **style)
     _label_axes(axes, names, support[:, 0].tolist(), points)
     axes.set_title(_title(evaluation, len(names)), fontsize=points + 0.5, color=INK)
@@ -75,7 +75,7 @@ def save_contact_sheet(
     images : sequence of array-like, each of shape (h, w) or (h, w, 3)
         Float in [0, 1] or uint8; sizes may differ.
     path : path-like
-        The PNG file; one that is there is replaced.
+        The PNG file; an existing one is replaced.
     titles : sequence of str
         One for each image.
     columns : int, default=6
@@ -83,20 +83,20 @@ def save_contact_sheet(
 
     Raises
     ------
-    ValueError
-        If there are no images, another number of titles, or an array of another shape.
+    ParameterError
+        There are no images, another number of titles, or an array of another shape.
     MissingDependencyError
-        If matplotlib is not installed.
+        Matplotlib is not installed.
     """
     pixels = [np.asarray(image) for image in images]
     if not pixels or len(pixels) != len(titles):
-        raise ValueError(
-            "images and titles must be equally many, at least one, "
-            f"got {len(pixels)} and {len(titles)}"
+        raise ParameterError(
+            f"got {len(pixels)} images and {len(titles)} titles; expected as many titles as "
+            "images, and at least one image"
         )
     for image in pixels:
         if image.ndim not in {2, 3} or (image.ndim == 3 and image.shape[2] != 3):
-            raise ValueError(f"images must have shape (h, w) or (h, w, 3), got {image.shape}")
+            raise ParameterError(f"images must have shape (h, w) or (h, w, 3), got {image.shape}")
     n_columns = min(columns, len(pixels))
     n_rows = math.ceil(len(pixels) / n_columns)
     figure = make_figure(1.5 * n_columns, 1.7 * n_rows, layout="constrained")
@@ -113,7 +113,7 @@ def save_contact_sheet(
 def make_figure(
     width: float, height: float, *, layout: Literal["constrained"] | None = None
 ) -> Any:
-    """Make a figure of so many inches; pyplot would keep it in a global list."""
+    """Make a figure of a size in inches; pyplot would keep it in a global list."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -136,23 +136,23 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     )
 
 
-def _describe_cell(count: int, share: float, *, on_diagonal: bool) -> tuple[str, dict[str, Any]]:
-    """Give the text of a cell and how it is set."""
+def _describe_cell(count: int, fraction: float, *, on_diagonal: bool) -> tuple[str, dict[str, Any]]:
+    """Return the text of a cell and its style."""
     if not count:
         return "0", {"color": _FAINT_INK}
-    return f"{count:,}\n{share:.1%}", {
-        "color": "white" if share > _DARK_SHARE else INK,
+    return f"{count:,}\n{fraction:.1%}", {
+        "color": "white" if fraction > _DARK_FRACTION else INK,
         "fontweight": "bold" if on_diagonal else "normal",
         "linespacing": 1.3,
     }
 
 
-def _title(evaluation: "Evaluation", n_classes: int) -> str:
+def _title(evaluation: "Metrics", n_classes: int) -> str:
     # Three columns leave no room for one line.
     break_or_comma = "\n" if n_classes < 4 else ", "
     return (
-        f"{evaluation.n:,} images{break_or_comma}accuracy {evaluation.accuracy:.3f}, "
-        f"balanced {evaluation.balanced_accuracy:.3f}"
+        f"{evaluation.n:,} images{break_or_comma}accuracy {format_metric(evaluation.accuracy)}, "
+        f"balanced {format_metric(evaluation.balanced_accuracy)}"
     )
 
 
@@ -170,7 +170,7 @@ def _label_axes(axes: Any, names: Sequence[str], support: Sequence[int], points:
     axes.tick_params(length=0, labelsize=points, labelcolor=INK)
     axes.set_xlabel("predicted class (% of row)", fontsize=points + 1, color=INK, labelpad=6)
     axes.set_ylabel("true class", fontsize=points + 1, color=INK, labelpad=6)
-    # White lines between the cells: the light ones must not run into one another.
+    # White lines between the cells keep light cells apart.
     between = np.arange(0.5, len(names) - 1)
     axes.set_xticks(between, minor=True)
     axes.set_yticks(between, minor=True)

@@ -1,4 +1,4 @@
-"""Where figures come from, in sections: leakage, data, features, provenance, and their limits."""
+"""What the results are based on, in sections: leakage, data, features, provenance and limits."""
 
 import shlex
 from collections import Counter
@@ -8,48 +8,49 @@ from typing import Any
 
 import numpy as np
 
-from brainfeat.report.blocks import Block, Commands, Items, Section, Table, count, show_number
-from brainfeat.report.results import Study
+from brainfeat.report.blocks import Block, Commands, Items, Section, Table
+from brainfeat.report.study import Study
+from brainfeat.report.wording import SUBSET_NAMES, capitalise
+from brainfeat.text import count, format_metric, format_number
 
 _MEANINGS = {
     "backbone": "convolutional base",
     "layer": "layer whose output is pooled",
-    "n_features": "numbers an image",
+    "n_features": "length of a feature vector",
     "weights_sha256": "SHA-256 of the weights",
-    "pooling": "how the map of the layer becomes numbers",
-    "input_size": "height and width in pixels of what the base sees",
-    "resize": "how an image is brought to that size",
-    "fit": "what becomes of its aspect ratio",
-    "colour": "colours",
-    "orientation": "which way up",
-    "scaling": "what the base is fed: values as its weights were trained with, or 0 to 1",
-    "precision": "what is computed in",
-    "dtype": "what is stored",
+    "pooling": "how the map of the layer becomes a vector",
+    "input_size": "height and width in pixels of the input of the base",
+    "resize": "how an image is resized to that input",
+    "fit": "what happens to its aspect ratio",
+    "colour": "colour channels",
+    "orientation": "how an image is turned upright",
+    "scaling": "values of the input: those that the weights were trained with, or 0 to 1",
+    "precision": "number type of the computation",
+    "dtype": "number type of the stored features",
+    "volumes": "how images were made from volumes; empty for image files",
 }
+# What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
     "column": "groups of the table, such as patients",
     "near-duplicates": "clusters of near duplicates",
-    "identical": "identical files",
+    "exact-duplicates": "exact duplicates",
     "none": "nothing",
 }
 
 
 def make_leakage(study: Study) -> Section:
-    """Give what is on two sides of the split, and what else gives the answer away."""
+    """Show copies across splits, and what else gives the class away."""
     audit = study.audit
-    rows = [_list_copies("identical files", audit.identical, "groups", "files")]
-    if audit.near is not None:
-        rows.append(
-            _list_copies(
-                f"near duplicates (similarity ≥ {audit.near['threshold']})",
-                audit.near,
-                "clusters",
-                "images",
-            )
-        )
+    exact, near = audit.exact_duplicates, audit.near_duplicates
+    numbers = (exact.groups, exact.files, exact.cross_split_groups, exact.test_files)
+    rows = [("exact duplicates", *(f"{number:,}" for number in numbers))]
+    if near is not None:
+        numbers = (near.clusters, near.images, near.cross_split_clusters, near.test_files)
+        title = f"near duplicates (similarity ≥ {near.threshold})"
+        rows.append((title, *(f"{number:,}" for number in numbers)))
     rows.append(("groups of the table", "–", "–", f"{audit.groups_across_splits:,}", "–"))
     blocks: list[Block] = [
-        "Copies on two sides of the split make figures too good to be true.",
+        "Copies of one image in several splits make metrics too good to be true.",
         Table(
             title=f"Copies among {count(audit.images, 'image')}",
             head=("kind", "sets of two or more", "images in them", "sets across splits",
@@ -59,29 +60,24 @@ def make_leakage(study: Study) -> Section:
     ]  # fmt: skip
     if audit.patient_key == "random":
         blocks.append(
-            "Patients were hashed with a random key: one whose volumes were cut in two runs counts "
-            "as two."
+            "Patient identifiers were hashed with a random key: a patient whose volumes were cut "
+            "into slices in two runs counts as two."
         )
-    if audit.near is None:
-        blocks.append("Near duplicates were not looked for among so many images.")
-    conflicts = Counter(str(conflict["kind"]) for conflict in audit.label_conflicts)
+    if near is None:
+        blocks.append("Near duplicates were not searched for among so many images.")
+    conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
-        f"Images that show the same and have different labels: "
-        f"{count(conflicts['identical'], 'set')} of identical files, "
-        f"{count(conflicts['near'], 'set')} of near duplicates."
+        "Copies of one image with different labels: "
+        f"{count(conflicts['exact-duplicates'], 'set')} of exact duplicates, "
+        f"{count(conflicts['near-duplicates'], 'set')} of near duplicates."
     )
     blocks += _list_controls(study)
     blocks.append(
-        Items(entries=[f"{text[0].upper()}{text[1:]}." for text in audit.findings])
+        Items(entries=[f"{capitalise(text)}." for text in audit.findings])
         if audit.findings
         else "The audit found nothing."
     )
     return Section(name="leakage", title="Leakage", blocks=blocks)
-
-
-def _list_copies(name: str, found: dict[str, Any], sets: str, members: str) -> tuple[str, ...]:
-    numbers = (found[sets], found[members], found[f"cross_split_{sets}"], found["test_files"])
-    return (name, *(f"{number:,}" for number in numbers))
 
 
 def _list_controls(study: Study) -> Iterator[Table]:
@@ -89,32 +85,32 @@ def _list_controls(study: Study) -> Iterator[Table]:
     if shortcut := study.audit.shortcut:
         rows.append(
             (
-                f"without pixels: a random forest on {', '.join(shortcut['columns'])}",
-                f"{shortcut['accuracy']:.3f} ± {shortcut['error']:.3f}",
-                f"{shortcut['chance']:.3f}",
+                f"shortcut: a random forest on {', '.join(shortcut.columns)}, without pixels",
+                f"{format_metric(shortcut.accuracy)} ± {format_metric(shortcut.error)}",
+                format_metric(shortcut.chance),
             )
         )
     if permutation := study.audit.permutation:
         rows.append(
             (
-                "shuffled labels: the nearest image's label, where labels mean nothing",
-                f"{permutation['accuracy']:.3f} ± {permutation['std']:.3f}",
-                f"{permutation['chance']:.3f}",
+                "shuffled labels: the label of the nearest image",
+                f"{format_metric(permutation.accuracy)} ± {format_metric(permutation.std)}",
+                format_metric(permutation.chance),
             )
         )
     if rows:
         yield Table(
-            title="Controls: accuracy where there should be none",
+            title="Controls: accuracy that should be at chance",
             head=("control", "accuracy", "chance"),
             rows=rows,
-            note="Above chance, the first says that the kind of file gives the class away, the "
-            "second that copies do. After ±: the standard error of five folds, and the standard "
-            "deviation over shuffles.",
+            note="Above chance, a shortcut means that the kind of file gives the class away, and "
+            "shuffled labels mean that copies do. After ±: the standard error over folds, and the "
+            "standard deviation over shuffles.",
         )
 
 
 def make_data(study: Study) -> Section:
-    """Give the images: how many, in which part, and which were left out and why."""
+    """Show how many images there are, in which split, and which were left out and why."""
     cache = study.cache
     images = cache.view == 0
     labelled = cache.mask()
@@ -127,16 +123,17 @@ def make_data(study: Study) -> Section:
         if without:
             cells.append(int((cache.splits[chosen] == "").sum()))
         rows.append((name, *(f"{cell:,}" for cell in (*cells, int(chosen.sum())))))
-    parts = [name for name in ("train", "val", "test") if name in study.training("split")]
+    sizes = study.training("split")
+    used = [name for name in ("train", "val", "test") if name in sizes]
     origin = (
-        "The head was fitted on images of the same feature file that it is measured on."
+        "The head was fitted on images of the feature file that it is evaluated on."
         if study.is_same_cache
-        else "The head was fitted on another feature file than the one that it is measured on."
+        else "The head was fitted on another feature file than the one it is evaluated on."
     )
     blocks: list[Block] = [
         origin,
         Table(
-            title="Images from the table to the figures",
+            title="Images from the table to the metrics",
             head=("step", "images"),
             rows=_list_flow(study, int(images.sum()), int(labelled.sum())),
         ),
@@ -147,15 +144,15 @@ def make_data(study: Study) -> Section:
             rows=rows,
         ),
     ]
-    if parts:
+    if used:
         grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
         blocks.append(
             Table(
-                title="Parts that the fit used",
-                head=("part", "images"),
-                rows=[(part, show_number(study.training("split")[part])) for part in parts],
-                note=f"What no part cuts: {grouped_by}. A split that the table makes is kept, also "
-                "where it does.",
+                title="Splits that the fit used",
+                head=("split", "images"),
+                rows=[(name, format_number(sizes[name])) for name in used],
+                note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
+                "where they divide these.",
             )
         )
     return Section(name="data", title="Data", blocks=blocks)
@@ -168,11 +165,12 @@ def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]
         ("could not be read", rejected),
         ("without a label", images - labelled),
         (f"not in {study.split_name}", labelled - study.evaluation.n),
-        ("measured", study.evaluation.n),
-        ("without identical files", subsets["without_identical"].n),
+        ("evaluated", study.evaluation.n),
+        (SUBSET_NAMES["without_exact_duplicates"], subsets.without_exact_duplicates.n),
     ]
-    if subsets["without_near"].accuracy is not None:
-        rows.append(("without near duplicates", subsets["without_near"].n))
+    near = subsets.without_near_duplicates
+    if near.accuracy is not None:
+        rows.append((SUBSET_NAMES["without_near_duplicates"], near.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 
@@ -189,13 +187,13 @@ def _list_exclusions(study: Study) -> Block:
 
 
 def make_features(study: Study) -> Section:
-    """Give what a feature is."""
+    """Show what a feature is."""
     augmentation = study.cache.augmentation
     return Section(
         name="features",
         title="Features",
         blocks=[
-            "A frozen convolutional base turns each image into the numbers that the head sees.",
+            "A frozen convolutional base turns each image into features, the input of the head.",
             Table(
                 title="What changes a feature",
                 head=("property", "value", "meaning"),
@@ -207,24 +205,24 @@ def make_features(study: Study) -> Section:
             ),
             "Training images have no augmented views."
             if augmentation is None
-            else "Training images have augmented views, which are never measured: "
+            else "Training images have augmented views, which are never evaluated: "
             f"{', '.join(f'{name} {value}' for name, value in augmentation.items())}.",
         ],
     )
 
 
 def make_provenance(study: Study) -> Section:
-    """Give digests, seeds, versions and commands."""
+    """Show commands, digests, seeds and versions."""
     training, cache = study.bundle.training, study.cache
     digests = [
         ("feature file", cache.content_sha256),
         ("feature file of the fit", str(training.get("cache_sha256"))),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
-    seeds = [("fit", str(training.get("random_state")))]
-    bootstrap = study.evaluation.bootstrap
-    if bootstrap:
-        seeds.append(("bootstrap of the intervals", str(bootstrap["random_state"])))
+    seeds = [
+        ("fit", str(training.get("random_state"))),
+        ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
+    ]
     extracting = _read_versions(cache.provenance)
     fitting = _read_versions(training)
     processor = cache.provenance.get("processor")
@@ -233,7 +231,7 @@ def make_provenance(study: Study) -> Section:
         name="provenance",
         title="Provenance",
         blocks=[
-            "Commands that lead to these figures, with the options that the files record:",
+            "Commands that lead to these results, with the main options that the files record:",
             Commands(lines=_list_commands(study)),
             Table(
                 title="Digests (SHA-256)", head=("of", "digest"), rows=digests, numeric=False
@@ -277,7 +275,7 @@ def _list_commands(study: Study) -> list[str]:
 
 
 def make_limits(study: Study) -> Section:
-    """Give what the head is for, what it is not, and what these figures cannot say."""
+    """Show what the head is for, what it is not, and what these results do not cover."""
     names = ", ".join(study.bundle.class_names)
     least = min(entry.support for entry in study.evaluation.per_class)
     grouped = bool(np.asarray(study.cache.groups[study.predictions.rows] != "").any())
@@ -288,23 +286,33 @@ def make_limits(study: Study) -> Section:
             "patients; do not use it to diagnose, to plan a treatment, or to reassure anyone."
         ),
         (
-            "It cannot say 'none of these': whatever it is shown, its probabilities sum to 1 "
-            "over its classes."
+            "It cannot abstain: its file holds neither an out-of-distribution detector nor what "
+            "prediction sets need, so it gives every image one of its classes."
+            if study.bundle.ood_detector is None and study.bundle.conformal is None
+            else "It can abstain, but not reliably: it may give an image of something else one of "
+            "its classes with a high probability."
         ),
-        "It sees one slice at a time, and nothing of the patient's history or other sequences.",
-        f"The rarest class measured has {count(least, 'image')}.",
-        "The table names groups, such as patients; the intervals keep images of one together."
-        if grouped
-        else "The table names no patients: slices of one patient may be on both sides of the "
-        "split, which near duplicates show only in part.",
-        "The figures hold for images like these. On images of another hospital, scanner or mix of "
-        "classes they will differ, and are likely to be lower."
-        if study.is_same_cache
-        else "The figures are of another feature file than that of the fit; whether its images "
-        "come from elsewhere, the files do not say.",
         (
-            "Age, sex, ethnicity and scanner are not recorded, so that fairness between groups of "
-            "patients cannot be judged."
+            "It sees one slice at a time, and neither other sequences nor the history of the "
+            "patient."
+        ),
+        f"The rarest class evaluated has {count(least, 'image')}.",
+        (
+            "The table names groups, such as patients; the intervals keep images of one together."
+            if grouped
+            else "The table names no patients: slices of one patient may be in several splits, "
+            "which near duplicates show only in part."
+        ),
+        (
+            "The results hold for images like these. On images of another hospital, scanner or "
+            "mix of classes they will differ, and are likely to be worse."
+            if study.is_same_cache
+            else "The results are on another feature file than that of the fit; whether its "
+            "images come from elsewhere, the files do not record."
+        ),
+        (
+            "Age, sex, ethnicity and scanner are not recorded, so fairness between groups of "
+            "patients cannot be assessed."
         ),
     ]
     return Section(name="limits", title="Intended use and limits", blocks=[Items(entries=entries)])

@@ -1,358 +1,271 @@
-"""What an evaluation says, in sections: the honest figure first, then all others."""
+"""The overall results of an evaluation, in sections; the metrics to believe come first."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.bootstrap import MIN_GROUPS
+from brainfeat.evaluation.results import Evaluation
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
-    FEW_CLASSES,
     Block,
+    Cell,
     Chart,
-    Columns,
     Items,
-    Matrix,
     Section,
     Table,
     Tiles,
-    count,
+    estimate,
+    estimate_metric,
+    find_interval,
     show,
 )
-from brainfeat.report.tables import CLASS_FIGURES, SUBSET_FIGURES
+from brainfeat.report.wording import (
+    FURTHER_METRICS,
+    METRIC_NAMES,
+    NO_VALUE,
+    SHORT_SUBSET_NAMES,
+    SUBSET_METRICS,
+    SUBSET_NAMES,
+    capitalise,
+    name_split,
+)
+from brainfeat.text import count, format_interval, format_number
 
 if TYPE_CHECKING:
-    from brainfeat.cache.cache import FeatureCache
-    from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import Audit
-    from brainfeat.metrics import Evaluation, Predictions, Subset
-
-SUBSET_TITLES = {
-    "without_near": "Without near duplicates",
-    "without_identical": "Without identical files",
-    "all": "All images",
-}
-# Figures of a class that the two forest plots show.
-_FOREST = (("sensitivity", "specificity", "PPV"), ("F1", "ROC AUC", "average precision"))
+    from brainfeat.evaluation.results import Subset, Subsets
+    from brainfeat.metrics import Metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What a report is about; the predictions are those of the evaluation."""
-
-    evaluation: "Evaluation"
-    predictions: "Predictions"
-    bundle: "HeadBundle"
-    cache: "FeatureCache"
-    audit: "Audit"
-    command: str | None
-
-    @property
-    def is_same_cache(self) -> bool:
-        """Whether the head was fitted on the cache that it was measured on."""
-        return bool(self.bundle.training.get("cache_sha256") == self.cache.content_sha256)
-
-    @property
-    def split_name(self) -> str:
-        """The images that were measured, in words."""
-        split = self.evaluation.split
-        return "all labelled images" if split == "all" else f"the {split} split"
-
-    def training(self, name: str) -> Mapping[str, Any]:
-        """Give an object of what the head file says of its training; an empty one for none."""
-        value = self.bundle.training.get(name)
-        return value if isinstance(value, dict) else {}
-
-
-def summarise(study: Study) -> list[str]:
-    """Say in sentences what the head is worth, the honest figure first."""
-    subsets = study.evaluation.subsets
-    sentences = [_say_honest(subsets["without_near"]), _say_headline(study)]
-    recalls = [
-        (entry.recall, entry.name)
-        for entry in study.evaluation.per_class
-        if entry.recall is not None
-    ]
-    if len(recalls) > 1:
-        (worst, worst_name), (best, best_name) = min(recalls), max(recalls)
-        sentences.append(
-            f"On all images sensitivity runs from {worst:.3f} ({worst_name}) to {best:.3f} "
-            f"({best_name})."
-        )
-    return sentences
-
-
-def _say_honest(near: "Subset") -> str:
-    if near.accuracy is None:
-        return f"There is no honest figure of accuracy: {near.reason or 'no images are left'}."
-    interval = (near.intervals or {}).get("accuracy")
-    reliance = (
-        f"95 % interval {interval[0]:.3f}–{interval[1]:.3f}"
-        if interval
-        else f"no interval: {near.reason}"
-    )
-    return (
-        f"On images that are new to the head its accuracy is {near.accuracy:.3f} ({reliance}): "
-        f"{count(near.n, 'image')} of which it has seen no near duplicate."
-    )
-
-
-def _say_headline(study: Study) -> str:
-    subsets = study.evaluation.subsets
-    everything, near = subsets["all"], subsets["without_near"]
-    start = (
-        f"On all {count(everything.n, 'image')} ({study.split_name}) it is "
-        f"{show(everything.accuracy, (everything.intervals or {}).get('accuracy'))}"
-    )
-    if near.accuracy is None or everything.accuracy is None:
-        return f"{start}; how much of this is owed to copies of images that it has seen is unknown."
-    if near.n == everything.n:
-        return f"{start}: it has seen a copy of none of them."
-    excess = everything.accuracy - near.accuracy
-    identical = everything.n - subsets["without_identical"].n
-    return (
-        f"{start}, {abs(excess):.3f} {'higher' if excess >= 0 else 'lower'}: the head has seen a "
-        f"near duplicate of {everything.n - near.n:,} of them, and of {identical:,} an identical "
-        "file."
-    )
-
-
-def make_summary(study: Study) -> Section:
-    """Give the summary: sentences, the three accuracies, and what was found."""
-    subsets = study.evaluation.subsets
-    tiles = [
-        (
-            f"Accuracy {'on ' if name == 'all' else ''}{title[0].lower()}{title[1:]}",
-            show(subsets[name].accuracy, (subsets[name].intervals or {}).get("accuracy")),
-            count(subsets[name].n, "image"),
-        )
-        for name, title in SUBSET_TITLES.items()
-    ]
-    blocks: list[Block] = [" ".join(summarise(study)), Tiles(entries=tiles)]
-    findings = study.audit.findings
+def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section:
+    """Sum up in sentences, the three accuracies, and what an audit found."""
+    blocks: list[Block] = [" ".join(summarise(metrics))]
+    if isinstance(metrics, Evaluation):
+        blocks.append(Tiles(entries=list(_list_tiles(metrics.subsets))))
     if findings:
         blocks += [
             "The audit of the data found:",
-            Items(entries=[f"{text[0].upper()}{text[1:]}." for text in findings]),
+            Items(entries=[f"{capitalise(text)}." for text in findings]),
         ]
     return Section(name="summary", title="Summary", blocks=blocks)
 
 
-def make_comparison(study: Study) -> Section:
-    """Give the three columns: without near duplicates, without identical files, and all."""
-    evaluation = study.evaluation
-    subsets = {name: evaluation.subsets[name] for name in SUBSET_TITLES}
-    rows = [
-        ("images", *(f"{subset.n:,}" for subset in subsets.values())),
-        ("independent groups", *(f"{subset.n_groups:,}" for subset in subsets.values())),
-    ]
-    for title, name in SUBSET_FIGURES:
-        cells = [
-            show(getattr(subset, name), (subset.intervals or {}).get(name))
-            for subset in subsets.values()
+def summarise(metrics: "Metrics") -> list[str]:
+    """Describe in sentences how good the head is on new images, on all, and class by class."""
+    if isinstance(metrics, Evaluation):
+        sentences = [_describe_new(metrics.subsets.without_near_duplicates), _describe_all(metrics)]
+    else:
+        sentences = [
+            (
+                f"On {count(metrics.n, 'image')} accuracy is {show(metrics.accuracy)}; "
+                "whether the head has seen copies of them is not known."
+            )
         ]
-        rows.append((title, *cells))
-    reasons = {
-        f"{SUBSET_TITLES[name]}: {subset.reason}."
-        for name, subset in subsets.items()
-        if subset.reason
-    }
+    recalls = [
+        (entry.recall, entry.name) for entry in metrics.per_class if entry.recall is not None
+    ]
+    if len(recalls) > 1:
+        (worst, worst_name), (best, best_name) = min(recalls), max(recalls)
+        sentences.append(
+            f"Sensitivity on all images is {show(best)} in every class."
+            if worst == best
+            else f"Sensitivity on all images ranges from {show(worst)} ({worst_name}) to "
+            f"{show(best)} ({best_name})."
+        )
+    return sentences
+
+
+def _describe_new(near: "Subset") -> str:
+    if near.accuracy is None:
+        return (
+            "Accuracy without near duplicates is not known: "
+            f"{near.reason or 'there are no images'}."
+        )
+    interval = find_interval(near, "accuracy")
+    certainty = (
+        f"95 % interval {format_interval(interval)}" if interval else f"no interval: {near.reason}"
+    )
+    return (
+        f"On {count(near.n, 'image')} of which the head has seen no near duplicate, accuracy is "
+        f"{show(near.accuracy)} ({certainty})."
+    )
+
+
+def _describe_all(evaluation: Evaluation) -> str:
+    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
+    start = (
+        f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}) it is "
+        f"{estimate_metric(everything, 'accuracy')}"
+    )
+    if near.accuracy is None or everything.accuracy is None:
+        return f"{start}; how much of this is due to copies of seen images is not known."
+    n_near = everything.n - near.n
+    n_exact = everything.n - evaluation.subsets.without_exact_duplicates.n
+    if not n_near:
+        return f"{start}: the head has seen a copy of none of them."
+    excess = everything.accuracy - near.accuracy
+    return (
+        f"{start}, {show(abs(excess))} {'higher' if excess >= 0 else 'lower'}: the head has seen a "
+        f"near duplicate of {n_near:,} of them, and an exact duplicate of {n_exact:,}."
+    )
+
+
+def _list_tiles(subsets: "Subsets") -> Iterator[tuple[str, Cell, str]]:
+    for name, words in SUBSET_NAMES.items():
+        subset = getattr(subsets, name)
+        yield (
+            f"Accuracy {'on ' if name == 'all' else ''}{words}",
+            estimate_metric(subset, "accuracy"),
+            count(subset.n or None, "image"),
+        )
+
+
+def make_overall(metrics: "Metrics") -> Section:
+    """Show the metrics of the whole, without copies of seen images and with them."""
+    blocks: list[Block] = [_list_bare(metrics)]
+    if isinstance(metrics, Evaluation):
+        blocks = [
+            (
+                "Exact duplicates are files with the same bytes as an image that the head has seen "
+                "in train or val; near duplicates have nearly the same features, such as the same "
+                "slice saved again or a neighbouring slice. A head can recognise both, so they say "
+                "little about new patients."
+            ),
+            _list_subsets(metrics),
+            _list_further(metrics),
+            _draw_subsets(metrics.subsets),
+        ]
+    return Section(name="overall", title="Overall metrics", blocks=blocks)
+
+
+def _list_subsets(evaluation: Evaluation) -> Table:
+    subsets: list[Subset] = [getattr(evaluation.subsets, name) for name in SUBSET_NAMES]
+    rows: list[tuple[Cell, ...]] = [
+        ("images", *(_count(subset.n) for subset in subsets)),
+        ("groups", *(_count(subset.n_groups) for subset in subsets)),
+    ]
+    rows += [
+        (METRIC_NAMES[name], *(estimate_metric(subset, name) for subset in subsets))
+        for name in SUBSET_METRICS
+    ]
+    return Table(
+        title="With and without copies of seen images",
+        head=("metric", *SUBSET_NAMES.values()),
+        rows=rows,
+        note=" ".join([*_explain_intervals(evaluation), *_explain_gaps(evaluation.subsets)]),
+    )
+
+
+def _list_bare(metrics: "Metrics") -> Table:
+    values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
+    further = _list_further(metrics)
+    return replace(
+        further,
+        title="All images",
+        rows=[
+            ("images", f"{metrics.n:,}"),
+            *(
+                (METRIC_NAMES[name], estimate(value))
+                for name, value in zip(SUBSET_METRICS, values, strict=True)
+            ),
+            *further.rows,
+        ],
+    )
+
+
+def _list_further(metrics: "Metrics") -> Table:
+    worst = 1 if len(metrics.class_names) == 2 else 2
+    return Table(
+        title="Further metrics, all images",
+        head=("metric", SUBSET_NAMES["all"]),
+        rows=[(METRIC_NAMES[name], estimate(getattr(metrics, name))) for name in FURTHER_METRICS],
+        explanation="The macro ROC AUC is the mean over classes, each against the rest. Smaller is "
+        f"better for the log loss and the Brier score, which runs from 0 to {worst}.",
+    )
+
+
+def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
+    if any(getattr(evaluation.subsets, name).intervals for name in SUBSET_NAMES):
+        yield (
+            "In brackets: 95 % intervals, percentiles of "
+            f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
+            "(patients of the table, or else clusters of near duplicates)."
+        )
+
+
+def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
+    """Give the reasons for missing metrics and intervals, each once."""
+    missing: dict[str, list[str]] = {}
+    for name, words in SUBSET_NAMES.items():
+        subset = getattr(subsets, name)
+        if subset.reason is not None:
+            what = "metrics" if subset.accuracy is None else "intervals"
+            missing.setdefault(f"{what}: {subset.reason}", []).append(words)
+    for reason, names in missing.items():
+        if len(names) == len(SUBSET_NAMES):
+            yield f"No {reason}."
+        else:
+            yield f"{capitalise(', '.join(names))}: no {reason}."
+
+
+def _draw_subsets(subsets: "Subsets") -> Chart:
     groups = [
         (
-            title,
+            METRIC_NAMES[name],
             [
                 (
-                    {"all": "all", "without_near": "new", "without_identical": "no identical"}[key],
-                    getattr(subset, name),
-                    (subset.intervals or {}).get(name),
+                    words,
+                    getattr(getattr(subsets, subset), name),
+                    find_interval(getattr(subsets, subset), name),
                 )
-                for key, subset in subsets.items()
+                for subset, words in SHORT_SUBSET_NAMES.items()
             ],
         )
-        for title, name in SUBSET_FIGURES
+        for name in SUBSET_METRICS
     ]
-    return Section(
-        name="comparison",
-        title="With and without copies of seen images",
-        blocks=[
-            (
-                "An image has been seen if the head was fitted, or stopped, on it. Identical files "
-                "have the same bytes. Near duplicates have image features that are almost alike: "
-                "the same slice saved anew, a neighbouring slice, or a slice of the same patient. "
-                "A head can recognise them, so that they say little about new patients."
-            ),
-            Table(
-                title="Overall figures",
-                head=("figure", *SUBSET_TITLES.values()),
-                rows=rows,
-                note=" ".join([_say_intervals(evaluation), *sorted(reasons)]).strip(),
-            ),
-            Chart(
-                title="Overall figures with 95 % intervals",
-                caption="Squares are the figures of the table above, lines their 95 % intervals. "
-                "New: without near duplicates; no identical: without identical files.",
-                description=_describe_groups(groups),
-                draw=partial(charts.draw_intervals, groups, name="overall"),
-            ),
-        ],
+    return Chart(
+        title="Overall metrics with 95 % intervals",
+        caption="Squares are the metrics of the table above, lines their 95 % intervals.",
+        description=charts.describe_intervals(groups),
+        draw=partial(charts.draw_intervals, groups, name="overall"),
     )
 
 
-def _say_intervals(evaluation: "Evaluation") -> str:
-    bootstrap = evaluation.bootstrap
-    if not any(subset.intervals for subset in evaluation.subsets.values()):
-        return ""
-    return (
-        f"In brackets: 95 % intervals, percentiles of {bootstrap['n_resamples']:,} bootstrap "
-        "resamples of whole groups (patients of the table, or else near duplicates of each other)."
-    )
-
-
-def _describe_groups(groups: Sequence[tuple[str, Sequence[charts.IntervalRow]]]) -> str:
-    return " ".join(
-        f"{heading}: {', '.join(f'{label} {show(value, ends)}' for label, value, ends in rows)}."
-        for heading, rows in groups
-    )
-
-
-def make_classes(study: Study) -> Section:
-    """Give the figures of each class: confusion matrices, table, forest plot and curves."""
-    evaluation, predictions = study.evaluation, study.predictions
-    names = evaluation.class_names
-    matrices: list[Block] = []
-    if predictions.near is not None and 0 < predictions.near.sum() < len(predictions.near):
-        new = ~predictions.near
-        matrices.append(
-            Matrix(
-                title=f"Confusion matrix: {count(int(new.sum()), 'new image')}",
-                names=names,
-                counts=charts.count_calls(
-                    predictions.y[new], predictions.probabilities[new], len(names)
-                ),
-            )
-        )
-    matrices.append(
-        Matrix(
-            title=f"Confusion matrix: all {count(evaluation.n, 'image')}",
-            names=names,
-            counts=evaluation.confusion_matrix,
-        )
-    )
-    rows = [
-        (entry.name, f"{entry.support:,}", *(_show_score(entry, key) for key in CLASS_FIGURES))
-        for entry in evaluation.per_class
-    ]
-    return Section(
-        name="classes",
-        title="Class by class",
-        blocks=[
-            *([Columns(parts=[[m] for m in matrices])] if len(names) <= FEW_CLASSES else matrices),
-            Table(
-                title="Figures of each class against the rest, all images",
-                head=("class", "images", *(title for title, _, _ in CLASS_FIGURES)),
-                rows=rows,
-                note="Sensitivity is the share of the images of a class that were called so; "
-                "specificity the share of the others that were not. PPV and NPV, the predictive "
-                "values, hold for the mix of classes of these images alone.",
-            ),
-            *_draw_classes(study),
-            *_list_prevalence(evaluation),
-        ],
-    )
-
-
-def _show_score(entry: Any, key: tuple[str, str, str]) -> str:
-    _, name, of_interval = key
-    return show(getattr(entry, name), (entry.intervals or {}).get(of_interval))
-
-
-def _draw_classes(study: Study) -> Iterator[Chart]:
-    evaluation = study.evaluation
-    for number, titles in enumerate(_FOREST, 1):
-        groups = [
-            (
-                title,
-                [
-                    (entry.name, getattr(entry, name), (entry.intervals or {}).get(key))
-                    for entry in evaluation.per_class
-                ],
-            )
-            for title, name, key in CLASS_FIGURES
-            if title in titles
-        ]
-        yield Chart(
-            title=f"Each class: {titles[0]}, {titles[1]} and {titles[2]}",
-            caption="Squares are figures of all images, lines their 95 % intervals: where two "
-            "lines overlap widely, the classes may differ by chance.",
-            description=_describe_groups(groups),
-            draw=partial(charts.draw_intervals, groups, name=f"classes-{number}"),
-        )
-    ranked = [
-        label for label, entry in enumerate(evaluation.per_class) if entry.roc_auc is not None
-    ]
-    if not ranked:
-        return
-    entries = [evaluation.per_class[label] for label in ranked]
-    areas = [f"{entry.name}: AUC {_show_score(entry, CLASS_FIGURES[5])}" for entry in entries]
-    yield Chart(
-        title="ROC curves",
-        caption="Each class against the rest, all images, as the threshold on its probability "
-        "falls. The dotted diagonal is guessing; the upper left corner is without error.",
-        description=f"Areas under the curves. {'; '.join(areas)}.",
-        draw=partial(charts.draw_roc, study.predictions, ranked),
-        legend=areas,
-    )
-    means = [
-        f"{entry.name}: average precision {_show_score(entry, CLASS_FIGURES[6])}"
-        for entry in entries
-    ]
-    yield Chart(
-        title="Precision–recall curves",
-        caption="Each class against the rest, all images. Precision depends on how common a class "
-        "is among these images; guessing gives its share of them.",
-        description=f"{'; '.join(means)}.",
-        draw=partial(charts.draw_precision_recall, study.predictions, ranked),
-        legend=means,
-    )
-
-
-def _list_prevalence(evaluation: "Evaluation") -> Iterator[Table]:
-    if evaluation.prevalence:
-        yield Table(
-            title="Predictive values at another prevalence",
-            head=("class", "prevalence", "PPV", "NPV"),
-            rows=[
-                (name, f"{entry['prevalence']:g}", show(entry["ppv"]), show(entry["npv"]))
-                for name, entry in evaluation.prevalence.items()
-            ],
-            note="From the sensitivity and the specificity above, by Bayes's rule.",
-        )
-
-
-def make_parts(study: Study) -> Iterator[Section]:
-    """Give the figures of parts of the images, where they were told apart."""
-    if not study.evaluation.by:
-        return
+def make_values(evaluation: Evaluation) -> Section:
+    """Show the metrics by value of a column of the table."""
     rows = [
         (
-            value or "(none)",
+            value or NO_VALUE,
             f"{subset.n:,}",
             f"{subset.n_groups:,}",
-            "too few to judge"
-            if subset.accuracy is None
-            else show(subset.accuracy, (subset.intervals or {}).get("accuracy")),
-            show(subset.balanced_accuracy, (subset.intervals or {}).get("balanced_accuracy")),
+            estimate_metric(subset, "accuracy"),
+            estimate_metric(subset, "balanced_accuracy"),
         )
-        for value, subset in study.evaluation.by.items()
+        for value, subset in evaluation.by.items()
     ]
-    yield Section(
-        name="parts",
-        title="Parts of the images",
+    return Section(
+        name="values",
+        title="Metrics by value of a column",
         blocks=[
             Table(
-                title="All images by value of a column",
-                head=("value", "images", "groups", "accuracy", "balanced accuracy"),
+                title="All images, by value of the column",
+                head=(
+                    "value",
+                    "images",
+                    "groups",
+                    METRIC_NAMES["accuracy"],
+                    METRIC_NAMES["balanced_accuracy"],
+                ),
                 rows=rows,
+                note=f"Values with fewer than {MIN_GROUPS} groups have no metrics."
+                if any(subset.accuracy is None for subset in evaluation.by.values())
+                else "",
             )
         ],
     )
+
+
+def _count(number: int) -> str:
+    # A subset that was not looked for has no images either.
+    return format_number(number or None)

@@ -1,36 +1,38 @@
 """An evaluation as plain text for a terminal of 80 columns."""
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from itertools import product
 from typing import TYPE_CHECKING
 
-from brainfeat.report.tables import (
-    UNDEFINED,
-    by_rows,
-    class_rows,
-    describe_abstention,
-    describe_subsets,
-    headline,
-    interval_rows,
-    prevalence_rows,
-    subset_rows,
+from brainfeat.report.blocks import (
+    MATRIX_CORNER,
+    Block,
+    Cell,
+    Estimate,
+    Items,
+    Matrix,
+    Section,
+    Table,
+    flatten,
 )
-from brainfeat.text import count_columns, make_printable, shorten
+from brainfeat.report.outline import list_results
+from brainfeat.text import WIDTH, align, count_columns, make_printable, shorten, wrap
 
 if TYPE_CHECKING:
-    from brainfeat.metrics import Evaluation
+    from brainfeat.metrics import Metrics
 
-_WIDTH = 80
 _NAME_WIDTH = 30
 
 
-def to_text(evaluation: "Evaluation") -> str:
-    r"""Write an evaluation as tables for people.
+def to_text(evaluation: "Metrics") -> str:
+    r"""Write the main results of an evaluation for a terminal.
+
+    Charts and the section on calibration are left out.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        What :func:`brainfeat.evaluate` returned.
+    evaluation : Metrics
+        The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns
     -------
@@ -43,144 +45,159 @@ def to_text(evaluation: "Evaluation") -> str:
     >>> from brainfeat.metrics import measure
     >>> evaluation = measure([0, 1], [[0.9, 0.1], [0.2, 0.8]], class_names=["none", "glioma"])
     >>> print(to_text(evaluation))
-    images                  2
-    accuracy           1.0000
-    balanced accuracy  1.0000
-    macro F1           1.0000
-    ROC AUC            1.0000  one class against the rest, mean over classes
-    log loss           0.1643
-    Brier score        0.0250  0 best, 1 worst
-    Matthews corr.     1.0000
+    Summary
+    =======
+    On 2 images accuracy is 1.000; whether the head has seen copies of them is not
+    known. Sensitivity on all images is 1.000 in every class.
     <BLANKLINE>
-    class          precision  recall      F1  images
-    none              1.0000  1.0000  1.0000       1
-    glioma            1.0000  1.0000  1.0000       1
-    macro mean        1.0000  1.0000  1.0000       2
-    weighted mean     1.0000  1.0000  1.0000       2
+    Overall metrics
+    ===============
+    All images
+    metric                all images
+    images                         2
+    accuracy                   1.000
+    balanced accuracy          1.000
+    macro F1                   1.000
+    macro ROC AUC              1.000
+    log loss                   0.164
+    Brier score                0.025
+    Matthews correlation       1.000
     <BLANKLINE>
-    confusion matrix (images)
+    Metrics by class
+    ================
+    Confusion matrix, all images
     true \ predicted  none  glioma
     none                 1       0
     glioma               0       1
+    <BLANKLINE>
+    Each class against the rest, all images
+    class          images  sensitivity  specificity    PPV
+    none                1        1.000        1.000  1.000
+    glioma              1        1.000        1.000  1.000
+    macro mean          2        1.000            –  1.000
+    weighted mean       2        1.000            –  1.000
+    <BLANKLINE>
+    class            NPV     F1  ROC AUC  average precision
+    none           1.000  1.000    1.000              1.000
+    glioma         1.000  1.000    1.000              1.000
+    macro mean         –  1.000    1.000                  –
+    weighted mean      –  1.000        –                  –
     """
-    sections = [
-        _format_headline(evaluation),
-        *_format_subsets(evaluation),
-        _format_classes(evaluation),
-        *_format_intervals(evaluation),
-        *_format_prevalence(evaluation),
-        *_format_abstention(evaluation),
-        *_format_matrix(evaluation),
-        *_format_parts(evaluation),
+    sections = list_results(evaluation)
+    return "\n\n".join(_write_section(section) for section in sections if section.brief)
+
+
+def _write_section(section: Section) -> str:
+    title = make_printable(section.title)
+    written = [lines for block in flatten(section.blocks) if (lines := _write(block))]
+    body = "\n\n".join("\n".join(lines) for lines in written)
+    return f"{title}\n{'=' * count_columns(title)}\n{body}"
+
+
+@singledispatch
+def _write(block: Block) -> list[str]:  # noqa: ARG001
+    """Write a block in lines; what a terminal does not show has none."""
+    return []
+
+
+@_write.register
+def _(block: str) -> list[str]:
+    return wrap(make_printable(block))
+
+
+@_write.register
+def _(block: Items) -> list[str]:
+    return [
+        f"{'  ' if place else '- '}{line}"
+        for entry in block.entries
+        for place, line in enumerate(wrap(make_printable(entry), WIDTH - 2))
     ]
-    return "\n\n".join("\n".join(line.rstrip() for line in section) for section in sections)
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns, the first one to the left and the others to the right."""
-    widths = [max(map(count_columns, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        pads = [
-            " " * (width - count_columns(cell)) for cell, width in zip(row, widths, strict=True)
+@_write.register
+def _(block: Table) -> list[str]:
+    note = wrap(make_printable(block.note)) if block.note else []
+    return [make_printable(block.title), *lay_out(block), *note]
+
+
+def lay_out(table: Table) -> list[str]:
+    """Fit a table into 80 columns: in parts, with intervals below metrics, with wrapped heads."""
+    n_columns = len(table.head)
+    left = (0,) if table.numeric else range(n_columns)
+    for n_parts, below, wrapped in product(
+        range(1, max(2, n_columns)), (False, True), (False, True)
+    ):
+        parts = [
+            align(_list_rows(table, columns, below=below, wrapped=wrapped), left=left)
+            for columns in _split(range(1, n_columns), n_parts)
         ]
-        cells = [
-            row[0] + pads[0],
-            *(pad + cell for pad, cell in zip(pads[1:], row[1:], strict=True)),
-        ]
-        lines.append("  ".join(cells))
-    return lines
+        if max(count_columns(line) for part in parts for line in part) <= WIDTH:
+            break
+    return "\n\n".join("\n".join(part) for part in parts).split("\n")
 
 
-def _format_headline(evaluation: "Evaluation") -> list[str]:
-    entries = headline(evaluation)
-    lines = _align([(name, value) for name, value, _ in entries])
-    return [f"{line}  {remark}" for line, (_, _, remark) in zip(lines, entries, strict=True)]
+def _split(places: range, n_parts: int) -> list[range]:
+    step = -(-len(places) // n_parts)
+    return [places[start : start + step] for start in range(0, len(places), step)]
 
 
-def _format_subsets(evaluation: "Evaluation") -> list[list[str]]:
-    if not evaluation.subsets:
-        return []
-    lines = _align(subset_rows(evaluation, separate=True))
-    return [lines + _wrap(describe_subsets(evaluation))]
+def _list_rows(table: Table, columns: range, *, below: bool, wrapped: bool) -> list[list[str]]:
+    """List the lines of cells of some columns, those of the head first."""
+    body = []
+    for name, *cells in ([row[0], *(row[place] for place in columns)] for row in table.rows):
+        pairs = [_split_cell(cell, below=below) for cell in cells]
+        body.append([_label(str(name)), *(value for value, _ in pairs)])
+        if any(interval for _, interval in pairs):
+            body.append(["", *(interval for _, interval in pairs)])
+    head = [make_printable(table.head[place]) for place in (0, *columns)]
+    if not wrapped:
+        return [head, *body]
+    columns_of_body = list(zip(*body, strict=True)) or [()] * len(head)
+    heads = [
+        wrap(name, max(map(count_columns, (*cells, *name.split()))))
+        for name, cells in zip(head, columns_of_body, strict=True)
+    ]
+    depth = max(map(len, heads))
+    filled = [[""] * (depth - len(lines)) + lines for lines in heads]
+    return [*map(list, zip(*filled, strict=True)), *body]
 
 
-def _format_intervals(evaluation: "Evaluation") -> list[list[str]]:
-    """Lay seven figures of each class out as two tables, each interval below its figure."""
-    if not evaluation.subsets:
-        return []
-    head, *rows = interval_rows(evaluation)
-    tables = []
-    for columns in (slice(1, 5), slice(5, 8)):
-        table = [("class", *head[columns])]
-        for name, *cells in rows:
-            pairs = [
-                cell.partition(" ")[::2] for cell in cells[columns.start - 1 : columns.stop - 1]
-            ]
-            table.append((_label(name, _NAME_WIDTH - 6), *(figure for figure, _ in pairs)))
-            if any(interval for _, interval in pairs):
-                table.append(("", *(interval.strip("()") for _, interval in pairs)))
-        tables.append(_align(table))
-    return tables
+def _split_cell(cell: Cell, *, below: bool) -> tuple[str, str]:
+    if below and isinstance(cell, Estimate):
+        return cell.value, cell.interval
+    return make_printable(str(cell)), ""
 
 
-def _format_prevalence(evaluation: "Evaluation") -> list[list[str]]:
-    rows = [(_label(row[0]), *row[1:]) for row in prevalence_rows(evaluation)]
-    return [_align([("class", "prevalence", "PPV", "NPV"), *rows])] if rows else []
-
-
-def _format_abstention(evaluation: "Evaluation") -> list[list[str]]:
-    lines = _wrap(map(make_printable, describe_abstention(evaluation)))
-    return [lines] if lines else []
-
-
-def _format_parts(evaluation: "Evaluation") -> list[list[str]]:
-    head, *rows = by_rows(evaluation)
-    table = [(_label(row[0], _NAME_WIDTH - 8), *row[1:]) for row in rows]
-    return [_align([head, *table])] if rows else []
-
-
-def _wrap(sentences: Iterable[str]) -> list[str]:
-    return [line for sentence in sentences for line in textwrap.wrap(sentence, _WIDTH)]
-
-
-def _format_classes(evaluation: "Evaluation") -> list[str]:
-    rows = [(_label(row[0]), *row[1:]) for row in class_rows(evaluation)]
-    lines = _align([("class", "precision", "recall", "F1", "images"), *rows])
-    if any(UNDEFINED in row for row in rows):
-        lines.append(f"{UNDEFINED}: not defined, as no image is of the class or was called so")
-    return lines
-
-
-def _format_matrix(evaluation: "Evaluation") -> list[list[str]]:
-    """Lay the confusion matrix out in as many blocks of columns as 80 columns need."""
-    counts = [[str(count) for count in row] for row in evaluation.confusion_matrix]
-    title = "confusion matrix (images)"
-    corner = "true \\ predicted"
-    names = [_label(name) for name in evaluation.class_names]
-    whole = _align([(corner, *names), *((n, *row) for n, row in zip(names, counts, strict=True))])
-    if max(map(count_columns, whole)) <= _WIDTH:
-        return [[title, *whole]]
-    numbers = [str(index) for index in range(1, len(names) + 1)]
+@_write.register
+def _(matrix: Matrix) -> list[str]:
+    """Write a confusion matrix, in as many blocks of numbered columns as 80 columns need."""
+    counts = [[f"{count:,}" for count in row] for row in matrix.counts]
+    names = [_label(name) for name in matrix.names]
+    title = make_printable(matrix.title)
+    whole = align(
+        [(MATRIX_CORNER, *names), *((n, *row) for n, row in zip(names, counts, strict=True))]
+    )
+    if max(map(count_columns, whole)) <= WIDTH:
+        return [title, *whole]
+    numbers = [str(number) for number in range(1, len(names) + 1)]
     digits = len(numbers[-1])
     cell = 2 + max(digits, *(len(count) for row in counts for count in row))
     # Names are cut further where that saves a second block of columns.
-    room = max(len(corner), _WIDTH - cell * len(names)) - digits - 1
+    room = max(len(MATRIX_CORNER), WIDTH - cell * len(names)) - digits - 1
     rows = [
         f"{number:>{digits}} {shorten(name, room)}"
         for number, name in zip(numbers, names, strict=True)
     ]
-    left = max(map(count_columns, [corner, *rows]))
-    step = max(1, (_WIDTH - left) // cell)
-    blocks = []
+    left = max(map(count_columns, [MATRIX_CORNER, *rows]))
+    step = max(1, (WIDTH - left) // cell)
+    lines = [title]
     for start in range(0, len(names), step):
         shown = slice(start, start + step)
-        table = [(corner, *numbers[shown])]
+        table = [(MATRIX_CORNER, *numbers[shown])]
         table += [(name, *row[shown]) for name, row in zip(rows, counts, strict=True)]
-        blocks.append(_align(table))
-    blocks[0].insert(0, f"{title}; columns are numbered as rows")
-    return blocks
+        lines += ["", *align(table)] if start else align(table)
+    return [*lines, "Columns are numbered as rows."]
 
 
-def _label(name: str, width: int = _NAME_WIDTH) -> str:
-    return shorten(make_printable(name), width)
+def _label(name: str) -> str:
+    return shorten(make_printable(name), _NAME_WIDTH)

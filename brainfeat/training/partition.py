@@ -1,228 +1,350 @@
-"""The labelled rows of a cache, and the parts (train, val, test, folds) that its images form."""
+"""Partition: the labelled rows of a cache, and which images train, stop and test a head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
-from brainfeat.leakage.auditing import Audit, quick_audit
-from brainfeat.leakage.duplicates import join_labels, label_identical
+from brainfeat.leakage.auditing import audit_duplicates
+from brainfeat.leakage.duplicates import join_labels, label_exact_duplicates
+from brainfeat.leakage.results import Audit
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 
 GroupBy = Literal["auto", "column", "near-duplicates", "none"]
 Rows = NDArray[np.intp]
+# Training and test images of a fold.
+Fold = tuple[Rows, Rows]
 
-# Rows that are looked at in one step, so that a million need no copy of themselves.
+SPLITS = ("train", "val", "test")
+
+# Rows that are checked in one step, so that a million rows are not copied.
 _BLOCK_ROWS = 8192
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledRows:
-    """The labelled rows of a cache in memory; an image is a row of view 0 with its views.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grouping:
+    """Groups of images that no split and no fold divides.
+
+    Attributes
+    ----------
+    kind : str
+        What a group is: ``"column"``, ``"near-duplicates"``, ``"exact-duplicates"`` or ``"none"``.
+    labels : ndarray of shape (n,), str or int, or None
+        Group of each row of the cache, valid at the rows of view 0. None where every image is a
+        group of its own.
+    """
+
+    kind: str
+    labels: NDArray[Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Partition:
+    """The labelled rows of a cache in memory, and the splits and folds of their images.
+
+    An image is a row of view 0; its augmented views are further rows. Splits and folds hold images,
+    as indices into the rows of the partition.
 
     Attributes
     ----------
     X : ndarray of shape (n, d), float32
-    y : ndarray of shape (n,), int
+        Features.
+    y : ndarray of shape (n,), int64
+        Class of each row, an index into `class_names`.
     image : ndarray of shape (n,), int
-        Of each row, the row of its view 0.
-    images : ndarray of shape (m,), int
-        The rows of view 0.
+        The image that each row is a view of.
     rows : ndarray of shape (n,), int
-        The rows of the cache that they are.
-    groups : ndarray of shape (n,), str or int, or None
-        Of each row, right at the rows of view 0; None where groups are not looked at.
+        Row of the cache of each row.
     class_names : tuple of str
+        The classes.
+    splits : dict of str to ndarray of int
+        Images of ``"train"``, ``"val"`` and ``"test"``.
+    folds : tuple of (ndarray of int, ndarray of int)
+        Training and test images of each fold of train and val; empty without folds.
+    groups : ndarray of shape (n,), str or int, or None
+        Group of each row, valid for images; None where every image is a group of its own.
+    grouped_by : str
+        What a group is, as in :class:`Grouping`.
     """
 
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     image: Rows
-    images: Rows
     rows: Rows
-    groups: NDArray[Any] | None
     class_names: tuple[str, ...]
+    splits: Mapping[str, Rows]
+    folds: tuple[Fold, ...] = ()
+    groups: NDArray[Any] | None = None
+    grouped_by: str = "none"
 
     @classmethod
-    def read(cls, cache: FeatureCache) -> "LabelledRows":
-        """Read the labelled rows of a cache, refusing what no head can be fitted on."""
-        if cache.spec.pooling == "none":
-            raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
+    def read(cls, cache: FeatureCache) -> Self:
+        """Read the labelled rows of a cache.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            Pooled features.
+
+        Returns
+        -------
+        Partition
+            All images are in train; there are no groups and no folds.
+
+        Raises
+        ------
+        TableError
+            The cache holds feature maps, or labelled images of fewer than two classes.
+        CacheError
+            The features are not finite.
+        """
         rows = np.flatnonzero(cache.mask(views=True))
         y = cache.y[rows]
-        present = np.unique(y)
-        if len(present) < 2:
-            names = ", ".join(cache.class_names[label] for label in present) or "none"
-            raise TableError(
-                f"{cache.path} has labelled images of too few classes ({names}); "
-                "a classifier needs two or more"
-            )
-        X = cache.X[:] if len(rows) == len(cache) else cache.X[rows]
-        if bad := _count_not_finite(X):
-            raise CacheError(
-                f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
-                "extract them anew, in float32"
-            )
+        _check_cache(cache, y)
         view = cache.view[rows]
         _, place = np.unique(cache.column("path")[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
         first[place[view == 0]] = np.flatnonzero(view == 0)
+        images, none = np.flatnonzero(view == 0), np.empty(0, np.intp)
         return cls(
-            X=X,
+            X=_read_features(cache, rows),
             y=y,
             image=first[place],
-            images=np.flatnonzero(view == 0),
             rows=rows,
-            groups=None,
             class_names=cache.class_names,
+            splits={"train": images, "val": none, "test": none},
         )
 
-    def group(self, groups: NDArray[Any] | None) -> "LabelledRows":
-        """Return the same rows with groups, given for each row of the cache."""
-        return replace(self, groups=None if groups is None else groups[self.rows])
+    def split(
+        self,
+        cache: FeatureCache,
+        grouping: Grouping,
+        *,
+        val_fraction: float,
+        test_fraction: float,
+        random_state: int,
+    ) -> Self:
+        """Divide the images into train, val and test; no group is divided.
+
+        The splits of the table are kept. Where it has no validation split, one is taken from train;
+        where it has no splits, all three are made.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            The cache that the partition was read from.
+        grouping : Grouping
+            Groups of its rows.
+        val_fraction : float
+            Fraction of the training images, or of all images without splits, for validation.
+        test_fraction : float
+            Fraction of all images for the test, without splits.
+        random_state : int
+            Seed of the splits that are made.
+
+        Returns
+        -------
+        Partition
+            The same rows with splits and groups.
+
+        Raises
+        ------
+        TableError
+            A class has no training images, or too few images or groups to be divided.
+        """
+        labels = None if grouping.labels is None else grouping.labels[self.rows]
+        grouped = replace(self, groups=labels, grouped_by=grouping.kind)
+        images = self.splits["train"]
+        names = cache.splits[self.rows[images]]
+        if not names.any():
+            fractions = {"val": val_fraction, "test": test_fraction}
+            names = grouped._assign(images, fractions, random_state)
+        splits = {name: images[names == name] for name in SPLITS}
+        grouped._check_classes(splits)
+        if not len(splits["val"]):
+            splits["train"], splits["val"] = grouped.take_val(
+                splits["train"], fraction=val_fraction, random_state=random_state
+            )
+        return replace(grouped, splits=splits)
+
+    def with_folds(self, n_folds: int, *, random_state: int) -> Self:
+        """Return the same partition with folds of train and val; test images are in no fold.
+
+        Parameters
+        ----------
+        n_folds : int
+            Number of folds, at least 2.
+        random_state : int
+            Seed of the folds.
+
+        Raises
+        ------
+        TableError
+            A class has images of fewer groups than there are folds.
+        """
+        images = np.sort(self.fitted_images)
+        folds = make_folds(
+            self.y[images],
+            n_folds=n_folds,
+            groups=self.groups_of(images),
+            class_names=self.class_names,
+            random_state=random_state,
+        )
+        return replace(self, folds=tuple((images[train], images[test]) for train, test in folds))
+
+    @property
+    def fitted_images(self) -> Rows:
+        """The images of train and val, which a head may be fitted on."""
+        return np.concatenate([self.splits["train"], self.splits["val"]])
+
+    def limit_folds(self, n_folds: int) -> int:
+        """Return how many folds of train and val can be made, up to a number."""
+        images = self.fitted_images
+        return min(n_folds, count_folds(self.y[images], groups=self.groups_of(images)))
+
+    def take_val(self, images: Rows, *, fraction: float, random_state: int) -> tuple[Rows, Rows]:
+        """Divide images into those to train on and those to validate on.
+
+        Parameters
+        ----------
+        images : ndarray of int
+            The images.
+        fraction : float
+            Fraction of them to validate on; no group is divided.
+        random_state : int
+            Seed.
+
+        Returns
+        -------
+        tuple of (ndarray of int, ndarray of int)
+            Training and validation images.
+
+        Raises
+        ------
+        TableError
+            A class has images of only one group.
+        """
+        names = self._assign(images, {"val": fraction}, random_state)
+        return images[names == "train"], images[names == "val"]
 
     def rows_of(self, images: Rows) -> Rows:
         """Return the rows of images with their augmented views."""
         return np.flatnonzero(np.isin(self.image, images))
 
     def groups_of(self, images: Rows) -> NDArray[Any] | None:
-        """Return the group of each image, or None where groups are not looked at."""
+        """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
 
+    def name_held_out(self, cache: FeatureCache) -> dict[str, list[str]] | None:
+        """Name the images of val and test where the table has no splits, for `evaluate`.
 
-def choose_groups(
-    cache: FeatureCache, group_by: GroupBy, found: Audit
-) -> tuple[NDArray[Any] | None, str]:
-    """Choose what no part and no fold may cut.
+        Parameters
+        ----------
+        cache : FeatureCache
+            The cache that the partition was read from.
+
+        Returns
+        -------
+        dict of str to list of str, or None
+            Digests as :meth:`brainfeat.FeatureCache.image_ids` returns them, for ``"val"`` and
+            ``"test"``; None where the table has splits.
+        """
+        if cache.splits.any():
+            return None
+        return {name: cache.image_ids(self.rows[self.splits[name]]) for name in ("val", "test")}
+
+    def _assign(
+        self, images: Rows, fractions: Mapping[str, float], random_state: int
+    ) -> NDArray[np.str_]:
+        return split_rows(
+            self.y[images],
+            fractions=fractions,
+            groups=self.groups_of(images),
+            class_names=self.class_names,
+            random_state=random_state,
+        )
+
+    def _check_classes(self, splits: Mapping[str, Rows]) -> None:
+        """Refuse a class without training images: a head cannot learn it."""
+        trained = set(self.y[splits["train"]])
+        for label, name in enumerate(self.class_names):
+            if label not in trained:
+                where = [split for split in ("val", "test") if label in self.y[splits[split]]]
+                reason = (
+                    f"has images in {' and '.join(where)} but not in train"
+                    if where
+                    else "has no images"
+                )
+                raise TableError(f"class {name!r} {reason}; add training images or drop the class")
+
+
+def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Grouping:
+    """Choose the groups that no split and no fold divides.
 
     Parameters
     ----------
     cache : FeatureCache
     group_by : {"auto", "column", "near-duplicates", "none"}
-        The table's groups where there are any, else clusters of near duplicates (auto); the table's
-        (column); clusters joined with the table's groups (near-duplicates); nothing.
+        The table's groups where it has any, else clusters of near duplicates (auto); the table's
+        groups (column); clusters of near duplicates joined with the table's groups
+        (near-duplicates); or none.
     found : Audit
-        What :func:`brainfeat.leakage.auditing.quick_audit` says of the cache.
+        The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`.
 
     Returns
     -------
-    tuple of (ndarray of shape (n,) or None, str)
-        Group of each row of the cache, right at the rows of view 0, and what groups are: "column",
-        "near-duplicates", "identical" where those cannot be told, or "none".
+    Grouping
+        Of exact duplicates where near duplicates cannot be told apart, or were not looked for.
 
     Raises
     ------
     TableError
-        The table has no groups and must have.
+        The table has no groups, and `group_by` asks for them.
     """
     grouped = bool(cache.groups.any())
     if group_by == "none":
-        return None, "none"
+        return Grouping(kind="none", labels=None)
     if group_by == "column" and not grouped:
         raise TableError(f"{cache.path} has no groups; give the table a group column")
     if group_by == "column" or (group_by == "auto" and grouped):
-        return cache.groups, "column"
-    if group_by == "auto" and (found.near is None or found.near["chained"]):
-        copies = label_identical(cache.sha256)
-        return (copies if found.identical["groups"] else None), "identical"
-    clusters = found.clusters if found.near is not None else quick_audit(cache, limit=None).clusters
-    if not grouped and found.near is not None and not found.near["clusters"]:
-        return None, "near-duplicates"
+        return Grouping(kind="column", labels=cache.groups)
+    near = found.near_duplicates
+    if group_by == "auto" and (near is None or near.chained):
+        copies = label_exact_duplicates(cache.sha256) if found.exact_duplicates.groups else None
+        return Grouping(kind="exact-duplicates", labels=copies)
+    clusters = found.clusters if near else audit_duplicates(cache, limit=None).clusters
+    if not grouped and near is not None and not near.clusters:
+        return Grouping(kind="near-duplicates", labels=None)
     if grouped:
-        # Images of no group are joined with nothing.
+        # Images without a group are joined with nothing.
         names = np.where(cache.groups != "", cache.groups, np.arange(len(cache)).astype(np.str_))
         _, numbers = np.unique(names, return_inverse=True)
         clusters = join_labels(clusters + 1, numbers)
-    return clusters, "near-duplicates"
+    return Grouping(kind="near-duplicates", labels=clusters)
 
 
-def split_images(
-    data: LabelledRows,
-    cache: FeatureCache,
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    random_state: int,
-) -> dict[str, Rows]:
-    """Return the images (rows of view 0) of train, val and test."""
-    names = cache.splits[np.flatnonzero(cache.mask(views=True))][data.images]
-    if not names.any():
-        fractions = {"val": val_fraction, "test": test_fraction}
-        names = _assign(data, data.images, fractions, random_state)
-    parts = {name: data.images[names == name] for name in ("train", "val", "test")}
-    _check_classes(data, parts)
-    if not len(parts["val"]):
-        parts["train"], parts["val"] = take_val(
-            data, parts["train"], fraction=val_fraction, random_state=random_state
+def _check_cache(cache: FeatureCache, y: NDArray[np.int64]) -> None:
+    if cache.spec.pooling == "none":
+        raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
+    present = np.unique(y)
+    if len(present) < 2:
+        names = ", ".join(cache.class_names[label] for label in present) or "none"
+        raise TableError(
+            f"{cache.path} has labelled images of too few classes ({names}); "
+            "a classifier needs two or more"
         )
-    return parts
 
 
-def name_held_out(cache: FeatureCache, parts: Mapping[str, Rows]) -> dict[str, list[str]] | None:
-    """Name the images that were held out where the table does not say it, for `evaluate`."""
-    if cache.splits.any():
-        return None
-    rows = np.flatnonzero(cache.mask(views=True))
-    return {name: cache.image_ids(rows[parts[name]]) for name in ("val", "test")}
-
-
-def take_val(
-    data: LabelledRows, images: Rows, *, fraction: float, random_state: int
-) -> tuple[Rows, Rows]:
-    """Split images into those to train on and those to validate on."""
-    names = _assign(data, images, {"val": fraction}, random_state)
-    return images[names == "train"], images[names == "val"]
-
-
-def fold_images(
-    data: LabelledRows, parts: Mapping[str, Rows], *, n_folds: int, random_state: int
-) -> list[tuple[Rows, Rows]]:
-    """Return the images of each fold's train and test; the test part of the table is in none."""
-    images = np.sort(np.concatenate([parts["train"], parts["val"]]))
-    folds = make_folds(
-        data.y[images],
-        n_folds=n_folds,
-        groups=data.groups_of(images),
-        class_names=data.class_names,
-        random_state=random_state,
-    )
-    return [(images[train], images[test]) for train, test in folds]
-
-
-def limit_folds(data: LabelledRows, parts: Mapping[str, Rows], *, n_folds: int) -> int:
-    """Return how many folds of train and val can be made, up to a number."""
-    images = np.concatenate([parts["train"], parts["val"]])
-    return min(n_folds, count_folds(data.y[images], groups=data.groups_of(images)))
-
-
-def _count_not_finite(X: NDArray[np.float32]) -> int:
+def _read_features(cache: FeatureCache, rows: Rows) -> NDArray[np.float32]:
+    X = cache.X[:] if len(rows) == len(cache) else cache.X[rows]
     blocks = (X[start : start + _BLOCK_ROWS] for start in range(0, len(X), _BLOCK_ROWS))
-    return sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
-
-
-def _assign(
-    data: LabelledRows, images: Rows, fractions: Mapping[str, float], random_state: int
-) -> NDArray[np.str_]:
-    return split_rows(
-        data.y[images],
-        fractions=fractions,
-        groups=data.groups_of(images),
-        class_names=data.class_names,
-        random_state=random_state,
-    )
-
-
-def _check_classes(data: LabelledRows, parts: Mapping[str, Rows]) -> None:
-    """Refuse a class that a head could not learn, or would be asked about without having seen."""
-    trained = set(data.y[parts["train"]])
-    for label, name in enumerate(data.class_names):
-        if label not in trained:
-            where = [part for part in ("val", "test") if label in data.y[parts[part]]]
-            place = (
-                f"exists in {' and '.join(where)} but not in train" if where else "has no images"
-            )
-            raise TableError(f"class {name!r} {place}; add training images or drop the class")
+    if bad := sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks):
+        raise CacheError(
+            f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
+            "extract them again, in float32"
+        )
+    return X

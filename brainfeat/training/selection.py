@@ -1,4 +1,4 @@
-"""Candidates for a head: each cross-validated on the same folds, then ranked; one is chosen."""
+"""Model selection: candidates are cross-validated on the same folds and ranked; one is chosen."""
 
 import time
 import warnings
@@ -11,47 +11,47 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError, HeadError
-from brainfeat.heads.calibration import calibrate, scale_folds
+from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import FittedHead, HeadRecipe, Rows
-from brainfeat.metrics import Evaluation, measure
-from brainfeat.training.partition import LabelledRows, take_val
+from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.metrics import Metrics, measure
+from brainfeat.training.partition import Fold, Partition
 
-Fold = tuple[Rows, Rows]
 Progress = Callable[[int, int], None]
 
-# Balanced accuracy counts the classes alike and asks nothing of the probabilities. Log loss, each
-# fold's at the temperature of the others, breaks ties.
+# Balanced accuracy gives each class the same weight and needs no calibrated probabilities. The log
+# loss, of each fold at the temperature of the other folds, breaks ties.
 METRIC = "balanced_accuracy"
 
 _CV_VAL_FRACTION = 0.15
-# Begun first, so that no process waits at the end for one long fit.
+# Fitted first, so that no process waits at the end for one long fit.
 _SLOW_HEADS = ("hist-gradient-boosting", "dense", "random-forest", "svm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A head with parameters, and what cross-validation says of it.
+    """A head with parameters, and its cross-validated scores.
 
     Attributes
     ----------
     rank : int or None
-        1 is the best; None where it could not be fitted.
+        1 is the best; None where the candidate could not be fitted.
     head : str
-        Its name.
+        Name of the head.
     params : dict
         Parameters that it was made with.
     mean, std : float or None
-        Balanced accuracy of the folds: mean and standard deviation.
+        Mean and standard deviation of the balanced accuracy over the folds; None where the
+        candidate could not be fitted, as `log_loss`.
     log_loss : float or None
-        Mean of the folds.
+        Mean log loss over the folds.
     seconds : float
-        Time that all folds took together, on however many processes.
+        Sum of the durations of its fits, which may have run in parallel.
     warnings : list of str
-        What scikit-learn had to say, such as that a fit did not converge.
+        Warnings of scikit-learn, such as that a fit did not converge.
     error : str or None
-        Why it could not be fitted.
+        Why the candidate could not be fitted.
     """
 
     rank: int | None
@@ -67,54 +67,55 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """What the folds say of a head.
+    """Scores of a head over folds, and the calibration that its out-of-fold scores allow.
 
     Attributes
     ----------
     figures : dict
-        ``n_folds``, ``out_of_fold`` (the figures of all images together), and ``mean`` and ``std``
+        ``n_folds``, ``out_of_fold`` (the metrics of all images together), and ``mean`` and ``std``
         over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
-    calibration : dict
-        As :func:`brainfeat.heads.calibration.calibrate` gives it.
+    calibration : Calibration
+        Of the out-of-fold scores.
     conformal : Conformal
-        Of the probabilities that the folds gave to the images that they left out.
+        Calibrated on the out-of-fold probabilities.
     """
 
     figures: dict[str, Any]
-    calibration: dict[str, Any]
+    calibration: Calibration
     conformal: Conformal = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which of several candidates is chosen.
+    """The recipe that is chosen, and the candidates that it was chosen from.
 
     Attributes
     ----------
     candidates : tuple of Candidate
-        In the order of their ranks; those that could not be fitted come last.
+        In the order of their ranks; those that could not be fitted come last. Empty where nothing
+        was compared.
     recipe : HeadRecipe
-        How the first one is made.
-    cv : CrossValidation
-        Of the first one.
+        Recipe of the first candidate.
+    cv : CrossValidation or None
+        Cross-validation of the recipe; None where there are no folds.
     """
 
     candidates: tuple[Candidate, ...]
     recipe: HeadRecipe
-    cv: CrossValidation
+    cv: CrossValidation | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the recipe and its figures as what JSON can hold."""
+        """Return metric, number of folds and candidates as what JSON can hold."""
         return {
             "metric": METRIC,
-            "n_folds": self.cv.figures["n_folds"],
+            "n_folds": None if self.cv is None else self.cv.figures["n_folds"],
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _FoldResult:
-    """Scores (m, k) of a fold's test images, or why there are none."""
+    """Scores of a fold's test images, (m, k) float64, or the error of the fit."""
 
     scores: NDArray[np.float64] | None
     seconds: float
@@ -123,20 +124,18 @@ class _FoldResult:
 
 
 def cross_validate(
-    recipe: HeadRecipe, data: LabelledRows, folds: Sequence[Fold], *, n_jobs: int | None = None
+    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None = None
 ) -> CrossValidation:
-    """Fit on all folds but one and predict that one, for each.
+    """Fit a head on the training images of each fold and score its test images.
 
     Parameters
     ----------
     recipe : HeadRecipe
         How the head is made.
-    data : LabelledRows
-        The rows.
-    folds : sequence of (train, test)
-        Images of each fold.
+    partition : Partition
+        Rows with folds.
     n_jobs : int or None
-        Processes; None takes all cores.
+        Number of processes; None takes all cores.
 
     Returns
     -------
@@ -147,40 +146,38 @@ def cross_validate(
     HeadError
         The head cannot be fitted on a fold.
     """
-    (results,) = _score_folds([recipe], data, folds, n_jobs=n_jobs, progress=None)
+    (results,) = _score_folds([recipe], partition, n_jobs=n_jobs, progress=None)
     if error := _first_error(results):
         raise HeadError(error)
     for message in _all_warnings(results):
         warnings.warn(message, stacklevel=2)
-    return _describe(data, folds, results)
+    return _summarise(partition, results)
 
 
 def select_head(
     recipes: Sequence[HeadRecipe],
-    data: LabelledRows,
-    folds: Sequence[Fold],
+    partition: Partition,
     *,
     n_jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Selection:
-    """Cross-validate candidates on the same folds, rank them and choose one.
+    """Cross-validate candidates on the same folds, rank them and choose the first.
 
-    Candidates rank by the mean balanced accuracy of the folds, then by the mean log loss, then by
-    their order. The figures of the chosen one are a little too good to be true, more so the more
-    candidates there are: chance helped to choose it.
+    Candidates rank by mean balanced accuracy over the folds, then by mean log loss, then by their
+    order. The cross-validated score of the chosen candidate is optimistically biased, the more so
+    the more candidates there are, because the same folds chose it (Cawley & Talbot 2010, JMLR
+    11:2079).
 
     Parameters
     ----------
     recipes : sequence of HeadRecipe
         The candidates.
-    data : LabelledRows
-        The rows.
-    folds : sequence of (train, test)
-        Images of each fold; those of a final test are in none.
+    partition : Partition
+        Rows with folds; images of the test split are in no fold.
     n_jobs : int or None
-        Processes; None takes all cores.
+        Number of processes; None takes all cores.
     progress : callable or None
-        Called with the number of fits that are done and of all.
+        Called with the number of fits that are done, and of all fits.
 
     Returns
     -------
@@ -191,9 +188,9 @@ def select_head(
     HeadError
         None of the candidates can be fitted.
     """
-    results = _score_folds(recipes, data, folds, n_jobs=n_jobs, progress=progress)
+    results = _score_folds(recipes, partition, n_jobs=n_jobs, progress=progress)
     rated = [
-        _rate(recipe, data, folds, result) for recipe, result in zip(recipes, results, strict=True)
+        _rate(recipe, partition, result) for recipe, result in zip(recipes, results, strict=True)
     ]
     order = sorted(range(len(recipes)), key=lambda place: _sort_key(rated[place]))
     ranked = [place for place in order if rated[place]["error"] is None]
@@ -208,7 +205,7 @@ def select_head(
     return Selection(
         candidates=candidates,
         recipe=recipes[best],
-        cv=_describe(data, folds, results[best]),
+        cv=_summarise(partition, results[best]),
     )
 
 
@@ -218,8 +215,7 @@ def _sort_key(row: dict[str, Any]) -> tuple[bool, float, float]:
 
 def _score_folds(
     recipes: Sequence[HeadRecipe],
-    data: LabelledRows,
-    folds: Sequence[Fold],
+    partition: Partition,
     *,
     n_jobs: int | None,
     progress: Progress | None,
@@ -227,6 +223,7 @@ def _score_folds(
     """Fit every recipe on every fold, in processes that share one memory map of the features."""
     from joblib import Parallel, delayed, parallel_config
 
+    folds = partition.folds
     heads = {name: place for place, name in enumerate(_SLOW_HEADS)}
     order = sorted(
         range(len(recipes)), key=lambda place: heads.get(recipes[place].head, len(heads))
@@ -238,7 +235,8 @@ def _score_folds(
     with parallel_config(backend="loky", inner_max_num_threads=max(1, cores // workers)):
         jobs = Parallel(n_jobs=workers, return_as="generator_unordered")
         calls = (
-            delayed(_score_fold)(task, recipes[task[0]], data, folds[task[1]]) for task in tasks
+            delayed(_score_fold)(task, recipes[task[0]], partition, folds[task[1]])
+            for task in tasks
         )
         for task, result in jobs(calls):
             results[task] = result
@@ -248,47 +246,46 @@ def _score_folds(
 
 
 def _score_fold(
-    task: tuple[int, int], recipe: HeadRecipe, data: LabelledRows, fold: Fold
+    task: tuple[int, int], recipe: HeadRecipe, partition: Partition, fold: Fold
 ) -> tuple[tuple[int, int], _FoldResult]:
     started = time.perf_counter()
     scores, error = None, None
     with warnings.catch_warnings(record=True) as caught:
         try:
-            scores = _fit_fold(recipe, data, fold)
+            scores = _fit_fold(recipe, partition, fold)
         except BrainfeatError as failure:
             error = " ".join(str(failure).split())
     result = _FoldResult(
         scores=scores,
         seconds=time.perf_counter() - started,
-        # The first line says what it is; scikit-learn's others, where to read more.
+        # The first line names the problem; scikit-learn's further lines link to its documentation.
         warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
         error=error,
     )
     return task, result
 
 
-def _fit_fold(recipe: HeadRecipe, data: LabelledRows, fold: Fold) -> NDArray[np.float64]:
+def _fit_fold(recipe: HeadRecipe, partition: Partition, fold: Fold) -> NDArray[np.float64]:
     train, test = fold
     val = None
     if needs_validation(recipe.head):
-        train, val = take_val(
-            data, train, fraction=_CV_VAL_FRACTION, random_state=recipe.random_state
+        train, val = partition.take_val(
+            train, fraction=_CV_VAL_FRACTION, random_state=recipe.random_state
         )
-    estimator = recipe.fit(data.X, data.y, rows=data.rows_of(train), val=val)
-    return FittedHead(estimator).scores(data.X[test])
+    rows = partition.rows_of(train)
+    estimator = recipe.fit(partition.X, partition.y, rows=rows, val=val)
+    return FittedHead(estimator).scores(partition.X[test])
 
 
-def _rate(
-    recipe: HeadRecipe, data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
-) -> dict[str, Any]:
-    """Give all but the rank of a candidate."""
+def _rate(recipe: HeadRecipe, partition: Partition, results: list[_FoldResult]) -> dict[str, Any]:
+    """Return all fields of a candidate but its rank."""
     error = _first_error(results)
     mean = std = log_loss = None
     if error is None:
-        evaluations = _measure(data, folds, scale_folds(*_known(data, folds, results)))
-        spread = _spread([getattr(evaluation, METRIC) for evaluation in evaluations])
+        by_fold = _measure_folds(partition, scale_folds(*_pair_with_labels(partition, results)))
+        spread = _spread([getattr(fold, METRIC) for fold in by_fold])
         mean, std = spread["mean"], spread["std"]
-        log_loss = float(np.mean([evaluation.log_loss for evaluation in evaluations]))
+        log_loss = float(np.mean([fold.log_loss for fold in by_fold]))
     return {
         "head": recipe.head,
         "params": recipe.params,
@@ -301,27 +298,25 @@ def _rate(
     }
 
 
-def _measure(
-    data: LabelledRows, folds: Sequence[Fold], probabilities: list[NDArray[np.float64]]
-) -> list[Evaluation]:
+def _measure_folds(partition: Partition, probabilities: list[NDArray[np.float64]]) -> list[Metrics]:
     return [
-        measure(data.y[test], fold, class_names=data.class_names)
-        for (_, test), fold in zip(folds, probabilities, strict=True)
+        measure(partition.y[test], fold, class_names=partition.class_names)
+        for (_, test), fold in zip(partition.folds, probabilities, strict=True)
     ]
 
 
-def _describe(
-    data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
-) -> CrossValidation:
-    scores, y = _known(data, folds, results)
+def _summarise(partition: Partition, results: list[_FoldResult]) -> CrossValidation:
+    scores, y = _pair_with_labels(partition, results)
     probabilities = scale_folds(scores, y)
-    evaluations = _measure(data, folds, probabilities)
-    pooled = measure(np.concatenate(y), np.concatenate(probabilities), class_names=data.class_names)
+    by_fold = _measure_folds(partition, probabilities)
+    pooled = measure(
+        np.concatenate(y), np.concatenate(probabilities), class_names=partition.class_names
+    )
     figures = {
-        "n_folds": len(folds),
+        "n_folds": len(partition.folds),
         "out_of_fold": pooled.to_dict(),
         **{
-            name: _spread([getattr(evaluation, name) for evaluation in evaluations])
+            name: _spread([getattr(fold, name) for fold in by_fold])
             for name in ("accuracy", "balanced_accuracy", "log_loss")
         },
     }
@@ -332,12 +327,12 @@ def _describe(
     )
 
 
-def _known(
-    data: LabelledRows, folds: Sequence[Fold], results: list[_FoldResult]
+def _pair_with_labels(
+    partition: Partition, results: list[_FoldResult]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.int64]]]:
-    """Give the scores and the true classes of the test images of each fold."""
+    """Return the scores and the true classes of the test images of each fold."""
     scores = [result.scores for result in results if result.scores is not None]
-    return scores, [data.y[test] for _, test in folds]
+    return scores, [partition.y[test] for _, test in partition.folds]
 
 
 def _spread(values: list[float]) -> dict[str, float]:

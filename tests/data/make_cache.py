@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brainfeat.cache.cache import Measured
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.shards import SHARD_SCHEMA, parts_folder, remove_parts, write_shard
+from brainfeat.cache.schema import SHARD_SCHEMA, Measured
+from brainfeat.cache.shards import parts_folder, remove_parts, write_shard
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
 

@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conftest import write_vectors
+from support.caches import write_vectors
 
 from brainfeat import fit_head
 
@@ -21,14 +21,14 @@ CLASS_NAMES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
 def write(folder: Path) -> None:
-    """Write two heads: one of a search with examples to refuse, and a dense one with a history."""
+    """Write two heads: one of a search with out-of-distribution examples, and a dense one."""
     rng = np.random.default_rng(0)
     y = np.arange(240) % 4
     X = 2 * rng.standard_normal((4, N_FEATURES))[y] + rng.standard_normal((240, N_FEATURES))
     cache = write_vectors(folder, X, y, class_names=CLASS_NAMES)
     odd = write_vectors(folder, X[:60] + 5, y[:60], class_names=CLASS_NAMES, name="odd.h5")
     searched = fit_head(
-        cache, head="logistic", search=True, n_iter=3, cv=3, strangers=odd, n_jobs=1
+        cache, head="logistic", search=True, n_iter=3, cv=3, ood_examples=odd, n_jobs=1
     )
     searched.save(folder / "head-format-1-logistic.h5")
     dense = fit_head(cache, head="dense", params={"epochs": 3}, cv=2, n_jobs=1)

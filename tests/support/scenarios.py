@@ -1,4 +1,4 @@
-"""What is broken on purpose: runs, what they find, and what must be true of what they leave."""
+"""The runs into which faults are injected, and the checks of what they leave."""
 
 import json
 import os
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faults
 import numpy as np
-from faults import Outcome, Server, contents, draw, known_features, rows_of, rows_of_shards
-from powercut import files_in
 
 from brainfeat.cache.shards import parts_folder
 from brainfeat.extraction.extractor import extract
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.tables.table import read_table
+from support import faults
+from support.faults import Outcome, Server, contents, draw, known_features, rows_of, rows_of_shards
+from support.powercut import files_in
 
 CLASSES = ("glioma", "notumor", "pituitary")
 OUTPUT = "features.h5"
@@ -178,7 +178,7 @@ class Judge:
 
 
 def which_bundle(path: Path, scenario: Scenario) -> str:
-    """Tell the old bundle, byte for byte, from the whole new one."""
+    """Return whether a bundle is the old one, byte for byte, or the complete new one."""
     if scenario.start is None and not path.exists():
         return "none"
     if scenario.start and path.read_bytes() == (scenario.start / scenario.output).read_bytes():

@@ -1,7 +1,6 @@
-"""Mutated JSON in whole files: each is read, or refused with a BrainfeatError.
+"""Mutated JSON in files with valid digests: each is read, or refused with a BrainfeatError.
 
-The digests are right, so that only what reads the JSON stands in the way.
-``python tests/fuzz_json.py --cases 20000`` runs as many as are asked for.
+``python -m support.fuzz_json --cases 20000`` tries 20,000 mutations.
 """
 
 import argparse
@@ -18,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import write_vectors
 
 from brainfeat import FeatureCache, HeadBundle, evaluate, fit_head
-from brainfeat.cache.cache import CACHE_SCHEMA
+from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.cli.info import command as info
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
+from support.caches import write_vectors
 
 VALUES = (
     *(None, True, False, 0, -1, 2, 1.5, 1e308, 2**63, 10**400, "", "x", "None", "svm", "dense"),

@@ -1,7 +1,8 @@
-"""Mutate good files, seal them again as an attacker would, and see what opening them comes to.
+"""Mutated HDF5 files with valid digests, as an attacker would write them: each is read or refused.
 
-``python tests/fuzz_storage.py --cases 20000`` prints how many were refused, read, ended otherwise,
-or took the process with them. Each batch runs in a child process, so that a crash is counted.
+``python -m support.fuzz_storage --cases 20000`` counts how many are refused, are read, raise
+another exception or crash the process. Each batch runs in a child process, so that crashes are
+counted.
 """
 
 import argparse
@@ -144,29 +145,35 @@ def fuzz(files: list[Path], cases: int, seed: int = 0) -> Counter[str]:
 def fuzz_apart(cases: int, seed: int) -> Counter[str]:
     """Fuzz in a process that has no threads: one that has, or has used OpenMP, cannot fork."""
     done = subprocess.run(
-        [sys.executable, __file__, "--cases", str(cases), "--seed", str(seed), "--json"],
+        [sys.executable, "-m", __name__, "--cases", str(cases), "--seed", str(seed), "--json"],
         check=True,
         capture_output=True,
+        env=find_modules(),
     )
     return Counter(json.loads(done.stdout))
 
 
 def make_files(folder: Path) -> list[Path]:
     """Write a cache of two chunks and three heads, each small, in another process."""
-    script = "import sys, fuzz_storage; fuzz_storage.write_files(sys.argv[1])"
+    script = "import sys; from support.fuzz_storage import write_files; write_files(sys.argv[1])"
     subprocess.run(
         [sys.executable, "-c", script, folder],
         check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env=find_modules(),
     )
     return sorted(folder.glob("*.h5"))
 
 
+def find_modules() -> dict[str, str]:
+    """Give the environment of a process that finds what this one finds."""
+    tests = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])}
+
+
 def write_files(folder: str) -> None:
     """Write what `make_files` gives."""
-    from conftest import write_vectors
-
     from brainfeat.training.fitting import fit_head
+    from support.caches import write_vectors
 
     rng = np.random.default_rng(0)
     y = np.arange(1100) % 3

@@ -1,6 +1,6 @@
 """Mutated CSV files for `read_table`: each gives a table or a TableError.
 
-``python tests/fuzz_table.py --cases 20000`` runs as many as are asked for.
+``python -m support.fuzz_table --cases 20000`` tries 20,000 mutations.
 """
 
 import argparse

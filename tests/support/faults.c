@@ -1,5 +1,5 @@
 /* Stands before libc (LD_PRELOAD) and counts, traces, kills at or breaks the calls that change
- * files below one folder. tests/faults.py arms it with ctypes; unarmed it passes all calls on.
+ * files below one folder. tests/support/faults.py arms it with ctypes; unarmed it passes all calls on.
  *
  * A boundary is one call that changes what is below the folder: see enum kind. A call that libc or
  * the kernel makes on its own (stdio, mmap, copy_file_range) is not seen; tests replay the trace

@@ -1,8 +1,8 @@
-"""What breaks the file layer on purpose: a server that forks a child for each fault.
+"""Fault injection for the file layer: a server that forks a child process for each fault.
 
 The server has ``faults.c`` preloaded and everything imported. For each request it forks a child,
-which arms the shim and does one task below one folder: it is killed at a boundary, or a call fails
-there. What the child leaves is for the tests to judge. No TensorFlow takes part.
+which arms the shim and does one task below one folder; at a boundary it is killed or a call fails.
+The tests check what the child leaves. TensorFlow is not involved.
 """
 
 import atexit
@@ -30,7 +30,6 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from powercut import KINDS, Call, read_trace
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.shards import list_shards, write_shard
@@ -41,6 +40,7 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.readers import read_image
 from brainfeat.tables.table import read_table
+from support.powercut import KINDS, Call, read_trace
 
 MODES = (
     "watch",
@@ -348,6 +348,14 @@ def serve() -> None:
         sys.stdout.flush()
 
 
+def main() -> None:
+    """Import and compute what the children would each do anew, and serve."""
+    for seed in range(2):
+        make_bundle(seed).predict_proba(make_bundle(seed).probe)
+    assert "tensorflow" not in sys.modules
+    serve()
+
+
 # --- what a test does --------------------------------------------------------------------------
 
 
@@ -415,7 +423,7 @@ class Server:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.made = 0
-        paths = [str(Path(__file__).parent), *filter(None, sys.path)]
+        paths = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
         environment = {
             **os.environ,
             "LD_PRELOAD": str(build_shim()),
@@ -426,7 +434,7 @@ class Server:
             "PYTHONWARNINGS": "error",
         }
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-c", "from support.faults import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -482,13 +490,3 @@ class Server:
         assert self._process.wait(timeout=60) == 0
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-
-if __name__ == "__main__":
-    # What the children would import anew each; as a module, because tests import it as one.
-    import faults
-
-    for seed in range(2):
-        faults.make_bundle(seed).predict_proba(faults.make_bundle(seed).probe)
-    assert "tensorflow" not in sys.modules
-    faults.serve()

@@ -1,4 +1,4 @@
-"""What a power cut may leave: the calls of a process, played again on a disk that forgets."""
+"""Simulated power cuts: a process's calls, replayed on a disk that loses unsynchronised data."""
 
 import dataclasses
 import os
@@ -79,7 +79,7 @@ def read_trace(path: Path) -> Iterator[Call]:
 
 
 class Disk:
-    """A disk below a folder that forgets what was not synchronised when its power is cut.
+    """A disk below a folder that loses everything that was not synchronised in a power cut.
 
     A file has what was written and what was synchronised; a folder has its entries and those that
     were synchronised. A rename is two entries that become durable each with its folder, but never

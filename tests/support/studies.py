@@ -1,4 +1,4 @@
-"""A fitted head, a cache and their evaluation for tests of reports: no image, no backbone."""
+"""A fitted head, a cache and their evaluation for tests of reports, without image or backbone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.evaluation.evaluator import evaluate
-from brainfeat.leakage.auditing import quick_audit
+from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.training.fitting import fit_head
 
 SCRIPT = "<script>alert(1)</script>"
@@ -16,7 +16,7 @@ NAMES = ("glioma", SCRIPT, "no|tumour `$x_1$`", "脑膜瘤")
 
 
 def draw_study(
-    make_cache: Callable[..., Path], *, class_names=NAMES, rows=400, copies=20, seed=0, **options
+    make_cache: Callable[..., Path], *, class_names=NAMES, rows=400, copies=20, seed=0, cv=None
 ) -> SimpleNamespace:
     """Fit a head on clouds of vectors; some test images are copies of training images."""
     rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def draw_study(
     y = np.arange(rows) % k
     X = 0.5 * rng.standard_normal((k, 24))[y] + rng.standard_normal((rows, 24))
     split = np.where(np.arange(rows) < 0.6 * rows, "train", "test")
-    # The last test images show what the first training images show; half of them are those files.
+    # The last test images are copies of the first training images, and half of them exact ones.
     contents = [f"content-{row}" for row in range(rows)]
     for place in range(copies):
         row = rows - 1 - place
@@ -32,22 +32,20 @@ def draw_study(
         X[row] = X[source] + 1e-3 * rng.standard_normal(24)
         if place % 2:
             X[row], contents[row] = X[source], contents[source]
-    path = make_cache(
-        X, y, class_names=class_names, splits=split.tolist(), contents=contents, **options
-    )
+    path = make_cache(X, y, class_names=class_names, splits=split.tolist(), contents=contents)
     cache = FeatureCache.open(path)
-    bundle = fit_head(cache, head="lda")
+    bundle = fit_head(cache, head="lda", cv=cv)
     return SimpleNamespace(
         path=path,
         cache=cache,
         bundle=bundle,
         evaluation=evaluate(bundle, cache),
-        audit=quick_audit(cache),
+        audit=audit_duplicates(cache),
     )
 
 
 def with_history(study: SimpleNamespace) -> SimpleNamespace:
-    """Give the head the training curves of one that is fitted in epochs."""
+    """Add to the head the training curves of one that is fitted in epochs."""
     study.bundle.training["history"] = {
         "loss": [1.2, 0.8, 0.5, 0.4],
         "accuracy": [0.5, 0.7, 0.8, 0.85],

@@ -1,8 +1,10 @@
-"""Turned and inverted copies of training slices, for a head that shall refuse such images.
+"""Write rotated and inverted copies of training slices as out-of-distribution examples.
 
-python examples/make_strangers.py brain-mri -o strangers
-brainfeat extract strangers -o strangers.h5
-brainfeat fit-head mri.h5 -o head.h5 --strangers strangers.h5
+    python examples/make_ood_examples.py brain-mri -o odd
+    brainfeat extract odd -o odd.h5
+    brainfeat fit-head mri.h5 -o head.h5 --ood-examples odd.h5
+
+If the table has splits, only its training split is copied.
 """
 
 import argparse
@@ -13,14 +15,14 @@ from PIL import Image, ImageOps
 
 from brainfeat import read_table
 
-TURNS = {"90": 90, "180": 180, "270": 270}
+ROTATIONS = {"90": 90, "180": 180, "270": 270}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Write four copies of each of some slices into one folder."""
-    parser = argparse.ArgumentParser(description="Write turned and inverted copies of slices.")
-    parser.add_argument("images", help="folder or CSV; of the training part where it has splits")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make")
+    parser = argparse.ArgumentParser(description="Write rotated and inverted copies of slices.")
+    parser.add_argument("images", help="folder or CSV; its training split if it has splits")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to create")
     parser.add_argument("--number", type=int, default=500, help="slices to copy")
     chosen = parser.parse_args(arguments)
 
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in np.random.default_rng(0).permutation(rows)[: chosen.number]:
         with Image.open(table.absolute_path(row)) as file:
             image = file.convert("L")
-        copies = {name: image.rotate(turn, expand=True) for name, turn in TURNS.items()}
+        copies = {name: image.rotate(angle, expand=True) for name, angle in ROTATIONS.items()}
         for name, copy in {**copies, "inverted": ImageOps.invert(image)}.items():
             copy.save(chosen.output / f"{row}-{name}.png")
     print(f"{len(list(chosen.output.iterdir()))} images in {chosen.output}")

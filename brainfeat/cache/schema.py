@@ -1,0 +1,126 @@
+"""What caches and shards hold: their schemas, and the checks that both must pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.storage import DatasetRule, Schema, StoredFile
+from brainfeat.canonical import parse_json
+from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+
+CHUNK_ROWS = 1024
+
+MEASURED = {
+    "width": DatasetRule(dtype="<i4"),
+    "height": DatasetRule(dtype="<i4"),
+    "channels": DatasetRule(dtype="<i4"),
+    "file_bytes": DatasetRule(dtype="<i8"),
+}
+FEATURES = {
+    "features": DatasetRule(dtype="<f4", ndim=2, chunk_rows=CHUNK_ROWS),
+    "sha256": DatasetRule(dtype="|u1", ndim=2),
+    "view": DatasetRule(dtype="<i2"),
+    **MEASURED,
+}
+TEXTS = ("path", "split", "group", "source")
+
+CACHE_SCHEMA = Schema(
+    format="brainfeat-features",
+    version=1,
+    datasets={
+        **FEATURES,
+        "label": DatasetRule(dtype="<i2"),
+        **{name: DatasetRule(dtype="S") for name in TEXTS},
+    },
+    attributes=frozenset(
+        {
+            "spec",
+            "fingerprint",
+            "class_names",
+            "rejected",
+            "augmentation",
+            "provenance",
+            "created_at",
+        }
+    ),
+    error=CacheError,
+    format_error=CacheFormatError,
+    corrupt_error=CacheCorruptError,
+    remedy="restore a copy, or create it again with brainfeat extract --overwrite",
+)
+
+SHARD_SCHEMA = Schema(
+    format="brainfeat-shard",
+    version=1,
+    datasets=FEATURES,
+    attributes=frozenset({"spec", "augmentation"}),
+    error=CacheError,
+    format_error=CacheFormatError,
+    corrupt_error=CacheCorruptError,
+    remedy="it is set aside, and its rows are computed again",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """An image that could not be read.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the table's folder.
+    reason : str
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Properties of an image file that a classifier could learn as a shortcut.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels, before any rotation that EXIF asks for.
+    channels : int
+    file_bytes : int
+    """
+
+    width: int
+    height: int
+    channels: int
+    file_bytes: int
+
+
+def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Read an attribute that holds JSON.
+
+    Raises
+    ------
+    CacheFormatError
+        The attribute is not JSON, or its value is not of that kind.
+    """
+    value = parse_json(str(attributes[name]))
+    if not isinstance(value, kind):
+        raise CacheFormatError(f"{name} must be a JSON {kind.__name__}")
+    return value
+
+
+def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
+    """Check that the datasets of a file fit each other and the spec.
+
+    Raises
+    ------
+    CacheFormatError
+        They do not.
+    """
+    rows = {len(array) for array in file.arrays.values()}
+    if len(rows) != 1:
+        raise CacheFormatError(f"datasets have different numbers of rows: {sorted(rows)}")
+    if file.arrays["features"].shape[1] != spec.n_features:
+        raise CacheFormatError("features do not have the length that the spec states")
+    if file.arrays["sha256"].shape[1] != 32:
+        raise CacheFormatError("sha256 must have 32 columns")

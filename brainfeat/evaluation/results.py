@@ -1,0 +1,282 @@
+"""The records that an evaluation of a head consists of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.heads.calibration import Reliability
+from brainfeat.metrics import ClassScores, Metrics
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassIntervals:
+    """The 95 % intervals of the scores of a class, low and high end.
+
+    Attributes
+    ----------
+    precision, recall, f1, specificity, npv, roc_auc, average_precision : tuple of float, or None
+        Of the score of the same name in :class:`brainfeat.metrics.ClassScores`; None where that is
+        not defined.
+    """
+
+    precision: Interval | None
+    recall: Interval | None
+    f1: Interval | None
+    specificity: Interval | None
+    npv: Interval | None
+    roc_auc: Interval | None
+    average_precision: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEvaluation(ClassScores):
+    """Scores of one class against the rest, with their intervals.
+
+    Attributes
+    ----------
+    intervals : ClassIntervals or None
+        None where there are no intervals.
+    """
+
+    intervals: ClassIntervals | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetIntervals:
+    """The 95 % intervals of the metrics of a subset, low and high end.
+
+    Attributes
+    ----------
+    accuracy, balanced_accuracy, f1_macro : tuple of float
+    """
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+    f1_macro: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Metrics of some of the images, and their intervals.
+
+    Attributes
+    ----------
+    n, n_groups : int
+        Number of images, and of the groups that they form.
+    accuracy, balanced_accuracy, f1_macro : float or None
+        None if there are no images, or too few to measure.
+    intervals : SubsetIntervals or None
+        None where there are no intervals.
+    reason : str or None
+        Why there are no intervals, or no metrics.
+    """
+
+    n: int
+    n_groups: int
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    f1_macro: float | None = None
+    intervals: SubsetIntervals | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subsets:
+    """Metrics with and without the images that the head has seen a copy of.
+
+    Attributes
+    ----------
+    all : Subset
+        Of all images.
+    without_exact_duplicates : Subset
+        Of those of which the head has not seen an exact duplicate.
+    without_near_duplicates : Subset
+        Of those of which the head has not seen a near duplicate.
+    """
+
+    all: Subset
+    without_exact_duplicates: Subset
+    without_near_duplicates: Subset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """How intervals were computed.
+
+    Attributes
+    ----------
+    method : str
+        ``"percentile"``.
+    confidence : float
+        Such as 0.95.
+    n_resamples : int
+    random_state : int
+        Seed.
+    """
+
+    method: str
+    confidence: float
+    n_resamples: int
+    random_state: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictiveValues:
+    """Predictive values of a class at a prevalence.
+
+    Attributes
+    ----------
+    prevalence : float
+        Fraction of the class among the people examined.
+    ppv, npv : float or None
+        Positive and negative predictive value; None where they are not defined.
+    """
+
+    prevalence: float
+    ppv: float | None
+    npv: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledReliability:
+    """Reliability of the probabilities before and after the scores are divided by a temperature.
+
+    Attributes
+    ----------
+    temperature : float
+        That of the head.
+    before, after : Reliability
+    """
+
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskCoverage:
+    """A point of the risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605).
+
+    Attributes
+    ----------
+    fraction : float
+        Fraction of the images that are answered, the most confident first: the coverage.
+    risk : float
+        Fraction of these whose predicted class is wrong.
+    """
+
+    fraction: float
+    risk: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstention:
+    """What a head answers, and when it abstains, at the defaults of :class:`brainfeat.Predictor`.
+
+    Attributes
+    ----------
+    answered, uncertain, out_of_distribution : float
+        Fractions of the images for which one class is predicted, which are left uncertain, and
+        which are out of distribution; their sum is 1.
+    accuracy : float or None
+        Of the images that are answered; None where there are none.
+    target_coverage : float
+        Least fraction of the images of each class whose prediction set has to have the true class.
+    false_alarm_rate : float
+        Largest fraction of images like the held-out ones that may be flagged as out of
+        distribution.
+    coverage_by_class : dict of str to float or None
+        Fraction of the images of a class whose prediction set has the class; None without images.
+    risk_coverage : tuple of RiskCoverage
+        By ascending fraction.
+    """
+
+    answered: float
+    uncertain: float
+    out_of_distribution: float
+    accuracy: float | None
+    target_coverage: float
+    false_alarm_rate: float
+    coverage_by_class: Mapping[str, float | None]
+    risk_coverage: tuple[RiskCoverage, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The images that were measured, one by one.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int
+        Row of each image in the cache.
+    y : ndarray of shape (n,), int
+        True class.
+    probabilities : ndarray of shape (n, k), float64
+    groups : ndarray of shape (n,), int
+        Images of one group are resampled together.
+    exact_duplicates : ndarray of shape (n,), bool
+        Whether the head has seen an exact duplicate.
+    near_duplicates : ndarray of shape (n,), bool, or None
+        Whether the head has seen a near duplicate; None where these were not looked for.
+    """
+
+    rows: NDArray[np.intp]
+    y: NDArray[np.intp]
+    probabilities: NDArray[np.float64]
+    groups: NDArray[np.intp]
+    exact_duplicates: NDArray[np.bool_]
+    near_duplicates: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Metrics):
+    """Metrics of a head on images of a cache, with intervals and what they depend on.
+
+    Attributes
+    ----------
+    per_class : tuple of ClassEvaluation
+        As in :class:`brainfeat.metrics.Metrics`, with intervals.
+    split : str
+        Which images of the cache were measured.
+    subsets : Subsets
+        The images with and without those that the head has seen a copy of.
+    bootstrap : Bootstrap
+        How intervals were computed.
+    by : dict of str to Subset
+        Subsets of the images by value of a column; empty where none was given.
+    prevalence : dict of str to PredictiveValues
+        By class, at the prevalences that were given.
+    calibration : ScaledReliability
+        Reliability of the probabilities, and what the head's temperature changes.
+    abstention : Abstention or None
+        What the head answers and when it abstains; None for a head that cannot.
+    predictions : Predictions or None
+        The images one by one; `to_dict` leaves them out, and None is what is read from JSON.
+    """
+
+    per_class: tuple[ClassEvaluation, ...]
+    split: str
+    subsets: Subsets
+    bootstrap: Bootstrap
+    by: Mapping[str, Subset]
+    prevalence: Mapping[str, PredictiveValues]
+    calibration: ScaledReliability
+    abstention: Abstention | None
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions as what JSON can hold.
+
+        Returns
+        -------
+        dict
+            The attributes by name, as in :meth:`brainfeat.metrics.Metrics.to_dict`.
+        """
+        document = Metrics.to_dict(replace(self, predictions=None))
+        del document["predictions"]
+        return document

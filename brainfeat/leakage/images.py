@@ -1,0 +1,57 @@
+"""The images of a cache, as an audit reads them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.errors import CacheError
+
+Rows = NDArray[np.intp]
+
+
+class FeatureRows:
+    """Some rows of a cache's features, read a block at a time.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    rows : ndarray of int, shape (m,)
+    """
+
+    def __init__(self, cache: FeatureCache, rows: Rows) -> None:
+        self._X, self._rows = cache.X, rows
+        self.shape = (len(rows), cache.X.shape[1])
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        block = self._X[self._rows[rows]]
+        if bad := int((~np.isfinite(block)).any(axis=1).sum()):
+            raise CacheError(
+                f"the features are not finite in {bad:,} of {len(block):,} rows that were looked "
+                "at; extract them anew, in float32"
+            )
+        return block
+
+
+class Images:
+    """The images of a cache, which are its rows of view 0, with their labels, splits and groups.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+
+    Raises
+    ------
+    CacheError
+        It has no images, or feature maps.
+    """
+
+    def __init__(self, cache: FeatureCache) -> None:
+        if cache.spec.pooling == "none":
+            raise CacheError(f"{cache.path} holds feature maps; an audit takes pooled features")
+        self.cache = cache
+        self.rows: Rows = np.flatnonzero(cache.view == 0)
+        if not len(self.rows):
+            raise CacheError(f"{cache.path} has no images to look at")
+        self.y = cache.y[self.rows]
+        self.splits = cache.splits[self.rows]
+        self.groups = cache.groups[self.rows]

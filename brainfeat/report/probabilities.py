@@ -1,0 +1,156 @@
+"""How far probabilities can be believed, and what a head leaves open, in sections."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from brainfeat.report import charts
+from brainfeat.report.blocks import Block, Chart, Columns, Section, Table, estimate, show
+from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES
+from brainfeat.text import count
+
+if TYPE_CHECKING:
+    from brainfeat.evaluation.results import Abstention, Evaluation
+    from brainfeat.heads.calibration import Bin, Reliability
+
+
+def make_calibration(
+    evaluation: "Evaluation", *, fitted: Mapping[str, Any] | None = None
+) -> Section:
+    """Show how far the probabilities can be believed.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    fitted : mapping or None
+        What the head file records of the images that the temperature was fitted on.
+    """
+    temperature, after = evaluation.calibration.temperature, evaluation.calibration.after
+    if temperature == 1.0:
+        origin = "The temperature of the head is 1: its scores are used as they are."
+        columns = {"all images": after}
+    else:
+        origin = (
+            f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
+            "scores of held-out images."
+        )
+        columns = {"calibrated": after, "uncalibrated": evaluation.calibration.before}
+    bins = _list_bins(after.bins)
+    tables: list[Block] = [
+        _list_calibration(evaluation, columns),
+        *_list_fitted_temperature(fitted or {}),
+        bins,
+    ]
+    return Section(
+        name="calibration",
+        title="Calibration",
+        blocks=[
+            (
+                f"{origin} A well calibrated head is right on 80 % of the images of which it is "
+                "80 % confident."
+            ),
+            Columns(parts=[[_draw_reliability(columns, bins)], tables]),
+        ],
+        brief=False,
+    )
+
+
+def _list_bins(bins: "Sequence[Bin]") -> Table:
+    return Table(
+        title="Numbers of the reliability diagram",
+        head=("probability", "images", "mean probability", METRIC_NAMES["accuracy"]),
+        rows=[
+            (
+                f"{entry.low:.2f}–{entry.high:.2f}",
+                f"{entry.n:,}",
+                estimate(entry.confidence),
+                estimate(entry.accuracy),
+            )
+            for entry in bins
+        ],
+    )
+
+
+def _draw_reliability(columns: "Mapping[str, Reliability]", bins: Table) -> Chart:
+    return Chart(
+        title="Reliability diagram",
+        caption="All images, by the probability of their predicted class. On the dotted diagonal "
+        "the head is right as often as its probabilities state; below it, it is overconfident. "
+        "Larger points and higher bars stand for more images.",
+        description=" ".join(
+            f"Probability {ends}: {n} images, mean {mean}, accuracy {accuracy}."
+            for ends, n, mean, accuracy in bins.rows
+        ),
+        draw=partial(charts.draw_reliability, [found.bins for found in columns.values()]),
+        legend=list(columns) if len(columns) > 1 else (),
+    )
+
+
+def _list_calibration(evaluation: "Evaluation", columns: "Mapping[str, Reliability]") -> Table:
+    worst = 1 if len(evaluation.class_names) == 2 else 2
+    return Table(
+        title="Calibration, all images",
+        head=("metric", *columns),
+        rows=[
+            (METRIC_NAMES[name], *(estimate(getattr(found, name)) for found in columns.values()))
+            for name in CALIBRATION_METRICS
+        ],
+        explanation="Smaller is better. The expected calibration error is the mean distance of the "
+        "points of the reliability diagram from its diagonal, weighted by images; the Brier score "
+        f"runs from 0 to {worst}.",
+    )
+
+
+def _list_fitted_temperature(fitted: Mapping[str, Any]) -> Iterator[Table]:
+    before, after = fitted.get("before"), fitted.get("after")
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return
+    folds = fitted.get("n_folds")
+    where = f"out of fold in {folds} folds" if isinstance(folds, int) else "of the val split"
+    yield Table(
+        title="Calibration where the temperature was fitted",
+        head=("metric", "calibrated", "uncalibrated"),
+        rows=[
+            (METRIC_NAMES[name], estimate(after.get(name)), estimate(before.get(name)))
+            for name in CALIBRATION_METRICS
+        ],
+        note=f"{count(fitted.get('n'), 'image')} {where}.",
+    )
+
+
+def make_abstention(found: "Abstention") -> Section:
+    """Show what the head would answer and leave open."""
+    target, alarms = found.target_coverage, found.false_alarm_rate
+    outcomes = Table(
+        title="What brainfeat predict would do, all images",
+        head=("outcome", "fraction"),
+        rows=[
+            ("answered with one class", estimate(found.answered)),
+            ("uncertain", estimate(found.uncertain)),
+            ("out of distribution", estimate(found.out_of_distribution)),
+        ],
+        note=f"Accuracy on the images that are answered: {show(found.accuracy)}.",
+        explanation="An image is uncertain if its prediction set, the classes that cannot be ruled "
+        "out, has several classes or none.",
+    )
+    coverage = Table(
+        title=f"Coverage of the prediction set by class (target {target:g})",
+        head=("class", "coverage"),
+        rows=[(name, estimate(value)) for name, value in found.coverage_by_class.items()],
+        explanation="Coverage is the fraction of the images of a class whose prediction set has "
+        f"that class. The target, and a false alarm rate of {alarms:g} of the out-of-distribution "
+        "detector, hold for images that are independent of each other and like those of training.",
+    )
+    points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
+    curve = Chart(
+        title="Risk and coverage",
+        caption="The fraction of wrong predictions if the head answered only the images of which "
+        "it is most confident, over the fraction of the images that it answers.",
+        description=" ".join(f"Of {x:.0%} of the images {show(y)} are wrong." for x, y in points),
+        draw=partial(charts.draw_risk, points),
+    )
+    return Section(
+        name="abstention",
+        title="Answers and abstention",
+        blocks=[Columns(parts=[[curve], [outcomes, coverage]])],
+    )

@@ -1,0 +1,129 @@
+"""Candidates for a head: the recipes that a fit compares, made of its options."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from brainfeat.errors import HeadError
+from brainfeat.heads.grids import draw_candidates
+from brainfeat.heads.kinds import HEAD_NAMES, accepted_names
+from brainfeat.heads.recipe import HeadRecipe
+
+# Stands for every head there is.
+ALL_HEADS = "all"
+
+# What make_head takes beside the parameters of a head.
+_RESERVED = frozenset({"n_jobs", "name", "random_state"})
+
+
+def make_recipes(
+    head: str,
+    params: Mapping[str, Any] | None,
+    *,
+    class_names: tuple[str, ...],
+    n_iter: int | None,
+    random_state: int,
+) -> list[HeadRecipe]:
+    """Make the recipes of the heads that a fit compares; each has been checked.
+
+    Parameters
+    ----------
+    head : str
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"``.
+    params : mapping or None
+        Constructor parameters that every candidate has. With ``"all"``, each head gets those that
+        it accepts.
+    class_names : tuple of str
+        The classes; a ``class_weight`` by class may have their names or indices as keys.
+    n_iter : int or None
+        Candidates of each head, from its grid; None makes one with the given parameters.
+    random_state : int
+        Seed of the heads and of the candidates that are drawn.
+
+    Returns
+    -------
+    list of HeadRecipe
+        At least one.
+
+    Raises
+    ------
+    HeadError
+        The head or one of its parameters is unknown or out of range.
+
+    Examples
+    --------
+    >>> recipes = make_recipes(
+    ...     "knn", {"n_neighbors": 3}, class_names=("a", "b"), n_iter=None, random_state=0
+    ... )
+    >>> [(recipe.head, recipe.params) for recipe in recipes]
+    [('knn', {'n_neighbors': 3})]
+    """
+    given = _read_params(head, params, class_names)
+    recipes = [
+        HeadRecipe(head=name, params=chosen, class_names=class_names, random_state=random_state)
+        for name, chosen in _list_candidates(head, given, n_iter=n_iter, random_state=random_state)
+    ]
+    for recipe in recipes:
+        recipe.make()
+    return recipes
+
+
+def _list_candidates(
+    head: str, given: dict[str, Any], *, n_iter: int | None, random_state: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """List heads with parameters: the given ones alone, or `n_iter` from each grid with them."""
+    heads = HEAD_NAMES if head == ALL_HEADS else (head,)
+    accepted = {name: accepted_names(name) for name in heads}
+    fixed = _share_params(given, accepted) if head == ALL_HEADS else {head: given}
+    if n_iter is None:
+        return list(fixed.items())
+    return [
+        (name, params)
+        for name in heads
+        for params in draw_candidates(
+            name, fixed=fixed[name], n_iter=n_iter, random_state=random_state
+        )
+    ]
+
+
+def _share_params(
+    given: dict[str, Any], accepted: Mapping[str, list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Give each head the parameters that it accepts."""
+    if unknown := sorted(set(given).difference(*accepted.values())):
+        raise HeadError(
+            f"no head has a parameter {', '.join(map(repr, unknown))}; name one head to see "
+            "those that it accepts"
+        )
+    return {
+        head: {name: given[name] for name in given if name in names}
+        for head, names in accepted.items()
+    }
+
+
+def _read_params(
+    head: str, params: Mapping[str, Any] | None, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return parameters that a head file can hold: plain numbers, and class weights by name."""
+    given = {name: _plain(value) for name, value in (params or {}).items()}
+    if reserved := sorted(_RESERVED & set(given)):
+        raise HeadError(
+            f"the {head} head has no parameter {', '.join(map(repr, reserved))}; the seed and the "
+            "number of processes are options of their own"
+        )
+    weights = given.get("class_weight")
+    if isinstance(weights, Mapping):
+        names: dict[Any, str] = {name: name for name in class_names}
+        names.update(enumerate(class_names))
+        if unknown := [key for key in weights if key not in names]:
+            raise HeadError(
+                f"class_weight has {', '.join(map(repr, unknown))}, which is not one of the "
+                f"classes {', '.join(class_names)}"
+            )
+        given["class_weight"] = {names[key]: _plain(weight) for key, weight in weights.items()}
+    return given
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
