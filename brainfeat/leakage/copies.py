@@ -103,9 +103,10 @@ def _coarse_directions(signatures: NDArray[np.int8]) -> NDArray[np.float32]:
     frequencies = np.arange(_COARSE_SIDE)
     weights = 1 / np.sqrt(1 + np.hypot(frequencies[:, None], frequencies))
     square = signatures.reshape(-1, SIDE, SIDE)[:, :_COARSE_SIDE, :_COARSE_SIDE]
-    directions = (square * weights).astype(np.float32)
+    directions: NDArray[np.float32] = (square * weights).astype(np.float32)
     lengths = np.linalg.norm(directions, axis=(1, 2), keepdims=True)
-    return np.divide(directions, lengths, out=directions, where=lengths > 0)
+    np.divide(directions, lengths, out=directions, where=lengths > 0)
+    return directions
 
 
 def _find_candidates(
