@@ -1,7 +1,7 @@
 """Concurrency of stage one: images are decoded ahead and batches computed, in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -24,7 +24,7 @@ _QUEUED = 1
 
 def map_ahead(
     function: Callable[[int], Result], number: int, *, n_jobs: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Call a function of 0, 1, …, `number` − 1 in threads and yield its results in order.
 
     Parameters
@@ -41,7 +41,7 @@ def map_ahead(
     Yields
     ------
     object
-        The results, in the order of the indices.
+        The results, in the order of the indices. The threads end when the generator is closed.
 
     Examples
     --------
