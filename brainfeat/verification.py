@@ -1,4 +1,4 @@
-"""What is wrong with a file: all of it is read and compared, and the shards beside it too."""
+"""Verification: every byte of a file, and of the shards beside it, is read and compared."""
 
 import os
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ import numpy as np
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.shards import parts_folder, shard_paths
-from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.storage import Schema, StoredFile, read_format
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
 
 
 def find_problems(path: str | os.PathLike[str]) -> list[str]:
-    """Read every byte of a cache, a shard or a bundle, and name all that is wrong.
+    """Read every byte of a cache, a shard or a head file, and list what is wrong.
 
     Parameters
     ----------
     path : path-like
-        The file. Shards in the ``.parts`` folder of a cache are looked at too.
+        The file. Shards in the ``.parts`` folder of a cache are read too.
 
     Returns
     -------
     list of str
-        One line a problem; empty where the file is whole.
+        One line per problem; empty where the file is intact.
 
     Examples
     --------
@@ -41,14 +41,9 @@ def find_problems(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _find_schema(path: Path) -> Schema:
-    """Tell the format of a file by its attributes; that of a cache where they cannot be read."""
-    for schema in (BUNDLE_SCHEMA, SHARD_SCHEMA):
-        try:
-            with StoredFile(path, schema, verify="off"):
-                return schema
-        except BrainfeatError:
-            continue
-    return CACHE_SCHEMA
+    """Return the schema that the format of a file names; that of a cache where it names none."""
+    schemas = {schema.format: schema for schema in (BUNDLE_SCHEMA, SHARD_SCHEMA)}
+    return schemas.get(read_format(path) or "", CACHE_SCHEMA)
 
 
 def _find_in(path: Path, schema: Schema) -> Iterator[str]:
@@ -65,7 +60,7 @@ def _find_in(path: Path, schema: Schema) -> Iterator[str]:
                     readable = False
                     yield problem
             if readable and file.digest() != file.content_sha256:
-                yield f"{path}: its content is not what content_sha256 says"
+                yield f"{path}: the digest of its content is not its content_sha256"
     except BrainfeatError as error:
         yield str(error)
         return

@@ -1,5 +1,8 @@
 """Sphinx configuration: ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
+import click
+from sphinx.application import Sphinx
+
 from brainfeat import __version__
 
 project = "brainfeat"
@@ -28,3 +31,15 @@ html_theme = "furo"
 html_title = f"brainfeat {release}"
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def show_examples(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
+    """Turn the examples at the end of a command's help into a block of shell."""
+    if lines[:1] == ["| Examples:"]:
+        commands = [line.removeprefix("| ") for line in lines[1:]]
+        lines[:] = [".. rubric:: Examples", "", ".. code-block:: sh", "", *commands]
+
+
+def setup(app: Sphinx) -> None:
+    """Connect to sphinx-click."""
+    app.connect("sphinx-click-process-epilog", show_examples)

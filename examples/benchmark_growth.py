@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
 def fit(features: str, head: str) -> None:
     """Fit one head in this process and print its line."""
     started, params = time.perf_counter(), {"epochs": 10} if head == "dense" else {}
-    rows = sum(fit_head(features, head=head, params=params).training["split"].values())
+    split = fit_head(features, head=head, params=params).training.split
+    rows = split.train + split.val + split.test
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     print(f"{rows:>10,}{time.perf_counter() - started:>10.1f}{peak:>10,.0f}  {head}")
 

@@ -32,17 +32,15 @@ def main(arguments: list[str] | None = None) -> None:
         features = Path(chosen.features) if chosen.features else cache_phantoms(folder, chosen)
         bundle = fit_head(features, head=chosen.head, search=chosen.search, cv=chosen.folds)
     # One head without a search has no table of candidates.
-    search = bundle.training["search"]
-    for row in search["candidates"] if search else []:
-        score = row["error"] or f"{row['mean']:.3f} ± {row['std']:.3f}"
-        print(f"{row['rank'] or '–':>4}  {row['head']:<24}{score}  {row['params'] or ''}")
-    folds = bundle.training["cv"]["balanced_accuracy"]
-    print(
-        f"\n{bundle.head}: balanced accuracy {folds['mean']:.3f} over {chosen.folds} folds", end=""
-    )
+    search = bundle.training.search
+    for row in search.candidates if search else ():
+        score = row.error or f"{row.mean:.3f} ± {row.std:.3f}"
+        print(f"{row.rank or '–':>4}  {row.head:<24}{score}  {row.params or ''}")
+    folds = bundle.training.cv.balanced_accuracy
+    print(f"\n{bundle.head}: balanced accuracy {folds.mean:.3f} over {chosen.folds} folds", end="")
     # Only the chosen head is evaluated on the test images; otherwise they would help to choose.
-    test = bundle.training["test"]
-    print(f", {test['balanced_accuracy']:.3f} on the test images" if test else "")
+    test = bundle.training.test
+    print(f", {test.balanced_accuracy:.3f} on the test images" if test else "")
 
 
 def cache_phantoms(folder: str, chosen: argparse.Namespace) -> Path:

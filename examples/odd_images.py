@@ -37,16 +37,16 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [row for row, split in enumerate(table.splits) if split in ("test", "")]
     slices = [table.absolute_path(row) for row in rng.permutation(rows)[: chosen.number]]
     predictor = Predictor(chosen.head, weights=chosen.weights)
-    print(f"{'':22}{'images':>7}{'out of scope':>14}{'uncertain':>11}{'answered':>10}")
+    print(f"{'':22}{'images':>7}{'out of distribution':>21}{'uncertain':>11}{'answered':>10}")
     with tempfile.TemporaryDirectory() as folder:
         for kind, images in make_all(slices, chosen.number, rng):
             paths = [Path(folder, f"{number}.png") for number, _ in enumerate(images)]
             for path, image in zip(paths, images, strict=True):
                 image.save(path)
             counts = Counter(answer.decision for answer in predictor.predict(paths))
-            abstained = counts["out-of-scope"], counts["uncertain"]
+            abstained = counts["out-of-distribution"], counts["uncertain"]
             answered = len(images) - sum(abstained)
-            print(f"{kind:22}{len(images):7}{abstained[0]:14}{abstained[1]:11}{answered:10}")
+            print(f"{kind:22}{len(images):7}{abstained[0]:21}{abstained[1]:11}{answered:10}")
 
 
 def make_all(

@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         ).output
         show_splits(features)
         training = fit_head(features, head="logistic", cv=3, group_by="column").training
-    print(f"accuracy on the test patients: {training['test']['accuracy']:.3f}")
-    accuracy = training["cv"]["accuracy"]
-    print(f"over 3 folds of whole patients: {accuracy['mean']:.3f} ± {accuracy['std']:.3f}")
+    print(f"accuracy on the test patients: {training.test.accuracy:.3f}")
+    accuracy = training.cv.accuracy
+    print(f"over 3 folds of whole patients: {accuracy.mean:.3f} ± {accuracy.std:.3f}")
 
 
 def draw(folder: Path, patients: int, size: int) -> list[dict[str, str]]:

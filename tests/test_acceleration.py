@@ -22,7 +22,7 @@ def draw_images(*shape):
 
 
 def draw_weights(model, seed=0):
-    """Give every weight of a model a value that matters, also those of its normalizations."""
+    """Set every weight of a model to a value that matters, also those of its normalizations."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         shape, name = tuple(variable.shape), variable.path.rpartition("/")[2]
@@ -79,6 +79,7 @@ def test_where_there_is_nothing_to_rewrite_it_is_the_base_itself():
 
 
 class TestFolding:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "left"),
         [("mobilenet", 0), ("mobilenetv2", 0), ("resnet50", 0), ("densenet121", 62)],
@@ -141,6 +142,7 @@ class TestWinograd:
         images = draw_images(3, *shape, 128)
         assert_same(rewritten(images), base(images))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("size", "number"), [(224, 10), (112, 5), (64, 0)])
     def test_it_is_for_much_work(self, monkeypatch, size, number):
         monkeypatch.undo()

@@ -45,7 +45,7 @@ def random_backbone(name=MOBILENET, **options):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Give a function that saves a base of random weights and tells the file."""
+    """Return a function that saves a base of random weights and returns the file."""
     folder = tmp_path_factory.mktemp("weights")
     return cache(partial(save_random, folder))
 
@@ -59,7 +59,7 @@ def save_random(folder, name):
 
 
 def spec_of(path):
-    """Give the spec of the backbone whose weights were saved."""
+    """Return the spec of the backbone whose weights were saved."""
     return FeatureSpec.from_json(
         path.with_name(path.name.replace("weights.h5", "json")).read_text()
     )
@@ -178,6 +178,7 @@ class TestOptions:
         assert_same_features(backbone(images), maps.mean(axis=(1, 2)))
         assert backbone.spec.scaling == "unit"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
     def test_a_lower_precision_computes_in_it_and_gives_float32(self, images, precision):
         backbone = random_backbone(precision=precision)
@@ -201,14 +202,14 @@ class TestOptions:
         assert sizes == [196, 4, 1, 1]
         assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
 
-    @pytest.mark.parametrize("quicker", ["bfloat16", "float32"])
+    @pytest.mark.parametrize("faster", ["bfloat16", "float32"])
     @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
     def test_auto_takes_bfloat16_where_the_base_survives_it(
-        self, monkeypatch, quicker, name, robust
+        self, monkeypatch, faster, name, robust
     ):
-        monkeypatch.setattr(runtime, "choose_precision", lambda device: quicker)
+        monkeypatch.setattr(runtime, "choose_precision", lambda device: faster)
         chosen = random_backbone(name, precision="auto").precision
-        assert chosen == (quicker if robust else "float32")
+        assert chosen == (faster if robust else "float32")
 
     @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
     def test_few_images_do_not_wait_for_winograd(self, monkeypatch, n_images, winograd):
@@ -271,6 +272,7 @@ class TestOptions:
 
 
 class TestRandomWeights:
+    @pytest.mark.slow
     def test_they_are_the_same_for_the_same_seed(self, images):
         first, second = random_backbone(random_state=7), random_backbone(random_state=7)
         assert first.spec == second.spec
@@ -301,6 +303,7 @@ class TestRandomWeights:
             == random_backbone().spec.weights_sha256
         )
 
+    @pytest.mark.slow
     def test_the_digest_does_not_depend_on_models_built_before(self, saved):
         """Keras numbers EfficientNet's normalization layers through the process."""
         again = random_backbone("efficientnetb0", random_state=1)
@@ -337,6 +340,7 @@ def save_legacy(base, path):
 
 
 class TestWeightsFile:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [MOBILENET, "efficientnetb0"])
     def test_both_layouts_are_the_same_weights(self, saved, tmp_path, name):
         legacy = tmp_path / "legacy.h5"
@@ -384,7 +388,7 @@ class TestWeightsFile:
 
 
 def refused(backbone):
-    """Give the message of the one-line error."""
+    """Return the message of the one-line error."""
     with pytest.raises(WeightsError) as caught:
         _ = backbone.spec
     message = str(caught.value)
@@ -402,6 +406,7 @@ class TestWrongWeights:
     def test_a_folder(self, tmp_path):
         assert str(tmp_path) in refused(load_backbone("vgg16", weights=tmp_path))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("theirs", "ours", "layout"),
         [
@@ -438,7 +443,7 @@ class TestWrongWeights:
             _ = backbone.recipe
 
     @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".txt"])
-    def test_a_file_that_is_no_hdf5(self, tmp_path, suffix):
+    def test_a_file_that_is_not_hdf5(self, tmp_path, suffix):
         path = tmp_path / f"notes{suffix}"
         path.write_text("somebody's notes\nin two lines")
         assert path.name in refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
@@ -473,7 +478,7 @@ class TestImagenet:
 
     @pytest.fixture
     def download(self, keras, monkeypatch):
-        """Give a function that says what comes of a download."""
+        """Return a function that sets the outcome of a download."""
 
         def set_download(outcome):
             def urlretrieve(url, target, report=None):

@@ -15,7 +15,6 @@ from brainfeat.phantoms import write_phantoms
 from brainfeat.tables.table import read_table
 
 OPTIONS = {"weights": "random", "input_size": 64, "precision": "float32", "batch_size": 4}
-BASES = ("vgg16", "mobilenet-0.75")
 
 # Two processors where there is one: what several GPUs are to a backend.
 TWO_DEVICES = {
@@ -35,20 +34,15 @@ def slices(tmp_path_factory):
     return write_phantoms(folder, patients_per_class=3, slices_per_patient=2, size=64)
 
 
-@pytest.fixture(scope="module")
-def expected(slices, tmp_path_factory):
-    """Features of TensorFlow on one device, by the name of the base."""
-    output = tmp_path_factory.mktemp("expected") / "features.h5"
-    features = {}
-    for name in BASES:
-        extract(read_table(slices), output, backbone=name, overwrite=True, **OPTIONS)
-        with FeatureCache.open(output) as cache:
-            features[name] = cache.X[:]
-    return features
+def extract_here(name, slices, output):
+    """Give the features of TensorFlow on one device."""
+    extract(read_table(slices), output, backbone=name, **OPTIONS)
+    with FeatureCache.open(output) as cache:
+        return cache.X[:]
 
 
-def extract_elsewhere(backend, slices, folder):
-    """Run stage one in a process of its own, on two devices; tell what it did."""
+def extract_elsewhere(backend, name, slices, output):
+    """Run stage one on two devices in another process; return what it did."""
     script = f"""
         {textwrap.dedent(TWO_DEVICES[backend]).strip().replace(chr(10), chr(10) + " " * 8)}
         import json, sys
@@ -57,31 +51,24 @@ def extract_elsewhere(backend, slices, folder):
 
         options = {OPTIONS!r}
         batch_size = options.pop("batch_size")
-        told = {{}}
-        for name in {BASES!r}:
-            backbone = load_backbone(name, **options)
-            calls = [0, 0]
+        backbone = load_backbone({name!r}, **options)
+        calls = [0, 0]
 
-            def watch(place, forward):
-                def call(images):
-                    calls[place] += 1
-                    return forward(images)
+        def watch(place, forward):
+            def call(images):
+                calls[place] += 1
+                return forward(images)
 
-                return call
+            return call
 
-            watched = tuple(
-                watch(place, forward) for place, forward in enumerate(backbone.compile())
-            )
-            vars(backbone)["compile"] = lambda n_images: watched
-            extract(
-                read_table({str(slices)!r}),
-                f"{folder}/{{name}}.h5",
-                backbone=backbone,
-                batch_size=batch_size,
-            )
-            told[name] = {{"devices": backbone.devices, "calls": calls}}
-        told["heavy"] = sorted({{"tensorflow", "jax"}} & set(sys.modules))
-        print(json.dumps(told))
+        watched = tuple(
+            watch(place, forward) for place, forward in enumerate(backbone.compile())
+        )
+        vars(backbone)["compile"] = lambda n_images: watched
+        table = read_table({str(slices)!r})
+        extract(table, {str(output)!r}, backbone=backbone, batch_size=batch_size)
+        heavy = sorted({{"tensorflow", "jax"}} & set(sys.modules))
+        print(json.dumps({{"devices": backbone.devices, "calls": calls, "heavy": heavy}}))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -94,20 +81,22 @@ def extract_elsewhere(backend, slices, folder):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet-0.75", pytest.param("vgg16", marks=pytest.mark.deep)])
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_features_of_two_devices_are_those_of_one(backend, slices, expected, tmp_path):
+def test_features_of_two_devices_are_those_of_one(backend, name, slices, tmp_path):
     """Batches are dealt to both devices; under JAX, TensorFlow is not even imported."""
     if backend == "jax":
         pytest.importorskip("jax")
-    told = extract_elsewhere(backend, slices, tmp_path)
-    heavy = told.pop("heavy")
-    assert backend in heavy
-    assert backend == "tensorflow" or "tensorflow" not in heavy
-    for name, what in told.items():
-        assert what["devices"] == ["cpu:0", "cpu:1"]
-        assert sum(what["calls"]) == 6
-        assert min(what["calls"]) >= 1
-        with FeatureCache.open(tmp_path / f"{name}.h5") as cache:
-            features = cache.X[:]
-        scale = np.abs(expected[name]).mean()
-        np.testing.assert_allclose(features, expected[name], rtol=1e-4, atol=1e-4 * scale)
+    output = tmp_path / "elsewhere.h5"
+    done = extract_elsewhere(backend, name, slices, output)
+    assert backend in done["heavy"]
+    assert backend == "tensorflow" or "tensorflow" not in done["heavy"]
+    assert done["devices"] == ["cpu:0", "cpu:1"]
+    assert sum(done["calls"]) == 6
+    assert min(done["calls"]) >= 1
+    expected = extract_here(name, slices, tmp_path / "here.h5")
+    with FeatureCache.open(output) as cache:
+        features = cache.X[:]
+    scale = np.abs(expected).mean()
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * scale)

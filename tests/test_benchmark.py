@@ -1,4 +1,4 @@
-"""Tests of the benchmark: that it measures what it says, on a base and on images that are tiny."""
+"""Tests of the benchmark on a tiny base and tiny images."""
 
 import json
 import os
@@ -30,12 +30,12 @@ from brainfeat.phantoms import write_phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-QUICK = {"backbone": "mobilenet-0.75", "input_size": 32, "batch_size": 4, "number": 8}
+FAST = {"backbone": "mobilenet-0.75", "input_size": 32, "batch_size": 4, "number": 8}
 GPU = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit one head, on few rows, and time each part once."""
     shorten(monkeypatch, heads=("logistic",))
 
@@ -56,7 +56,7 @@ def result(progress: list[str]) -> Benchmark:
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch, heads=stages.HEADS)
         return run_benchmark(
-            **QUICK, precisions=["bfloat16"], repeats=1, n_jobs=2, progress=progress.append
+            **FAST, precisions=["bfloat16"], repeats=1, n_jobs=2, progress=progress.append
         )
 
 
@@ -66,7 +66,7 @@ def on_gpu() -> Benchmark:
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch, heads=("logistic",))
         patch.setattr(runtime, "accelerators", lambda: [GPU])
-        return run_benchmark(**QUICK, precisions=["float32"], repeats=1)
+        return run_benchmark(**FAST, precisions=["float32"], repeats=1)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,7 @@ def spreads(document: object) -> list[dict[str, float]]:
     return [spread for value in document.values() for spread in spreads(value)]
 
 
+@pytest.mark.slow
 class TestResult:
     def test_says_what_was_run(self, result: Benchmark) -> None:
         assert (result.backbone, result.input_size) == ("mobilenet-0.75", 32)
@@ -106,7 +107,7 @@ class TestResult:
         assert result.stage_two["logistic"].epochs is None
         assert result.stage_two["dense"].epochs > 0
 
-    def test_every_figure_is_positive_and_in_order(self, result: Benchmark) -> None:
+    def test_every_value_is_positive_and_in_order(self, result: Benchmark) -> None:
         found = spreads(result.to_dict())
         assert len(found) == 2 * 2 + 2 * 2 + 2 * len(result.end_to_end) + 2
         assert all(0 < spread["min"] <= spread["median"] <= spread["max"] for spread in found)
@@ -155,7 +156,7 @@ def test_a_warm_up_is_not_counted_and_work_is_timed_in_turn() -> None:
     assert {name: len(values) for name, values in rates.items()} == {"a": 2, "b": 2}
 
 
-def test_quick_work_is_repeated_until_it_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_work_is_repeated_until_it_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "_SHORTEST_SECONDS", 0.02)
     done: list[int] = []
     rate = stages._time(lambda: done.append(1) or 1)
@@ -163,6 +164,7 @@ def test_quick_work_is_repeated_until_it_can_be_timed(monkeypatch: pytest.Monkey
     assert rate == pytest.approx(len(done) / 0.02, rel=0.5)
 
 
+@pytest.mark.slow
 class TestOnAGpu:
     def test_fraction_is_of_the_peak_of_the_card(self, on_gpu: Benchmark) -> None:
         assert on_gpu.devices == (GPU,)
@@ -218,6 +220,7 @@ class TestFlop:
         assert count_flop(load_backbone("vgg16", weights="random").base) == flop
         assert flop == pytest.approx(30.7e9, rel=0.01)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"vgg16", "vgg19"}))
     def test_every_base_can_be_counted(self, name: str) -> None:
         base = load_backbone(name, weights="random", input_size=32).base
@@ -276,13 +279,14 @@ class TestData:
     def test_an_image_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
         with pytest.raises(ImageReadError, match=r"broken\.jpg"):
-            run_benchmark(tmp_path, **QUICK)
+            run_benchmark(tmp_path, **FAST)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match="nowhere"):
-            run_benchmark(tmp_path / "nowhere", **QUICK)
+            run_benchmark(tmp_path / "nowhere", **FAST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "whole"), [(7, 4), (8, 8), (3, 3)])
 def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -> None:
     base = load_backbone("mobilenet-0.75", weights="random", input_size=32)
@@ -326,7 +330,7 @@ def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> No
 def test_bad_options_are_refused_before_work_begins(options: dict, words: str) -> None:
     lines: list[str] = []
     with pytest.raises(ParameterError, match=re.escape(words)):
-        run_benchmark(**{**QUICK, **options}, progress=lines.append)
+        run_benchmark(**{**FAST, **options}, progress=lines.append)
     assert lines == []
 
 
@@ -340,6 +344,7 @@ class TestCommand:
             return int(stop.code)
         return 0
 
+    @pytest.mark.slow
     def test_json_is_one_document_on_stdout(
         self, capsys: pytest.CaptureFixture[str], slices: Path
     ) -> None:
@@ -353,7 +358,8 @@ class TestCommand:
         assert document["data"] == str(slices / "table.csv")
         assert "compute: float32, bfloat16" in captured.err
 
-    def test_table_has_the_figures(
+    @pytest.mark.slow
+    def test_table_has_the_measurements(
         self,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -370,7 +376,8 @@ class TestCommand:
         assert "mobilenet-0.75 at 32 × 32" in out
         assert "peak" not in out
 
-    def test_table_has_the_share_of_the_peak(
+    @pytest.mark.slow
+    def test_table_has_the_fraction_of_the_peak(
         self,
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
@@ -403,6 +410,7 @@ def test_json_is_as_described() -> None:
     assert described == [field.name for field in fields(Benchmark)]
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 def test_nothing_imports_tensorflow_under_jax() -> None:
     code = (
@@ -410,7 +418,7 @@ def test_nothing_imports_tensorflow_under_jax() -> None:
         "sys.modules['tensorflow'] = None\n"
         "from brainfeat.benchmark import run_benchmark, stages\n"
         "stages.STAGE_TWO_ROWS, stages._SHORTEST_SECONDS = 80, 0.0\n"
-        f"print(run_benchmark(**{QUICK!r}, precisions=['float32'], repeats=1).backend)\n"
+        f"print(run_benchmark(**{FAST!r}, precisions=['float32'], repeats=1).backend)\n"
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(

@@ -14,10 +14,10 @@ from brainfeat.evaluation.bootstrap import (
     count_by_group,
     draw_weights,
     find_intervals,
-    predictive_values,
     score_classes,
     score_overall,
 )
+from brainfeat.evaluation.prevalence import check_prevalence, predictive_values
 
 
 def make_case(seed, *, n=150, k=3, group_size=1):
@@ -70,6 +70,7 @@ def flatten(intervals):
     return vars(intervals.overall) | by_class
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "k", "group_size"), [(0, 2, 1), (1, 3, 1), (2, 4, 3), (3, 3, 5)])
 def test_each_resample_has_scikit_learns_figures(monkeypatch, seed, k, group_size):
     """The figures are those of images that are really drawn, image by image."""
@@ -125,6 +126,7 @@ def test_intervals_are_scipys(seed):
     assert high == pytest.approx(expected.confidence_interval.high, abs=tolerance)
 
 
+@pytest.mark.slow
 def test_groups_cover_the_truth_where_single_images_do_not():
     """Ten images of a patient are all right or all wrong: they are not ten observations."""
     rng = np.random.default_rng(0)
@@ -201,11 +203,11 @@ def test_predictive_values_of_what_is_never_called():
 @pytest.mark.parametrize(
     ("prevalence", "words"),
     [
-        ({"x": 0.1}, "prevalence of 'x', which is none of 'a', 'b'"),
+        ({"x": 0.1}, "prevalence of 'x'; expected one of 'a', 'b'"),
         ({"a": 0}, "is 0"),
         ({"a": 1}, "1"),
     ],
 )
 def test_bad_prevalences_are_refused(prevalence, words):
     with pytest.raises(ParameterError, match=words):
-        bootstrap.check_prevalence(prevalence, ["a", "b"])
+        check_prevalence(prevalence, ["a", "b"])

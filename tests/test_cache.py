@@ -709,12 +709,12 @@ class TestShards:
     def test_a_folder_that_is_not_there_has_no_shards(self, tmp_path):
         assert list_shards(tmp_path / "missing") == []
 
-    def test_strangers_are_no_shards(self, tmp_path):
-        strangers = ["notes.txt", "x.h5", f".{'0' * 16}.tmp", f"{'0' * 64}.damaged"]
-        for name in strangers:
+    def test_other_files_are_not_shards(self, tmp_path):
+        others = ["notes.txt", "x.h5", f".{'0' * 16}.tmp", f"{'0' * 64}.damaged"]
+        for name in others:
             (tmp_path / name).write_bytes(b"?")
         assert list_shards(tmp_path) == []
-        assert {path.name for path in tmp_path.iterdir()} == set(strangers)
+        assert {path.name for path in tmp_path.iterdir()} == set(others)
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "parts").touch()

@@ -1,4 +1,4 @@
-"""Temperature scaling against closed forms and against the loss it is said to minimise."""
+"""Temperature scaling against closed forms and against the loss that it minimises."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def log_loss(scores, y, temperature):
 
 
 def draw_logits(temperature, rows=20_000):
-    """Draw scores that are `temperature` times too sure of labels drawn from their softmax."""
+    """Draw scores that are `temperature` times too large for labels drawn from their softmax."""
     rng = np.random.default_rng(0)
     logits = 2 * rng.standard_normal((rows, 3))
     chances = softmax(logits).cumsum(axis=1)
@@ -39,7 +39,7 @@ def test_softmax_of_huge_scores_is_finite():
     assert softmax(np.array([[1e4, 0.0], [-1e4, 0.0]])).tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
-def test_a_temperature_above_one_is_less_sure():
+def test_a_temperature_above_one_is_less_confident():
     scores = np.array([[3.0, 1.0, 0.0]])
     warm, plain = softmax(scores, temperature=4.0), softmax(scores)
     assert warm.max() < plain.max()
@@ -50,18 +50,18 @@ def test_the_closed_form_of_two_classes_is_found():
     # Margin 4, three of four right, ε = 1/6: 4 / T is the log odds of 5/6 · 3/4 + 1/6 · 1/2.
     scores = np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
     found = fit_temperature(scores, np.array([0, 0, 1, 1]))
-    share = 5 / 6 * 3 / 4 + 1 / 6 * 1 / 2
-    assert found == pytest.approx(4 / np.log(share / (1 - share)), rel=1e-4)
+    target = 5 / 6 * 3 / 4 + 1 / 6 * 1 / 2
+    assert found == pytest.approx(4 / np.log(target / (1 - target)), rel=1e-4)
 
 
 def test_a_few_images_without_an_error_make_no_certainty():
     scores, y = 5 * np.eye(3), np.arange(3)
-    sure = softmax(scores, temperature=fit_temperature(scores, y)).max()
-    # ε = 1/5: what fits best is the smoothed target itself.
-    assert sure == pytest.approx(4 / 5 + 1 / 5 * 1 / 3, rel=1e-4)
+    confidence = softmax(scores, temperature=fit_temperature(scores, y)).max()
+    # ε = 1/5: the best fit is the smoothed target itself.
+    assert confidence == pytest.approx(4 / 5 + 1 / 5 * 1 / 3, rel=1e-4)
 
 
-def test_more_images_without_an_error_make_it_surer():
+def test_more_images_without_an_error_make_it_more_confident():
     few, many = (
         fit_temperature(np.tile(5 * np.eye(3), (times, 1)), np.tile(np.arange(3), times))
         for times in (1, 100)
@@ -73,7 +73,7 @@ def test_a_weight_counts_an_image_as_often():
     scores, y = draw_logits(2.0, rows=200)
     heavy = np.where(np.arange(200) < 100, 1.0, 0.0)
     weighed = fit_temperature(scores, y, sample_weight=heavy)
-    # Twice each, so that ε, which knows the number of images, is the same.
+    # Each image twice, so that ε, which depends on the number of images, is the same.
     twice = fit_temperature(np.tile(scores[:100], (2, 1)), np.tile(y[:100], 2))
     assert weighed == pytest.approx(twice, rel=1e-4)
     assert weighed != pytest.approx(fit_temperature(scores, y), rel=1e-3)
@@ -149,7 +149,7 @@ def test_each_fold_has_the_temperature_of_the_others():
         assert np.array_equal(found, softmax(scores[fold], temperature=temperature))
 
 
-def test_calibration_is_told_before_and_after():
+def test_scores_are_measured_before_and_after():
     scores, y = draw_logits(3.0, rows=3000)
     found = calibrate(np.split(scores, 3), np.split(y, 3))
     assert (found.n, found.n_folds) == (3000, 3)
@@ -160,7 +160,7 @@ def test_calibration_is_told_before_and_after():
         assert getattr(found.after, name) < getattr(found.before, name)
 
 
-def test_a_single_part_has_its_own_temperature():
+def test_a_single_fold_has_its_own_temperature():
     scores, y = draw_logits(3.0, rows=300)
     found = calibrate([scores], [y])
     assert found.n_folds is None
@@ -183,12 +183,12 @@ def test_reliability_is_scikit_learns_curve():
     assert found.ece == pytest.approx(sum(gaps) / 2000)
 
 
-def test_what_is_calibrated_has_little_error():
+def test_calibrated_probabilities_have_little_error():
     scores, y = draw_logits(1.0)
     assert reliability(y, softmax(scores)).ece < 0.02
     assert reliability(y, softmax(5 * scores)).ece > 0.1
 
 
-def test_certainty_is_in_the_last_bin():
+def test_a_probability_of_one_is_in_the_last_bin():
     (entry,) = reliability(np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]])).bins
     assert (entry.high, entry.n, entry.confidence, entry.accuracy) == (1.0, 2, 1.0, 0.5)

@@ -24,7 +24,7 @@ from brainfeat.tables.csv_rows import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-QUICK = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
+SMALL = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
 Run = Callable[..., SimpleNamespace]
 
 
@@ -39,7 +39,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(slices: Path) -> Path:
     path = slices.parent / "features.h5"
     try:
-        main(["extract", str(slices / "table.csv"), "-o", str(path), *QUICK])
+        main(["extract", str(slices / "table.csv"), "-o", str(path), *SMALL])
     except SystemExit as stop:
         pytest.fail(f"extract ended with {stop.code}")
     return path
@@ -68,7 +68,7 @@ class TestExtract:
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:
         output = tmp_path / "features.h5"
-        document = json.loads(run("extract", slices, "-o", output, *QUICK, "--json").out)
+        document = json.loads(run("extract", slices, "-o", output, *SMALL, "--json").out)
         assert document["rows"] == document["computed"] == 80
         assert document["reused"] == 0
         assert document["rejected"] == []
@@ -79,7 +79,7 @@ class TestExtract:
             assert cache.spec.input_size == 32
 
     def test_a_second_run_reuses_all(self, run: Run, slices: Path, features: Path) -> None:
-        again = run("extract", slices / "table.csv", "-o", features, *QUICK, "--json")
+        again = run("extract", slices / "table.csv", "-o", features, *SMALL, "--json")
         document = json.loads(again.out)
         assert (document["computed"], document["reused"]) == (0, 80)
 
@@ -90,7 +90,7 @@ class TestExtract:
         shutil.copytree(slices / "Testing", folder)
         (folder / "glioma" / "broken.png").write_bytes(b"")
         (folder / "glioma" / "notes.txt").write_text("no image")
-        result = run("extract", folder, "-o", tmp_path / "f.h5", *QUICK)
+        result = run("extract", folder, "-o", tmp_path / "f.h5", *SMALL)
         assert result.code == 0
         assert "rejected glioma/broken.png: empty file" in result.err
         assert "skipped 1 file: not an image" in result.err
@@ -103,7 +103,7 @@ class TestExtract:
         shutil.copytree(slices / "Testing", folder)
         (folder / "glioma" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         output = tmp_path / "f.h5"
-        result = run("extract", folder, "-o", output, *QUICK, "--on-error", "raise")
+        result = run("extract", folder, "-o", output, *SMALL, "--on-error", "raise")
         refused(result, "glioma/0.png")
         assert not output.exists()
 
@@ -111,13 +111,13 @@ class TestExtract:
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "a.png").write_bytes(b"")
         refused(
-            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *QUICK), "none of the 1"
+            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *SMALL), "none of the 1"
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
     def test_no_images(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        refused(run("extract", tmp_path / "empty", "-o", tmp_path / "f.h5", *QUICK), "empty")
+        refused(run("extract", tmp_path / "empty", "-o", tmp_path / "f.h5", *SMALL), "empty")
 
     @pytest.mark.parametrize(
         ("text", "word"),
@@ -133,7 +133,7 @@ class TestExtract:
         shutil.copy(image, tmp_path / "image.png")
         table = tmp_path / "table.csv"
         table.write_text(text.format(image="image.png"))
-        refused(run("extract", table, "-o", tmp_path / "f.h5", *QUICK), word)
+        refused(run("extract", table, "-o", tmp_path / "f.h5", *SMALL), word)
         assert not (tmp_path / "f.h5").exists()
 
     def test_an_output_that_is_no_cache_is_left_alone(
@@ -141,14 +141,14 @@ class TestExtract:
     ) -> None:
         output = tmp_path / "thesis.txt"
         output.write_text("years of work")
-        refused(run("extract", slices, "-o", output, *QUICK), "thesis.txt")
+        refused(run("extract", slices, "-o", output, *SMALL), "thesis.txt")
         assert output.read_text() == "years of work"
 
     def test_a_cache_of_another_fingerprint_is_left_alone(
         self, run: Run, slices: Path, features: Path
     ) -> None:
         before = features.read_bytes()
-        result = run("extract", slices, "-o", features, *QUICK[:-1], "33")
+        result = run("extract", slices, "-o", features, *SMALL[:-1], "33")
         refused(result, "input_size: 32 and 33", "--overwrite")
         assert features.read_bytes() == before
 
@@ -160,11 +160,12 @@ class TestExtract:
         data[len(data) // 2] ^= 1
         bad = tmp_path / "bad.h5"
         bad.write_bytes(data if damage == "flip" else data[:-100])
-        refused(run("extract", slices, "-o", bad, *QUICK), "damaged", "--overwrite")
+        refused(run("extract", slices, "-o", bad, *SMALL), "damaged", "--overwrite")
         refused(run("fit-head", bad, "-o", tmp_path / "h.h5", "--head", "lda"), "damaged")
         refused(run("evaluate", svm, bad), "damaged")
         refused(run("info", bad), "damaged")
 
+    @pytest.mark.slow
     def test_weights_of_another_architecture(self, run: Run, slices: Path, tmp_path: Path) -> None:
         from brainfeat.extraction.backbones import load_backbone
 
@@ -281,7 +282,7 @@ class TestEvaluate:
         from brainfeat import HeadBundle
 
         document = json.loads(run("evaluate", svm, features, "--json").out)
-        stored = HeadBundle.load(svm).training["test"]
+        stored = HeadBundle.load(svm).training.test.to_dict()
         assert document["accuracy"] == stored["accuracy"]
         assert document["log_loss"] == pytest.approx(stored["log_loss"])
 
@@ -337,7 +338,7 @@ class TestSplit:
             shutil.copy(image, image.with_stem(f"{image.stem}-copy"))
         (folder / "table.csv").unlink()
         told = run("split", folder, "-o", folder / "table.csv")
-        assert f"none of {len(images[::2])} groups (identical) is cut" in told.out
+        assert f"none of {len(images[::2])} groups (exact-duplicates) is divided" in told.out
         table = read_table(folder / "table.csv")
         split = dict(zip(table.paths, table.splits, strict=True))
         for path in table.paths:
@@ -380,7 +381,7 @@ class TestLeakageIsSaid:
         told = run("fit-head", cache, "-o", tmp_path / "head.h5", "--head", "lda")
         assert told.err == (
             "warning: near duplicates are in several splits: 1 cluster, 1 test image with a copy "
-            f"in train; see brainfeat audit {cache}\n"
+            f"in train or val; see brainfeat audit {cache}\n"
         )
 
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
@@ -419,6 +420,7 @@ class TestOthers:
         assert document["auto_precision"] in ("float32", "bfloat16")
         assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
+    @pytest.mark.slow
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
         arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]
         arguments += ["--weights", "random", "--patients", "8"]
@@ -430,10 +432,11 @@ class TestOthers:
         again = json.loads(run(*arguments, "--json").out)
         assert again["test"] == document["test"]
 
+    @pytest.mark.slow
     def test_where_nothing_is_missing_no_network_library_is_imported(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:
-        arguments = ["extract", str(slices), "-o", str(tmp_path / "f.h5"), *QUICK]
+        arguments = ["extract", str(slices), "-o", str(tmp_path / "f.h5"), *SMALL]
         assert run(*arguments).code == 0
         code = (
             "import sys; from brainfeat.cli import main\n"
@@ -456,7 +459,7 @@ class TestOthers:
                 self._interval = 0.0
 
         monkeypatch.setattr(options, "ProgressLine", Eager)
-        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK]
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *SMALL]
         result = run(*arguments, "--precision", "bfloat16")
         assert "extracting in bfloat16: 80 of 80 images (100%)" in result.err
         assert "images/s in bfloat16)" in result.out
@@ -473,16 +476,17 @@ class TestOthers:
     def test_odd_options_of_stage_one_are_usage_errors(
         self, run: Run, slices: Path, tmp_path: Path, option: str, value: str, said: str
     ) -> None:
-        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, option, value)
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *SMALL, option, value)
         assert result.code == 2
         assert said in result.err
         assert not list(tmp_path.iterdir())
 
     def test_a_device_that_is_not_there(self, run: Run, slices: Path, tmp_path: Path) -> None:
-        result = run("extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--device", "gpu:7")
+        result = run("extract", slices, "-o", tmp_path / "f.h5", *SMALL, "--device", "gpu:7")
         refused(result, "no device 'gpu:7'; there are", "cpu:0")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_an_interrupt_says_what_was_kept(
         self,
@@ -514,7 +518,7 @@ class TestOthers:
             return (interrupted,)
 
         monkeypatch.setattr(Backbone, "compile", compile_interrupted)
-        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *QUICK, "--batch-size", "16"]
+        arguments = ["extract", slices, "-o", tmp_path / "f.h5", *SMALL, "--batch-size", "16"]
         before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)
         refused(result, "finished rows kept in", "f.h5.parts", "go on", code=code)
@@ -547,6 +551,7 @@ class TestOthers:
         )
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_sigterm_ends_any_command(self, features: Path, tmp_path: Path) -> None:
         script = """
             import os, signal, sys

@@ -12,7 +12,7 @@ from brainfeat import compare, fit_head
 from brainfeat.cli.compare import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.evaluation.bootstrap import find_differences
-from brainfeat.evaluation.comparison import judge_mcnemar
+from brainfeat.evaluation.comparison import Comparison, mcnemar_p_value
 from brainfeat.heads.bundle import HeadBundle
 
 IMAGES, WIDTH = 600, 32
@@ -77,12 +77,12 @@ def test_intervals_are_those_of_scipys_paired_bootstrap(seed):
         vectorized=False,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    assert found.intervals.accuracy == pytest.approx(tuple(expected), abs=0.006)
+    assert found.accuracy.interval == pytest.approx(tuple(expected), abs=0.006)
 
 
 @pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (1, 8, 0.0390625)])
 def test_mcnemars_test_by_hand(first, second, p):
-    assert judge_mcnemar(first, second) == pytest.approx(p)
+    assert mcnemar_p_value(first, second) == pytest.approx(p)
 
 
 def test_a_head_does_not_differ_from_itself(cache):
@@ -90,7 +90,7 @@ def test_a_head_does_not_differ_from_itself(cache):
     found = compare(bundle, bundle, cache)
     assert found.balanced_accuracy.interval == (0, 0)
     assert (found.first_only, found.second_only, found.p_value) == (0, 0, 1)
-    assert found.verdict.startswith("No head can be said to have the better")
+    assert found.verdict.startswith("Neither head has a better")
 
 
 def test_a_clear_difference_has_a_verdict(cache):
@@ -171,4 +171,6 @@ def test_the_command_says_it_in_words_and_in_json(cache, tmp_path):
     assert lines[-1] == document["verdict"]
     assert max(map(len, lines[2:-1])) <= 80
     heads = [HeadBundle.load(path) for path in arguments[:2]]
-    assert document == json.loads(json.dumps(compare(*heads, str(cache)).to_dict()))
+    found = compare(*heads, str(cache))
+    assert document == found.to_dict()
+    assert Comparison.from_json(json.dumps(document)) == found

@@ -244,7 +244,7 @@ def test_monochrome1_is_shown_the_other_way_round(tmp_path):
     assert abs(255 - dark.astype(int) - light).max() <= 1
 
 
-def test_padding_is_no_value(tmp_path):
+def test_padding_has_no_value(tmp_path):
     pixels = np.array([[0, 1], [5, 7]], np.uint16)
     path = write_dicom(tmp_path / "a", pixels, PixelPaddingValue=5, PixelPaddingRangeLimit=7)
     values = read(path).values[0]
@@ -283,18 +283,18 @@ def test_what_may_show_a_name_is_refused_unless_it_is_allowed(elements, words, t
         ({"NumberOfFrames": -1}, "no voxels"),
     ],
 )
-def test_what_is_no_grey_image_is_refused(elements, words, tmp_path):
+def test_images_that_are_not_grey_are_refused(elements, words, tmp_path):
     path = write_dicom(tmp_path / "a", draw_volume(1)[0], **elements)
     assert words in reason(path)
 
 
-def test_files_that_differ_are_no_volume(tmp_path):
+def test_files_that_differ_are_not_one_volume(tmp_path):
     a = write_dicom(tmp_path / "a", draw_volume(1)[0])
     b = write_dicom(tmp_path / "b", draw_volume(1)[0], PatientID="another")
     assert reason(a, b) == "has files of more than one PatientID"
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert not is_dicom(tmp_path / "pipe")
     assert not is_dicom(tmp_path)
@@ -315,7 +315,7 @@ def test_a_deflated_file_is_refused_before_it_is_unpacked():
     assert "deflated as a whole" in reason(path)
 
 
-def test_the_patient_is_told_by_number_and_issuer_or_else_by_the_study(tmp_path):
+def test_the_patient_is_identified_by_number_and_issuer_or_else_by_the_study(tmp_path):
     pixels = draw_volume(1)[0]
     found = [
         read(write_dicom(tmp_path / str(place), pixels, **elements)).patient
@@ -356,6 +356,7 @@ def packaged():
     return files
 
 
+@pytest.mark.slow
 def test_every_packaged_file_is_decoded_or_refused_with_its_reason(packaged):
     decoded, refused = set(), {}
     for path in packaged:
@@ -380,7 +381,8 @@ def test_every_packaged_file_is_decoded_or_refused_with_its_reason(packaged):
     assert set(refused.values()) == {"has no pixels", "is of a modality other than MR, CT, PT"}
 
 
-def test_damage_is_an_error_of_ours_and_says_nothing(tmp_path, caplog, recwarn):
+@pytest.mark.slow
+def test_damage_is_an_error_of_ours_that_quotes_nothing(tmp_path, caplog, recwarn):
     """Cut, flip and overwrite bytes: nothing else is raised, logged or warned of."""
     rng = np.random.default_rng(0)
     whole = write_dicom(

@@ -114,6 +114,20 @@ def test_command_and_its_options_have_help(name: str) -> None:
     assert [option.name for option in options if not option.help] == []
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_two_examples_that_click_takes(name: str) -> None:
+    command = find_command(name)
+    text = command.get_help(click.Context(command, info_name=name))
+    _, found, examples = text.rpartition("Examples:\n")
+    assert found
+    calls = list(command_lines(examples))
+    assert len(calls) >= 2
+    for called, *arguments in calls:
+        with find_command(called).make_context(called, arguments) as context:
+            assert context.params
+    assert [called for called, *_ in calls].count(name) >= 2
+
+
 def test_reference_lists_the_commands_as_help_does() -> None:
     page, _, _ = read("reference/cli.md").partition("## JSON documents")
     listed: dict[str, list[str]] = {}
@@ -170,6 +184,23 @@ def test_json_of_evaluate_is_as_described() -> None:
     rows = rows_after(read("reference/cli.md"), "`brainfeat evaluate --json` prints")
     described = [name for row in rows for name in code(row[0])]
     assert set(described) == {field.name for field in fields(Evaluation)} - {"predictions"}
+
+
+# Words
+
+
+def test_codespell_fails_on_a_word_that_the_project_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codespell = pytest.importorskip("codespell_lib")
+    words = [line.split("->")[0] for line in read("words.txt").splitlines()]
+    assert words == sorted(words)
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(["teh", *words]), encoding="utf-8")  # codespell:ignore
+    with chdir(ROOT):
+        assert codespell.main(str(page)) != 0
+    found = re.findall(r"^.*page\.md:\d+: (\S+) ==> ", capsys.readouterr().out, re.MULTILINE)
+    assert found == ["teh", *words]  # codespell:ignore
 
 
 # Links
@@ -320,6 +351,7 @@ def without_numbers(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
+@pytest.mark.slow
 def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
     shown = [step for step in quickstart if step.shown]
     assert len(shown) == 5
@@ -327,6 +359,7 @@ def test_quickstart_prints_what_it_shows(quickstart: list[Step]) -> None:
         assert without_numbers(step.printed) == without_numbers(step.shown), step.command
 
 
+@pytest.mark.slow
 def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
     first, second = (step for step in quickstart if step.command.startswith("brainfeat extract"))
     assert "128 rows, 128 computed, 0 reused" in first.shown
@@ -335,6 +368,7 @@ def test_quickstart_counts_what_it_shows(quickstart: list[Step]) -> None:
     assert "0 computed, 128 reused" in second.printed
 
 
+@pytest.mark.slow
 def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> None:
     measured, predicted = (step.printed for step in quickstart[-2:])
     assert re.fullmatch(r"accuracy \d\.\d\d on 32 images\n", measured)
@@ -343,6 +377,7 @@ def test_quickstart_in_python_measures_and_predicts(quickstart: list[Step]) -> N
     assert all(line.startswith("Testing/glioma/") and "'pituitary': " in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) -> None:
     steps = run_page("how-to/many-heads.md", workplace)
@@ -357,6 +392,7 @@ def test_many_heads_page_runs_on_the_cache_of_the_quickstart(workplace: Path) ->
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_report_page_writes_what_it_says(workplace: Path) -> None:
     run_page("how-to/report.md", workplace)
@@ -364,6 +400,7 @@ def test_report_page_writes_what_it_says(workplace: Path) -> None:
         assert (workplace / name).read_text(encoding="utf-8").startswith(start)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickstart")
 def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
     line = Block(

@@ -77,6 +77,7 @@ def test_few_rows_have_no_pairs(n):
     assert label_near_duplicates(X).tolist() == list(range(n))
 
 
+@pytest.mark.slow
 def test_many_copies_of_one_image_are_one_cluster():
     X = np.concatenate([np.tile([[1, 2, 3, 4]], (5000, 1)), -np.ones((5, 4))])
     labels = label_near_duplicates(X.astype(np.float32))

@@ -77,12 +77,14 @@ def test_many_heads_ranks_all_by_cross_validation(
     assert re.search(r"accuracy \d\.\d{3} over 2 folds, \d\.\d{3} on the test images", printed)
 
 
+@pytest.mark.slow
 def test_many_heads_needs_no_cache(run_example: RunExample) -> None:
     options = ("--patients", "4", "--head", "knn", "--search", "--folds", "2")
     printed = run_example("many_heads", *BASE, *options)
     assert re.search(r"^ +1  knn +\d\.\d{3} ± .*n_neighbors", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -> None:
     printed = run_example("benchmark_growth", "--rows", "200", "400", "--heads", "logistic")
     header, *lines = printed.splitlines()
@@ -97,6 +99,7 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
         assert 50 < peak < 2000
 
 
+@pytest.mark.slow
 def test_leakage_prints_the_scores_with_and_without_copies(
     run_example: RunExample, make_cache: Callable[..., Path]
 ) -> None:
@@ -132,6 +135,7 @@ def cache_slices(table: Path) -> Path:
     ).output
 
 
+@pytest.mark.slow
 def test_odd_images_prints_a_line_for_each_kind(run_example: RunExample, tmp_path: Path) -> None:
     table = write_phantoms(tmp_path / "slices", patients_per_class=4, size=64)
     features = cache_slices(table)
@@ -170,6 +174,7 @@ def test_readme_picture_is_a_small_picture(run_example: RunExample, tmp_path: Pa
     assert output.stat().st_size < 150_000
 
 
+@pytest.mark.slow
 def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_path: Path) -> None:
     table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=64)
     features = cache_slices(table)
@@ -182,6 +187,7 @@ def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_pat
     assert lines[-1].split()[0] == "100.0%"
 
 
+@pytest.mark.slow
 def test_dicom_report_goes_from_volumes_to_a_page(run_example: RunExample, tmp_path: Path) -> None:
     table = read_table(
         write_phantoms(tmp_path / "slices", patients_per_class=5, slices_per_patient=3, size=48)
@@ -312,6 +318,7 @@ def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     assert all(re.search(r": \w+ [\d.]+ ms, \w+ [\d.]+ ms", line) for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["table", "shuffled"])
 def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str) -> None:
     words = ["--rows", "2500", "--dimensions", "4", "--order", order, "--folder", str(tmp_path)]

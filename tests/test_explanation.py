@@ -319,6 +319,7 @@ def test_a_base_with_other_weights_is_refused(logistic, planted):
         explain(logistic, planted[0], backbone=Convolution(seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_means_of_the_maps_of_keras_are_the_features(precision):
     backbone = load_backbone("mobilenet-0.75", weights="random", input_size=64, precision=precision)
@@ -329,6 +330,7 @@ def test_means_of_the_maps_of_keras_are_the_features(precision):
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), backbone(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_keras_is_that_of_its_maps():
     backbone = load_backbone("mobilenet-0.75", weights="random", input_size=64)
     bundle = make_bundle(backbone, "logistic", n=4, size=64)
@@ -345,6 +347,7 @@ def test_grad_cam_of_keras_is_that_of_its_maps():
         assert found.argmax() == wanted.argmax() or not found.any()
 
 
+@pytest.mark.slow
 def test_map_of_keras_lies_on_the_planted_square(mobilenet, keras_bundle, keras_planted):
     images, masks = keras_planted
     explanation = explain(keras_bundle, images, backbone=mobilenet)

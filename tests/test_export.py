@@ -15,11 +15,12 @@ from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.phantoms import write_phantoms
 from brainfeat.prediction.export import export_head
-from brainfeat.prediction.predictor import list_images
 from brainfeat.readers import read_image
+from brainfeat.readers.series import find_inputs
 
 SIZE = 64
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
 ]
@@ -57,7 +58,7 @@ def heads(cache):
 @pytest.fixture(scope="module")
 def images(slices):
     return np.stack(
-        [preprocess_image(read_image(path), size=SIZE) for path in list_images([slices])]
+        [preprocess_image(read_image(path), size=SIZE) for path in find_inputs([slices]).images]
     )
 
 
@@ -101,7 +102,6 @@ def run_litert(path, images):
     return np.array(found)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "logistic", "lda", "linear-svm"])
 def test_a_keras_model_gives_the_probabilities_of_the_bundle(name, heads, images, base, tmp_path):
     path = export_head(heads[name], tmp_path / "model.keras", weights="random")
@@ -112,7 +112,6 @@ def test_a_keras_model_gives_the_probabilities_of_the_bundle(name, heads, images
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_path):
     from brainfeat import FeatureCache
 
@@ -133,14 +132,12 @@ def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_p
     assert model.predict(images[:8], verbose=0) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("quantize", "tolerance"), [(None, 1e-4), ("float16", 1e-2)])
 def test_a_litert_model_gives_nearly_the_same(quantize, tolerance, heads, images, base, litert):
     expected = heads["dense"].predict_proba(base(images[:8]))
     assert run_litert(litert(quantize), images[:8]) == pytest.approx(expected, abs=tolerance)
 
 
-@pytest.mark.slow
 def test_each_quantization_is_smaller(litert):
     sizes = [litert(quantize).stat().st_size for quantize in (None, "float16", "int8")]
     assert sizes[0] > 1.8 * sizes[1] > 3 * sizes[2]
@@ -157,7 +154,7 @@ def test_real_slices_are_decided_alike(real_data, tmp_path):
     options = {"backbone": "mobilenet-0.75", "weights": weights, "precision": "float32"}
     cache = extract(read_table(folder), tmp_path / "f.h5", **options).output
     bundle = fit_head(cache, head="logistic", n_jobs=1)
-    testing = list_images([real_data / "data/brain-mri/Testing"])[::20][:64]
+    testing = find_inputs([real_data / "data/brain-mri/Testing"]).images[::20][:64]
     images = np.stack([preprocess_image(read_image(path)) for path in testing])
     base = load_backbone("mobilenet-0.75", weights=weights)
     expected = bundle.predict_proba(np.concatenate([base(images[:32]), base(images[32:])]))
@@ -208,7 +205,6 @@ def test_an_output_that_is_there_is_kept(heads, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
 
 
-@pytest.mark.slow
 def test_the_command_names_the_classes_and_the_size(heads, tmp_path):
     heads["lda"].save(tmp_path / "head.h5")
     assert HeadBundle.load(tmp_path / "head.h5").head == "lda"

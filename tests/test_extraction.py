@@ -1,4 +1,4 @@
-"""Stage one: what is computed, what is not, and what a broken run leaves."""
+"""Stage one: which rows are computed, and what an interrupted run leaves."""
 
 import dataclasses
 import errno
@@ -47,7 +47,7 @@ def expected_feature(path):
 
 
 def contents(path):
-    """Give what a cache holds, column by column, as bytes; and what says how it came about."""
+    """Return the columns of a cache as bytes, and the attributes that describe its origin."""
     with FeatureCache.open(path) as cache:
         columns = {name: values.tobytes() for name, values in cache.table.items()}
         return {
@@ -87,7 +87,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def finished(table, output):
-    """Give a cache of the six images."""
+    """Return a cache of the six images."""
     extract(table, output, backbone=Blocks())
     return output
 
@@ -130,7 +130,7 @@ class TestCache:
         with FeatureCache.open(finished) as cache:
             assert cache.spec == SPEC
 
-    def test_the_run_says_what_it_did(self, table, output):
+    def test_the_run_reports_its_result(self, table, output):
         result, _ = run(table, output)
         assert (result.rows, result.computed, result.reused, result.rejected) == (6, 6, 0, ())
         assert result.fingerprint == SPEC.fingerprint
@@ -220,6 +220,7 @@ class TestCache:
         with FeatureCache.open(output) as cache:
             assert not cache.X[:].any()
 
+    @pytest.mark.slow
     def test_a_name_is_completed_by_the_options(self, table, output):
         options = {"weights": "random", "input_size": 32, "scaling": "unit", "random_state": 3}
         extract(table, output, backbone="mobilenet-0.75", batch_size=2, **options)
@@ -228,7 +229,7 @@ class TestCache:
             assert cache.spec == expected.spec
             assert cache.provenance["recipe"] == expected.recipe
 
-    def test_a_base_is_told_how_many_images_there_are(self, table, output, monkeypatch):
+    def test_a_base_is_compiled_for_the_number_of_images(self, table, output, monkeypatch):
         asked = []
         compile_copies = Backbone.compile
 
@@ -245,6 +246,7 @@ class TestCache:
 class TestAutoPrecision:
     OPTIONS = {"backbone": "mobilenet-0.75", "weights": "random", "input_size": SIZE}
 
+    @pytest.mark.slow
     def test_an_output_that_is_there_goes_on_in_its_precision(
         self, images, table, output, monkeypatch
     ):
@@ -267,7 +269,7 @@ class TestAutoPrecision:
         assert again.precision == "bfloat16"
         assert again.reused >= 2
 
-    def test_another_precision_that_was_asked_for_is_refused(self, table, output):
+    def test_another_explicit_precision_is_refused(self, table, output):
         extract(table, output, precision="bfloat16", **self.OPTIONS)
         with pytest.raises(SpecMismatchError, match="precision"):
             extract(table, output, precision="float32", **self.OPTIONS)
@@ -482,7 +484,7 @@ class TestUpdate:
             run(table, finished)
         assert state(finished) == before
 
-    def test_identical_files_are_computed_once(self, images, output):
+    def test_exact_duplicates_are_computed_once(self, images, output):
         (images / "a/2.png").write_bytes((images / "a/1.png").read_bytes())
         result, _ = run(describe(images), output, batch_size=1)
         assert (result.rows, result.computed, result.reused) == (6, 5, 1)
@@ -730,7 +732,7 @@ class TestLargeImages:
         assert self.most_at_once(table, output) > 1
 
     def most_at_once(self, table, output):
-        """Give the number of images that were seen at work at the same time."""
+        """Return the number of images that were seen at work at the same time."""
         at_work, seen = [], []
         together = threading.Event()
 
@@ -750,7 +752,7 @@ class TestLargeImages:
 class TestUnreadable:
     @pytest.fixture
     def broken(self, images, table):
-        """Give the table after one file was destroyed and another vanished."""
+        """Return the table after one file was destroyed and another vanished."""
         (images / "a/1.png").write_bytes(b"no image")
         (images / "b/5.png").unlink()
         return table
@@ -765,7 +767,7 @@ class TestUnreadable:
         assert all(rejected.reason for rejected in result.rejected)
         assert result.to_dict()["rejected"][0]["path"] == "a/1.png"
 
-    def test_reasons_name_no_place_of_this_machine(self, broken, output, tmp_path):
+    def test_reasons_do_not_name_folders_of_this_machine(self, broken, output, tmp_path):
         result, _ = run(broken, output)
         assert str(tmp_path) not in "".join(rejected.reason for rejected in result.rejected)
 
@@ -785,7 +787,7 @@ class TestUnreadable:
         with FeatureCache.open(output) as cache:
             assert [rejected.path for rejected in cache.rejected] == ["b/5.png"]
 
-    def test_the_first_ends_the_run_where_that_is_asked_for(self, broken, output):
+    def test_the_first_ends_the_run_with_on_error_raise(self, broken, output):
         with pytest.raises(ImageReadError) as caught:
             run(broken, output, on_error="raise", batch_size=1)
         assert caught.value.path == "a/1.png"
@@ -817,7 +819,7 @@ class TestOutput:
     """An output that cannot be used is refused as it is; overwrite replaces what is a file."""
 
     @pytest.fixture
-    def stranger(self, output):
+    def other(self, output):
         output.write_bytes(b"somebody's notes")
         return output
 
@@ -829,7 +831,7 @@ class TestOutput:
         return finished
 
     @pytest.mark.parametrize(
-        ("kind", "error"), [("stranger", CacheFormatError), ("corrupt", CacheCorruptError)]
+        ("kind", "error"), [("other", CacheFormatError), ("corrupt", CacheCorruptError)]
     )
     def test_no_cache(self, request, table, kind, error):
         path = request.getfixturevalue(kind)
@@ -840,7 +842,7 @@ class TestOutput:
         assert state(path) == before
         assert not backbone.batches
 
-    @pytest.mark.parametrize("kind", ["stranger", "corrupt"])
+    @pytest.mark.parametrize("kind", ["other", "corrupt"])
     def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
         path = request.getfixturevalue(kind)
         assert run(table, path, overwrite=True)[0].computed == 6

@@ -1,4 +1,4 @@
-"""Tests that every head passes, and of how one is made."""
+"""Tests that every head passes, and tests of how a head is made."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def make_data(n_classes: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("name", HEAD_NAMES)
 class TestEveryHead:
-    """What training, bundle and evaluation rely on."""
+    """Properties that training, bundle and evaluation rely on."""
 
     def test_scores_have_one_column_a_class(self, name: str, n_classes: int) -> None:
         X, y = make_data(n_classes)
@@ -94,12 +94,12 @@ def test_the_svm_has_the_method_of_the_reference() -> None:
     assert (params["C"], params["kernel"]) == (10.0, "rbf")
 
 
-def test_an_unknown_head_is_refused_with_those_there_are() -> None:
+def test_an_unknown_head_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(HeadError, match="unknown head 'resnet'; there are dense, logistic"):
         make_head("resnet")
 
 
-def test_the_dense_head_alone_needs_a_validation_part() -> None:
+def test_only_the_dense_head_needs_validation_images() -> None:
     assert [name for name in HEAD_NAMES if needs_validation(name)] == ["dense"]
 
 

@@ -1,4 +1,4 @@
-"""Bundles from strangers: a pickle in every slot, strange types, trees, zips and numbers.
+"""Hostile bundles: a pickle in every slot, and malformed types, trees, archives and numbers.
 
 Each is refused; and while all of them are opened in one process, an audit hook sees no code
 compiled or run, nothing imported, no socket, no process, and no file opened but the bundles.
@@ -41,7 +41,7 @@ def pickled(folder):
 
 
 def archives(good, folder):
-    """Give archives of an SVM that was tampered with, by name."""
+    """Return archives of an SVM that were tampered with, by name."""
     schema = read_schema(good)
     names = zipfile.ZipFile(io.BytesIO(good)).namelist()
     (array, *_) = [name for name in names if name.endswith(".npy")]
@@ -94,7 +94,7 @@ def archives(good, folder):
 
 
 def fields():
-    """Give attributes that lie, by name."""
+    """Return false attributes, by name."""
     spec = json.loads(bundles.SPEC.to_json())
     return {
         "deep JSON": {"training": DEEP},
@@ -125,7 +125,7 @@ def fields():
 
 
 def arrays():
-    """Give arrays that lie, by head and name."""
+    """Return false arrays, by head and name."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(16, 8)).astype("<f4")
     return {
@@ -174,7 +174,7 @@ def arrays():
 
 
 def scope(**lies):
-    """Give the arrays of an out-of-distribution detector, some of which lie."""
+    """Return the arrays of an out-of-distribution detector, some of them false."""
     X, y = bundles.draw(4)
     fitted = OODDetector.fit(X[:40], y[:40], held_out=X[40:], n_classes=4)
     return {f"scope/{name}": array for name, array in {**fitted.to_arrays(), **lies}.items()}
@@ -182,7 +182,7 @@ def scope(**lies):
 
 @pytest.fixture
 def crafted(craft, saved, tmp_path):
-    """Give the path of each hostile bundle by name."""
+    """Return the path of each hostile bundle, by name."""
     found = {}
 
     def add(name, path):
@@ -229,6 +229,7 @@ def test_every_one_is_refused_in_one_line(crafted, tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.slow
 def test_nothing_runs_while_they_are_refused(crafted, saved, tmp_path):
     paths = list(map(str, crafted.values()))
     script = f"""

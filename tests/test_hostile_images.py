@@ -1,4 +1,4 @@
-"""Images from strangers: each is read as what it is or refused with its reason, and none does harm.
+"""Images from unknown sources: each is read correctly or refused with its reason, without harm.
 
 Every file is made here. `GOOD` maps a name to the file and to the pixels that it must give,
 `BAD` to the file and to a part of the reason.
@@ -600,7 +600,7 @@ def test_names_do_not_matter(tmp_path, name):
 
 
 def odd_files(folder: Path) -> dict[str, str]:
-    """Make what is no regular file, or is one that says too much; give the reasons by name."""
+    """Make paths that are not regular files, or files with false headers; return their reasons."""
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")
     (folder / "device.jpg").symlink_to("/dev/zero")
@@ -676,7 +676,7 @@ class TestFilesThatChange:
 
     @pytest.fixture
     def change(self, monkeypatch, path):
-        """Give a function that sets what happens between the look and the opening."""
+        """Return a function that sets what happens between the check and the opening of a file."""
 
         def after_stat(action):
             look = Path.stat
@@ -788,7 +788,7 @@ def mutate(data: bytes, rnd: random.Random) -> bytes:
 
 
 def mend(data: bytes) -> bytes:
-    """Give each chunk of a PNG its right checksum, so that damage gets beyond the checksums."""
+    """Return each chunk of a PNG its right checksum, so that damage gets beyond the checksums."""
     mended, place = bytearray(data), 8
     while place + 12 <= len(mended):
         end = place + 8 + struct.unpack_from(">I", mended, place)[0]
@@ -869,8 +869,9 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_one_run_over_all_of_them(tmp_path):
-    """The run goes on, says what it refused and why, warns of nothing and stays within bounds."""
+    """The run continues, reports what it refused and why, warns of nothing and stays in bounds."""
     from brainfeat.cache.cache import FeatureCache
 
     root = tmp_path / "images"
@@ -914,7 +915,7 @@ def test_one_run_over_all_of_them(tmp_path):
     assert report["kib"] * 1024 < 20 * LIMIT + 100_000_000
 
 
-def test_reasons_of_the_run_name_no_folder(tmp_path):
+def test_reasons_of_the_run_do_not_name_folders(tmp_path):
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(ImageReadError, match=re.escape("a/1.png: empty file")) as caught:
         read_image(tmp_path / "1.png", name="a/1.png")

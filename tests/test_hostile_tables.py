@@ -1,4 +1,4 @@
-"""Tables from strangers: CSV files, folder layouts and class names that mean harm or are odd."""
+"""Tables from unknown sources: hostile and odd CSV files, folder layouts and class names."""
 
 import codecs
 import csv
@@ -34,7 +34,7 @@ codecs.lookup("utf-8-sig")  # its module is opened now, and not where a test lis
 
 @contextmanager
 def listening():
-    """Give the paths that are opened or listed meanwhile."""
+    """Return the paths that are opened or listed in the body."""
     global _opened  # noqa: PLW0603 - an audit hook is for good
     _opened = []
     try:
@@ -167,7 +167,7 @@ class TestLinks:
         make_csv(tmp_path / "data", "path,label\nfile.jpg,a\nfolder/1.jpg,b\n")
         assert read_table(tmp_path / "data/table.csv").paths == ("file.jpg", "folder/1.jpg")
 
-    def test_links_to_what_is_no_file_are_missing(self, tmp_path):
+    def test_links_to_anything_but_a_file_are_missing(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         for name, target in (("1.jpg", "pipe"), ("2.jpg", "/dev/zero"), ("3.jpg", "3.jpg")):
             (tmp_path / name).symlink_to(target)
@@ -373,6 +373,7 @@ def test_40_000_classes_are_refused(tmp_path):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.slow
 def test_many_rows_of_one_image_are_one(tmp_path):
     make_csv(tmp_path, HEADER + "1.jpg,a\n" * 200_000, "1.jpg")
     read = read_table(tmp_path / "table.csv")
@@ -387,7 +388,7 @@ def test_many_missing_files_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "loop", "dangling", "image"])
-def test_what_is_no_csv_is_refused(tmp_path, kind):
+def test_files_that_are_not_csv_are_refused(tmp_path, kind):
     path = tmp_path / "table.csv"
     match kind:
         case "folder":
@@ -438,7 +439,7 @@ class TestFolders:
         with nested(tmp_path, "d" * 200, 25):
             assert "cannot be listed (File name too long)" in refusal(tmp_path)
 
-    def test_very_many_files_that_are_no_images(self, tmp_path):
+    def test_very_many_files_that_are_not_images(self, tmp_path):
         (tmp_path / "a").mkdir()
         for number in range(3000):
             (tmp_path / f"a/{number}.exe").touch()
@@ -459,7 +460,7 @@ RUN = "=+-@＝＋－＠\t\r"
 
 
 @given(st.text())
-def test_cells_say_what_their_text_says(text):
+def test_cells_hold_their_text(text):
     assert cell_text(csv_cell(text)) == text
 
 
@@ -534,6 +535,7 @@ def rows(draw):
 
 
 class TestWriteTable:
+    @pytest.mark.slow
     @given(rows())
     def test_what_is_written_is_read(self, tmp_path_factory, rows):
         root = tmp_path_factory.mktemp("table")
@@ -582,7 +584,7 @@ class TestWriteTable:
         ):
             write_table(written, tmp_path / "other/table.csv")
 
-    def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(self, tmp_path):
+    def test_an_existing_file_is_replaced_only_with_overwrite(self, tmp_path):
         written = make_table(tmp_path, ("1.jpg",), ("a",))
         target = tmp_path / "out.csv"
         target.write_text("mine")

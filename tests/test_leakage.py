@@ -127,7 +127,7 @@ def test_an_audit_comes_back_from_json(examine):
     assert read == found
     assert read.findings == found.findings == json.loads(text)["findings"]
     with pytest.raises(ParameterError, match="kind"):
-        Audit.from_json(text.replace('"near-duplicates"', '"twins"'))
+        Audit.from_json(text.replace('"near-duplicates"', '"triplets"'))
 
 
 def test_an_audit_read_from_json_is_of_no_cache(make_cache):
@@ -221,12 +221,12 @@ def test_views_are_no_images(examine):
     assert set(found.clusters[IMAGES:]) == {-1}
 
 
-def test_the_quick_form_looks_at_copies_alone(examine):
+def test_the_fast_form_looks_at_copies_alone(examine):
     X, y, splits = draw()
-    quick = examine(X, y, splits=splits, how=audit_duplicates)
+    fast = examine(X, y, splits=splits, how=audit_duplicates)
     whole = examine(X, y, splits=splits)
-    assert quick.shortcut is quick.permutation is None
-    assert quick.near_duplicates == whole.near_duplicates
+    assert fast.shortcut is fast.permutation is None
+    assert fast.near_duplicates == whole.near_duplicates
     large = examine(X, y, splits=splits, how=audit_duplicates, options={"limit": IMAGES - 1})
     assert large.near_duplicates is None
     assert large.findings == []
@@ -328,6 +328,7 @@ class TestCommand:
         assert {"threshold", "clusters"} <= set(document["near_duplicates"])
         assert {"accuracy", "chance"} <= set(document["shortcut"])
 
+    @pytest.mark.slow
     def test_strict_ends_with_3_where_something_is_found(self, leaky, make_cache):
         assert self.run(leaky).exit_code == 0
         assert self.run(leaky, "--strict").exit_code == 3

@@ -1,4 +1,4 @@
-"""NIfTI files: orientation, values, refusals, and that no text of theirs is heard of."""
+"""NIfTI files: orientation, values, errors, and that no text of a file is ever shown."""
 
 import gzip
 import itertools
@@ -161,7 +161,7 @@ def test_every_packaged_file_is_decoded_or_refused_with_its_reason():
         (np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "not real numbers"),
     ],
 )
-def test_voxels_that_are_no_numbers_are_refused(dtype, words, tmp_path):
+def test_voxels_that_are_not_real_numbers_are_refused(dtype, words, tmp_path):
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2), dtype), np.eye(4))
     assert words in reason(save(image, tmp_path / "a.nii"))
 
@@ -206,7 +206,7 @@ def test_headers_that_cannot_be_true_are_refused(fields, words, tmp_path):
     assert words in reason(write_header(tmp_path / "a.nii", **fields))
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     assert reason(tmp_path / "pipe.nii") == "is not a regular file"
     assert reason(tmp_path) == "is not a regular file"
@@ -224,7 +224,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
 
 
 def trace(path):
-    """Read a file, and tell the outcome and how many bytes it took at once."""
+    """Read a file; return the outcome and the peak number of bytes in memory."""
     tracemalloc.start()
     try:
         outcome = read(path).values.shape
@@ -414,7 +414,7 @@ def test_what_follows_the_voxels_is_passed_over_up_to_a_limit(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_small_file_takes_little_memory_whatever_it_says(suffix, tmp_path):
+def test_a_small_file_takes_little_memory_whatever_its_header(suffix, tmp_path):
     dim = [3, 700, 700, 500, 1, 1, 1, 1]
     header = write_header(tmp_path / "a.nii", dim=dim, datatype=64, bitpix=64).read_bytes()
     path = tmp_path / f"b{suffix}"
@@ -451,13 +451,13 @@ def test_the_slope_is_that_of_the_standard(slope, inter, expected, tmp_path):
 
 
 @pytest.mark.parametrize("inter", [np.nan, np.inf])
-def test_an_intercept_that_is_no_number_is_refused(inter, tmp_path):
+def test_an_intercept_that_is_not_a_number_is_refused(inter, tmp_path):
     path = write_header(tmp_path / "a.nii", scl_slope=1, scl_inter=inter)
     assert "damaged" in reason(path)
 
 
 @pytest.mark.parametrize("logger", ["nibabel", "nibabel.global"])
-def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
+def test_messages_of_nibabel_are_suppressed(logger, tmp_path, caplog, monkeypatch):
     path = save(make_image(), tmp_path / "a.nii")
     caplog.set_level(1, logger)
 
@@ -471,7 +471,7 @@ def test_what_nibabel_says_is_not_heard(logger, tmp_path, caplog, monkeypatch):
     assert not caplog.records
 
 
-def test_a_plain_file_that_lacks_its_last_byte_is_shorter_than_it_says(tmp_path):
+def test_a_plain_file_without_its_last_byte_is_too_short(tmp_path):
     path = save(make_image(), tmp_path / "a.nii")
     path.write_bytes(path.read_bytes()[:-1])
     assert reason(path) == "is shorter than its header states"

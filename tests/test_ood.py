@@ -145,7 +145,7 @@ def test_a_rate_out_of_range_is_refused(rate):
         ({"held_out": np.array([2.0, 1.0])}, "ascend"),
         ({"units": np.zeros((4, 2))}, "positive"),
         ({"references": np.zeros((0, WIDTH))}, "shape"),
-        ({"ood_weights": np.zeros(WIDTH)}, "scope/strangers has shape"),
+        ({"ood_weights": np.zeros(WIDTH)}, "scope/strangers has shape"),  # codespell:ignore
         ({"ood_weights": np.full(WIDTH + 1, np.inf)}, "finite"),
     ],
 )
@@ -159,7 +159,7 @@ def test_the_dataset_names_of_format_1_are_kept():
     detector = fit(ood_examples=draw_examples(300, 7))
     arrays = detector.to_arrays()
     assert set(arrays) == set(OOD_ARRAYS)
-    assert arrays["strangers"] is detector.ood_weights
+    assert arrays["strangers"] is detector.ood_weights  # codespell:ignore
     back = OODDetector.from_arrays(arrays, n_features=WIDTH, n_classes=3)
     new = draw(40, 5)[0]
     assert np.array_equal(back.score(new).scores, detector.score(new).scores)

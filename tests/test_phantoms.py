@@ -1,4 +1,4 @@
-"""Synthetic slices: drawn from their arguments alone, with the pathology that the label says."""
+"""Synthetic slices depend on nothing but their arguments and show the pathology of their label."""
 
 import csv
 import subprocess
@@ -56,7 +56,7 @@ class TestDrawSlice:
         assert (one != other).mean() > 0.3
 
     @pytest.mark.parametrize("size", [32, 101, 224])
-    def test_gives_grey_bytes_of_the_size_asked_for(self, size):
+    def test_returns_grey_bytes_of_the_given_size(self, size):
         image = draw_slice("pituitary", patient=0, level=0, size=size)
         assert image.shape == (size, size)
         assert image.dtype == np.uint8
@@ -123,7 +123,7 @@ class TestDrawMask:
             assert 0.001 < mask.mean() < 0.15
 
     @pytest.mark.parametrize("class_name", TUMOURS)
-    def test_tumour_changes_pixels_where_the_mask_says(self, class_name):
+    def test_tumour_changes_pixels_within_the_mask(self, class_name):
         for number in PATIENTS:
             patient = make_patient(class_name, number, 0)
             diseased = scan_slice(patient, 8, 96).astype(float)
@@ -171,7 +171,7 @@ class TestWritePhantoms:
         assert {row["path"] for row in rows} == found
         assert len(rows) == len(found) == 4 * 4 * 3
 
-    def test_folder_says_split_and_label(self, written):
+    def test_folder_names_split_and_label(self, written):
         sides = {"train": "Training", "test": "Testing"}
         for row in read_rows(written):
             assert row["path"].split("/")[:2] == [sides[row["split"]], row["label"]]

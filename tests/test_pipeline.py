@@ -13,7 +13,7 @@ SHAPE = (2, 2, 3)
 
 
 def sums(images):
-    """Give one feature: the sum of an image."""
+    """Return one feature: the sum of an image."""
     return images.sum(axis=(1, 2, 3))[:, None]
 
 
@@ -108,7 +108,7 @@ class TestBatchComputer:
 
     def test_every_copy_computes_and_the_order_stays(self):
         """The first copy is slow: the second takes what it cannot."""
-        batches = {"slow": 0, "quick": 0}
+        batches = {"slow": 0, "fast": 0}
 
         def make_copy(name, seconds):
             def copy(images):
@@ -120,13 +120,13 @@ class TestBatchComputer:
 
         received = Received()
         computer = make_computer(
-            make_copy("slow", 0.05), make_copy("quick", 0.001), receive=received
+            make_copy("slow", 0.05), make_copy("fast", 0.001), receive=received
         )
         fill(computer, range(40))
         computer.finish()
         computer.close()
         assert [item for item, _ in received] == list(range(40))
-        assert batches["quick"] > batches["slow"] > 0
+        assert batches["fast"] > batches["slow"] > 0
         assert sum(batches.values()) == 20
 
     def test_a_copy_is_asked_for_one_batch_at_a_time(self):

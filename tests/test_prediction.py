@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from brainfeat.cli.predict import command, describe
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.prediction.answers import NOTICE
-from brainfeat.prediction.predictor import list_images
-from brainfeat.readers import read_image
+from brainfeat.prediction import images as prediction_images
+from brainfeat.prediction.answers import NOTICE, Prediction
+from brainfeat.readers import raster, read_image
+from brainfeat.readers.series import find_inputs
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +65,13 @@ def test_each_image_has_its_decision(predictor, images):
         [images / name for name in ("clear.png", "doubtful.png", "noise.png", "broken.jpg")]
     )
     assert clear.decision == "glioma"
-    assert clear.set == ["glioma"]
+    assert clear.prediction_set == ("glioma",)
     assert clear.error is None
-    assert not clear.out_of_scope["refused"]
+    assert not clear.out_of_distribution.flagged
     assert doubtful.decision == "uncertain"
-    assert set(doubtful.set) == {"glioma", "notumor"}
-    assert noise.decision == "out-of-scope"
-    assert noise.out_of_scope["score"] > noise.out_of_scope["threshold"]
+    assert set(doubtful.prediction_set) == {"glioma", "notumor"}
+    assert noise.decision == "out-of-distribution"
+    assert noise.out_of_distribution.score > noise.out_of_distribution.threshold
     assert broken.decision is None
     assert broken.error == "not a JPEG or PNG image"
     assert broken.to_dict() == {
@@ -95,17 +98,17 @@ def test_forced_answers_are_marked(bundle, images):
     for answer in (doubtful, noise):
         assert answer.forced
         assert answer.decision == max(answer.probabilities, key=answer.probabilities.get)
-    assert noise.out_of_scope["refused"]
-    assert "FORCED: out of scope" in describe(noise)
+    assert noise.out_of_distribution.flagged
+    assert "FORCED: out of distribution" in describe(noise)
     assert "FORCED: uncertain between" in describe(doubtful)
 
 
 def test_the_nearest_training_images_have_labels_and_distances(predictor, slices):
     (found,) = predictor.predict([slices / "glioma" / "001.png"])
-    assert [set(entry) for entry in found.nearest] == [{"label", "distance"}] * 5
-    distances = [entry["distance"] for entry in found.nearest]
+    distances = [neighbour.distance for neighbour in found.nearest]
+    assert len(distances) == 5
     assert distances == sorted(distances)
-    assert found.nearest[0]["label"] == "glioma"
+    assert found.nearest[0].label == "glioma"
 
 
 def test_more_coverage_makes_more_doubt(bundle, slices):
@@ -119,20 +122,20 @@ def test_more_coverage_makes_more_doubt(bundle, slices):
 def test_few_images_like_those_of_training_are_refused(bundle, slices):
     found = predict(bundle, [slices], backbone=Blocks())
     assert len(found) == 480
-    assert sum(answer.decision == "out-of-scope" for answer in found) < 0.05 * 480
+    assert sum(answer.decision == "out-of-distribution" for answer in found) < 0.05 * 480
 
 
 def test_the_set_of_the_true_class_is_kept(bundle, slices):
     found = predict(bundle, [slices], backbone=Blocks())
     for name in CLASSES:
-        sets = [answer.set for answer in found if f"/{name}/" in answer.path]
+        sets = [answer.prediction_set for answer in found if f"/{name}/" in answer.path]
         assert np.mean([name in kept for kept in sets]) > 0.85
 
 
 def test_a_folder_is_computed_in_batches_and_an_image_alone(bundle, slices):
     base = Blocks()
     predictor = Predictor(bundle, backbone=base)
-    together = predictor.predict(list_images([slices / "glioma"]))
+    together = predictor.predict([slices / "glioma"])
     assert {shape[0] for shape in base.shapes} == {32}
     (alone,) = predictor.predict([slices / "glioma" / "239.png"])
     assert base.shapes[-1][0] == 1
@@ -148,12 +151,12 @@ def test_a_saved_head_answers_alike(bundle, images, tmp_path):
     assert HeadBundle.load(path).content_sha256
 
 
-def test_a_head_without_scope_and_sets_says_so(bundle, images):
+def test_a_head_without_detector_and_sets_says_so(bundle, images):
     bare = dataclasses.replace(bundle, ood_detector=None, conformal=None)
     (found,) = Predictor(bare, backbone=Blocks()).predict([images / "noise.png"])
     assert found.decision in CLASSES
-    assert (found.set, found.out_of_scope, found.nearest) == (None, None, [])
-    assert "cannot say what it rules out" in describe(found)
+    assert (found.prediction_set, found.out_of_distribution, found.nearest) == (None, None, ())
+    assert "has no prediction sets" in describe(found)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_a_higher_precision_is_taken(bundle, images):
     assert predictor.predict([images / "clear.png"])[0].decision == "glioma"
 
 
-@pytest.mark.parametrize("options", [{"coverage": 1.0}, {"false_refusals": 0.0}])
+@pytest.mark.parametrize("options", [{"coverage": 1.0}, {"false_alarm_rate": 0.0}])
 def test_options_out_of_range_are_refused(bundle, options):
     with pytest.raises(ParameterError):
         Predictor(bundle, backbone=Blocks(), **options)
@@ -184,17 +187,61 @@ def test_options_out_of_range_are_refused(bundle, options):
 
 def test_classes_that_are_called_as_an_abstention_are_refused(bundle):
     named = dataclasses.replace(bundle, class_names=("uncertain", "glioma"))
-    with pytest.raises(BundleError, match="called uncertain"):
+    with pytest.raises(BundleError, match="has the name uncertain"):
         Predictor(named, backbone=Blocks())
 
 
-def test_folders_are_listed_by_name_without_hidden_files(tmp_path):
-    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "deep/c.jpeg", ".cache/d.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images([tmp_path])]
-    assert found == ["a.JPG", "b.png", "deep/c.jpeg"]
-    assert list_images([tmp_path / "not-there.png"]) == [tmp_path / "not-there.png"]
+def test_a_prediction_comes_back_from_json(predictor, images):
+    names = ("clear.png", "noise.png", "broken.jpg")
+    for found in predictor.predict([images / name for name in names]):
+        assert Prediction.from_json(json.dumps(found.to_dict(), allow_nan=False)) == found
+    with pytest.raises(ParameterError, match="path"):
+        Prediction.from_json("{}")
+
+
+# Each file once
+
+
+def count_calls(monkeypatch, module, name):
+    """Give a list that grows by the first argument of each call of a function."""
+    calls, function = [], getattr(module, name)
+
+    def count(first, *arguments, **options):
+        calls.append(first)
+        return function(first, *arguments, **options)
+
+    monkeypatch.setattr(module, name, count)
+    return calls
+
+
+def test_answers_keep_the_order_of_the_files_whatever_cannot_be_read(bundle, slices, tmp_path):
+    files = sorted((slices / "glioma").iterdir())[:70]
+    broken = [tmp_path / f"{number}.png" for number in range(3)]
+    paths = [broken[0], *files[:31], broken[1], *files[31:], broken[2]]
+    found = predict(bundle, paths, backbone=Blocks())
+    assert [answer.path for answer in found] == [str(path) for path in paths]
+    assert [answer.path for answer in found if answer.error] == [str(path) for path in broken]
+
+
+def test_images_are_given_as_soon_as_their_batch_is_computed(predictor, slices):
+    shown = []
+    answers = predictor.predict_inputs(
+        find_inputs([slices]), progress=lambda done, total: shown.append((done, total))
+    )
+    first = next(answers)
+    assert shown[-1][0] < 480
+    assert (first.pixels, first.image) == (None, None)
+    assert len(list(answers)) == 479
+    assert shown[-1] == (480, 480)
+
+
+def test_kept_images_are_those_that_were_read(predictor, images):
+    inputs = find_inputs([images / "clear.png", images / "broken.jpg"])
+    clear, broken = predictor.predict_inputs(inputs, keep_images=True)
+    pixels = read_image(images / "clear.png")
+    np.testing.assert_array_equal(clear.pixels / np.float32(255), pixels)
+    np.testing.assert_array_equal(clear.image, preprocess_image(pixels, size=SIZE))
+    assert (broken.pixels, broken.image) == (None, None)
 
 
 def mark(image):
@@ -211,14 +258,14 @@ def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path
     strange = extract(read_table(tmp_path), tmp_path / "s.h5", backbone=Blocks()).output
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
     shown = fit_head(cache, head="logistic", group_by="none", n_jobs=1, ood_examples=strange)
-    assert (shown.training["strangers"], bundle.training["strangers"]) == (240, None)
+    assert (shown.training.ood_examples, bundle.training.ood_examples) == (240, None)
     rng = np.random.default_rng(8)
     (tmp_path / "new").mkdir()
     for number in range(40):
         mark(draw(rng, bright=bool(number % 2))).save(tmp_path / "new" / f"{number}.png")
     refused = [
         [answer.decision for answer in predict(head, [tmp_path / "new"], backbone=Blocks())].count(
-            "out-of-scope"
+            "out-of-distribution"
         )
         for head in (bundle, shown.save(tmp_path / "h.h5"))
     ]
@@ -255,7 +302,7 @@ def test_the_command_says_it_in_a_line_each(run, images):
     assert "clear.png: glioma (0." in clear
     assert clear.endswith("ruled out")
     assert "doubtful.png: uncertain between" in doubtful
-    assert "noise.png: out of scope, unlike the training images" in noise
+    assert "noise.png: out of distribution: score" in noise
     assert notice == NOTICE
 
 
@@ -265,8 +312,8 @@ def test_json_has_the_keys_of_the_interface(run, images):
         *("broken.jpg", "clear.png", "doubtful.png", "noise.png"),
     ]
     clear = document[1]
-    assert {"path", "frame", "decision", "probabilities", "set", "forced"} <= set(clear)
-    assert set(clear["out_of_scope"]) == {"score", "threshold", "refused"}
+    assert {"path", "frame", "decision", "probabilities", "prediction_set"} <= set(clear)
+    assert set(clear["out_of_distribution"]) == {"score", "threshold", "flagged"}
     assert clear["notice"] == NOTICE
     assert len(clear["spec"]) == len(clear["bundle"]) == 64
     assert document[0]["error"] == "not a JPEG or PNG image"
@@ -309,6 +356,41 @@ def test_heat_maps_are_drawn_of_what_was_read(run, images):
         assert min(picture.size) > 100
     again = run(images / "clear.png", "--heatmap", folder)
     assert "exists" in str(again.exception)
+
+
+@pytest.mark.parametrize("options", [[], ["--heatmap", "maps"]])
+def test_each_folder_is_listed_and_each_image_decoded_once(run, slices, monkeypatch, options):
+    monkeypatch.chdir(slices.parent)
+    listed = count_calls(monkeypatch, os, "scandir")
+    decoded = count_calls(monkeypatch, prediction_images, "read_image")
+    unpacked = count_calls(monkeypatch, raster, "_unpack")
+    few = slices.parent / f"few-{len(options)}"
+    for name in CLASSES:
+        (few / name).mkdir(parents=True)
+        for file in sorted((slices / name).iterdir())[:20]:
+            shutil.copy(file, few / name)
+    assert run(few, *options, "--overwrite").exit_code == 0
+    inside = [str(path) for path in listed if str(path).startswith(str(few))]
+    assert sorted(inside) == [str(few), *(str(few / name) for name in CLASSES)]
+    assert len(decoded) == len(set(decoded)) == len(unpacked) == 40
+
+
+def test_heat_maps_of_several_draws_are_numbered_through(run, slices, tmp_path):
+    files = sorted((slices / "notumor").iterdir())[:18]
+    assert run(*files, "--heatmap", tmp_path / "maps").exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == [f"{number:05}-{file.stem}.png" for number, file in enumerate(files, 1)]
+
+
+def test_the_old_name_of_an_option_is_accepted_and_not_shown(run, images):
+    before = "--false-refusals"  # codespell:ignore
+    old, new = (
+        run(images / "clear.png", "--json", name, "0.2").stdout
+        for name in (before, "--false-alarm-rate")
+    )
+    assert old == new != run(images / "clear.png", "--json").stdout
+    assert before not in run("--help").stdout
+    assert "Invalid value for '--false-alarm-rate'" in run("x", before, "2").output
 
 
 def test_an_empty_folder_is_an_error(run, tmp_path):

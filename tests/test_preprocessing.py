@@ -51,6 +51,7 @@ def test_equals_load_img_for_8_bit_files(kind, mode, width, height):
     np.testing.assert_array_equal(image, as_load_img(data, 224))
 
 
+@pytest.mark.slow
 def test_equals_load_img_of_keras_itself():
     from keras.utils import load_img
 
@@ -148,6 +149,6 @@ def test_unknown_fits(fit):
         (np.full((4, 4, 3), 3e38, np.float32), "from 3e[+]38 to"),
     ],
 )
-def test_what_is_no_image(image, message):
+def test_invalid_images(image, message):
     with pytest.raises(ParameterError, match=message):
         preprocess_image(image)

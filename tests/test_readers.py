@@ -128,7 +128,7 @@ class TestPixels:
         np.testing.assert_array_equal(read_image(BytesIO(GOOD[name])), expected)
 
     def test_inverted_cmyk_of_adobe(self):
-        # Adobe's marker says that the inks are stored inverted; Pillow takes that for granted.
+        # Adobe's marker declares inverted inks; Pillow assumes them.
         data = encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
         assert b"Adobe" in data
         np.testing.assert_allclose(read_image(BytesIO(data))[0, 0], [1, 0, 0], atol=0.02)
@@ -292,7 +292,7 @@ class TestDamage:
             refused(data[:i] + bytes([data[i] ^ 16]) + data[i + 1 :])
 
     @pytest.mark.parametrize("what", NO_IMAGES)
-    def test_what_is_no_whole_image(self, what):
+    def test_incomplete_and_invalid_images(self, what):
         data, reason = NO_IMAGES[what]
         assert reason in refused(data)
 
@@ -386,7 +386,7 @@ class TestFiles:
             ("a\0b", "not a valid path"),
         ],
     )
-    def test_what_is_no_file(self, tmp_path, read, name, reason):
+    def test_paths_that_are_not_files(self, tmp_path, read, name, reason):
         (tmp_path / "folder.jpg").mkdir()
         (tmp_path / "empty.jpg").touch()
         (tmp_path / "broken.jpg").symlink_to("nowhere")

@@ -1,4 +1,4 @@
-"""The HTML page in Debian's chromium: what it asks for, what is seen, and who can read it."""
+"""The HTML page in Chromium: what it loads, what it shows, and who can read it."""
 
 import itertools
 import json
@@ -16,10 +16,14 @@ from brainfeat.report import to_html
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MUST_RUN = bool(os.environ.get("CI") or os.environ.get("BRAINFEAT_REAL_DATA"))
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER) and not MUST_RUN,
-    reason="chromium and chromedriver are not installed: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER) and not MUST_RUN,
+        reason="chromium and chromedriver are missing: apt-get install chromium chromium-driver",
+    ),
+]
 
 PHONE, DESK = 375, 1280
 
@@ -124,7 +128,7 @@ def list_requests(driver):
     ]
 
 
-def test_the_page_asks_for_nothing_but_itself(show, page):
+def test_the_page_loads_nothing_but_itself(show, page):
     driver = show()
     driver.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     urls = list_requests(driver)
@@ -137,7 +141,7 @@ def test_the_console_stays_empty(show, width):
     assert show(width).get_log("browser") == []
 
 
-def test_the_policy_of_the_page_stops_what_would_be_loaded(show):
+def test_the_policy_of_the_page_blocks_what_would_be_loaded(show):
     driver = show()
     driver.execute_script(
         "document.body.appendChild(new Image()).src = 'http://127.0.0.1:9/pixel.png'"
@@ -287,7 +291,7 @@ def test_headings_regions_and_tables_are_named(show):
     assert found == {"lang": "en", "images": 0, "charts": 0, "tables": 0, "regions": 0}
 
 
-def test_the_names_that_a_screen_reader_tells_are_those_of_the_charts(show):
+def test_a_screen_reader_finds_the_names_of_the_charts(show):
     nodes = show().execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     charts = [
         (node["name"]["value"], node.get("description", {}).get("value", ""))

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
-from studies import draw_study
+from support.studies import draw_study
 
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.report import to_card, to_html, to_markdown, to_text
@@ -100,7 +100,7 @@ def read_page(text):
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    from conftest import write_vectors
+    from support.caches import write_vectors
 
     folder = tmp_path_factory.mktemp("formats")
     study = draw_study(

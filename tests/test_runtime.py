@@ -152,7 +152,7 @@ class TestDevices:
 class TestChoosePrecision:
     @pytest.fixture
     def machine(self, monkeypatch):
-        """Give a function that says what the processor has, and how much quicker bfloat16 is."""
+        """Give a function that says what the processor has, and how much faster bfloat16 is."""
 
         def set_machine(features, gain):
             monkeypatch.setattr(runtime, "find_devices", lambda device="auto": ["cpu:0"])
@@ -278,6 +278,7 @@ class TestImport:
         assert "KERAS_BACKEND is 'nonsense', expected tensorflow, jax or torch" in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.slow
     def test_start_up_is_silent(self):
         script = "from brainfeat import runtime; runtime.import_keras()"
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Candidates: which are drawn, how they are ranked, what is chosen and what is said of it."""
+"""Candidates: which are drawn, how they are ranked, which is chosen, and how it is reported."""
 
 import json
 import warnings
@@ -16,6 +16,7 @@ from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.grids import GRIDS, draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.record import Spread
 from brainfeat.heads.trees import TREE_HEADS
 from brainfeat.training import selection
 from brainfeat.training.fitting import fit_head
@@ -25,8 +26,8 @@ from brainfeat.training.selection import cross_validate, select_head
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 NAMES = ("glioma", "meningioma", "notumor", "pituitary")
-# Cheap values that `head="all"` passes on to the heads that have them.
-QUICK = {"epochs": 3, "hidden_units": (8,), "n_estimators": 5}
+# Cheap values, which `head="all"` gives to the heads that accept them.
+SMALL = {"epochs": 3, "hidden_units": (8,), "n_estimators": 5}
 
 
 def draw(rows=120, *, spread=0.7, seed=0):
@@ -124,11 +125,11 @@ def test_candidates_rank_by_scikit_learns_balanced_accuracy_of_the_same_folds():
     assert means == sorted(means, reverse=True)
     assert [candidate.rank for candidate in found.candidates] == [1, 2, 3, 4]
     by_params = {json.dumps([c.head, c.params]): (c.mean, c.std) for c in found.candidates}
-    for recipe, figures in zip(recipes, expected, strict=True):
-        assert by_params[json.dumps([recipe.head, recipe.params])] == pytest.approx(figures)
+    for recipe, scores in zip(recipes, expected, strict=True):
+        assert by_params[json.dumps([recipe.head, recipe.params])] == pytest.approx(scores)
 
 
-def test_equal_figures_rank_by_order():
+def test_equal_scores_and_losses_rank_by_order():
     partition = make_partition(3)
     same = [make_recipe("lda", tol=tol) for tol in (1e-4, 1e-5, 1e-6)]
     found = select_head(same, partition, n_jobs=1)
@@ -144,14 +145,14 @@ def test_equal_scores_rank_by_log_loss():
     assert first.params == {"C": 1.0}
 
 
-def test_the_figures_of_the_chosen_are_those_of_its_own_cross_validation():
+def test_the_scores_of_the_chosen_are_those_of_its_own_cross_validation():
     partition = make_partition(4)
     found = select_head([make_recipe("svm", C=C) for C in (0.01, 1.0)], partition, n_jobs=1)
     alone = cross_validate(found.recipe, partition, n_jobs=1)
     assert found.cv == alone
     best = found.candidates[0]
-    assert (best.mean, best.std) == tuple(alone.figures["balanced_accuracy"].values())
-    assert best.log_loss == alone.figures["log_loss"]["mean"]
+    assert Spread(mean=best.mean, std=best.std) == alone.scores.balanced_accuracy
+    assert best.log_loss == alone.scores.log_loss.mean
 
 
 def test_number_of_processes_changes_no_rank():
@@ -180,7 +181,7 @@ def test_if_all_candidates_fail_it_is_an_error_of_one_line():
     assert "\n" not in str(caught.value)
 
 
-def test_what_scikit_learn_warns_of_is_kept_with_the_candidate():
+def test_warnings_of_scikit_learn_are_kept_with_the_candidate():
     partition = make_partition(3)
     recipes = [make_recipe("logistic", max_iter=n) for n in (1, 1000)]
     with warnings.catch_warnings():
@@ -188,7 +189,7 @@ def test_what_scikit_learn_warns_of_is_kept_with_the_candidate():
         found = select_head(recipes, partition, n_jobs=1)
     by_limit = {row.params["max_iter"]: row.warnings for row in found.candidates}
     assert "converge" in by_limit[1][0]
-    assert by_limit[1000] == []
+    assert by_limit[1000] == ()
 
 
 def test_progress_counts_the_fits_of_all_folds():
@@ -210,21 +211,22 @@ def test_a_search_records_its_table_and_fits_its_best(make_cache, tmp_path):
     X, y = draw(160)
     cache = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [100, 30, 30]))
     bundle = fit_head(cache, head="logistic", search=True, n_iter=4, cv=3, n_jobs=1)
-    search = bundle.training["search"]
-    assert (search["metric"], search["n_folds"]) == ("balanced_accuracy", 3)
-    assert len(search["candidates"]) == 4
-    best = search["candidates"][0]
-    assert (best["head"], best["params"]) == (bundle.head, bundle.params)
-    assert bundle.training["cv"]["balanced_accuracy"]["mean"] == best["mean"]
-    direct = fit_head(cache, head="logistic", params=best["params"], cv=3, n_jobs=1)
+    search = bundle.training.search
+    assert (search.metric, search.n_folds, search.chosen) == ("balanced_accuracy", 3, 1)
+    assert len(search.candidates) == 4
+    best = search.candidates[0]
+    assert (best.head, best.params) == (bundle.head, bundle.params)
+    assert bundle.training.cv.balanced_accuracy.mean == best.mean
+    direct = fit_head(cache, head="logistic", params=best.params, cv=3, n_jobs=1)
     assert np.array_equal(direct.predict_proba(X), bundle.predict_proba(X))
-    assert direct.training["cv"] == bundle.training["cv"]
-    assert direct.training["search"] is None
+    assert direct.training.cv == bundle.training.cv
+    assert direct.training.search is None
     back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
-    assert back.training["search"] == search
+    assert back.training.search == search
 
 
-def test_the_test_part_does_not_change_what_is_chosen(make_cache):
+@pytest.mark.slow
+def test_the_test_images_do_not_change_the_choice(make_cache):
     X, y = draw(160)
     splits = np.repeat(["train", "test"], [120, 40])
     other = X.copy()
@@ -238,12 +240,13 @@ def test_the_test_part_does_not_change_what_is_chosen(make_cache):
         ).training
         for place, rows in enumerate((X, other))
     ]
-    rows = [[{**row, "seconds": 0} for row in t["search"]["candidates"]] for t in tables]
+    rows = [[replace(row, seconds=0) for row in table.search.candidates] for table in tables]
     assert rows[0] == rows[1]
-    assert tables[0]["test"] != tables[1]["test"]
+    assert tables[0].test != tables[1].test
 
 
-def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
+@pytest.mark.slow
+def test_folds_of_a_search_divide_no_group(make_cache, monkeypatch):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     seen = []
@@ -259,14 +262,15 @@ def test_folds_of_a_search_cut_no_group(make_cache, monkeypatch):
     assert not any(train & test for train, test in seen)
 
 
-def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
-    bundle = fit_head(make_cache(*draw()), head="all", params=QUICK, cv=2, n_jobs=1)
-    rows = {row["head"]: row["params"] for row in bundle.training["search"]["candidates"]}
+@pytest.mark.slow
+def test_all_compares_every_head_with_the_parameters_that_it_accepts(make_cache):
+    bundle = fit_head(make_cache(*draw()), head="all", params=SMALL, cv=2, n_jobs=1)
+    rows = {row.head: row.params for row in bundle.training.search.candidates}
     assert set(rows) == set(HEAD_NAMES)
     assert rows["dense"] == {"epochs": 3, "hidden_units": (8,)}
     assert rows["random-forest"] == {"n_estimators": 5}
     assert rows["svm"] == {}
-    assert bundle.head == bundle.training["search"]["candidates"][0]["head"]
+    assert bundle.head == bundle.training.search.candidates[0].head
 
 
 @pytest.mark.parametrize(
@@ -280,12 +284,12 @@ def test_all_compares_every_head_and_passes_on_what_each_has(make_cache):
         (TableError, {"head": "svm", "search": True, "cv": 60}, "60 folds"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(make_cache, error, options, message):
+def test_a_search_that_cannot_be_made_is_refused(make_cache, error, options, message):
     with pytest.raises(error, match=message):
         fit_head(make_cache(*draw()), n_jobs=1, **options)
 
 
-# What the command says
+# The command
 
 
 @pytest.fixture
@@ -304,17 +308,18 @@ def command(make_cache, capsys, tmp_path):
     return run
 
 
-def test_the_command_prints_the_ranks_and_says_what_they_are_worth(command):
+def test_the_command_prints_the_ranks_and_warns_of_their_bias(command):
     result = command("--head", "knn", "--search", "--n-iter", "3", "--param", "weights=distance")
     lines = result.out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["1", "knn"], ["2", "knn"], ["3", "knn"]]
     assert all("weights=distance" in line for line in lines[1:4])
-    assert "same 5 folds; no test image is in any" in lines[4]
-    assert "report its test figures" in lines[5]
+    assert "same 5 folds; no test image is in them" in lines[4]
+    assert "optimistically biased: report the test metrics" in lines[5]
     assert lines[6].startswith("knn head of 4 classes")
     assert HeadBundle.load(result.path).head == "knn"
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_table_as_json(command):
     document = json.loads(command("--head", "lda", "--search", "--json").out)
     best = document["search"]["candidates"][0]
@@ -339,3 +344,25 @@ def test_the_command_shows_a_failed_candidate_and_a_warning(command, monkeypatch
     assert line.split()[:2] == ["–", "knn"]
     assert "n_neighbors=500" in line
     assert "warning: rank 1, logistic: " in result.err
+
+
+def find_help(name):
+    from click.testing import CliRunner
+
+    from brainfeat.cli.main import group
+
+    return CliRunner().invoke(group, [name, "--help"]).output
+
+
+OLD_OPTION = "--strangers"  # codespell:ignore
+
+
+@pytest.mark.parametrize("option", ["--ood-examples", OLD_OPTION])
+def test_the_command_takes_out_of_distribution_examples_under_both_names(
+    command, make_cache, option
+):
+    X, y = draw(40, seed=5)
+    examples = make_cache(X + 6, y, name="examples.h5")
+    result = command("--head", "lda", option, str(examples))
+    assert HeadBundle.load(result.path).training.ood_examples == 40
+    assert OLD_OPTION not in find_help("fit-head")

@@ -39,7 +39,15 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.prediction.answers import NOTICE, OUT_OF_SCOPE, UNCERTAIN, Prediction, pool_slices
+from brainfeat.prediction.answers import (
+    NOTICE,
+    OUT_OF_DISTRIBUTION,
+    UNCERTAIN,
+    OutOfDistribution,
+    Prediction,
+    SliceSummary,
+    pool_slices,
+)
 from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
 from brainfeat.tables.origin import find_origin
@@ -112,7 +120,7 @@ def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
             assert not image.info
 
 
-def test_the_note_tells_how_and_what_but_not_of_whom(sliced):
+def test_the_note_describes_the_slices_but_not_the_patients(sliced):
     note = json.loads((sliced.output / "slices.json").read_text())
     assert note["policy"] == SlicePolicy().text
     assert note["patient_key"] == "site"
@@ -148,7 +156,7 @@ def test_the_policy_chooses(slices, n, tmp_path):
     assert write_slices([tmp_path / "in"], tmp_path / "out", policy=policy).slices == n
 
 
-def test_what_cannot_be_read_is_told_by_number_and_the_rest_is_cut(tmp_path):
+def test_unreadable_volumes_are_listed_by_number_and_the_others_are_cut(tmp_path):
     write_series(tmp_path / "in" / "a", draw_volume(2))
     write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
     (tmp_path / "in" / "c.nii").write_bytes(b"no volume")
@@ -189,7 +197,7 @@ def test_a_run_that_is_stopped_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_only_a_folder_of_slices_is_replaced_and_only_if_asked(tmp_path):
+def test_only_a_folder_of_slices_is_replaced_and_only_with_overwrite(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     source, output = tmp_path / "in", tmp_path / "out"
     write_slices([source], output)
@@ -252,7 +260,7 @@ def test_the_table_has_the_number_of_each_frame(tmp_path):
         assert [row["frame"] for row in csv.DictReader(file)] == ["2", "4"]
 
 
-def test_what_is_called_dicom_and_is_none_is_told_by_number(tmp_path):
+def test_files_that_are_only_named_dicom_are_listed_by_number(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
     series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
@@ -300,7 +308,7 @@ def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
 # Stage one
 
 
-def test_the_spec_says_how_slices_were_made(cache, sliced):
+def test_the_spec_states_how_slices_were_made(cache, sliced):
     with FeatureCache.open(cache) as opened:
         assert opened.spec.volumes == SlicePolicy().text
         assert opened.provenance["patient_key"] == "site"
@@ -316,7 +324,7 @@ def test_the_spec_of_image_files_is_what_it_was():
     assert cut.fingerprint != spec.fingerprint
 
 
-def test_images_of_two_kinds_are_no_table(tmp_path):
+def test_images_made_in_two_ways_are_refused(tmp_path):
     write_series(tmp_path / "in", draw_volume(2))
     for name, window in (("a", "auto"), ("b", "40,80")):
         write_slices([tmp_path / "in"], tmp_path / name, policy=SlicePolicy(window=window))
@@ -340,7 +348,7 @@ def test_images_of_two_kinds_are_no_table(tmp_path):
         '{"format":"brainfeat-slices","format_version":1,"policy":"x","patient_key":"site"}',
     ],
 )
-def test_a_note_that_is_none_is_refused(text, tmp_path):
+def test_an_invalid_note_is_refused(text, tmp_path):
     (tmp_path / "slices.json").write_text(text)
     with pytest.raises(TableError, match="does not describe how the slices were made"):
         find_origin(tmp_path, ["a.png"])
@@ -364,7 +372,8 @@ def test_a_second_run_over_slices_does_not_load_the_base(cache, sliced):
     assert (result.computed, result.reused) == (0, result.rows)
 
 
-def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
+@pytest.mark.slow
+def test_an_audit_reports_that_groups_are_random(hospital, cache, tmp_path):
     assert audit(cache).patient_key == "site"
     found = write_slices([hospital], tmp_path / "s", class_folders=True)
     other = extract(read_table(found.output), tmp_path / "f.h5", backbone=Blocks()).output
@@ -377,7 +386,7 @@ def test_an_audit_says_that_groups_are_random(hospital, cache, tmp_path):
 # Predictions
 
 
-def test_a_slice_is_told_as_its_png_is(predictor, hospital, sliced):
+def test_a_slice_is_predicted_as_its_png_is(predictor, hospital, sliced):
     series, _ = find_series([hospital / "glioma" / "glioma-3"])
     whole, *answers = predictor.predict_series(series[0])
     assert [answer.frame for answer in answers] == [1, 2, 3, 4]
@@ -408,62 +417,61 @@ def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
 
 
 def make_answer(frame, decision, p, *, score=1.0, forced=False):
-    likeliest = "a" if p >= 0.5 else "b"
+    most_probable = "a" if p >= 0.5 else "b"
     return Prediction(
         path="volume 1",
         frame=frame,
-        decision=likeliest if forced else decision,
+        decision=most_probable if forced else decision,
         probabilities={"a": p, "b": 1 - p},
-        set=[],
-        out_of_scope={"score": score, "threshold": 2.0, "refused": score > 2},
+        prediction_set=(),
+        out_of_distribution=OutOfDistribution(score=score, threshold=2.0, flagged=score > 2),
         forced=forced,
-        nearest=[],
     )
 
 
-def test_slices_are_pooled_by_the_mean_of_those_in_scope():
+def test_slices_are_pooled_by_the_mean_of_those_in_distribution():
     answers = [
         make_answer(1, "a", 0.8),
         make_answer(2, "a", 0.9),
-        make_answer(3, OUT_OF_SCOPE, 0.0, score=3),
+        make_answer(3, OUT_OF_DISTRIBUTION, 0.0, score=3),
         make_answer(4, UNCERTAIN, 0.7),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
     assert whole.decision == "a"
     assert whole.probabilities == pytest.approx({"a": 0.8, "b": 0.2})
-    assert whole.slices == {
-        "n": 4,
-        "decisions": {"a": 2, OUT_OF_SCOPE: 1, UNCERTAIN: 1},
-        "carried_by": {"a": [2, 1]},
-    }
+    assert whole.slices == SliceSummary(
+        n=4,
+        decisions={"a": 2, OUT_OF_DISTRIBUTION: 1, UNCERTAIN: 1},
+        carried_by={"a": (2, 1)},
+    )
     assert whole.frame is None
-    assert whole.out_of_scope["score"] == 1
+    assert whole.out_of_distribution.score == 1
 
 
 def test_slices_that_differ_make_a_volume_uncertain():
     answers = [make_answer(n, "a", 0.95) for n in range(9)] + [make_answer(9, "b", 0.1)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert (whole.decision, whole.set) == (UNCERTAIN, ["a", "b"])
-    assert whole.slices["carried_by"]["b"] == [9]
-    forced = pool_slices(answers, ["a", "b"], kept=["a"], force=True)
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert (whole.decision, whole.prediction_set) == (UNCERTAIN, ("a", "b"))
+    assert whole.slices.carried_by["b"] == (9,)
+    forced = pool_slices(answers, ["a", "b"], prediction_set=["a"], force=True)
     assert (forced.decision, forced.forced) == ("a", True)
 
 
-def test_a_volume_is_out_of_scope_where_every_slice_is():
-    answers = [make_answer(n, OUT_OF_SCOPE, 0.9, score=3 + n) for n in range(3)]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.decision == OUT_OF_SCOPE
-    assert whole.out_of_scope == {"score": 3, "threshold": 2.0, "refused": True}
+def test_a_volume_is_out_of_distribution_where_every_slice_is():
+    answers = [make_answer(n, OUT_OF_DISTRIBUTION, 0.9, score=3 + n) for n in range(3)]
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.decision == OUT_OF_DISTRIBUTION
+    assert whole.out_of_distribution == OutOfDistribution(score=3, threshold=2.0, flagged=True)
 
 
 def test_forced_slices_do_not_speak_for_the_volume():
     answers = [
         make_answer(1, UNCERTAIN, 0.4, forced=True),
-        make_answer(2, OUT_OF_SCOPE, 0.1, score=3, forced=True),
+        make_answer(2, OUT_OF_DISTRIBUTION, 0.1, score=3, forced=True),
         make_answer(3, "a", 0.9),
     ]
-    whole = pool_slices(answers, ["a", "b"], kept=["a"])
-    assert whole.slices["decisions"] == {UNCERTAIN: 1, OUT_OF_SCOPE: 1, "a": 1}
+    whole = pool_slices(answers, ["a", "b"], prediction_set=["a"])
+    assert whole.slices.decisions == {UNCERTAIN: 1, OUT_OF_DISTRIBUTION: 1, "a": 1}
     assert whole.decision == "a"
     assert whole.probabilities["a"] == pytest.approx(0.65)
 
@@ -500,7 +508,24 @@ def test_a_person_reads_of_a_volume_and_a_program_of_each_slice(run, hospital, t
     assert [row["frame"] for row in rows] == ["", "1", "2", "3", "4"] * 2
 
 
-def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
+def test_a_volume_with_heat_maps_is_read_once(run, hospital, tmp_path, monkeypatch):
+    read = []
+
+    def count(series, **options):
+        read.append(series.name)
+        return read_volume(series, **options)
+
+    monkeypatch.setattr("brainfeat.prediction.predictor.read_volume", count)
+    volumes = [hospital / name / f"{name}-3" for name in CLASSES]
+    result = run(*volumes, "--heatmap", tmp_path / "maps")
+    assert result.exit_code == 0, result.exception
+    assert read == ["argument 1, volume 1", "argument 2, volume 1"]
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names[:2] == [f"00001-argument-{n}-volume-1-0001.png" for n in (1, 2)]
+    assert len(names) == len(set(names)) == 8
+
+
+def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
     rng = np.random.default_rng(5)
     (tmp_path / "mixed").mkdir()
     draw(rng, bright=False).save(tmp_path / "mixed" / "clear.png")
@@ -517,7 +542,7 @@ def test_images_and_volumes_are_told_together(run, hospital, tmp_path):
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
 
 
-def test_the_command_tells_what_it_made_and_what_it_refused(tmp_path):
+def test_the_command_reports_what_it_made_and_what_it_rejected(tmp_path):
     for number in range(2):
         write_series(tmp_path / "in" / f"a{number}", draw_volume(3), PatientID=f"P{number}")
     for number in range(2):
@@ -625,6 +650,7 @@ def find_canaries(text):
     return [word for word in words if word in lowered]
 
 
+@pytest.mark.slow
 def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn, monkeypatch):
     caplog.set_level(logging.DEBUG)
     work = tmp_path / "work"

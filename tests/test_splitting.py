@@ -185,28 +185,28 @@ def test_large_groups_are_not_always_in_train():
 
 
 def test_a_class_with_too_few_images_for_the_split_is_named():
-    with pytest.raises(TableError, match=r"class 'glioma' has 2 images, .*needs 3: add images"):
+    with pytest.raises(TableError, match=r"class 'glioma' has 2 images; .*needs 3: add images"):
         split_rows([0, 0, 1, 1, 1], fractions=FRACTIONS, class_names=["glioma", "none"])
 
 
 def test_a_class_with_too_few_groups_for_the_split_is_named():
-    with pytest.raises(TableError, match=r"class 1 has images of 1 group, .*needs 2"):
+    with pytest.raises(TableError, match=r"class 1 has images of 1 group; .*needs 2"):
         split_rows([0, 0, 1, 1, 1], fractions={"test": 0.5}, groups=["a", "b", "c", "c", "c"])
 
 
 def test_fewer_images_of_a_class_than_folds_is_refused():
-    with pytest.raises(TableError, match=r"class 'none' has 3 images, but 5 folds need 5: ask for"):
+    with pytest.raises(TableError, match=r"class 'none' has 3 images; 5 folds need 5: ask for"):
         make_folds(np.repeat([0, 1], [9, 3]), n_folds=5, class_names=["glioma", "none"])
 
 
 def test_fewer_groups_of_a_class_than_folds_is_refused():
-    with pytest.raises(TableError, match=r"class 1 has images of 2 groups, but 3 folds need 3"):
+    with pytest.raises(TableError, match=r"class 1 has images of 2 groups; 3 folds need 3"):
         make_folds(np.repeat([0, 1], 6), n_folds=3, groups=list("abcdefgghhhh"))
 
 
 def test_groups_that_tie_the_classes_together_are_refused():
     # Three classes, each in two of three groups: whichever group is held out, one class is missing.
-    with pytest.raises(TableError, match="every group whole and every class in every part"):
+    with pytest.raises(TableError, match="every group whole and has every class in every part"):
         split_rows([0, 1, 0, 2, 1, 2], fractions={"test": 0.3}, groups=list("aabbcc"))
 
 
@@ -217,7 +217,7 @@ def test_groups_that_tie_the_classes_together_are_refused():
         ({"train": 0.5}, "must name"),
         ({"val": 0.0}, "above 0"),
         ({"val": float("nan")}, "above 0"),
-        ({"val": 0.5, "test": 0.5}, "less than 1"),
+        ({"val": 0.5, "test": 0.5}, "sum below 1"),
     ],
 )
 def test_fractions_that_make_no_split_are_refused(fractions, message):

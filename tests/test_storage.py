@@ -149,7 +149,7 @@ class TestOpening:
             StoredFile(path, SCHEMA, verify=verify)
 
     def test_a_refused_file_is_closed(self, path):
-        seal(path, attribute("stranger", 1))
+        seal(path, attribute("other", 1))
         with pytest.raises(CacheFormatError) as caught:
             StoredFile(path, SCHEMA)
         # HDF5 opens no file for writing that it has open for reading.
@@ -241,7 +241,7 @@ HOSTILE = {
     ),
     "link to itself": (lambda file: file.__setitem__("dense", file["/"]), "linked more than once"),
     "named type": (link("matrix", np.dtype("<f4")), "shared or of another kind"),
-    "unknown dataset": (dataset("stranger", data=[1]), UNKNOWN),
+    "unknown dataset": (dataset("other", data=[1]), UNKNOWN),
     "unknown dataset in a group": (dataset("dense/0/bias", data=[1]), UNKNOWN),
     "group in the place of a dataset": (
         lambda file: file.create_group("matrix/x/y"),
@@ -285,7 +285,7 @@ HOSTILE = {
     "short chunk": (short_chunk, CHUNK),
     "long chunk": (long_chunk, CHUNK),
     "unchecked chunk": (unchecked_chunk, CHUNK),
-    "attribute too many": (attribute("stranger", 1), "missing or unknown: 'stranger'"),
+    "attribute too many": (attribute("other", 1), "missing or unknown: 'other'"),
     "attribute too few": (lambda file: file.attrs.__delitem__("note"), "missing .*'note'"),
     "attribute with control codes": (attribute("\x1b[2J", 1), r"unknown: '\\x1b\[2J'"),
     "attribute that is no UTF-8": (attribute(b"\xff", 1), "is not UTF-8"),
@@ -515,9 +515,9 @@ class TestStoredArray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.deep)])
-def test_nothing_but_a_brainfeat_error_comes_of_mutated_files(cases):
+def test_nothing_but_a_brainfeat_error_comes_of_mutated_files(tmp_path, cases):
     """``python -m support.fuzz_storage --cases 20000`` tries more."""
-    counts = fuzz_storage.fuzz_apart(cases=cases, seed=1)
+    counts = fuzz_storage.fuzz_apart(tmp_path, cases=cases, seed=1)
     assert set(counts) == {"refused", "read"}
     assert counts.total() == cases
     assert counts["refused"] > 0.4 * cases

@@ -42,7 +42,9 @@ def test_an_import_of_a_test_is_found(line: str) -> None:
 
 def test_contributing_names_each_module_that_leaves_cases_to_deep() -> None:
     page = TESTS.parent / "docs" / "contributing.md"
-    _, _, section = page.read_text(encoding="utf-8").partition("### What is left to `--deep`")
+    _, _, section = page.read_text(encoding="utf-8").partition(
+        "### What is left to `pytest --deep`"
+    )
     named = re.findall(r"^\| `(test_\w+\.py)` \|", section, re.MULTILINE)
     marks = re.compile(r"\bmark\.deep\b|@one_in\(")
     leaving = [path.name for path in TESTS.glob("test_*.py") if marks.search(path.read_text())]

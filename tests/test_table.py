@@ -108,7 +108,7 @@ class TestFolders:
         assert table.paths == ("train/a/1.jpg",)
         assert table.skipped == {"outside the class folders": 2}
 
-    def test_a_folder_without_images_is_no_class(self, tmp_path):
+    def test_a_folder_without_images_is_not_a_class(self, tmp_path):
         table = read_table(make_files(tmp_path, "train/a/1.jpg", "docs/notes.txt"))
         assert table.class_names == ("a",)
         assert table.skipped == {"not an image": 1}
@@ -144,7 +144,7 @@ class TestFolders:
         (tmp_path / "data/b").symlink_to(tmp_path / "store")
         assert read_table(tmp_path / "data").paths == ("a/1.jpg", "b/2.jpg")
 
-    def test_things_that_are_no_files_are_counted(self, tmp_path):
+    def test_paths_that_are_not_files_are_counted(self, tmp_path):
         make_files(tmp_path, "a/1.jpg", "a/folder.jpg/2.jpg")
         os.mkfifo(tmp_path / "a/pipe.jpg")
         (tmp_path / "a/gone.jpg").symlink_to("nowhere.jpg")
@@ -213,7 +213,7 @@ class TestFolders:
         with pytest.raises(TableError, match="neither a folder nor a regular file"):
             read_table(tmp_path / "table.csv")
 
-    def test_one_image_is_no_table(self, tmp_path):
+    def test_one_image_is_not_a_table(self, tmp_path):
         with pytest.raises(TableError, match="is one image"):
             read_table(make_files(tmp_path, "1.jpg") / "1.jpg")
 
@@ -282,7 +282,7 @@ class TestCsv:
         table = read_table(make_csv(tmp_path, "path,label\nGehirn/ä.jpg,腫瘍\n", "Gehirn/ä.jpg"))
         assert (table.paths, table.class_names) == (("Gehirn/ä.jpg",), ("腫瘍",))
 
-    def test_identical_rows_are_counted(self, tmp_path):
+    def test_repeated_rows_are_counted(self, tmp_path):
         path = make_csv(tmp_path, "path,label\n1.jpg,a\n./1.jpg,a\n2.jpg,a\n", "1.jpg", "2.jpg")
         table = read_table(path)
         assert table.paths == ("1.jpg", "2.jpg")
@@ -355,7 +355,7 @@ class TestCsv:
             read_table(make_csv(tmp_path, text, "1.jpg"))
 
     @pytest.mark.parametrize("name", ["folder.jpg", "pipe.jpg", "loop.jpg", "x" * 300])
-    def test_what_is_no_regular_file_is_missing(self, tmp_path, name):
+    def test_paths_that_are_not_regular_files_are_missing(self, tmp_path, name):
         (tmp_path / "folder.jpg").mkdir()
         os.mkfifo(tmp_path / "pipe.jpg")
         (tmp_path / "loop.jpg").symlink_to("loop.jpg")

@@ -1,9 +1,10 @@
-"""fit_head: which rows are trained on, what is recorded, what is refused."""
+"""fit_head: the rows that it trains on, what it records, and what it refuses."""
 
 import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import fit_temperature, softmax
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.record import FitRecord, SplitSizes
 from brainfeat.leakage.splitting import make_folds
 from brainfeat.training.fitting import fit_head
 from brainfeat.training.partition import Partition
@@ -28,8 +30,8 @@ from brainfeat.training.partition import Partition
 # TensorFlow's variables do not know the copy argument of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-# Few trees and epochs: what is tested is not how good a head is.
-QUICK = {
+# Few trees and epochs: the quality of a head is not tested.
+SMALL = {
     "dense": {"epochs": 3, "hidden_units": (8,)},
     "random-forest": {"n_estimators": 5},
     "hist-gradient-boosting": {"max_iter": 3},
@@ -45,7 +47,7 @@ def draw(rows=120, n_classes=4, *, spread=1.5, seed=0):
 
 
 def fit(cache, head="logistic", **options):
-    return fit_head(cache, head=head, params=QUICK.get(head), **options)
+    return fit_head(cache, head=head, params=SMALL.get(head), **options)
 
 
 @pytest.fixture
@@ -79,19 +81,19 @@ def test_splits_of_the_table_are_kept(make_cache, fitted_rows):
     ((train, val),) = fitted_rows
     assert places(X, train) == list(range(72))
     assert places(X, val) == list(range(72, 96))
-    assert bundle.training["split"] == {"train": 72, "val": 24, "test": 24}
+    assert bundle.training.split == SplitSizes(train=72, val=24, test=24)
 
 
-def test_test_figures_are_of_the_tables_test_part(make_cache):
+def test_test_metrics_are_of_the_test_split_of_the_table(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits))
     expected = metrics.log_loss(y[96:], bundle.predict_proba(X[96:]))
-    assert bundle.training["test"]["log_loss"] == pytest.approx(expected, rel=1e-6)
-    assert bundle.training["test"]["n"] == 24
+    assert bundle.training.test.log_loss == pytest.approx(expected, rel=1e-6)
+    assert bundle.training.test.n == 24
 
 
-def test_images_of_no_split_take_no_part_where_others_have_one(make_cache, fitted_rows):
+def test_images_without_a_split_are_left_out_where_others_have_one(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "val", "test", ""], [60, 20, 20, 20])
     fit(make_cache(X, y, splits=splits))
@@ -102,13 +104,14 @@ def test_val_is_taken_from_train_by_class(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "test"], [100, 20])
     bundle = fit(make_cache(X, y, splits=splits), val_fraction=0.2)
-    assert bundle.training["split"] == {"train": 80, "val": 20, "test": 20}
+    assert bundle.training.split == SplitSizes(train=80, val=20, test=20)
     train = places(X, fitted_rows[0][0])
     assert set(train) < set(range(100))
     assert np.bincount(y[train]).tolist() == [20] * 4
 
 
-def test_val_taken_from_train_cuts_no_group(make_cache, fitted_rows):
+@pytest.mark.slow
+def test_val_taken_from_train_divides_no_group(make_cache, fitted_rows):
     X, y = draw()
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     splits = np.repeat(["train", "test"], [96, 24])
@@ -116,22 +119,22 @@ def test_val_taken_from_train_cuts_no_group(make_cache, fitted_rows):
     train, val = (places(X, rows) for rows in fitted_rows[0])
     assert val
     assert not {groups[row] for row in train} & {groups[row] for row in val}
-    assert bundle.training["group_by"] == "column"
+    assert bundle.training.group_by == "column"
 
 
-def test_without_splits_parts_are_70_15_15(make_cache):
+def test_without_splits_these_are_70_15_15(make_cache):
     X, y = draw(200)
     bundle = fit(make_cache(X, y))
-    assert bundle.training["split"] == {"train": 140, "val": 30, "test": 30}
+    assert bundle.training.split == SplitSizes(train=140, val=30, test=30)
 
 
 def test_without_splits_the_fractions_are_followed(make_cache):
     X, y = draw(200)
     bundle = fit(make_cache(X, y), val_fraction=0.1, test_fraction=0.3)
-    assert bundle.training["split"] == {"train": 120, "val": 20, "test": 60}
+    assert bundle.training.split == SplitSizes(train=120, val=20, test=60)
 
 
-def test_without_splits_no_group_is_cut(make_cache, fitted_rows):
+def test_without_splits_no_group_is_divided(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     fit(make_cache(X, y, groups=groups), head="dense")
@@ -147,7 +150,7 @@ def test_group_by_none_ignores_the_groups(make_cache):
     with pytest.raises(TableError, match="1 group"):
         fit(path)
     bundle = fit(path, group_by="none")
-    assert bundle.training["group_by"] == "none"
+    assert bundle.training.group_by == "none"
 
 
 def test_group_by_column_needs_groups(make_cache):
@@ -166,10 +169,10 @@ def make_copies(*, kind, dimensions=64):
 
 
 @pytest.mark.parametrize("group_by", ["auto", "near-duplicates"])
-def test_without_groups_near_duplicates_are_not_cut(make_cache, fitted_rows, group_by):
+def test_without_groups_near_duplicates_are_kept_together(make_cache, fitted_rows, group_by):
     X, y = make_copies(kind="near")
     bundle = fit(make_cache(X, y), head="dense", group_by=group_by)
-    assert bundle.training["group_by"] == "near-duplicates"
+    assert bundle.training.group_by == "near-duplicates"
     train, val = (set(places(X, rows)) for rows in fitted_rows[0])
     for part in (train, val, set(range(180)) - train - val):
         assert part == {row for row in range(180) if row // 3 * 3 in part}
@@ -184,23 +187,23 @@ def test_near_duplicates_are_joined_with_the_groups_of_the_table(make_cache, fit
     train, val = (set(places(X, rows)) for rows in fitted_rows[0])
     for part in (train, val, set(range(180)) - train - val):
         assert ({0, 1, 2} <= part) == ({12, 13, 14} <= part)
-    assert fit(path).training["group_by"] == "column"
+    assert fit(path).training.group_by == "column"
 
 
-def test_where_chains_join_everything_identical_files_alone_are_kept_together(make_cache):
+def test_where_chains_join_everything_only_exact_duplicates_are_kept_together(make_cache):
     X, y = draw(200)
     X[:100] = X[0] + 0.01 * X[:100]
     bundle = fit(make_cache(X, y))
-    assert bundle.training["group_by"] == "exact-duplicates"
-    assert "cannot be told apart" in bundle.training["leakage"]["findings"][0]
+    assert bundle.training.group_by == "exact-duplicates"
+    assert "cannot be told apart" in bundle.training.leakage.findings[0]
 
 
-def test_the_head_names_no_files_of_conflicting_labels(make_cache):
+def test_the_head_names_no_image_of_a_label_conflict(make_cache):
     X, y = make_copies(kind="near")
     y[0] = 3
-    leakage = fit(make_cache(X, y)).training["leakage"]
-    assert leakage["label_conflicts"] == 1
-    assert "image-" not in json.dumps(leakage)
+    leakage = fit(make_cache(X, y)).training.leakage
+    assert leakage.label_conflicts == 1
+    assert "image-" not in json.dumps(leakage.to_dict())
 
 
 def test_views_train_with_their_image_and_are_never_measured(make_cache, fitted_rows):
@@ -213,16 +216,16 @@ def test_views_train_with_their_image_and_are_never_measured(make_cache, fitted_
     train, val = (places(both, rows) for rows in fitted_rows[0])
     assert sorted(train) == [*range(24), *range(40, 64)]
     assert val == list(range(24, 32))
-    assert bundle.training["split"] == {"train": 24, "val": 8, "test": 8}
-    assert bundle.training["rows"] == {"train": 48, "val": 16, "test": 16}
-    assert bundle.training["val"]["n"] == bundle.training["test"]["n"] == 8
+    assert bundle.training.split == SplitSizes(train=24, val=8, test=8)
+    assert bundle.training.rows == SplitSizes(train=48, val=16, test=16)
+    assert bundle.training.val.n == bundle.training.test.n == 8
 
 
 def test_unlabelled_rows_are_ignored(make_cache, fitted_rows):
     X, y = draw()
     y[100:] = -1
     bundle = fit(make_cache(X, y))
-    assert sum(bundle.training["split"].values()) == 100
+    assert sum(asdict(bundle.training.split).values()) == 100
     assert max(places(X, fitted_rows[-1][0])) < 100
 
 
@@ -233,17 +236,17 @@ def test_heads_without_stopping_are_refitted_with_val(make_cache, fitted_rows, h
     bundle = fit(make_cache(X, y, splits=splits), head=head)
     sizes = [len(train) for train, *_ in fitted_rows]
     assert sizes == ([72] if head == "dense" else [72, 96])
-    assert bundle.training["refitted_on_val"] is (head != "dense")
+    assert bundle.training.refitted_on_val is (head != "dense")
 
 
-def test_val_figures_are_of_the_head_that_has_not_seen_val(make_cache):
+def test_val_metrics_are_of_the_head_that_has_not_seen_val(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     logits = model.fit(X[:72], y[:72]).decision_function(X[72:96])
     expected = metrics.log_loss(y[72:96], softmax(logits, temperature=bundle.temperature))
-    assert bundle.training["val"]["log_loss"] == pytest.approx(expected, rel=1e-5)
+    assert bundle.training.val.log_loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_refitted_head_is_that_of_train_and_val(make_cache):
@@ -265,21 +268,21 @@ def test_the_temperature_is_that_of_scores_that_five_folds_gave_to_unseen_images
         model = make_head(head, random_state=0).fit(X[train], y[train])
         scores[test] = model.decision_function(X[test])
     assert bundle.temperature == pytest.approx(fit_temperature(scores, y[:96]), rel=1e-4)
-    calibration = bundle.training["calibration"]
-    assert (calibration["n"], calibration["n_folds"]) == (96, 5)
-    assert calibration["temperature"] == bundle.temperature
+    calibration = bundle.training.calibration
+    assert (calibration.n, calibration.n_folds) == (96, 5)
+    assert calibration.temperature == bundle.temperature
     expected = metrics.log_loss(y[:96], softmax(scores))
-    assert calibration["before"]["log_loss"] == pytest.approx(expected, rel=1e-4)
+    assert calibration.before.log_loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_temperature_of_the_dense_head_is_that_of_its_val_part(make_cache):
+def test_the_temperature_of_the_dense_head_is_fitted_on_val(make_cache):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     bundle = fit(make_cache(X, y, splits=splits), head="dense")
     expected = fit_temperature(bundle.scores(X[72:96]), y[72:96])
     assert bundle.temperature == bundle.estimator.temperature_ == pytest.approx(expected)
-    assert bundle.training["calibration"]["n_folds"] is None
-    assert bundle.training["calibration"]["n"] == 24
+    assert bundle.training.calibration.n_folds is None
+    assert bundle.training.calibration.n == 24
 
 
 @pytest.mark.parametrize("head", HEAD_NAMES)
@@ -289,7 +292,7 @@ def test_every_head_has_a_temperature(make_cache, tmp_path, head):
     assert HeadBundle.load(bundle.save(tmp_path / "head.h5")).temperature == bundle.temperature
 
 
-def test_folds_of_the_temperature_cut_no_group(make_cache, fitted_rows):
+def test_folds_of_the_temperature_divide_no_group(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     fit(make_cache(X, y, groups=groups), n_jobs=1)
@@ -306,7 +309,7 @@ def test_few_groups_of_a_class_make_fewer_folds(make_cache):
     groups = [f"p{row // 40}-{label}" for row, label in enumerate(y)]
     splits = np.where(np.arange(120) < 80, "train", "val")
     path = make_cache(X, y, splits=splits, groups=groups, class_names=("a", "b"))
-    assert fit(path).training["calibration"]["n_folds"] == 3
+    assert fit(path).training.calibration.n_folds == 3
     alone = make_cache(
         X[40:],
         y[40:],
@@ -315,8 +318,8 @@ def test_few_groups_of_a_class_make_fewer_folds(make_cache):
         splits=splits[40:],
         groups=np.where(y[40:] == 0, "one", groups[40:]),
     )
-    calibration = fit(alone).training["calibration"]
-    assert (calibration["n_folds"], calibration["n"]) == (None, 40)
+    calibration = fit(alone).training.calibration
+    assert (calibration.n_folds, calibration.n) == (None, 40)
 
 
 @given(
@@ -357,7 +360,7 @@ def refuse(error, path, **options):
     return str(caught.value)
 
 
-def test_one_class_only_is_refused(make_cache):
+def test_a_single_class_is_refused(make_cache):
     X, _ = draw()
     message = refuse(TableError, make_cache(X, np.ones(120, int)))
     assert "meningioma" in message
@@ -458,7 +461,7 @@ def test_a_bad_parameter_is_refused(make_cache, head, params, name):
 # Cross-validation
 
 
-def test_out_of_fold_figures_are_scikit_learns(make_cache):
+def test_out_of_fold_metrics_are_those_of_scikit_learn(make_cache):
     X, y = draw(spread=0.6)
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     path = make_cache(X, y, splits=splits)
@@ -473,18 +476,18 @@ def test_out_of_fold_figures_are_scikit_learns(make_cache):
     for train, test in make_folds(y, n_folds=4, random_state=3):
         temperature = fit_temperature(logits[train], y[train])
         expected[test] = softmax(logits[test], temperature=temperature)
-    found = bundle.training["cv"]
-    called = expected.argmax(axis=1)
-    pooled = found["out_of_fold"]
-    assert found["n_folds"] == 4
-    assert pooled["accuracy"] == metrics.accuracy_score(y, called)
-    assert pooled["confusion_matrix"] == metrics.confusion_matrix(y, called).tolist()
-    assert pooled["log_loss"] == pytest.approx(metrics.log_loss(y, expected), rel=1e-5)
-    assert found["accuracy"]["mean"] == pytest.approx(np.mean(by_fold))
-    assert found["accuracy"]["std"] == pytest.approx(np.std(by_fold, ddof=1))
+    found = bundle.training.cv
+    predicted = expected.argmax(axis=1)
+    pooled = found.out_of_fold
+    assert found.n_folds == 4
+    assert pooled.accuracy == metrics.accuracy_score(y, predicted)
+    assert np.array_equal(pooled.confusion_matrix, metrics.confusion_matrix(y, predicted))
+    assert pooled.log_loss == pytest.approx(metrics.log_loss(y, expected), rel=1e-5)
+    assert found.accuracy.mean == pytest.approx(np.mean(by_fold))
+    assert found.accuracy.std == pytest.approx(np.std(by_fold, ddof=1))
 
 
-def test_folds_cut_no_group_and_leave_the_test_part_out(make_cache, fitted_rows):
+def test_folds_divide_no_group_and_leave_the_test_split_out(make_cache, fitted_rows):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     splits = np.repeat(["train", "test"], [120, 40])
@@ -509,16 +512,15 @@ def test_folds_train_on_views_and_predict_images(make_cache, fitted_rows):
         view=np.repeat([0, 1], 40),
     )
     bundle = fit(path, cv=4, n_jobs=1)
-    assert bundle.training["cv"]["out_of_fold"]["n"] == 32
+    assert bundle.training.cv.out_of_fold.n == 32
     images = [[row % 40 for row in places(both, train)] for train, *_ in fitted_rows]
     folds = [image for image in images if len(image) == 48]
     assert len(folds) == 4
     assert all(sorted(image) == sorted([*set(image)] * 2) for image in folds)
 
 
-def test_folds_of_the_dense_head_take_its_val_part_from_their_training_part(
-    make_cache, fitted_rows
-):
+@pytest.mark.slow
+def test_folds_of_the_dense_head_take_its_val_from_their_training_images(make_cache, fitted_rows):
     X, y = draw()
     splits = np.repeat(["train", "val", "test"], [72, 24, 24])
     fit(make_cache(X, y, splits=splits), head="dense", cv=3, n_jobs=1)
@@ -538,7 +540,7 @@ def test_folds_of_a_support_vector_machine_train_on_all_images_of_the_others(
     path = make_cache(X, y, splits=splits)
     bundle = fit(path, head="svm", cv=3, n_jobs=1, group_by="none")
     assert [len(train) for train, _ in fitted_rows].count(64) == 3
-    cv = bundle.training["cv"]
+    cv = bundle.training.cv
     folds = make_folds(y[:96], n_folds=3, random_state=0)
     scores = [
         make_head("svm", random_state=0).fit(X[train], y[train]).decision_function(X[test])
@@ -553,13 +555,13 @@ def test_folds_of_a_support_vector_machine_train_on_all_images_of_the_others(
         )
         p = softmax(scores[place], temperature=temperature)
         losses.append(metrics.log_loss(y[test], p))
-    assert cv["log_loss"]["mean"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert cv.log_loss.mean == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_number_of_processes_changes_nothing(make_cache):
     path = make_cache(*draw(spread=0.6))
     one, two = (fit(path, head="svm", cv=3, n_jobs=n_jobs) for n_jobs in (1, 2))
-    assert one.training["cv"] == two.training["cv"]
+    assert one.training.cv == two.training.cv
 
 
 @pytest.mark.parametrize("n_folds", [0, 1])
@@ -577,11 +579,11 @@ def test_the_same_seed_gives_the_same_head_bit_for_bit(make_cache, head):
     first, second = (fit(path, head=head, random_state=7) for _ in range(2))
     assert np.array_equal(first.predict_proba(X), second.predict_proba(X))
     assert np.array_equal(first.probe, second.probe)
-    recorded = [{**bundle.training, "seconds": 0} for bundle in (first, second)]
+    recorded = [replace(bundle.training, seconds=0.0) for bundle in (first, second)]
     assert recorded[0] == recorded[1]
 
 
-def test_another_seed_gives_other_parts(make_cache, fitted_rows):
+def test_another_seed_gives_other_splits(make_cache, fitted_rows):
     path = make_cache(*draw())
     for seed in (0, 1):
         fit(path, random_state=seed)
@@ -592,13 +594,13 @@ def test_the_training_record_names_seed_digest_and_versions(make_cache):
     path = make_cache(*draw())
     bundle = fit(path, random_state=5)
     with FeatureCache.open(path) as cache:
-        assert bundle.training["cache_sha256"] == cache.content_sha256
+        assert bundle.training.cache_sha256 == cache.content_sha256
         assert bundle.spec == cache.spec
-    assert bundle.training["random_state"] == 5
-    assert {"brainfeat", "numpy", "scikit-learn"} <= set(bundle.training["versions"])
-    assert bundle.training["seconds"] > 0
-    assert bundle.training["cv"] is None
-    json.dumps(bundle.training, allow_nan=False)
+    assert bundle.training.random_state == 5
+    assert {"brainfeat", "numpy", "scikit-learn"} <= set(bundle.training.versions)
+    assert bundle.training.seconds > 0
+    assert bundle.training.cv is None
+    assert FitRecord.from_json(json.dumps(bundle.training.to_dict())) == bundle.training
 
 
 @pytest.mark.parametrize("head", ["dense", "logistic"])
@@ -607,12 +609,12 @@ def test_class_weights_are_by_name_and_survive_the_file(make_cache, tmp_path, he
     X, y = draw(spread=0.6)
     path = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [72, 24, 24]))
     params = {
-        **QUICK.get(head, {}),
+        **SMALL.get(head, {}),
         "class_weight": dict(zip(keys, (5.0, np.int64(2)), strict=True)),
     }
     bundle = fit_head(path, head=head, params=params)
     by_name = {"glioma": 5.0, "pituitary": 2}
-    assert bundle.training["class_weight"] == bundle.params["class_weight"] == by_name
+    assert bundle.training.class_weight == bundle.params["class_weight"] == by_name
     back = HeadBundle.load(bundle.save(tmp_path / "head.h5"))
     assert back.params["class_weight"] == by_name
     by_hand = make_head(head, random_state=0, **{**params, "class_weight": {0: 5.0, 3: 2.0}})
@@ -628,14 +630,14 @@ def test_parameters_that_are_numpy_numbers_are_stored(make_cache, tmp_path):
 
 
 def test_the_dense_heads_history_is_recorded(make_cache):
-    history = fit(make_cache(*draw()), head="dense").training["history"]
-    assert len(history["loss"]) == len(history["val_loss"]) == 3
+    history = fit(make_cache(*draw()), head="dense").training.history
+    assert len(history.loss) == len(history.val_loss) == 3
 
 
-def test_without_a_test_part_there_are_no_test_figures(make_cache):
+def test_without_a_test_split_there_are_no_test_metrics(make_cache):
     X, y = draw()
     bundle = fit(make_cache(X, y, splits=np.repeat(["train", "val"], [90, 30])))
-    assert bundle.training["test"] is None
+    assert bundle.training.test is None
 
 
 def test_an_open_cache_is_as_good_as_its_path(make_cache):
@@ -647,7 +649,7 @@ def test_an_open_cache_is_as_good_as_its_path(make_cache):
     assert np.array_equal(opened.predict_proba(X), fit(path).predict_proba(X))
 
 
-def test_the_probe_is_no_image(make_cache):
+def test_the_probe_vectors_are_of_no_image(make_cache):
     X, y = draw()
     probe = fit(make_cache(X, y)).probe
     assert probe.dtype == np.float32
@@ -655,6 +657,7 @@ def test_the_probe_is_no_image(make_cache):
     assert not (probe[:, None, :] == X[None]).all(axis=2).any()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_only_to_train_the_dense_head(make_cache, tmp_path):
     path = make_cache(*draw())
     fit(path, head="dense").save(tmp_path / "dense.h5")
@@ -682,8 +685,8 @@ def test_evaluate_takes_the_images_that_the_fit_held_out(make_cache) -> None:
     path = make_cache(X, y)
     bundle = fit_head(path, head="lda")
     for split in ("val", "test"):
-        assert evaluate(bundle, path, split=split).n == bundle.training["split"][split] == 18
-    stored = dict(bundle.training["test"])
+        assert evaluate(bundle, path, split=split).n == getattr(bundle.training.split, split) == 18
+    stored = bundle.training.test.to_dict()
     scores = stored.pop("per_class")
     document = evaluate(bundle, path).to_dict()
     assert document.items() >= stored.items()
@@ -692,17 +695,17 @@ def test_evaluate_takes_the_images_that_the_fit_held_out(make_cache) -> None:
         assert not any(name in str(bundle.training) for name in cache.paths)
 
 
-def test_evaluate_refuses_a_cache_of_which_the_fit_held_nothing_out(make_cache) -> None:
+def test_evaluate_refuses_a_cache_that_the_fit_held_nothing_out_of(make_cache) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     bundle = fit_head(make_cache(rng.normal(size=(120, 8)), y), head="lda")
     names = [f"other-{row}.png" for row in range(120)]
     other = make_cache(rng.normal(size=(120, 8)), y, name="other.h5", paths=names)
-    with pytest.raises(CacheError, match="held no images of it out as 'test'"):
+    with pytest.raises(CacheError, match="held out none of its images as 'test'"):
         evaluate(bundle, other)
 
 
-def test_evaluate_refuses_a_part_of_the_images_that_the_fit_held_out(make_cache) -> None:
+def test_evaluate_refuses_some_of_the_images_that_the_fit_held_out(make_cache) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     X = rng.normal(size=(120, 8))

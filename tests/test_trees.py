@@ -47,8 +47,8 @@ def test_they_predict_as_scikit_learns_do(head, params, n_classes):
 def test_a_row_on_a_threshold_goes_the_same_way(head):
     X, y = draw()
     X = np.round(X * 2) / 2
-    kind, quick = KINDS[head]
-    estimator = kind(random_state=0, **quick).fit(X, y)
+    kind, small = KINDS[head]
+    estimator = kind(random_state=0, **small).fit(X, y)
     expected = estimator.predict_proba(X)
     np.testing.assert_allclose(rebuild(head, estimator).predict_proba(X), expected, atol=1e-14)
 

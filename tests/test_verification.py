@@ -1,4 +1,6 @@
-"""Verification: everything that is wrong with a file is named, and nothing that is right."""
+"""Verification: everything that is wrong with a file is listed, and nothing else."""
+
+import json
 
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ def find(path, values):
     return path.read_bytes().index(np.float32(values).tobytes())
 
 
-def test_a_whole_cache_a_whole_shard_and_a_whole_head_have_no_problems(cache, shard, tmp_path):
+def test_an_intact_cache_shard_and_head_have_no_problems(cache, shard, tmp_path):
     head = fit_head(cache, head="lda").save(tmp_path / "head.h5")
     assert [find_problems(path) for path in (cache, shard, head)] == [[], [], []]
 
@@ -65,7 +67,7 @@ def test_damage_that_no_checksum_of_a_chunk_covers_is_found(cache):
     flip(cache, data.index(b"image-00007.png"))
     problems = find_problems(cache)
     assert "its SHA-256 is not the one it was written with" in problems[0]
-    assert problems[1] == f"{cache}: its content is not what content_sha256 says"
+    assert problems[1] == f"{cache}: the digest of its content is not its content_sha256"
 
 
 def test_a_damaged_shard_beside_a_cache_is_named(cache, shard):
@@ -88,8 +90,8 @@ def test_a_damaged_head_is_named(cache, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 1000])
-def test_a_stranger_is_named(tmp_path, content):
-    path = tmp_path / "stranger.h5"
+def test_a_file_of_another_program_is_named(tmp_path, content):
+    path = tmp_path / "other.h5"
     path.write_bytes(content)
     (problem,) = find_problems(path)
     assert "not a file that brainfeat wrote" in problem
@@ -102,9 +104,9 @@ def test_a_truncated_cache_is_named(cache, size):
 
 
 class TestCommands:
-    """What the command line makes of it."""
+    """The same on the command line."""
 
-    def test_info_tells_what_is_wrong(self, run, cache):
+    def test_info_lists_what_is_wrong(self, run, cache):
         assert run("info", cache, "--verify").code == 0
         flip(cache, cache.read_bytes().index(b"image-00007.png"))
         result = run("info", cache, "--verify")
@@ -114,6 +116,15 @@ class TestCommands:
         assert result.code == 1
         assert '"whole": false' in result.out
 
+    def test_info_knows_each_file_by_its_format(self, run, cache, shard, tmp_path):
+        head = fit_head(cache, head="lda").save(tmp_path / "head.h5")
+        kinds = [json.loads(run("info", path, "--json").out)["kind"] for path in (cache, head)]
+        assert kinds == ["feature cache", "fitted head"]
+        assert "not a brainfeat-features file" in run("info", shard).err
+        flip(head, -1)
+        assert "fit it again" in run("info", head).err
+
+    @pytest.mark.slow
     @pytest.mark.parametrize(("verify", "code"), [("full", 1), ("off", 0)])
     def test_a_reader_may_trust_a_file(self, run, cache, tmp_path, verify, code):
         head = fit_head(cache, head="lda").save(tmp_path / "head.h5")

@@ -73,7 +73,7 @@ def test_a_window_has_a_width(window):
         "slices=all window=auto\n",
     ],
 )
-def test_a_foreign_text_is_no_policy(text):
+def test_a_foreign_text_is_not_a_policy(text):
     with pytest.raises(ParameterError):
         SlicePolicy.parse(text)
 
@@ -219,7 +219,7 @@ def test_impossible_shapes_are_refused(shape):
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, True, b"all", ("40", "80"), (40, 80), ["all"]])
-def test_what_is_no_text_is_refused_as_any_other(value):
+def test_options_that_are_not_texts_are_refused(value):
     for given in ({"slices": value}, {"window": value}):
         with pytest.raises(ParameterError, match="expected"):
             SlicePolicy(**given)
@@ -258,7 +258,7 @@ def test_windows_out_of_all_proportion_are_steps(function, centre, width, invert
 
 
 @pytest.mark.parametrize("inverted", [False, True])
-def test_a_volume_is_shown_inverted_where_it_says_so(inverted):
+def test_an_inverted_volume_is_shown_inverted(inverted):
     values = np.array([[[0, 50, 100, np.nan]]], np.float32)
     volume = make_volume(values, inverted=inverted)
     (only,) = cut_slices(volume, SlicePolicy(window="50,100"))

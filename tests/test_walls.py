@@ -66,13 +66,16 @@ def planted(graph: grimp.ImportGraph, importer: str, imported: str) -> Iterator[
 
 
 def find_uncaught(graph: grimp.ImportGraph, wall: str) -> list[tuple[str, str]]:
-    """Plant one import from each package in front of a wall to each behind it."""
-    sides = (options_of(wall, "source_modules"), options_of(wall, "forbidden_modules"))
-    return [pair for pair in product(*sides) if not is_caught(graph, wall, *pair)]
+    """Plant one import from each package in front of a wall to each module behind it."""
+    sources = [innermost(graph, package) for package in options_of(wall, "source_modules")]
+    behind = options_of(wall, "forbidden_modules")
+    modules = {module for package in behind for module in graph.find_descendants(package)}
+    pairs = product(sources, sorted({*behind, *modules}))
+    return [pair for pair in pairs if not is_caught(graph, wall, *pair)]
 
 
 def is_caught(graph: grimp.ImportGraph, name: str, importer: str, imported: str) -> bool:
-    with planted(graph, innermost(graph, importer), innermost(graph, imported)):
+    with planted(graph, importer, imported):
         return not check(name, graph).kept
 
 

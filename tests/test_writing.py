@@ -193,7 +193,7 @@ class TestBlocks:
     @pytest.mark.parametrize(
         ("name", "values"),
         [
-            ("stranger", EXAMPLES["small"]),
+            ("other", EXAMPLES["small"]),
             ("dense/10/kernel", EXAMPLES["dense/0/kernel"]),
             ("matrix", EXAMPLES["matrix"].ravel()),
             ("text", np.array([[b"a"]])),

@@ -267,8 +267,8 @@ def measure_heads(
     epochs: dict[str, int | None] = {}
 
     def fit(head: str) -> int:
-        history = fit_head(cache, head=head, random_state=random_state).training["history"]
-        epochs[head] = len(history["loss"]) if history else None
+        history = fit_head(cache, head=head, random_state=random_state).training.history
+        epochs[head] = len(history.loss) if history else None
         return 1
 
     rates = _measure({head: partial(fit, head) for head in HEADS}, repeats)

@@ -1,4 +1,4 @@
-"""``brainfeat compare``: which of two heads is better, if that can be told."""
+"""``brainfeat compare``: the differences between two heads on the same images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,17 @@ from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.text import align, count, format_interval, format_metric
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.comparison import Comparison, Difference
+    from brainfeat.evaluation.comparison import Comparison
+    from brainfeat.evaluation.results import Difference
+
+EXAMPLES = """\b
+Examples:
+  brainfeat compare svm.h5 dense.h5 mri.h5
+  brainfeat compare svm.h5 dense.h5 other-hospital.h5 --split all --json
+"""
 
 
-@click.command("compare", short_help="Compare two heads on the images of a split.")
+@click.command("compare", short_help="Compare two heads on the images of a split.", epilog=EXAMPLES)
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--all-images",
     is_flag=True,
-    help="Count the images, too, of which the heads have seen a near duplicate.",
+    help="Include the images of which the heads have seen a near duplicate.",
 )
 @options.table_option
 @options.random_state_option
@@ -42,7 +49,9 @@ def command(
 ) -> None:
     """Compare FIRST and SECOND, files that fit-head wrote, on FEATURES, which extract wrote.
 
-    On images that are new to the heads: those without a near duplicate in train and val.
+    Both heads are measured on the same images, and without --all-images only on those that are new
+    to them: the images without a near duplicate in train and val. The 95 % intervals of the
+    differences are those of a paired bootstrap over groups.
     """
     from brainfeat.evaluation.comparison import compare
     from brainfeat.heads.bundle import HeadBundle
@@ -84,7 +93,7 @@ def _describe(found: "Comparison") -> list[str]:
     return [
         *align(rows),
         "",
-        f"right in the first alone {found.first_only:,}, in the second alone {found.second_only:,}",
+        f"correct only in the first: {found.first_only:,}; in the second: {found.second_only:,}",
         f"McNemar's exact test: p = {found.p_value:.2g}",
         found.verdict,
     ]

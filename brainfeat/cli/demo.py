@@ -79,7 +79,7 @@ def command(
     _say("stage two: the dense head")
     bundle = fit_head(extraction.output, random_state=random_state)
     bundle.save(output / "head.h5", overwrite=True)
-    _say(f"  fitted in {options.format_seconds(bundle.training['seconds'])}")
+    _say(f"  fitted in {options.format_seconds(bundle.training.seconds or 0)}")
     evaluation = evaluate(bundle, extraction.output)
     options.write_text(output / "metrics.json", to_json(evaluation) + "\n")
     options.write_text(output / "metrics.md", to_markdown(evaluation) + "\n")

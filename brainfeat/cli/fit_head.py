@@ -2,16 +2,31 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
+from brainfeat.text import align, format_metric
+
+if TYPE_CHECKING:
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.heads.record import Candidate, FitRecord, SearchRecord
+
+# Parts of the record of a fit that the JSON document has.
+_RECORDED = ("split", "val", "test", "calibration", "cv", "search", "group_by", "leakage")
+
+EXAMPLES = """\b
+Examples:
+  brainfeat fit-head mri.h5 -o head.h5
+  brainfeat fit-head mri.h5 -o best.h5 --head all --search
+"""
 
 
-@click.command("fit-head", short_help="Fit a classifier on cached features.")
+@click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path))
 @options.output_option
 @click.option(
@@ -19,59 +34,60 @@ from brainfeat.heads.kinds import HEAD_NAMES
     type=click.Choice([*HEAD_NAMES, "all"]),
     default="dense",
     show_default=True,
-    help="The classifier; all compares every one by cross-validation and saves the best.",
+    help="Classifier to fit; 'all' cross-validates every classifier and saves the best.",
 )
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Constructor parameter of the head, such as C=10; may be repeated. A search leaves it as "
-    "it is.",
+    help="Constructor parameter of the head, such as C=10; may be repeated. Every candidate of a "
+    "search has it.",
 )
 @click.option(
     "--search",
     is_flag=True,
-    help="Try parameters from the head's grid, cross-validated on the same folds; save the best.",
+    help="Cross-validate parameters from the head's grid on the same folds, and save the best.",
 )
 @click.option(
     "--n-iter",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Candidates of a search, for each head; the size of the grid or more is the whole grid.  "
+    help="Candidates of a search, for each head; a number as large as the grid tries all of it.  "
     "[default: 10]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Most epochs of the dense head: the same as --param epochs=N.",
+    help="Maximum number of epochs of the dense head; same as --param epochs=N.",
 )
 @click.option(
     "--class-weight",
     type=click.Choice(["balanced"]),
-    help="Weigh classes against their frequency: the same as --param class_weight=balanced.",
+    help="Weigh each class by the inverse of its frequency; same as --param class_weight=balanced.",
 )
 @click.option(
     "--val-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.15,
     show_default=True,
-    help="Share of the training images held out for validation where the table has no such part.",
+    help="Fraction of the training images for validation, where the table has no validation split.",
 )
 @click.option(
     "--cv",
     type=click.IntRange(min=2),
     metavar="K",
-    help="Cross-validate in K folds.  [default: 5 with --search or --head all; else none]",
+    help="Cross-validate in K folds.  [default: 5 with --search or --head all, else none]",
 )
 @options.group_by_option
 @click.option(
-    "--strangers",
-    "ood_examples",
+    "--ood-examples",
+    cls=options.RenamedOption,
+    old="--strangers",  # codespell:ignore
     type=click.Path(path_type=Path),
     metavar="FEATURES",
-    help="Features of out-of-distribution examples, such as rotated slices, which predict then "
-    "flags.",
+    help="Features of out-of-distribution examples, such as rotated slices; predict then flags "
+    "images like them.",
 )
 @options.table_option
 @options.jobs_option
@@ -93,13 +109,13 @@ def command(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Fit a classifier on the features of FEATURES, a file that extract wrote.
+    """Fit a classifier on the cached features in FEATURES, a file that extract wrote.
 
-    The splits of the table are kept; a validation part is taken from train where there is none,
-    and 70/15/15 parts are made where there are no splits.
+    The splits of the table are kept. A validation split is taken from train where there is none,
+    and 70/15/15 splits are made where the table has no splits.
 
     With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
-    folds of train and validation. The test images take no part in it.
+    folds of train and validation. The test images are not used to choose.
     """
     from brainfeat.heads.bundle import check_target
     from brainfeat.training.fitting import fit_head
@@ -115,69 +131,81 @@ def command(
     ):
         bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
     bundle.save(output, overwrite=overwrite)
-    training = bundle.training
-    options.warn_of_leakage(training["leakage"]["findings"], features)
-    document = {
+    if bundle.training.leakage is not None:
+        options.warn_of_leakage(bundle.training.leakage.findings, features)
+    seconds = time.perf_counter() - started
+    if as_json:
+        options.print_json(_describe(bundle, seconds=seconds, output=output))
+    else:
+        _show(bundle)
+        options.say(f"{output} written in {options.format_seconds(seconds)}")
+
+
+def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str, Any]:
+    record = bundle.training.to_dict()
+    return {
         "head": bundle.head,
         "params": bundle.params,
         "classes": list(bundle.class_names),
-        "split": training["split"],
-        "val": training["val"],
-        "test": training["test"],
-        "calibration": training["calibration"],
-        "cv": training["cv"],
-        "search": training["search"],
-        "group_by": training["group_by"],
-        "leakage": training["leakage"],
-        "seconds": time.perf_counter() - started,
+        **{name: record[name] for name in _RECORDED},
+        "seconds": seconds,
         "output": str(output),
     }
-    if as_json:
-        options.print_json(document)
-    else:
-        _show(document)
 
 
-def _show(document: dict[str, Any]) -> None:
-    if document["search"] is not None:
-        _show_candidates(document["search"])
-    sizes = ", ".join(f"{name} {size:,}" for name, size in document["split"].items())
-    options.say(f"{document['head']} head of {len(document['classes'])} classes on images: {sizes}")
-    for part in ("val", "test"):
-        figures = document[part]
-        if figures is not None:
-            options.say(
-                f"  {part:<5} accuracy {figures['accuracy']:.4f}   balanced "
-                f"{figures['balanced_accuracy']:.4f}   macro F1 {figures['macro']['f1']:.4f}"
-            )
-    if document["cv"] is not None:
-        accuracy = document["cv"]["accuracy"]
+def _show(bundle: "HeadBundle") -> None:
+    record = bundle.training
+    if record.search is not None:
+        _show_candidates(record.search)
+    sizes = ", ".join(f"{name} {size:,}" for name, size in vars(record.split).items())
+    options.say(f"{bundle.head} head of {len(bundle.class_names)} classes on images: {sizes}")
+    _show_metrics(record)
+
+
+def _show_metrics(record: "FitRecord") -> None:
+    rows = [("split", *(METRIC_NAMES[name] for name in SUBSET_METRICS))]
+    for split, metrics in (("val", record.val), ("test", record.test)):
+        if metrics is not None:
+            values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
+            rows.append((split, *map(format_metric, values)))
+    for line in align(rows):
+        options.say(line)
+    if record.cv is not None:
+        accuracy = record.cv.accuracy
         options.say(
-            f"  {document['cv']['n_folds']}-fold cross-validation: accuracy "
-            f"{accuracy['mean']:.4f} ± {accuracy['std']:.4f} (mean ± standard deviation of folds)"
+            f"{record.cv.n_folds}-fold cross-validation: accuracy {format_metric(accuracy.mean)} ± "
+            f"{format_metric(accuracy.std)} (mean ± standard deviation over folds)"
         )
-    options.say(f"{document['output']} written in {options.format_seconds(document['seconds'])}")
 
 
-def _show_candidates(search: dict[str, Any]) -> None:
-    rows = search["candidates"]
-    width = max(len(row["head"]) for row in rows)
-    options.say(f"rank  {'head':<{width}}  balanced accuracy  log loss  seconds  parameters")
+def _show_candidates(search: "SearchRecord") -> None:
+    rows = search.candidates
+    head = ("rank", "head", METRIC_NAMES[search.metric], "log loss", "seconds", "parameters")
+    # Names and parameters are aligned to the left.
+    for line in align([head, *map(_describe_candidate, rows)], left=(1, 5)):
+        options.say(line)
     for row in rows:
-        params = ", ".join(f"{name}={value}" for name, value in row["params"].items())
-        if row["error"] is not None:
-            options.say(
-                f"   –  {row['head']:<{width}}  failed: {row['error']} ({params or 'defaults'})"
-            )
-            continue
-        options.say(
-            f"{row['rank']:>4}  {row['head']:<{width}}  {row['mean']:>8.4f} ± {row['std']:.4f} "
-            f"{row['log_loss']:>9.4f} {row['seconds']:>8.1f}  {params or 'defaults'}"
-        )
-        for message in row["warnings"]:
-            options.say(f"warning: rank {row['rank']}, {row['head']}: {message}", err=True)
+        for message in row.warnings if row.error is None else ():
+            options.say(f"warning: rank {row.rank}, {row.head}: {message}", err=True)
     options.say(
-        f"mean ± standard deviation of the same {search['n_folds']} folds; no test image is in any"
+        f"mean ± standard deviation over the same {search.n_folds} folds; no test image is in them"
     )
     if len(rows) > 1:
-        options.say("the best of many is in part the luckiest: report its test figures, not these")
+        options.say(
+            "the best cross-validated score is optimistically biased: report the test metrics, "
+            "not these"
+        )
+
+
+def _describe_candidate(row: "Candidate") -> tuple[str, ...]:
+    params = ", ".join(f"{name}={value}" for name, value in row.params.items()) or "defaults"
+    if row.error is not None:
+        return ("–", row.head, "–", "–", "–", f"failed: {row.error} ({params})")
+    return (
+        str(row.rank),
+        row.head,
+        f"{format_metric(row.mean)} ± {format_metric(row.std)}",
+        format_metric(row.log_loss),
+        f"{row.seconds:.1f}",
+        params,
+    )

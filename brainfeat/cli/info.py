@@ -1,27 +1,39 @@
-"""``brainfeat info``: what a cache or a bundle holds, and whether it is whole."""
+"""``brainfeat info``: the content of a cache or a head file, and whether it is intact."""
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cli import options
 
+if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.heads.bundle import HeadBundle
 
-@click.command("info", short_help="Tell what a file holds, and whether it is whole.")
+EXAMPLES = """\b
+Examples:
+  brainfeat info mri.h5
+  brainfeat info head.h5 --verify
+"""
+
+
+@click.command(
+    "info", short_help="Describe a cache or a head file, and verify it.", epilog=EXAMPLES
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read all of it, and the shards beside it, and name everything that is wrong.",
+    help="Read every byte, also of the shards beside a cache, and list everything that is wrong.",
 )
 @options.json_option
 def command(file: Path, *, verify: bool, as_json: bool) -> None:
-    """Tell what FILE, a feature cache or a fitted head, holds, and whether it is whole.
+    """Describe FILE, a feature cache or a fitted head, and check that it is intact.
 
-    Exit code 1 says that it is damaged, or no file of brainfeat's.
+    The exit code is 1 where the file is damaged, or where brainfeat did not write it.
     """
     problems = _verify(file) if verify else []
     document = (
@@ -56,19 +68,16 @@ def _show(document: dict[str, Any]) -> None:
 
 def _describe(file: Path) -> dict[str, Any]:
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.errors import CacheFormatError
-    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.cache.storage import read_format
+    from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
 
-    try:
-        with FeatureCache.open(file) as cache:
-            return _describe_cache(cache)
-    except CacheFormatError as error:
-        if "not a brainfeat-features file" not in str(error):
-            raise
-    return _describe_bundle(HeadBundle.load(file))
+    if read_format(file) == BUNDLE_SCHEMA.format:
+        return _describe_bundle(HeadBundle.load(file))
+    with FeatureCache.open(file) as cache:
+        return _describe_cache(cache)
 
 
-def _describe_cache(cache: Any) -> dict[str, Any]:
+def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
     images = cache.mask()
     return {
         "file": str(cache.path),
@@ -93,8 +102,8 @@ def _describe_cache(cache: Any) -> dict[str, Any]:
     }
 
 
-def _describe_bundle(bundle: Any) -> dict[str, Any]:
-    training = bundle.training
+def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
+    record = bundle.training
     return {
         "kind": "fitted head",
         "whole": True,
@@ -102,11 +111,11 @@ def _describe_bundle(bundle: Any) -> dict[str, Any]:
         "params": bundle.params,
         "classes": list(bundle.class_names),
         "temperature": bundle.temperature,
-        "split": training.get("split"),
-        "val_accuracy": (training.get("val") or {}).get("accuracy"),
-        "test_accuracy": (training.get("test") or {}).get("accuracy"),
+        "split": None if record.split is None else asdict(record.split),
+        "val_accuracy": None if record.val is None else record.val.accuracy,
+        "test_accuracy": None if record.test is None else record.test.accuracy,
         "fingerprint": bundle.spec.fingerprint,
         "spec": asdict(bundle.spec),
-        "random_state": training.get("random_state"),
-        "versions": training.get("versions"),
+        "random_state": record.random_state,
+        "versions": None if record.versions is None else dict(record.versions),
     }

@@ -1,4 +1,4 @@
-"""Reports that ``brainfeat evaluate`` writes beside its figures: the page and the model card."""
+"""Files that ``brainfeat evaluate`` writes beside its results: an HTML report and a model card."""
 
 import hashlib
 import io
@@ -20,64 +20,64 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS = (
-    click.option("--report", type=_FILE, help="Write an HTML page; needs the extra report."),
+    click.option("--report", type=_FILE, help="Write an HTML report; needs the extra report."),
     click.option("--card", type=_FILE, help="Write a model card in Markdown."),
     click.option(
         "--checklist",
         type=click.Choice(["claim2024", "tripod-ai"]),
-        help="Answer in them the items of a reporting guideline that software can answer.",
+        help="Add the items of a reporting guideline, and answer those that software can answer.",
     ),
     click.option(
         "--include-images",
         is_flag=True,
-        help="Show the worst errors and some duplicates on the page; without it, no image and no "
-        "path is in it.",
+        help="Show the most confident errors and some near duplicates in the HTML report, which "
+        "otherwise contains no image and no path.",
     ),
     click.option(
         "--images",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Where the images are: the folder that was extracted, or that of its CSV.",
+        help="Folder of the images: the one that was extracted, or that of its CSV.",
     ),
     options.overwrite_option,
 )
 
 
 def report_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the reports."""
+    """Add the options of the reports to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def check_options(chosen: dict[str, Any]) -> bool:
-    """Refuse options that do not go together, and places that cannot be written.
+    """Refuse options that exclude each other, and files that cannot be written.
 
     Returns
     -------
     bool
-        Whether there is a report to write.
+        Whether a report or a card was asked for.
     """
     wanted = [chosen[name] for name in ("report", "card") if chosen[name] is not None]
     if chosen["checklist"] and not wanted:
-        raise click.UsageError("--checklist is a part of --report or --card: name one")
+        raise click.UsageError("--checklist needs --report or --card; name one of them")
     if chosen["include_images"] and (chosen["report"] is None or chosen["images"] is None):
         raise click.UsageError(
-            "--include-images needs --report, and --images: the folder that was extracted"
+            "--include-images needs --report, and --images with the folder that was extracted"
         )
     if chosen["images"] is not None and not chosen["include_images"]:
-        raise click.UsageError("--images is for --include-images, which was not given")
+        raise click.UsageError("--images needs --include-images")
     if len(wanted) == 2 and wanted[0].absolute() == wanted[1].absolute():
-        raise click.UsageError("--report and --card name the same file")
+        raise click.UsageError("--report and --card name the same file; name two")
     if chosen["images"] is not None and not chosen["images"].is_dir():
-        raise BrainfeatError(f"{chosen['images']} is no folder; name the one that was extracted")
+        raise BrainfeatError(f"{chosen['images']} is not a folder; name the one that was extracted")
     for path in wanted:
         options.check_output(path, overwrite=chosen["overwrite"])
     return bool(wanted)
 
 
 def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":
-    """Audit a cache as a whole, or for copies alone where it has very many images."""
+    """Audit a cache; search one with very many images only for copies."""
     from brainfeat.leakage.auditing import audit, audit_duplicates
     from brainfeat.leakage.duplicates import NEAR_SEARCH_LIMIT, NEAR_THRESHOLD
 
@@ -94,7 +94,7 @@ def write_reports(
     cache: "FeatureCache",
     audit: "Audit",
 ) -> None:
-    """Write the page and the card, those that are wanted."""
+    """Write the HTML report and the model card, if they were asked for."""
     from brainfeat.report import to_card, to_html
 
     given: dict[str, Any] = {
@@ -114,7 +114,7 @@ def write_reports(
 
 
 def describe_command(context: click.Context) -> str:
-    """Write the command line anew, of its paths the names alone: folders may tell who and where."""
+    """Rebuild the command line with paths reduced to names, because folders may contain names."""
     words = ["brainfeat", str(context.info_name)]
     for parameter in context.command.params:
         name = str(parameter.name)
@@ -143,7 +143,7 @@ def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
     from brainfeat.tables.rows import path_trouble
 
     def read(path: str) -> Any:
-        # A cache may come from anyone, and what it names is copied into the page.
+        # A cache may come from anyone, and the files that it names are copied into the report.
         if trouble := path_trouble(path):
             raise BrainfeatError(f"the path {path!r} of the cache {trouble}")
         content = read_bytes(folder / path, name=str(folder / path))

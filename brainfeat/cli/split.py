@@ -1,17 +1,40 @@
-"""``brainfeat split``: a stratified split that cuts no group, as a table."""
+"""``brainfeat split``: a stratified split that divides no group, as a table."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cli import options
 
+if TYPE_CHECKING:
+    from brainfeat.tables.rows import Row
+
 _FRACTION = click.FloatRange(0, 1, max_open=True)
 
 
-@click.command("split", short_help="Write a stratified split that cuts no group.")
+@dataclass(frozen=True, kw_only=True)
+class _GroupedRows:
+    """Images of a table or cache, with the group of each; ``""`` is a group of its own."""
+
+    rows: "list[Row]"
+    groups: list[str]
+    kind: str
+
+
+EXAMPLES = """\b
+Examples:
+  brainfeat split mri.h5 -o brain-mri/table.csv
+  brainfeat split brain-mri -o table.csv --test-fraction 0.2 --val-fraction 0
+"""
+
+
+@click.command(
+    "split", short_help="Write a stratified split that divides no group.", epilog=EXAMPLES
+)
 @click.argument("source", metavar="TABLE_OR_CACHE", type=click.Path(path_type=Path))
 @options.output_option
 @click.option(
@@ -19,14 +42,14 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
     type=_FRACTION,
     default=0.15,
     show_default=True,
-    help="Share of the images in the test part.",
+    help="Fraction of the images for the test split; 0 for none.",
 )
 @click.option(
     "--val-fraction",
     type=_FRACTION,
     default=0.15,
     show_default=True,
-    help="Share of the images in the validation part; 0 for none.",
+    help="Fraction of the images for the validation split; 0 for none.",
 )
 @options.group_by_option
 @options.overwrite_option
@@ -45,53 +68,53 @@ def command(
 ) -> None:
     """Divide the images of TABLE_OR_CACHE into train, val and test, and write them as a CSV.
 
-    TABLE_OR_CACHE is what extract reads or writes. Of a cache, near duplicates are kept together;
-    of a folder or a CSV, for want of features, identical files. The table's own splits are passed
-    over. The CSV has the paths of the cache: keep it in the folder that extract was given, or pass
-    it to the other commands as --table.
+    TABLE_OR_CACHE is a folder or CSV that extract reads, or a cache that it wrote. Near duplicates
+    in a cache are kept together; a folder or CSV has no features, so only exact duplicates are.
+    Existing splits are ignored. The CSV has the paths of the cache: write it to the folder that was
+    extracted, or pass it to other commands as --table.
     """
-    from brainfeat.leakage.splitting import split_rows
     from brainfeat.tables.csv_rows import write_rows
 
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
-    read = _read_table if is_table else _read_cache
-    rows, groups, grouped_by = read(source, group_by)
-    labelled = [row for row in rows if row.label]
+    found = (_read_table if is_table else _read_cache)(source, group_by)
+    fractions = {"val": val_fraction, "test": test_fraction}
+    divided = _divide(found, fractions, random_state)
+    write_rows(divided, output, overwrite=overwrite)
+    sizes = {name: sum(row.split == name for row in divided) for name in ("train", "val", "test")}
+    n_groups = len(set(found.groups) - {""})
+    if as_json:
+        options.print_json(
+            {"output": str(output), "images": sizes, "groups": n_groups, "group_by": found.kind}
+        )
+        return
+    counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    options.say(f"{output}: {counts}; none of {n_groups:,} groups ({found.kind}) is divided")
+
+
+def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: int) -> "list[Row]":
+    from brainfeat.leakage.splitting import split_rows
+
+    labelled = [row for row in found.rows if row.label]
     names = sorted({row.label for row in labelled})
-    shares = {"val": val_fraction, "test": test_fraction}
-    parts = split_rows(
+    splits = split_rows(
         [names.index(row.label) for row in labelled],
-        fractions={name: share for name, share in shares.items() if share},
-        groups=[group for row, group in zip(rows, groups, strict=True) if row.label],
+        fractions={name: fraction for name, fraction in fractions.items() if fraction},
+        groups=[group for row, group in zip(found.rows, found.groups, strict=True) if row.label],
         class_names=names,
         random_state=random_state,
     )
-    part_of = dict(zip((row.path for row in labelled), parts.tolist(), strict=True))
-    divided = [
-        # A head learns nothing from an image without a label, nor is it measured on it.
-        row._replace(split=part_of.get(row.path, "train"), group=group)
-        for row, group in zip(rows, groups, strict=True)
+    split_of = dict(zip((row.path for row in labelled), splits.tolist(), strict=True))
+    return [
+        # No head is fitted or measured on an image without a label, so its split does not matter.
+        row._replace(split=split_of.get(row.path, "train"), group=group)
+        for row, group in zip(found.rows, found.groups, strict=True)
     ]
-    write_rows(divided, output, overwrite=overwrite)
-    sizes = {name: sum(row.split == name for row in divided) for name in ("train", "val", "test")}
-    document = {
-        "output": str(output),
-        "images": sizes,
-        "groups": len(set(groups) - {""}),
-        "group_by": grouped_by,
-    }
-    if as_json:
-        options.print_json(document)
-        return
-    counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-    options.say(f"{output}: {counts}; none of {document['groups']:,} groups ({grouped_by}) is cut")
 
 
-def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
+def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     import numpy as np
 
     from brainfeat.leakage.auditing import audit_duplicates
-    from brainfeat.tables.rows import Row
     from brainfeat.training.partition import choose_groups
 
     with options.open_cache(source) as cache:
@@ -99,50 +122,51 @@ def _read_cache(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]
         images = np.flatnonzero(cache.view == 0)
         labels = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], labels, cache.sources[images])
-        rows = [
-            Row(path=path, label=label, source=place)
-            for path, label, place in zip(*(column.tolist() for column in columns), strict=True)
-        ]
-    if grouping.labels is None:
-        return rows, [""] * len(rows), grouping.kind
-    groups = grouping.labels[images].tolist()
-    return rows, groups if grouping.kind == "column" else _name_groups(groups), grouping.kind
+        rows = _make_rows(*(column.tolist() for column in columns))
+    groups = [""] * len(rows) if grouping.labels is None else grouping.labels[images].tolist()
+    if grouping.kind != "column":
+        groups = _name_groups(groups)
+    return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
 
 
-def _read_table(source: Path, group_by: Any) -> tuple[list[Any], list[str], str]:
-    import hashlib
-
+def _read_table(source: Path, group_by: Any) -> _GroupedRows:
     from brainfeat.errors import TableError
-    from brainfeat.readers import read_bytes
-    from brainfeat.tables.rows import Row
     from brainfeat.tables.table import read_table
 
     table = read_table(source)
+    rows = _make_rows(table.paths, table.labels, table.sources)
     if group_by == "near-duplicates":
         raise TableError(
-            f"{source} has no features to find near duplicates by; extract it and split the cache"
+            f"{source} has no features to find near duplicates with; extract it and split the cache"
         )
-    columns = (table.paths, table.labels, table.sources)
-    rows = [
-        Row(path=path, label=label, source=place)
-        for path, label, place in zip(*columns, strict=True)
-    ]
     if group_by == "none":
-        return rows, [""] * len(rows), "none"
-    if any(table.groups) or group_by == "column":
-        if not any(table.groups):
-            raise TableError(f"{source} has no groups; give the table a group column")
-        return rows, list(table.groups), "column"
-    digests = [
-        hashlib.sha256(read_bytes(table.absolute_path(row), name=path)).hexdigest()
-        for row, path in enumerate(table.paths)
-    ]
-    return rows, _name_groups(digests), "exact-duplicates"
+        return _GroupedRows(rows=rows, groups=[""] * len(rows), kind="none")
+    if any(table.groups):
+        return _GroupedRows(rows=rows, groups=list(table.groups), kind="column")
+    if group_by == "column":
+        raise TableError(f"{source} has no groups; give the table a group column")
+    digests = [_digest(table.absolute_path(row), path) for row, path in enumerate(table.paths)]
+    return _GroupedRows(rows=rows, groups=_name_groups(digests), kind="exact-duplicates")
 
 
-def _name_groups(labels: list[Any]) -> list[str]:
-    """Name the groups of several images, in their order; an image of its own has none."""
+def _make_rows(paths: Sequence[str], labels: Sequence[str], sources: Sequence[str]) -> "list[Row]":
+    from brainfeat.tables.rows import Row
+
+    columns = zip(paths, labels, sources, strict=True)
+    return [Row(path=path, label=label, source=source) for path, label, source in columns]
+
+
+def _digest(file: Path, name: str) -> str:
+    import hashlib
+
+    from brainfeat.readers import read_bytes
+
+    return hashlib.sha256(read_bytes(file, name=name)).hexdigest()
+
+
+def _name_groups(labels: Sequence[Any]) -> list[str]:
+    """Name the groups of two or more images, in their order; other images have no group."""
     sizes = Counter(labels)
-    several = [label for label in dict.fromkeys(labels) if sizes[label] > 1]
+    several = [label for label in dict.fromkeys(labels) if sizes[label] > 1 and label != ""]
     names = {label: f"copies-{number:05}" for number, label in enumerate(several, 1)}
     return [names.get(label, "") for label in labels]

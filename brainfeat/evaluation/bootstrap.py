@@ -1,4 +1,4 @@
-"""How far figures may be off: a bootstrap over groups, and what it says of each class."""
+"""Confidence intervals: a bootstrap over groups, of the metrics of one head or of two."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
-from brainfeat.evaluation.results import ClassIntervals, Interval, SubsetIntervals
+from brainfeat.evaluation.results import ClassIntervals, Difference, Interval, SubsetIntervals
 
-# Below this, the groups of a class are too few for their spread to be seen in them.
+# Below this, the groups of a class are too few to estimate their spread.
 MIN_GROUPS = 10
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -54,14 +54,14 @@ def find_intervals(
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Intervals:
-    """Find 95 % intervals of the figures of a head.
+    """Find 95 % confidence intervals of the metrics of a head.
 
     Whole groups are drawn with replacement, as many as there are, so that images of one patient, or
     copies of one image, do not count as independent (Davison & Hinkley 1997, Bootstrap Methods and
-    Their Application, §3.8). The interval runs from the 2.5th to the 97.5th percentile of the
-    figures of the resamples (Efron & Tibshirani 1993, An Introduction to the Bootstrap, §13.3). A
-    resample in which a figure is not defined, for want of images of a class, is left out of that
-    figure's percentiles; means over classes are of those that the resample has.
+    Their Application, §3.8). The interval is between the 2.5th and the 97.5th percentile of the
+    resampled metrics (Efron & Tibshirani 1993, An Introduction to the Bootstrap, §13.3). A resample
+    for which a metric is not defined, because a class has no images, does not count in the
+    percentiles of this metric; means over classes are over those that the resample has.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def find_intervals(
         True class of each image.
     probabilities : array-like of float, shape (n, k)
     groups : array-like, shape (n,)
-        What an image cannot be drawn without; an image of no group needs a label of its own.
+        Images of one group are drawn together; an image without a group needs a label of its own.
     class_names : sequence of str
         The k classes.
     each_class : bool
-        Whether the classes get intervals, which takes most of the time.
+        Whether to find the intervals of each class, which takes most of the time.
     n_resamples : int
         At least 1,000.
     random_state : int
@@ -82,7 +82,7 @@ def find_intervals(
     Returns
     -------
     Intervals
-        Without intervals where a class has images of fewer than ten groups.
+        Without intervals where a class has images of fewer than 10 groups.
 
     Raises
     ------
@@ -131,23 +131,21 @@ def find_intervals(
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """Figures of two heads, and percentile intervals of their differences.
+    """Metrics of two heads, and percentile intervals of their differences.
 
     Attributes
     ----------
     n_groups : int
         Groups that were resampled.
-    figures : dict
-        First and second head's ``accuracy``, ``balanced_accuracy`` and ``f1_macro``.
-    intervals : SubsetIntervals or None
-        Of the second head's metrics less the first's.
+    accuracy, balanced_accuracy, f1_macro : Difference
     reason : str or None
         Why there are no intervals.
     """
 
     n_groups: int
-    figures: dict[str, Interval]
-    intervals: SubsetIntervals | None
+    accuracy: Difference
+    balanced_accuracy: Difference
+    f1_macro: Difference
     reason: str | None
 
 
@@ -161,14 +159,16 @@ def find_differences(
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Differences:
-    """Find 95 % intervals of what lies between two heads, as `find_intervals` does of one.
+    """Find 95 % confidence intervals of the differences between two heads.
+
+    The groups are drawn as in :func:`find_intervals`; each resample is scored with both heads.
 
     Parameters
     ----------
     y : array-like of int, shape (n,)
         True class of each image.
     first, second : array-like of int, shape (n,)
-        What each head called it.
+        Predicted classes of each head.
     groups : array-like, shape (n,)
     class_names : sequence of str
         The k classes.
@@ -191,28 +191,42 @@ def find_differences(
     _, unit = np.unique(np.asarray(groups), return_inverse=True)
     n_groups, k = int(unit.max(initial=-1)) + 1, len(class_names)
     counts = [
-        count_by_group(labels, np.asarray(called, np.intp), unit, k) for called in (first, second)
+        count_by_group(labels, np.asarray(predicted, np.intp), unit, k)
+        for predicted in (first, second)
     ]
     wholes = [score_overall(count.sum(axis=0).reshape(1, k, k)) for count in counts]
-    figures = {name: (float(wholes[0][name][0]), float(wholes[1][name][0])) for name in OVERALL}
     reason = find_shortage(labels, unit, class_names)
-    if reason is not None:
-        return Differences(n_groups=n_groups, figures=figures, intervals=None, reason=reason)
+    intervals: dict[str, Interval] = {}
+    if reason is None:
+        weights = draw_weights(n_groups, len(labels), n_resamples, random_state)
+        intervals = _resample_differences(counts, weights, k)
+    differences = {
+        name: Difference(
+            first=float(wholes[0][name][0]),
+            second=float(wholes[1][name][0]),
+            difference=float(wholes[1][name][0] - wholes[0][name][0]),
+            interval=intervals.get(name),
+        )
+        for name in OVERALL
+    }
+    return Differences(n_groups=n_groups, **differences, reason=reason)
+
+
+def _resample_differences(
+    counts: Sequence[Floats], resamples: Iterator[Floats], k: int
+) -> dict[str, Interval]:
     sampled: dict[str, list[Floats]] = {name: [] for name in OVERALL}
-    for weights in draw_weights(n_groups, len(labels), n_resamples, random_state):
-        scores = [score_overall((weights @ count).reshape(-1, k, k)) for count in counts]
+    for weights in resamples:
+        first, second = (score_overall((weights @ count).reshape(-1, k, k)) for count in counts)
         for name in OVERALL:
-            sampled[name].append(scores[1][name] - scores[0][name])
-    intervals = SubsetIntervals(
-        **{name: _interval(np.concatenate(values)) for name, values in sampled.items()}
-    )
-    return Differences(n_groups=n_groups, figures=figures, intervals=intervals, reason=None)
+            sampled[name].append(second[name] - first[name])
+    return {name: _interval(np.concatenate(values)) for name, values in sampled.items()}
 
 
 def find_shortage(
     y: NDArray[np.intp], groups: NDArray[np.intp], class_names: Sequence[str]
 ) -> str | None:
-    """Say which class has images of too few groups for an interval; None where none has."""
+    """Return a sentence on the class with too few groups for an interval; None if there is none."""
     for label, name in enumerate(class_names):
         n_groups = len(np.unique(groups[y == label]))
         if 0 < n_groups < MIN_GROUPS:
@@ -236,11 +250,11 @@ def draw_weights(
 
 
 def count_by_group(
-    y: NDArray[np.intp], called: NDArray[np.intp], groups: NDArray[np.intp], k: int
+    y: NDArray[np.intp], predicted: NDArray[np.intp], groups: NDArray[np.intp], k: int
 ) -> Floats:
-    """Count the confusion matrix of each group, (groups, k²), true class before called."""
+    """Count the confusion matrix of each group, (groups, k²), by true, then by predicted class."""
     counts = np.zeros((int(groups.max()) + 1, k * k))
-    np.add.at(counts, (groups, y * k + called), 1.0)
+    np.add.at(counts, (groups, y * k + predicted), 1.0)
     return counts
 
 
@@ -250,77 +264,31 @@ def score_overall(matrices: Floats) -> dict[str, Floats]:
     Means are over the classes that have images.
     """
     true = np.diagonal(matrices, axis1=1, axis2=2)
-    support, called = matrices.sum(axis=2), matrices.sum(axis=1)
+    support, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
     present = support > 0
     return {
         "accuracy": true.sum(axis=1) / matrices.sum(axis=(1, 2)),
         "balanced_accuracy": np.mean(_divide(true, support), axis=1, where=present),
-        "f1_macro": np.mean(_divide(2 * true, support + called), axis=1, where=present),
+        "f1_macro": np.mean(_divide(2 * true, support + predicted), axis=1, where=present),
     }
 
 
 def score_classes(matrices: Floats) -> dict[str, Floats]:
-    """Score each class against the rest in confusion matrices (r, k, k): five figures, each (r, k).
+    """Score each class against the rest in confusion matrices (r, k, k): five scores, each (r, k).
 
     A score is NaN where there is nothing to divide by.
     """
     true = np.diagonal(matrices, axis1=1, axis2=2)
-    support, called = matrices.sum(axis=2), matrices.sum(axis=1)
+    support, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
     total = matrices.sum(axis=(1, 2))[:, None]
-    spared = total - support - called + true
+    true_negatives = total - support - predicted + true
     return {
-        "precision": _divide(true, called),
+        "precision": _divide(true, predicted),
         "recall": _divide(true, support),
-        "f1": np.where(support > 0, _divide(2 * true, support + called), np.nan),
-        "specificity": _divide(spared, total - support),
-        "npv": _divide(spared, total - called),
+        "f1": np.where(support > 0, _divide(2 * true, support + predicted), np.nan),
+        "specificity": _divide(true_negatives, total - support),
+        "npv": _divide(true_negatives, total - predicted),
     }
-
-
-def predictive_values(
-    sensitivity: float, specificity: float, prevalence: float
-) -> tuple[float | None, float | None]:
-    """Give PPV and NPV where a class is as common as stated (Altman & Bland 1994, BMJ 309:102).
-
-    Parameters
-    ----------
-    sensitivity, specificity : float
-        Of the class against the rest.
-    prevalence : float
-        Share of the class among the people that are looked at, above 0 and below 1.
-
-    Returns
-    -------
-    tuple of float or None
-        PPV and NPV; None where no image would be called so.
-
-    Examples
-    --------
-    >>> ppv, npv = predictive_values(0.9, 0.9, 0.01)
-    >>> round(ppv, 3), round(npv, 4)
-    (0.083, 0.9989)
-    """
-    found, missed = sensitivity * prevalence, (1 - sensitivity) * prevalence
-    alarms, spared = (1 - specificity) * (1 - prevalence), specificity * (1 - prevalence)
-    ppv = found / (found + alarms) if found + alarms else None
-    npv = spared / (spared + missed) if spared + missed else None
-    return ppv, npv
-
-
-def check_prevalence(
-    prevalence: Mapping[str, float] | None, class_names: Sequence[str]
-) -> dict[str, float]:
-    """Refuse a prevalence of a class that is not there, or that is no share."""
-    for name, share in (prevalence or {}).items():
-        if name not in class_names:
-            raise ParameterError(
-                f"prevalence of {name!r}, which is none of {', '.join(map(repr, class_names))}"
-            )
-        if not 0 < share < 1:
-            raise ParameterError(
-                f"the prevalence of {name!r} is {share}; expected above 0, below 1"
-            )
-    return dict(prevalence or {})
 
 
 def _check_resamples(n_resamples: int) -> None:
@@ -329,7 +297,7 @@ def _check_resamples(n_resamples: int) -> None:
 
 
 class _Ranking:
-    """One class against the rest, sorted by score once: each resample then needs only sums."""
+    """One class against the rest, sorted by score once, so that a resample needs only sums."""
 
     def __init__(self, positive: NDArray[np.bool_], score: Floats, groups: NDArray[np.intp]):
         order = np.argsort(-score, kind="stable")
@@ -339,17 +307,17 @@ class _Ranking:
         self._ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, len(score) > 0))
 
     def score(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Give the ROC AUC and the average precision of each resample, NaN where not defined."""
+        """Return the ROC AUC and the average precision of each resample, NaN where not defined."""
         w = weights[:, self._groups]
-        found = np.cumsum(w * self._positive, axis=1)[:, self._ends]
-        called = np.cumsum(w, axis=1)[:, self._ends]
-        alarms = called - found
-        positives, negatives = found[:, -1:], alarms[:, -1:]
-        new_found = np.diff(found, axis=1, prepend=0.0)
-        new_alarms = np.diff(alarms, axis=1, prepend=0.0)
+        true = np.cumsum(w * self._positive, axis=1)[:, self._ends]
+        predicted = np.cumsum(w, axis=1)[:, self._ends]
+        false = predicted - true
+        positives, negatives = true[:, -1:], false[:, -1:]
+        new_true = np.diff(true, axis=1, prepend=0.0)
+        new_false = np.diff(false, axis=1, prepend=0.0)
         # The trapezoidal rule over the ROC curve, and the step rule over precision and recall.
-        area = (new_alarms * (found - new_found / 2)).sum(axis=1, keepdims=True)
-        steps = (new_found * _divide(found, called, nothing=0.0)).sum(axis=1, keepdims=True)
+        area = (new_false * (true - new_true / 2)).sum(axis=1, keepdims=True)
+        steps = (new_true * _divide(true, predicted, nothing=0.0)).sum(axis=1, keepdims=True)
         auc = _divide(area, positives * negatives)
         return auc[:, 0], _divide(steps, positives)[:, 0]
 

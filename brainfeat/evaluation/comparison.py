@@ -1,16 +1,17 @@
-"""Two heads on the same images: what lies between them, and whether chance could do as much."""
+"""Compare two heads on the same images: differences with intervals, and McNemar's test."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.errors import BundleError
-from brainfeat.evaluation.bootstrap import N_RESAMPLES, Differences, find_differences
-from brainfeat.evaluation.results import Interval
+from brainfeat.canonical import parse_json, read_record, write_record
+from brainfeat.errors import BundleError, ParameterError
+from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
+from brainfeat.evaluation.results import Difference
 from brainfeat.evaluation.subsets import find_copies, match_classes, open_both, select_images
 from brainfeat.text import format_interval, format_metric
 
@@ -19,47 +20,27 @@ if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
 
 Rows = NDArray[np.intp]
-Floats = NDArray[np.float64]
 
-# What a verdict is about: it counts the classes alike.
+# The metric of the verdict: each class has the same weight.
 METRIC = "balanced_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One figure of two heads.
-
-    Attributes
-    ----------
-    first, second : float
-        The figure of each head.
-    difference : float
-        The second's less the first's.
-    interval : tuple of float, or None
-        Low and high end of the 95 % interval of the difference; None where there is none.
-    """
-
-    first: float
-    second: float
-    difference: float
-    interval: Interval | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two heads on some images.
+    """Two heads on the same images.
 
     Attributes
     ----------
     n, n_groups : int
-        Number of images, and of groups, which the bootstrap draws as one.
+        Number of images, and of groups, which are resampled as a whole.
     accuracy, balanced_accuracy, f1_macro : Difference
     first_only, second_only : int
-        Images that one head alone called what they are.
+        Images that only this head predicts correctly.
     p_value : float
-        McNemar's exact test of these two numbers (McNemar 1947, Psychometrika 12:153): how often
-        they would be at least as different if each such image were as likely to be either head's.
-        It takes images for independent, and is too small where they are copies of one another.
+        McNemar's exact test of these two numbers (McNemar 1947, Psychometrika 12:153): the
+        probability that they differ at least as much if each such image were equally likely to be
+        either head's. The test takes images for independent, and its p-value is too small where
+        they are copies of one another.
     reason : str or None
         Why there are no intervals.
     """
@@ -76,7 +57,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What can be said of the balanced accuracy, in one sentence."""
+        """Whether one head has the better balanced accuracy, in one sentence."""
         found: Difference = getattr(self, METRIC)
         if found.interval is None:
             return f"No verdict: {self.reason}."
@@ -88,15 +69,28 @@ class Comparison:
         if low > 0 or high < 0:
             better = "second" if low > 0 else "first"
             return f"The {better} head has the better balanced accuracy ({span})."
-        return f"No head can be said to have the better balanced accuracy ({span})."
+        return f"Neither head has a better balanced accuracy beyond chance ({span})."
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the attributes and the verdict as what JSON can hold."""
-        document = asdict(self)
-        for entry in document.values():
-            if isinstance(entry, dict) and entry["interval"] is not None:
-                entry["interval"] = list(entry["interval"])
-        return {**document, "verdict": self.verdict}
+        """Return the attributes and the verdict as what JSON can hold.
+
+        Returns
+        -------
+        dict
+            The attributes by name, and ``verdict``.
+        """
+        return {**write_record(self), "verdict": self.verdict}
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the JSON of what :meth:`to_dict` returned.
+
+        Raises
+        ------
+        ParameterError
+            The text is not JSON, or an attribute is missing or of another type.
+        """
+        return read_record(cls, parse_json(text, error=ParameterError), error=ParameterError)
 
 
 def compare(
@@ -112,9 +106,9 @@ def compare(
     """Compare two heads on the same images of a feature cache.
 
     The intervals are those of a paired bootstrap over groups: each resample is scored with both
-    heads, and the interval runs between percentiles of the differences (Efron & Tibshirani 1993,
-    An Introduction to the Bootstrap, §13.3). An image that is hard for one head is mostly hard for
-    the other, so that heads whose own intervals overlap may still differ.
+    heads, and the interval is between percentiles of the differences (Efron & Tibshirani 1993, An
+    Introduction to the Bootstrap, §13.3). An image that is hard for one head is often hard for the
+    other, so that heads can differ although their own intervals overlap.
 
     Parameters
     ----------
@@ -126,7 +120,7 @@ def compare(
         Which images, as in :func:`brainfeat.evaluate`.
     new : bool
         Whether images are left out of which the heads have seen a near duplicate, or, where these
-        are not looked for, an identical file. A head that learns by heart would win on them.
+        are not looked for, an exact duplicate. A head that memorises images would win on them.
     n_resamples : int
         At least 1,000.
     random_state : int
@@ -139,9 +133,9 @@ def compare(
     Raises
     ------
     SpecMismatchError
-        The features are not of the kind that one of the heads was fitted on.
+        The features have another spec than those that one of the heads was fitted on.
     BundleError
-        The heads know different classes, or held different images out.
+        The heads have different classes, or their fits held out different images.
     CacheError
         No labelled image is in the split.
     ParameterError
@@ -178,36 +172,36 @@ def compare(
         if not len(rows):
             raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
         y = match_classes(opened.y[rows], opened.class_names, names)
-        called = [_call(head, opened.X[rows], names) for head in heads]
+        predicted = [_predict(head, opened.X[rows], names) for head in heads]
     found = find_differences(
         y,
-        *called,
+        *predicted,
         groups=groups,
         class_names=names,
         n_resamples=n_resamples,
         random_state=random_state,
     )
-    right = [calls == y for calls in called]
+    right = [labels == y for labels in predicted]
     first_only, second_only = (int((right[i] & ~right[1 - i]).sum()) for i in (0, 1))
     return Comparison(
         n=len(rows),
         n_groups=found.n_groups,
-        accuracy=_describe("accuracy", found),
-        balanced_accuracy=_describe("balanced_accuracy", found),
-        f1_macro=_describe("f1_macro", found),
+        accuracy=found.accuracy,
+        balanced_accuracy=found.balanced_accuracy,
+        f1_macro=found.f1_macro,
         first_only=first_only,
         second_only=second_only,
-        p_value=judge_mcnemar(first_only, second_only),
+        p_value=mcnemar_p_value(first_only, second_only),
         reason=found.reason,
     )
 
 
-def judge_mcnemar(first_only: int, second_only: int) -> float:
-    """Give the p-value of McNemar's exact test: two-sided, binomial.
+def mcnemar_p_value(first_only: int, second_only: int) -> float:
+    """Compute the p-value of McNemar's exact test: two-sided, binomial.
 
     Examples
     --------
-    >>> judge_mcnemar(1, 8)
+    >>> mcnemar_p_value(1, 8)
     0.0390625
     """
     from scipy.stats import binomtest
@@ -220,7 +214,7 @@ def _require_same_classes(first: "HeadBundle", second: "HeadBundle") -> tuple[st
     if set(first.class_names) != set(second.class_names):
         known = [", ".join(map(repr, head.class_names)) for head in (first, second)]
         raise BundleError(
-            f"the first head knows the classes {known[0]}, the second {known[1]}; compare heads of "
+            f"the first head has the classes {known[0]}, the second {known[1]}; compare heads of "
             "the same classes"
         )
     return first.class_names
@@ -237,18 +231,8 @@ def _select_common(heads: Sequence["HeadBundle"], cache: "FeatureCache", split: 
     return first
 
 
-def _call(head: "HeadBundle", X: NDArray[np.float32], names: Sequence[str]) -> Rows:
-    """Call each row a class, by its place among the names."""
+def _predict(head: "HeadBundle", X: NDArray[np.float32], names: Sequence[str]) -> Rows:
+    """Predict the class of each row, as an index into the names."""
     place = np.array([names.index(name) for name in head.class_names])
-    called: Rows = place[head.predict_proba(X).argmax(axis=1)]
-    return called
-
-
-def _describe(name: str, found: Differences) -> Difference:
-    first, second = found.figures[name]
-    return Difference(
-        first=first,
-        second=second,
-        difference=second - first,
-        interval=getattr(found.intervals, name, None),
-    )
+    predicted: Rows = place[head.predict_proba(X).argmax(axis=1)]
+    return predicted

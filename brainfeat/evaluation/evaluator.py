@@ -1,7 +1,8 @@
-"""What a head is worth on a split of a cache: on all images, and without copies of seen ones."""
+"""Measure a head on a split of a cache: all images, and those that are new to the head."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +14,16 @@ from brainfeat.evaluation.bootstrap import (
     MIN_GROUPS,
     N_RESAMPLES,
     Intervals,
-    check_prevalence,
     count_by_group,
     find_intervals,
-    predictive_values,
     score_overall,
 )
+from brainfeat.evaluation.prevalence import check_prevalence, find_predictive_values
 from brainfeat.evaluation.results import (
     Bootstrap,
     ClassEvaluation,
     Evaluation,
     Predictions,
-    PredictiveValues,
     ScaledReliability,
     Subset,
     Subsets,
@@ -38,7 +37,7 @@ from brainfeat.evaluation.subsets import (
     select_images,
 )
 from brainfeat.heads.calibration import reliability, softmax
-from brainfeat.metrics import Metrics, measure
+from brainfeat.metrics import ClassScores, measure
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -60,13 +59,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure a head on the images of one split of a feature cache.
 
-    Augmented views and unlabelled images take no part. Classes are matched by name, so that the
-    cache and the bundle may order them differently.
+    Augmented views and unlabelled images are left out. Classes are matched by name, so that the
+    cache and the bundle may have them in different orders.
 
-    The figures are also given without the images of which the head has seen an identical file, and
-    without those of which it has seen a near duplicate: what it is worth on images that are new to
-    it. Intervals of 95 % are percentiles of a bootstrap over groups: those of the table, or else
-    clusters of near duplicates. There are none where a class has images of fewer than ten groups.
+    The metrics are also given without the images of which the head has seen an exact duplicate, and
+    without those of which it has seen a near duplicate: these are the metrics on images that are
+    new to the head. The 95 % intervals are percentiles of a bootstrap over groups: those of the
+    table, or else clusters of near duplicates. There are no intervals where a class has images of
+    fewer than 10 groups.
 
     Parameters
     ----------
@@ -81,13 +81,13 @@ def evaluate(
         Least similarity of near duplicates, as in :func:`brainfeat.audit`. None takes its default,
         and looks for them among up to 50,000 images.
     by : str, array-like of shape (rows of the cache,), or None
-        A column by whose values the images are told apart, ``"source"``, ``"group"``, ``"split"``,
+        A column by whose values the images are divided: ``"source"``, ``"group"``, ``"split"``,
         ``"width"``, ``"height"`` or ``"channels"``; or its values.
     prevalence : mapping of str to float, or None
-        How common a class is among the people that are looked at, for its predictive values.
+        Fraction of a class among the people examined, for its predictive values.
     audit : Audit or None
-        What :func:`brainfeat.audit` found in this cache, if it has been asked: near duplicates that
-        it knows are not looked for again. It changes no figure.
+        An audit of this cache by :func:`brainfeat.audit`: near duplicates that it knows are not
+        looked for again. It changes no metric.
     n_resamples : int
         Of the bootstrap, at least 1,000.
     random_state : int
@@ -101,11 +101,11 @@ def evaluate(
     Raises
     ------
     SpecMismatchError
-        If the features are not of the kind the head was fitted on.
+        If the features have another spec than those that the head was fitted on.
     CacheError
         If no labelled image is in the split.
     BundleError
-        If images are of a class that the head does not know.
+        If images are of a class that the head does not have.
     ParameterError
         If the audit is that of another cache, or one of the other arguments is out of range.
 
@@ -127,72 +127,59 @@ def evaluate(
     >>> evaluation.subsets.without_exact_duplicates.n == evaluation.n
     True
     """
-    with open_both(cache, bundle) as (opened, (head,)):
-        rows = select_images(head, opened, split)
-        y = match_classes(opened.y[rows], opened.class_names, head.class_names)
-        shares = check_prevalence(prevalence, head.class_names)
-        values = None if by is None else read_column(opened, by)[rows]
-        X = opened.X[rows]
-        scores = head.scores(X)
-        copies = find_copies(head, opened, rows, threshold=threshold, audit=audit)
-    judge = _Judge(
-        Predictions(
+    with open_both(cache, bundle) as (features, (head,)):
+        rows = select_images(head, features, split)
+        y = match_classes(features.y[rows], features.class_names, head.class_names)
+        fractions = check_prevalence(prevalence, head.class_names)
+        values = None if by is None else read_column(features, by)[rows]
+        X = features.X[rows]
+        copies = find_copies(head, features, rows, threshold=threshold, audit=audit)
+    scores = head.scores(X)
+    probabilities = softmax(scores, temperature=head.temperature)
+    bootstrap = Bootstrap(
+        method="percentile",
+        confidence=CONFIDENCE,
+        n_resamples=n_resamples,
+        random_state=random_state,
+    )
+    sample = _Sample(
+        predictions=Predictions(
             rows=rows,
             y=y,
-            probabilities=softmax(scores, temperature=head.temperature),
+            probabilities=probabilities,
             groups=copies.groups,
             exact_duplicates=copies.exact_duplicates,
             near_duplicates=copies.near_duplicates,
         ),
         class_names=head.class_names,
-        n_resamples=n_resamples,
-        random_state=random_state,
+        bootstrap=bootstrap,
     )
-    found = judge.find_intervals()
-    measured = measure(y, judge.predictions.probabilities, class_names=head.class_names)
-    intervals = found.by_class or (None,) * len(measured.per_class)
+    found = sample.find_intervals()
+    metrics = measure(y, probabilities, class_names=head.class_names)
     return Evaluation(
-        **{
-            **vars(measured),
-            "per_class": tuple(
-                ClassEvaluation(**vars(scores), intervals=ends)
-                for scores, ends in zip(measured.per_class, intervals, strict=True)
-            ),
-        },
+        **{**vars(metrics), "per_class": _add_intervals(metrics.per_class, found)},
         split=split,
-        subsets=_judge_subsets(judge, copies, found),
-        bootstrap=Bootstrap(
-            method="percentile",
-            confidence=CONFIDENCE,
-            n_resamples=n_resamples,
-            random_state=random_state,
-        ),
-        by={} if values is None else dict(_judge_parts(judge, values)),
-        prevalence=_predict_values(measured, shares),
+        subsets=_measure_subsets(sample, copies, found),
+        bootstrap=bootstrap,
+        by={} if values is None else dict(_measure_by(sample, values)),
+        prevalence=find_predictive_values(metrics, fractions),
         calibration=ScaledReliability(
             temperature=head.temperature,
             before=reliability(y, softmax(scores)),
-            after=reliability(y, judge.predictions.probabilities),
+            after=reliability(y, probabilities),
         ),
-        abstention=measure_abstention(head, X, y, judge.predictions.probabilities),
-        predictions=judge.predictions,
+        abstention=measure_abstention(head, X, y, probabilities),
+        predictions=sample.predictions,
     )
 
 
-class _Judge:
-    """Predictions, and how figures of some of them are found."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sample:
+    """The images that are measured, and how subsets of them are."""
 
-    def __init__(
-        self,
-        predictions: Predictions,
-        *,
-        class_names: tuple[str, ...],
-        n_resamples: int,
-        random_state: int,
-    ) -> None:
-        self.predictions = predictions
-        self._class_names = class_names
-        self._options = {"n_resamples": n_resamples, "random_state": random_state}
+    predictions: Predictions
+    class_names: tuple[str, ...]
+    bootstrap: Bootstrap
 
     def find_intervals(
         self, chosen: NDArray[np.bool_] | None = None, *, each_class: bool = True
@@ -203,62 +190,59 @@ class _Judge:
             self.predictions.y[kept],
             self.predictions.probabilities[kept],
             groups=self.predictions.groups[kept],
-            class_names=self._class_names,
+            class_names=self.class_names,
             each_class=each_class,
-            **self._options,
+            n_resamples=self.bootstrap.n_resamples,
+            random_state=self.bootstrap.random_state,
         )
 
-    def describe(self, chosen: NDArray[np.bool_], found: Intervals | None = None) -> Subset:
-        """Give the figures of the chosen images."""
+    def measure(self, chosen: NDArray[np.bool_], found: Intervals | None = None) -> Subset:
+        """Measure the chosen images."""
         y = self.predictions.y[chosen]
         found = found or self.find_intervals(chosen, each_class=False)
         if not len(y):
             return Subset(n=0, n_groups=0, reason="there are no images")
-        called = self.predictions.probabilities[chosen].argmax(axis=1)
+        predicted = self.predictions.probabilities[chosen].argmax(axis=1)
         together = np.zeros(len(y), np.intp)
-        k = len(self._class_names)
-        counts = count_by_group(y, called, together, k).reshape(1, k, k)
-        figures = {name: float(values[0]) for name, values in score_overall(counts).items()}
+        k = len(self.class_names)
+        counts = count_by_group(y, predicted, together, k).reshape(1, k, k)
+        metrics = {name: float(values[0]) for name, values in score_overall(counts).items()}
         return Subset(
             n=len(y),
             n_groups=found.n_groups,
-            **figures,
+            **metrics,
             intervals=found.overall,
             reason=found.reason,
         )
 
 
-def _judge_subsets(judge: _Judge, copies: Copies, found: Intervals) -> Subsets:
+def _add_intervals(
+    per_class: Sequence[ClassScores], found: Intervals
+) -> tuple[ClassEvaluation, ...]:
+    intervals = found.by_class or (None,) * len(per_class)
+    return tuple(
+        ClassEvaluation(**vars(scores), intervals=ends)
+        for scores, ends in zip(per_class, intervals, strict=True)
+    )
+
+
+def _measure_subsets(sample: _Sample, copies: Copies, found: Intervals) -> Subsets:
     near = Subset(n=0, n_groups=0, reason=copies.reason)
     if copies.near_duplicates is not None:
-        near = judge.describe(~copies.near_duplicates)
+        near = sample.measure(~copies.near_duplicates)
     return Subsets(
-        all=judge.describe(np.ones(len(copies.exact_duplicates), np.bool_), found),
-        without_exact_duplicates=judge.describe(~copies.exact_duplicates),
+        all=sample.measure(np.ones(len(copies.exact_duplicates), np.bool_), found),
+        without_exact_duplicates=sample.measure(~copies.exact_duplicates),
         without_near_duplicates=near,
     )
 
 
-def _judge_parts(judge: _Judge, values: NDArray[np.str_]) -> Iterator[tuple[str, Subset]]:
+def _measure_by(sample: _Sample, values: NDArray[np.str_]) -> Iterator[tuple[str, Subset]]:
     for value in np.unique(values):
         chosen = values == value
-        n_groups = len(np.unique(judge.predictions.groups[chosen]))
+        n_groups = len(np.unique(sample.predictions.groups[chosen]))
         if n_groups < MIN_GROUPS:
-            reason = f"too few to judge: {n_groups} of {MIN_GROUPS} groups that are needed"
+            reason = f"too few groups: {n_groups}, and {MIN_GROUPS} are needed"
             yield str(value), Subset(n=int(chosen.sum()), n_groups=n_groups, reason=reason)
         else:
-            yield str(value), judge.describe(chosen)
-
-
-def _predict_values(measured: Metrics, shares: Mapping[str, float]) -> dict[str, PredictiveValues]:
-    scores = {entry.name: entry for entry in measured.per_class}
-    values = {}
-    for name, share in shares.items():
-        sensitivity, specificity = scores[name].recall, scores[name].specificity
-        ppv, npv = (
-            (None, None)
-            if sensitivity is None or specificity is None
-            else predictive_values(sensitivity, specificity, share)
-        )
-        values[name] = PredictiveValues(prevalence=share, ppv=ppv, npv=npv)
-    return values
+            yield str(value), sample.measure(chosen)

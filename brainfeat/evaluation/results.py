@@ -105,6 +105,26 @@ class Subsets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A metric of two heads.
+
+    Attributes
+    ----------
+    first, second : float
+        The metric of each head.
+    difference : float
+        The second's less the first's.
+    interval : tuple of float, or None
+        Low and high end of the 95 % interval of the difference; None where there is none.
+    """
+
+    first: float
+    second: float
+    difference: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bootstrap:
     """How intervals were computed.
 

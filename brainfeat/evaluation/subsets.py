@@ -1,4 +1,4 @@
-"""Which images a head is judged on: a split of a cache, and what is left of it without copies."""
+"""Which images a head is measured on: those of a split, and those that are new to the head."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 Rows = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
-# Columns of a cache that say of what kind an image is.
+# Columns of a cache by whose values images can be divided.
 COLUMNS = ("source", "group", "split", "width", "height", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """What a head has seen of some images.
+    """Which images a head has seen a copy of.
 
     Attributes
     ----------
     exact_duplicates : ndarray of shape (m,), bool
         Whether it has seen a file of the same content.
     near_duplicates : ndarray of shape (m,), bool, or None
-        Whether it has seen a near duplicate.
+        Whether it has seen a near duplicate; None where these were not looked for.
     reason : str or None
         Why near duplicates were not looked for.
     groups : ndarray of shape (m,), int
-        What cannot be taken for independent: images of one group of the table; where it has no
-        groups, near duplicates of each other, or else identical files.
+        Images of one group are not independent: those of a group of the table; where it has no
+        groups, near duplicates of each other, or else exact duplicates.
     """
 
     exact_duplicates: Flags
@@ -51,7 +51,7 @@ def open_both(
     cache: "FeatureCache | str | os.PathLike[str]",
     *heads: "HeadBundle | str | os.PathLike[str]",
 ) -> "Iterator[tuple[FeatureCache, list[HeadBundle]]]":
-    """Open heads and a cache, those that are paths, and see that they belong together.
+    """Open heads and a cache, those that are paths, and check that they belong together.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def open_both(
     Raises
     ------
     SpecMismatchError
-        The features are not of the kind that a head was fitted on.
+        The features have another spec than those that a head was fitted on.
     """
     from brainfeat.cache.cache import opened
     from brainfeat.heads.bundle import HeadBundle
@@ -82,7 +82,7 @@ def open_both(
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:
-    """List the images of a split: the table's, or else those that the head's fit held out.
+    """List the images of a split of the table, or else those that the fit of the head held out.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Ro
     Raises
     ------
     CacheError
-        There are none, and why.
+        There are none; the message explains why.
     """
     labelled = cache.mask()
     chosen = cache.mask(split) if split != "all" else labelled
@@ -110,7 +110,7 @@ def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Ro
         if 0 < len(found) < len(held_out):
             raise CacheError(
                 f"the cache has {len(found)} of the {len(held_out)} images that this head held out "
-                f"as {split!r}: files were renamed or removed; fit the head anew"
+                f"as {split!r}; files were renamed or removed: fit the head again"
             )
         chosen[found] = True
     if not chosen.any():
@@ -123,17 +123,31 @@ def match_classes(
 ) -> Rows:
     """Translate indices into the cache's classes to indices into the bundle's, by name.
 
+    Parameters
+    ----------
+    y : ndarray of shape (n,), int
+    cache_names, bundle_names : sequence of str
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+
     Raises
     ------
     BundleError
-        The head does not know one of the classes.
+        The head does not have one of the classes.
+
+    Examples
+    --------
+    >>> match_classes(np.array([0, 1]), ["glioma", "notumor"], ["notumor", "glioma"]).tolist()
+    [1, 0]
     """
     known = {name: index for index, name in enumerate(bundle_names)}
     unknown = [cache_names[label] for label in np.unique(y) if cache_names[label] not in known]
     if unknown:
         raise BundleError(
-            f"the head does not know the class {', '.join(map(repr, unknown))} of these images, "
-            f"only {', '.join(map(repr, bundle_names))}: fit a head on a cache that has it"
+            f"the images have the class {', '.join(map(repr, unknown))}; expected one of the "
+            f"head's, {', '.join(map(repr, bundle_names))}: fit a head on a cache that has it"
         )
     index = np.array([known.get(name, -1) for name in cache_names], dtype=np.intp)
     matched: Rows = index[y]
@@ -148,7 +162,7 @@ def find_copies(
     threshold: float | None = None,
     audit: "Audit | None" = None,
 ) -> Copies:
-    """Tell which images have a copy among those that the head has seen.
+    """Find the images that have a copy among those that the head has seen.
 
     A head has seen the images of train and val; where the table has no splits, those that its fit
     did not hold out as a test. An image that it has seen is a copy of itself.
@@ -160,8 +174,8 @@ def find_copies(
     rows : ndarray of int, shape (m,)
         Rows of view 0.
     threshold : float or None
-        Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, and
-        does not look for them among more than 50,000 images, nor take a chain for copies.
+        Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, does
+        not look for them among more than 50,000 images, and does not take a chain for copies.
     audit : Audit or None
         As in :func:`brainfeat.leakage.overlap.find_overlap`.
 
@@ -208,26 +222,41 @@ def find_copies(
 
 
 def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
-    """Read a column of a cache as texts, one for each row; or take values that are given.
+    """Read a column of a cache as texts, or check values that are given.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    by : str, or array-like of shape (rows of the cache,)
+        The name of a column, or its values.
+
+    Returns
+    -------
+    ndarray of shape (rows of the cache,), str
 
     Raises
     ------
     ParameterError
-        There is no such column, or there is not one value a row.
+        There is no such column, or not one value per row.
     """
     if isinstance(by, str):
         if by not in COLUMNS:
-            raise ParameterError(f"no column {by!r} to tell images apart by; {', '.join(COLUMNS)}")
+            raise ParameterError(f"no column {by!r}; expected one of {', '.join(COLUMNS)}")
         plural = {"source": "sources", "group": "groups", "split": "splits"}
         return np.asarray(getattr(cache, plural[by]) if by in plural else cache.column(by), np.str_)
     values = np.asarray(by, np.str_)
     if values.shape != (len(cache),):
-        raise ParameterError(f"{values.shape} values for {len(cache):,} rows; give one for each")
+        raise ParameterError(
+            f"by has the shape {values.shape}; expected one value for each of {len(cache):,} rows"
+        )
     return values
 
 
 def _held_out(bundle: "HeadBundle", split: str) -> list[str]:
-    return list((bundle.training.get("held_out") or {}).get(split) or [])
+    held_out = bundle.training.held_out
+    if held_out is None or split not in ("val", "test"):
+        return []
+    return list(held_out.val if split == "val" else held_out.test)
 
 
 def _list_seen(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:
@@ -244,14 +273,14 @@ def _explain_no_rows(cache: "FeatureCache", split: str) -> str:
     names, counts = np.unique(cache.splits[cache.mask(None)], return_counts=True)
     found = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if name]
     if not counts.size:
-        return "the cache has no labelled images: extract a table with labels"
+        return "the cache has no labelled images; extract a table with labels"
     if not found:
         return (
-            f"the cache has no splits, and this head held no images of it out as {split!r}: "
-            "pass split 'all' where the head has seen none of them, or extract a table that has a "
+            f"the cache has no splits, and this head held out none of its images as {split!r}; "
+            "pass split 'all' where the head has seen none of them, or extract a table with a "
             "split column"
         )
     return (
-        f"the cache has no labelled images in split {split!r}: pass one it has, "
+        f"the cache has no labelled images in split {split!r}; pass one that it has, "
         f"{', '.join(found)}, or 'all'"
     )

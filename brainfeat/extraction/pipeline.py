@@ -24,7 +24,7 @@ _QUEUED = 1
 
 def map_ahead(
     function: Callable[[int], Result], number: int, *, n_jobs: int, ahead: int
-) -> Generator[Result]:
+) -> Generator[Result, None, None]:
     """Call a function of 0, 1, …, `number` − 1 in threads and yield its results in order.
 
     Parameters

@@ -192,10 +192,9 @@ class Run:
         """
         task, total = self._task, len(self._task.table)
         ahead = task.n_jobs + _VIEWS_AHEAD // (task.augment + 1)
-        images = map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)
         try:
-            # Left to the garbage collector, the wait for the threads can deadlock.
-            with closing(images):
+            # Closed at once, so that no thread goes on loading after an error.
+            with closing(map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)) as images:
                 for row, loaded in enumerate(images):
                     self._take(row, loaded)
                     self._report(row + 1)

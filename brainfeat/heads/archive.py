@@ -67,13 +67,13 @@ _NPY_HEADER = re.compile(
 )
 
 
-def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
+def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
     """Turn a fitted head into the arrays that a head file stores.
 
     Parameters
     ----------
-    head : str
-        Its name, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+    name : str
+        Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     estimator : scikit-learn classifier
         The fitted head.
 
@@ -90,9 +90,9 @@ def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
     HeadError
         A tree has a split that no finite number decides.
     """
-    if head in trees.TREE_HEADS:
-        return {f"trees/{name}": array for name, array in trees.to_arrays(estimator).items()}
-    if head != "dense":
+    if name in trees.TREE_HEADS:
+        return {f"trees/{key}": array for key, array in trees.to_arrays(estimator).items()}
+    if name != "dense":
         import skops.io
 
         archive = skops.io.dumps(estimator)
@@ -109,10 +109,10 @@ def to_arrays(head: str, estimator: Any) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(
-    head: str,
-    params: dict[str, Any],
     arrays: Arrays,
     *,
+    name: str,
+    params: dict[str, Any],
     n_features: int,
     n_classes: int,
     temperature: float,
@@ -121,12 +121,12 @@ def from_arrays(
 
     Parameters
     ----------
-    head : str
-        Its name, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
-    params : dict
-        Constructor parameters of a dense head.
     arrays : mapping of str to ndarray
         Datasets by name, as `to_arrays` returns them.
+    name : str
+        Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+    params : dict
+        Constructor parameters of a dense head.
     n_features, n_classes : int
         Number of features and of classes.
     temperature : float
@@ -144,16 +144,16 @@ def from_arrays(
         that is not allowed.
     """
     try:
-        if head == "dense":
+        if name == "dense":
             return _read_dense(arrays, params, n_classes=n_classes, temperature=temperature)
-        if head in trees.TREE_HEADS:
-            plain = {name.removeprefix("trees/"): array for name, array in arrays.items()}
-            return trees.from_arrays(head, plain, n_features=n_features, n_classes=n_classes)
-        return _read_archive(head, arrays, n_features=n_features, n_classes=n_classes)
+        if name in trees.TREE_HEADS:
+            plain = {key.removeprefix("trees/"): array for key, array in arrays.items()}
+            return trees.from_arrays(name, plain, n_features=n_features, n_classes=n_classes)
+        return _read_archive(name, arrays, n_features=n_features, n_classes=n_classes)
     except REBUILD_ERRORS as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"the stored {head} head cannot be rebuilt ({error})") from error
+        raise BundleError(f"the stored {name} head cannot be rebuilt ({error})") from error
 
 
 def _read_dense(
@@ -163,7 +163,7 @@ def _read_dense(
 
     n_layers = sum(name.endswith("/kernel") for name in arrays)
     if len(arrays) != 2 * n_layers + 2:
-        raise BundleError(f"a dense head has arrays missing or too many: {', '.join(arrays)}")
+        raise BundleError(f"the arrays of a dense head are missing or unknown: {', '.join(arrays)}")
     layers = [
         (arrays[f"dense/{position}/kernel"], arrays[f"dense/{position}/bias"])
         for position in range(n_layers)
@@ -199,24 +199,24 @@ def _read_archive(head: str, arrays: Arrays, *, n_features: int, n_classes: int)
 
 
 def _audit_archive(archive: bytes) -> None:
-    """Refuse a skops archive that could run, fill or stall what reads it."""
+    """Refuse a skops archive that could run code, fill the memory or stall its reader."""
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            # skops stores without compression here, so that no member can grow when it is read.
+            # skops stores members without compression here, so none can grow when it is read.
             members = file.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > len(archive):
-                raise BundleError("the stored head is compressed, which skops's are not here")
+                raise BundleError("the stored head is compressed; skops stores it uncompressed")
             nodes = list(_nodes(parse_json(file.read("schema.json").decode("utf-8"))))
             _check_types(nodes)
             _check_identities(nodes)
             for member in members:
                 if member.filename != "schema.json" and not _is_plain_array(file.read(member)):
-                    raise BundleError(f"{member.filename!r} in the head is no array of numbers")
+                    raise BundleError(f"{member.filename!r} in the head is not an array of numbers")
     except REBUILD_ERRORS as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"the stored head is no skops archive ({error})") from error
+        raise BundleError(f"the stored head is not a skops archive ({error})") from error
 
 
 def _check_types(nodes: list[dict[str, Any]]) -> None:
@@ -225,21 +225,21 @@ def _check_types(nodes: list[dict[str, Any]]) -> None:
         kind, loader = f"{node.get('__module__')}.{node.get('__class__')}", node.get("__loader__")
         if not isinstance(loader, str) or kind not in ALLOWED_TYPES.get(loader, ()):
             raise BundleError(
-                f"the head holds a {kind} ({loader}), which is not among the types allowed"
+                f"the head holds a {kind} ({loader}), which is not one of the allowed types"
             )
 
 
 def _check_identities(nodes: list[dict[str, Any]]) -> None:
-    """Refuse nodes that hold each other, or one another many times over.
+    """Refuse nodes that contain themselves, or share an identity.
 
-    skops takes nodes of one identity for the same object and walks through it anew each time, so a
-    few dozen lists of two times the list before would keep it busy for years.
+    skops takes nodes of one identity for the same object and walks through it each time. A few
+    dozen lists, each of which holds the one before it twice, would keep it busy for years.
     """
     identities = Counter(str(node.get("__id__")) for node in nodes)
     for node in nodes:
         identity, holds_nodes = node.get("__id__"), isinstance(node.get("content"), dict | list)
         if type(identity) is not int or (holds_nodes and identities[str(identity)] > 1):
-            raise BundleError("the stored head holds a part without an identity of its own")
+            raise BundleError("the stored head holds an object without an identity of its own")
 
 
 def _is_plain_array(data: bytes) -> bool:
@@ -248,7 +248,7 @@ def _is_plain_array(data: bytes) -> bool:
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every node of a skops schema, however deep, without recursion."""
+    """Yield every node of a skops schema at any depth, without recursion."""
     waiting = [schema]
     while waiting:
         value = waiting.pop()

@@ -1,30 +1,32 @@
-"""HeadBundle: the format of a fitted head. Loading one runs no code that the file brings."""
+"""HeadBundle: a fitted head and its file format. Loading one runs no code of the file."""
 
 import json
 import os
 import warnings
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.cache.schema import read_json
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
-from brainfeat.canonical import canonical_json, parse_json
-from brainfeat.errors import BrainfeatError, BundleError
+from brainfeat.canonical import canonical_json
+from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
+from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_ARRAYS
 
-# What is looked into of how a head was trained: objects, or null.
-_TRAINING_PARTS = ("calibration", "cv", "held_out", "leakage", "split", "test", "val", "versions")
+# Significant bits of a number.
+_PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
 _PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
 
@@ -56,18 +58,18 @@ BUNDLE_SCHEMA = Schema(
     error=BundleError,
     format_error=BundleError,
     corrupt_error=BundleError,
-    remedy="restore a copy, or fit it anew with brainfeat fit-head",
+    remedy="restore a copy, or fit it again with brainfeat fit-head",
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadBundle:
-    """A fitted head with all that a prediction needs to know.
+    """A fitted head with everything that a prediction needs.
 
     Attributes
     ----------
     spec : FeatureSpec
-        What the features must mean.
+        What the features must be.
     class_names : tuple of str
         The classes, in the order of the columns of :meth:`predict_proba`.
     head : str
@@ -77,17 +79,17 @@ class HeadBundle:
     estimator : scikit-learn classifier
         The fitted head; its classes are 0…k−1.
     temperature : float
-        What scores are divided by before the softmax.
-    training : dict
-        Split sizes, metrics, seeds, digest of the cache, versions.
+        Divides the scores before the softmax.
+    training : FitRecord
+        How the head was fitted: sizes of the splits, metrics, seed, digest of the cache, versions.
     probe : ndarray of shape (m, d), float32
-        Vectors whose probabilities are stored and compared when the bundle is loaded.
+        Vectors whose probabilities are stored, and compared when the file is loaded.
     ood_detector : OODDetector or None
         Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
-        Predicts the set of classes that holds the true class at a target coverage.
+        Predicts sets of classes that hold the true class at a target coverage.
     content_sha256 : str
-        Digest of the file that it was read from; empty for a bundle that was not.
+        Digest of the content of the file that it was loaded from; empty if it was not loaded.
     """
 
     spec: FeatureSpec
@@ -96,14 +98,14 @@ class HeadBundle:
     params: dict[str, Any]
     estimator: Any
     temperature: float
-    training: dict[str, Any]
+    training: FitRecord
     probe: NDArray[np.float32]
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
     content_sha256: str = ""
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Give the scores whose softmax, divided by `temperature`, are the probabilities.
+        """Compute scores; divided by `temperature`, their softmax gives the probabilities.
 
         Parameters
         ----------
@@ -125,7 +127,7 @@ class HeadBundle:
         features = np.asarray(X, np.float32)
         if features.ndim != 2 or features.shape[1] != self.spec.n_features:
             raise BundleError(
-                f"features of shape {features.shape}; this head takes (n, {self.spec.n_features})"
+                f"features have shape {features.shape}; this head takes (n, {self.spec.n_features})"
             )
         if not np.isfinite(features).all():
             raise BundleError("the features hold values that are not finite")
@@ -134,7 +136,7 @@ class HeadBundle:
         return head_scores(self.estimator, features)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Give the probability of each class.
+        """Compute the calibrated probability of each class.
 
         Parameters
         ----------
@@ -154,7 +156,23 @@ class HeadBundle:
         return softmax(self.scores(X), temperature=self.temperature)
 
     def predict(self, X: ArrayLike) -> NDArray[np.str_]:
-        """Give the name of the most probable class of each row of X, (n,)."""
+        """Predict the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features of this bundle's spec.
+
+        Returns
+        -------
+        ndarray of shape (n,), str
+            Names of classes.
+
+        Raises
+        ------
+        BundleError
+            X has another shape, or a value that is not finite.
+        """
         named: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
         return named
 
@@ -169,13 +187,14 @@ class HeadBundle:
         self.spec.require(spec, here="the head", there="the cache")
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the bundle to one file.
+        """Write the bundle to one file, atomically.
 
         Parameters
         ----------
         path : path-like
+            The file.
         overwrite : bool
-            Whether a file that is there may be replaced.
+            Whether an existing file is replaced.
 
         Returns
         -------
@@ -185,15 +204,16 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            The file exists, cannot be written, or the head cannot be stored safely.
+            The file exists or cannot be written, or the head has a type or a parameter that a
+            reader would refuse.
         """
         path = check_target(path, overwrite=overwrite)
         try:
             head = canonical_json({"name": self.head, "params": self.params})
         except (TypeError, ValueError) as error:
             raise BundleError(
-                f"the parameters {self.params} cannot be stored ({error}); "
-                "give plain numbers, texts, lists or dictionaries"
+                f"the parameters {self.params} cannot be stored as JSON ({error}); "
+                "pass plain numbers, texts, lists or dictionaries"
             ) from error
         return write_file(
             path,
@@ -210,20 +230,20 @@ class HeadBundle:
                 "class_names": json.dumps(self.class_names),
                 "head": head,
                 "temperature": float(self.temperature),
-                "training": canonical_json(self.training),
+                "training": canonical_json(self.training.to_dict()),
             },
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: Verify = "full") -> Self:
-        """Read a bundle; nothing that the file holds is executed.
+        """Read a bundle; no code of the file is executed.
 
         Parameters
         ----------
         path : path-like
             A file that :meth:`save` wrote.
         verify : {"full", "off"}
-            ``"full"`` compares the file's SHA-256 with the one it was written with.
+            ``"full"`` compares the SHA-256 of the file with the one that it was written with.
 
         Returns
         -------
@@ -232,11 +252,11 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            The file is not there, damaged, of another format, holds a type that is not allowed, or
-            gives other probabilities than those stored with it.
+            The file does not exist, is damaged or of another format, holds a type that is not
+            allowed, or gives other probabilities than those stored with it.
         """
         with StoredFile(path, BUNDLE_SCHEMA, verify=verify) as file, warnings.catch_warnings():
-            # Such as that of another version of scikit-learn: the probe tells what it comes to.
+            # Such as that of another version of scikit-learn: the probe shows whether it matters.
             warnings.simplefilter("ignore")
             try:
                 return cls._read(file)
@@ -248,43 +268,32 @@ class HeadBundle:
     def _read(cls, file: StoredFile) -> Self:
         stored = file.attributes
         spec = FeatureSpec.from_json(str(stored["spec"]))
-        names = _typed(parse_json(str(stored["class_names"])), list, "class_names")
-        head = _typed(parse_json(str(stored["head"])), dict, "head")
+        names, head = _read_names(stored), read_json(stored, "head", dict)
         if set(head) != {"name", "params"} or head["name"] not in HEAD_NAMES:
             raise BundleError(f"unknown head {head.get('name')!r}")
-        if not all(map(_is_text, names)) or len(set(names)) != len(names) or len(names) < 2:
-            raise BundleError("class_names must be two or more different texts")
+        if not isinstance(head["params"], dict):
+            raise BundleError("params must be a JSON dict")
         temperature = stored["temperature"]
         if not isinstance(temperature, float) or not 0 < temperature < np.inf:
-            raise BundleError(f"temperature {temperature!r}; expected a positive number")
+            raise BundleError(f"temperature must be a positive number, got {temperature!r}")
         arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
         if not set(arrays) >= _PROBE_NAMES:
             raise BundleError("the probe vectors are missing")
         probe, expected = (arrays.pop(name) for name in ("probe/X", "probe/probabilities"))
-        params = _typed(head["params"], dict, "params")
-        n_features, n_classes = spec.n_features, len(names)
+        size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
         scope = _take(arrays, "scope", OOD_ARRAYS)
         conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
         bundle = cls(
             spec=spec,
-            class_names=tuple(names),
+            class_names=names,
             head=head["name"],
-            params=params,
-            estimator=from_arrays(
-                head["name"],
-                params,
-                arrays,
-                n_features=n_features,
-                n_classes=n_classes,
-                temperature=temperature,
-            ),
+            params=head["params"],
+            estimator=from_arrays(arrays, **head, temperature=temperature, **size),
             temperature=temperature,
             training=_read_training(str(stored["training"])),
             probe=probe,
-            ood_detector=OODDetector.from_arrays(scope, n_features=n_features, n_classes=n_classes)
-            if scope
-            else None,
-            conformal=Conformal.from_arrays(conformal, n_classes=n_classes) if conformal else None,
+            ood_detector=OODDetector.from_arrays(scope, **size) if scope else None,
+            conformal=Conformal.from_arrays(conformal, n_classes=len(names)) if conformal else None,
             content_sha256=file.content_sha256,
         )
         bundle._check_probe(expected)
@@ -300,13 +309,56 @@ class HeadBundle:
             raise BundleError("the stored head does not give the probabilities stored with it")
 
 
+def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
+    """Refuse another base than that of a head's spec; a higher precision is allowed.
+
+    How images were made of volumes is not compared, as the base does not know it.
+
+    Parameters
+    ----------
+    wanted, found : FeatureSpec
+        Of the head, and of the base.
+    any_precision : bool
+        Whether a lower precision is allowed, too.
+
+    Raises
+    ------
+    SpecMismatchError
+        The message names each field that differs.
+    """
+    is_lower = _PRECISION_BITS[found.precision] < _PRECISION_BITS[wanted.precision]
+    if is_lower and not any_precision:
+        raise SpecMismatchError(
+            f"the base computes in {found.precision}, which is lower than the {wanted.precision} "
+            "that the head was fitted in; take this or a higher precision"
+        )
+    wanted.require(
+        replace(found, precision=wanted.precision, volumes=wanted.volumes),
+        here="the head",
+        there="the base",
+        remedy="pass the weights that the head was fitted with",
+    )
+
+
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Refuse a place that cannot be written, before anything is fitted.
+    """Refuse a file that cannot be written, before anything is fitted.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    overwrite : bool
+        Whether an existing file is replaced.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     BundleError
-        The folder is missing, or the file exists.
+        The folder does not exist, or the file does.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -324,7 +376,7 @@ def _with_prefix(prefix: str, part: OODDetector | Conformal | None) -> dict[str,
 def _take(
     arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
 ) -> dict[str, NDArray[Any]]:
-    """Take the arrays of a folder out of all: those of the format, or none."""
+    """Take the arrays of a folder out of `arrays`: all those of the format, or none."""
     found = [name for name in arrays if name.startswith(f"{prefix}/")]
     taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in found}
     if taken and set(taken) != set(names):
@@ -335,22 +387,16 @@ def _take(
     return taken
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _read_names(stored: Mapping[str, Any]) -> tuple[str, ...]:
+    names = read_json(stored, "class_names", list)
+    texts = [name for name in names if isinstance(name, str)]
+    if len(names) < 2 or len(set(texts)) != len(names):
+        raise BundleError("class_names must be two or more different texts")
+    return tuple(texts)
 
 
-def _typed(value: Any, kind: type, name: str) -> Any:
-    if not isinstance(value, kind):
-        raise BundleError(f"{name} must be a JSON {kind.__name__}")
-    return value
-
-
-def _read_training(text: str) -> dict[str, Any]:
-    """Read how the head was trained, and check the parts that are looked into."""
-    training: dict[str, Any] = _typed(parse_json(text), dict, "training")
-    for name in _TRAINING_PARTS:
-        _typed(training.get(name) or {}, dict, f"training's {name}")
-    for ids in (training.get("held_out") or {}).values():
-        if not all(map(_is_text, _typed(ids, list, "a part that was held out"))):
-            raise BundleError("the images that were held out must be texts")
-    return training
+def _read_training(text: str) -> FitRecord:
+    try:
+        return FitRecord.from_json(text)
+    except BundleError as error:
+        raise BundleError(f"training: {error}") from error

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 # Bins of equal width, as in Guo et al. 2017, arXiv:1706.04599, §4.
 N_BINS = 15
 
-# A temperature outside this range would say that the scores carry no order at all.
+# Bounds of the logarithm of a temperature. Outside them, probabilities would be 0 and 1, or equal.
 _LOG_RANGE = (-6.0, 6.0)
 
 
@@ -96,9 +96,10 @@ def softmax(scores: NDArray[np.float64], *, temperature: float = 1.0) -> NDArray
 
     Parameters
     ----------
-    scores : ndarray of shape (n, k)
+    scores : ndarray of shape (n, k), float64
     temperature : float
-        Scores are divided by it first: above 1 is less sure, below 1 surer.
+        Divides the scores first. A value above 1 makes the probabilities less confident, a value
+        below 1 more confident.
 
     Returns
     -------
@@ -124,15 +125,16 @@ def fit_temperature(
 ) -> float:
     """Find the temperature with the least log loss (Guo et al. 2017, arXiv:1706.04599, §4.2).
 
-    The true class counts 1 − ε and all classes share ε = 1 / (n + 2), after Platt's smoothed
-    targets (1999, §2.2): a head that errs on none of a few images is not called certain.
+    The targets are smoothed after Platt (1999, §2.2): the true class has a weight of 1 − ε, and a
+    weight of ε = 1 / (n + 2) is divided equally among all classes. A head that makes no error on a
+    few images is therefore not considered certain.
 
     Parameters
     ----------
-    scores : ndarray of shape (n, k)
+    scores : ndarray of shape (n, k), float64
         Scores of images that the head was not fitted on.
     y : ndarray of shape (n,), int
-        Index of the true class of each.
+        Index of the true class of each image.
     sample_weight : ndarray of shape (n,) or None
         Weight of each image.
 
@@ -168,7 +170,7 @@ def fit_temperature(
 def calibrate(
     scores: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.integer]]
 ) -> Calibration:
-    """Find the temperature of scores that folds gave to images they had not seen.
+    """Find the temperature of out-of-fold scores, and measure what it changes.
 
     Parameters
     ----------
@@ -201,8 +203,20 @@ def scale_folds(
 ) -> list[NDArray[np.float64]]:
     """Turn the scores of each fold into probabilities, at the temperature of the other folds.
 
-    Their scores, too, are of images that their head had not seen: no fold needs to train on fewer
-    images for its temperature. A single part has its own.
+    The scores of the other folds are of images that their heads had not seen either, so no fold
+    needs to train on fewer images to get a temperature.
+
+    Parameters
+    ----------
+    scores : sequence of ndarray of shape (m, k), float64
+        Of the test images of each fold.
+    y : sequence of ndarray of shape (m,), int
+        Index of the true class of each image.
+
+    Returns
+    -------
+    list of ndarray of shape (m, k), float64
+        Probabilities of each fold. A single fold has its own temperature.
     """
     if len(scores) == 1:
         return [softmax(scores[0], temperature=fit_temperature(scores[0], y[0]))]

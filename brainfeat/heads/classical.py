@@ -1,15 +1,15 @@
-"""The heads that scikit-learn trains: a name, a classifier and its defaults each."""
+"""The heads of scikit-learn: each has a name, a classifier and default parameters."""
 
 from importlib import import_module
 from typing import Any
 
 from brainfeat.errors import HeadError
 
-# Where a default is not scikit-learn's own, it is because standardised features are hundreds of
-# correlated columns: weak penalties (C of 1 for logistic, 0.1 for linear-svm) took the linear heads
-# several times as long for a worse cross-validated accuracy. These values are not shown to be the
-# best, and test scores of the public set were in view when they were chosen. The boosted trees'
-# early stopping would hold out rows at random, groups or not.
+# Defaults differ from scikit-learn's because standardised features are hundreds of correlated
+# columns: with weaker penalties (C of 1 for logistic, 0.1 for linear-svm) the linear heads took
+# several times as long and had a lower cross-validated accuracy. These values are not known to be
+# the best, and test scores of the public set had been seen when they were chosen. The early
+# stopping of the boosted trees would hold out rows at random, and divide groups.
 CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
     "logistic": ("sklearn.linear_model.LogisticRegression", {"C": 0.1, "max_iter": 1000}),
     "linear-svm": ("sklearn.svm.LinearSVC", {"C": 0.01, "max_iter": 5000}),
@@ -26,10 +26,10 @@ CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-# Trees split a column at a threshold: its scale is nothing to them.
+# Trees split a column at a threshold, whatever its scale.
 _UNSCALED = ("random-forest", "hist-gradient-boosting")
-# The first must stay "ovr", for scores of one column a class; the others are not parameters of the
-# head but of `make_head`.
+# The first must stay "ovr", for scores with one column per class; the others are parameters of
+# `make_head` itself.
 _FIXED = ("decision_function_shape", "n_jobs", "random_state")
 
 
@@ -43,17 +43,17 @@ def make_classical(
     name : str
         A key of `CLASSIFIERS`.
     params : dict
-        Constructor parameters of the classifier that `classical_names` lists, over those of
-        `CLASSIFIERS`.
+        Constructor parameters of the classifier, of those that `classical_names` lists. They
+        replace the defaults in `CLASSIFIERS`.
     random_state : int or None
-        Seed, for the classifiers that draw random numbers.
+        Seed of the classifiers that draw random numbers.
     n_jobs : int or None
-        Processes or threads, for the classifiers that take them.
+        Number of processes or threads of the classifiers that take one.
 
     Returns
     -------
     sklearn.pipeline.Pipeline or classifier
-        `StandardScaler`, then the classifier; for trees the classifier alone.
+        A `StandardScaler` and the classifier; for trees the classifier alone.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def make_classical(
     """
     classifier = _make_classifier(name)
     known = classifier.get_params()
-    # LogisticRegression still has n_jobs, but deprecates setting it.
+    # LogisticRegression has n_jobs, but warns where it is set.
     given = {"random_state": random_state, **({} if n_jobs is None else {"n_jobs": n_jobs})}
     if name == "logistic":
         given.pop("n_jobs", None)
@@ -83,7 +83,7 @@ def check_names(head: str, params: dict[str, Any], *, accepted: list[str]) -> No
     Raises
     ------
     HeadError
-        Names them, and those that the head has.
+        Names the unknown parameters, and those that the head accepts.
     """
     unknown = sorted(set(params) - set(accepted))
     if unknown:
@@ -95,6 +95,16 @@ def check_names(head: str, params: dict[str, Any], *, accepted: list[str]) -> No
 
 def classical_names(name: str) -> list[str]:
     """List the constructor parameters of a classifier that a user may set.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CLASSIFIERS`.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a search tries: a grid of parameters for each head, and how candidates are drawn from it."""
+"""The parameter grid of each head, and how a search draws candidates from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 
 Grid = Mapping[str, list[Any]]
 
-# In scikit-learn's own form of a parameter grid. The first value of each list, in the first grid of
-# each head, is the head's own default, so that no search can do worse on its folds than no search.
-# The others enclose it on scales that standardised features of some hundred columns need; an SVM's
-# "scale" is one over their number. One neighbour is left out: its probabilities are 0 and 1, and it
-# does best where near copies of an image lie in two folds.
+# Grids as scikit-learn's ParameterGrid takes them. The first value of each list, in the first grid
+# of each head, is the default of the head, so that the best candidate is at least as good on the
+# folds as the default. The other values lie around it, on scales that suit some hundred columns of
+# standardised features; the "scale" of an SVM is one over their number. A single neighbour is left
+# out: its probabilities are 0 and 1, and it profits most from near duplicates in two folds.
 GRIDS: dict[str, tuple[Grid, ...]] = {
     "dense": (
         {
@@ -54,23 +54,24 @@ GRIDS: dict[str, tuple[Grid, ...]] = {
 def draw_candidates(
     head: str, *, fixed: Mapping[str, Any], n_iter: int, random_state: int
 ) -> list[dict[str, Any]]:
-    """Draw the parameters that a search tries, without replacement.
+    """Draw the candidates of a search from the grid of a head, without replacement.
 
     Parameters
     ----------
     head : str
         A key of `GRIDS`.
     fixed : mapping of str to object
-        Parameters that every candidate has; they leave the grid.
+        Parameters that every candidate has; they are removed from the grid.
     n_iter : int
-        Number of candidates; where the grid has no more points than that, all of them.
+        Number of candidates. A number as large as the grid, or larger, draws all of it.
     random_state : int
         Seed.
 
     Returns
     -------
     list of dict
-        The head's own defaults first, then the others in the order of the grid.
+        Parameters of each candidate: the defaults of the head first, then others in the order of
+        the grid.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def draw_candidates(
 
 
 def _fix(grids: tuple[Grid, ...], fixed: Mapping[str, Any]) -> list[dict[str, list[Any]]]:
-    """Take fixed parameters out of grids, and grids out that are for other values of them."""
+    """Remove fixed parameters from the grids, and the grids that are for other values of them."""
     fitting = [
         grid for grid in grids if all(fixed[name] in grid[name] for name in fixed if name in grid)
     ]

@@ -1,7 +1,7 @@
-"""Check what a scikit-learn head that came from a file is made of.
+"""Integrity of a scikit-learn head that was read from a file: types, shapes and ranges.
 
-scikit-learn's compiled code trusts the arrays of a fitted estimator: one of the wrong shape makes
-it read memory that is not its own. So nothing of a stored head is called before this has passed.
+The compiled code of scikit-learn trusts the arrays of a fitted estimator; an array of the wrong
+shape makes it read memory out of bounds. No method of a stored head is called before this check.
 """
 
 from numbers import Real
@@ -17,21 +17,21 @@ _WEIGHTS = ("uniform", "distance")
 
 
 def check_fitted(head: str, estimator: Any, *, n_features: int, n_classes: int) -> None:
-    """Refuse a fitted scikit-learn head whose parts are not those that its prediction needs.
+    """Refuse a fitted scikit-learn head whose parts are not what its prediction needs.
 
     Parameters
     ----------
     head : str
-        Name of the head, one that is a scaler and a classifier.
+        Name of a head that consists of a scaler and a classifier.
     estimator : object
-        What claims to be such a head.
+        The object that was read.
     n_features, n_classes : int
-        Width of the features, and number of classes; these must be 0…k−1.
+        Number of features and of classes; the classes must be 0…k−1.
 
     Raises
     ------
     HeadError
-        Names the part, and what it must be.
+        Names the part that is wrong, and what it must be.
 
     Examples
     --------
@@ -48,7 +48,9 @@ def check_fitted(head: str, estimator: Any, *, n_features: int, n_classes: int) 
         raise HeadError("scale_ of StandardScaler must be positive")
     _check_array(classifier, "classes_", (n_classes,), kind="i")
     if (classifier.classes_ != np.arange(n_classes)).any():
-        raise HeadError(f"the classes of the head must be 0 to {n_classes - 1}, as class_names has")
+        raise HeadError(
+            f"the classes of the head must be 0 to {n_classes - 1}, one for each of class_names"
+        )
     _CHECKS.get(head, _check_linear)(classifier, n_features, n_classes)
 
 
@@ -71,7 +73,7 @@ def _unpack(head: str, estimator: Any) -> tuple[Any, Any]:
 
 
 def _check_names(part: Any) -> None:
-    """Refuse data that takes the place of a method or of a constant of the class."""
+    """Refuse attributes that hide a method or a constant of the class."""
     hidden = sorted(name for name in vars(part) if hasattr(type(part), name))
     if hidden:
         raise HeadError(f"{type(part).__name__} must not store {', '.join(hidden)}")
@@ -96,7 +98,7 @@ def _check_value(part: Any, name: str, *, valid: bool) -> None:
 
 
 def _length(part: Any, name: str) -> int:
-    """Return the number of rows of an array that others must match, at least 1."""
+    """Return the number of rows of an array, at least 1, which other arrays must match."""
     array = getattr(part, name, None)
     _check_value(part, name, valid=type(array) is np.ndarray and array.ndim > 0 and len(array) > 0)
     return len(part.__dict__[name])
@@ -105,7 +107,7 @@ def _length(part: Any, name: str) -> int:
 def _check_linear(classifier: Any, n_features: int, n_classes: int) -> None:
     columns = 1 if n_classes == 2 else n_classes
     _check_array(classifier, "coef_", (columns, n_features))
-    # LinearSVC without an intercept stores a plain 0.
+    # Without an intercept, LinearSVC stores a plain 0.
     if isinstance(getattr(classifier, "intercept_", None), float):
         _check_value(classifier, "intercept_", valid=classifier.intercept_ == 0.0)
     else:
@@ -143,7 +145,7 @@ def _check_support_vectors(classifier: Any, n_features: int, n_classes: int) -> 
         _check_array(classifier, name, (n_classes - 1, rows))
     for name in ("intercept_", "_intercept_"):
         _check_array(classifier, name, (pairs,))
-    # Probabilities are not libsvm's here, so there is nothing of Platt's.
+    # Probabilities are not those of libsvm, so there are no parameters of Platt scaling.
     for name in ("_probA", "_probB"):
         _check_array(classifier, name, (0,))
     _check_array(classifier, "class_weight_", (n_classes,))

@@ -1,4 +1,4 @@
-"""The heads: one name and one estimator interface each, for networks and classical classifiers."""
+"""The heads by name, with one estimator interface for networks and classical classifiers."""
 
 from typing import Any
 
@@ -23,21 +23,21 @@ def make_head(
     name : str
         One of `HEAD_NAMES`.
     random_state : int or None
-        Seed, for the heads that draw random numbers.
+        Seed of the heads that draw random numbers.
     n_jobs : int or None
-        Processes or threads, for the heads that take them.
+        Number of processes or threads of the heads that take one.
     **params
-        Constructor parameters of the classifier itself, such as ``C=10`` or ``epochs=50``.
+        Constructor parameters of the classifier, such as ``C=10`` or ``epochs=50``.
 
     Returns
     -------
     scikit-learn classifier
-        A :class:`brainfeat.DenseHead`, a pipeline of scaler and classifier, or trees.
+        A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees.
 
     Raises
     ------
     HeadError
-        The name, or a parameter, is unknown; or a parameter of the dense head is out of range.
+        The name or a parameter is unknown, or a parameter of the dense head is out of range.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def make_head(
 
 
 def accepted_names(name: str) -> list[str]:
-    """List the constructor parameters that a head takes.
+    """List the constructor parameters that a head accepts.
 
     Parameters
     ----------
@@ -87,12 +87,12 @@ def accepted_names(name: str) -> list[str]:
 
 
 def needs_validation(name: str) -> bool:
-    """Return whether a head needs a validation part to know when to stop."""
+    """Return whether a head needs validation images to decide when to stop training."""
     return name == "dense"
 
 
 def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Compute the scores whose softmax are a fitted head's probabilities.
+    """Compute the scores of a fitted head; their softmax gives its probabilities.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray of shape (n, k), float64
-        Columns in the order of ``classes_``. Logits where the head has them; for the support vector
-        machines one-vs-rest margins, whose softmax is a probability only after temperature scaling;
-        logarithms of probabilities for the nearest neighbours and the trees.
+        Columns in the order of ``classes_``. Logits where the head has them; one-vs-rest margins of
+        support vector machines, whose softmax is a probability only after temperature scaling;
+        logarithms of the probabilities of nearest neighbours and trees.
     """
     if hasattr(estimator, "decision_function"):
         scores = np.asarray(estimator.decision_function(X), np.float64)

@@ -33,12 +33,12 @@ OOD_ARRAYS = {
     "common": ("<f4", 2),
     "references": ("<f4", 2),
     "labels": ("<i8", 1),
-    "strangers": ("<f8", 1),
+    "strangers": ("<f8", 1),  # codespell:ignore
     "units": ("<f8", 2),
     "held_out": ("<f8", 1),
 }
 # Where the name of a dataset of format 1 is not that of the attribute.
-_STORED_AS = {"ood_weights": "strangers"}
+_STORED_AS = {"ood_weights": "strangers"}  # codespell:ignore
 
 Floats = NDArray[np.float32]
 

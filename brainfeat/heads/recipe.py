@@ -1,4 +1,4 @@
-"""How a head is made and fitted on rows of a matrix; and what it is once that is done."""
+"""Recipes of heads: how a head is made and fitted on rows of a matrix; and fitted heads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +12,20 @@ from brainfeat.heads.kinds import head_scores, make_head
 
 Rows = NDArray[np.intp]
 
-# What scikit-learn raises on parameters that it cannot work with.
+# What scikit-learn raises on parameters that it cannot use.
 _HEAD_ERRORS = (ArithmeticError, NotImplementedError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
-    """How an unfitted head is made: picklable, so that processes can fit folds.
+    """How an unfitted head is made; it is picklable, so that processes can fit folds.
 
     Attributes
     ----------
     head : str
-        Its name.
+        Name of the head.
     params : dict
-        Constructor parameters as JSON has them: a ``class_weight`` is by name of the class.
+        Constructor parameters as JSON holds them; the keys of a ``class_weight`` are class names.
     class_names : tuple of str
         The classes.
     random_state : int
@@ -38,7 +38,13 @@ class HeadRecipe:
     random_state: int
 
     def make(self) -> Any:
-        """Make the head, unfitted."""
+        """Make an unfitted head.
+
+        Raises
+        ------
+        HeadError
+            As in :func:`brainfeat.heads.kinds.make_head`.
+        """
         params = dict(self.params)
         if isinstance(weights := params.get("class_weight"), dict):
             params["class_weight"] = {
@@ -59,20 +65,23 @@ class HeadRecipe:
         Parameters
         ----------
         X : ndarray of shape (n, d), float32
-        y : ndarray of shape (n,), int
+            Features.
+        y : ndarray of shape (n,), int64
+            Classes, from 0 to k − 1.
         rows : ndarray of int
             Rows of `X` to fit on.
         val : ndarray of int or None
-            Rows that tell a dense head when to stop.
+            Validation rows, which decide when a dense head stops.
 
         Returns
         -------
         scikit-learn classifier
+            The fitted head.
 
         Raises
         ------
         HeadError
-            The head cannot be fitted, and why.
+            The head cannot be fitted; the message says why.
         """
         head = self.make()
         try:
@@ -87,13 +96,21 @@ class HeadRecipe:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A fitted head, and the temperature that makes its scores into probabilities."""
+    """A fitted head, and the temperature that turns its scores into probabilities.
+
+    Attributes
+    ----------
+    estimator : scikit-learn classifier
+        The fitted head.
+    temperature : float
+        Divides the scores before the softmax.
+    """
 
     estimator: Any
     temperature: float = 1.0
 
     def scores(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Compute the scores of rows, before the temperature divides them."""
+        """Compute the scores of rows, (n, k) float64, not divided by the temperature."""
         try:
             return head_scores(self.estimator, X)
         except _HEAD_ERRORS as error:
@@ -101,12 +118,12 @@ class FittedHead:
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Give the probability of each class for each row."""
+        """Compute the probability of each class for each row, (n, k) float64."""
         return softmax(self.scores(X), temperature=self.temperature)
 
 
 def _fit_pipeline(head: Any, X: NDArray[np.float32], y: NDArray[np.int64]) -> Any:
-    """Fit scaler and classifier as ``head.fit(X, y)`` would, but standardise X in place."""
+    """Fit scaler and classifier like ``head.fit(X, y)``, but standardise X in place."""
     from brainfeat.heads.scaling import fit_scaler
 
     scaler = fit_scaler(head["scaler"], X)

@@ -1,11 +1,11 @@
-"""Standardisation of many rows, in blocks and in float32: no copy of them in float64 is made."""
+"""Standardisation of many rows in blocks, without a copy of them in float64."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# One step in float64 of 512 features is 32 MiB, whatever the number of rows.
+# A block of 512 features in float64 takes 32 MiB, whatever the number of rows.
 _BLOCK_ROWS = 8192
 
 
@@ -17,12 +17,12 @@ def fit_scaler(scaler: Any, X: NDArray[Any]) -> Any:
     scaler : sklearn.preprocessing.StandardScaler
         Not fitted yet.
     X : ndarray of shape (n, d), float
-        The rows.
+        Feature vectors.
 
     Returns
     -------
     StandardScaler
-        The scaler itself.
+        The same scaler, fitted.
 
     Examples
     --------
@@ -43,13 +43,14 @@ def standardise(
     Parameters
     ----------
     X : ndarray of shape (n, d), float
-        The rows.
+        Feature vectors.
     mean, scale : ndarray of shape (d,), float64
-        Of the columns.
+        Mean and scale of each column.
 
     Returns
     -------
     ndarray of shape (n, d), float32
+        Standardised feature vectors.
 
     Examples
     --------

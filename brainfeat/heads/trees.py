@@ -1,6 +1,6 @@
-"""Fitted tree ensembles as plain arrays: how they are stored, checked, and predict.
+"""Fitted tree ensembles as plain arrays: they are stored, checked and applied as such.
 
-Nothing of scikit-learn is rebuilt from a file: its compiled code would follow any index there.
+No estimator of scikit-learn is rebuilt from a file: its compiled code would follow any index.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from brainfeat.heads.calibration import softmax
 
 TREE_HEADS = ("random-forest", "hist-gradient-boosting")
 
-# The numbers of a tree ensemble by name, with types as they are stored.
+# Data type and number of dimensions of each dataset of a head file, below ``trees/``.
 TREE_ARRAYS: dict[str, tuple[str, int]] = {
     "start": ("<i8", 1),
     "feature": ("<i4", 1),
@@ -27,10 +27,10 @@ TREE_ARRAYS: dict[str, tuple[str, int]] = {
 }
 
 _LEAF = -1
-# Trees that are grown on real data are some dozens deep; a prediction takes a step for each level.
+# Trees that are fitted on real data have some dozens of levels; each level is a step of prediction.
 _DEPTH_LIMIT = 2000
 _SUM_TOLERANCE = 1e-6
-# Rows times trees that are walked at once.
+# Rows times trees that are evaluated at once.
 _BLOCK = 1 << 17
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -38,22 +38,22 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Binary trees in arrays of one entry a node, one tree after the other.
+    """Binary trees as arrays with one entry per node, one tree after the other.
 
     Attributes
     ----------
     start : ndarray of shape (t,), int64
         The root of each tree.
     feature : ndarray of shape (m,), int32
-        Column that an inner node looks at; −1 is a leaf.
+        Column that an inner node compares; −1 marks a leaf.
     threshold : ndarray of shape (m,), float64
-        A row goes left where its column is at most this.
+        A row goes left where its column is not above the threshold.
     left, right : ndarray of shape (m,), int32
-        The children of an inner node; 0 at a leaf.
+        Children of an inner node; 0 at a leaf.
     value : ndarray of shape (m, v), float64
-        What a leaf says.
+        Output of a leaf: the fractions of the classes, or one number of a boosted tree.
     baseline : ndarray of shape (b,), float64
-        What boosted trees add to; empty for a forest.
+        Scores that the outputs of boosted trees are added to; empty for a forest.
     """
 
     start: NDArray[np.int64]
@@ -65,7 +65,7 @@ class Trees:
     baseline: NDArray[np.float64]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays by name."""
+        """Return the arrays by name, with the data types of `TREE_ARRAYS`."""
         return {
             name: np.ascontiguousarray(getattr(self, name), kind)
             for name, (kind, _) in TREE_ARRAYS.items()
@@ -84,7 +84,7 @@ class Trees:
             nodes = np.where(inner, np.where(goes_left, self.left[nodes], self.right[nodes]), nodes)
 
     def blocks(self, n: int) -> list[slice]:
-        """Cut rows into blocks that need little memory."""
+        """Divide n rows into blocks whose evaluation takes little memory."""
         step = max(1, _BLOCK // len(self.start))
         return [slice(start, start + step) for start in range(0, n, step)]
 
@@ -107,7 +107,7 @@ class _Ensemble:
 
 
 class Forest(_Ensemble):
-    """A forest: each leaf has the shares of the classes, and the trees' mean is the probability."""
+    """A forest: the probabilities are the mean of the fractions of the classes in the leaves."""
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k)."""
@@ -120,10 +120,10 @@ class Forest(_Ensemble):
 
 
 class BoostedTrees(_Ensemble):
-    """Boosted trees: the baseline and all leaves of a class add up to its score."""
+    """Boosted trees: the score of a class is its baseline plus the outputs of its leaves."""
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the scores, (n, k), or (n,) of the second of two classes."""
+        """Return the scores, (n, k); of two classes the score of the second, (n,)."""
         rows = np.asarray(X, np.float32)
         width = len(self.trees.baseline)
         result = np.empty((len(rows), width))
@@ -151,12 +151,12 @@ def to_arrays(estimator: Any) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        The names and types of `TREE_ARRAYS`.
+        Arrays with the names and data types of `TREE_ARRAYS`.
 
     Raises
     ------
     HeadError
-        The ensemble has splits that no finite number decides.
+        A tree splits by a category or a missing value.
     """
     if isinstance(estimator, _Ensemble):
         return estimator.trees.arrays()
@@ -167,14 +167,15 @@ def to_arrays(estimator: Any) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(head: str, arrays: Arrays, *, n_features: int, n_classes: int) -> _Ensemble:
-    """Rebuild an ensemble from arrays of a file, every index of which is checked.
+    """Rebuild an ensemble from the arrays of a file; every index in them is checked.
 
     Parameters
     ----------
     head : {"random-forest", "hist-gradient-boosting"}
     arrays : mapping of str to ndarray
-        As `to_arrays` gives them.
+        As `to_arrays` returns them.
     n_features, n_classes : int
+        Number of features and of classes.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def from_arrays(head: str, arrays: Arrays, *, n_features: int, n_classes: int) -
     Raises
     ------
     HeadError
-        Names the array, and what it must be.
+        Names the array that is wrong, and what it must be.
     """
     _check_shapes(arrays)
     _check_nodes(arrays, n_features)
@@ -208,7 +209,9 @@ def _forest_tree(tree: Any) -> dict[str, NDArray[Any]]:
 def _boosted_tree(nodes: NDArray[Any]) -> dict[str, NDArray[Any]]:
     leaf = nodes["is_leaf"].astype(bool)
     if nodes["is_categorical"].any() or not np.isfinite(nodes["num_threshold"]).all():
-        raise HeadError("a tree splits by a category or a missing value; features have neither")
+        raise HeadError(
+            "a tree splits by a category or a missing value, which features do not have"
+        )
     return {
         "feature": np.where(leaf, _LEAF, nodes["feature_idx"]),
         "threshold": np.where(leaf, 0, nodes["num_threshold"]),
@@ -232,7 +235,7 @@ def _join(trees: list[dict[str, NDArray[Any]]], *, baseline: ArrayLike) -> dict[
 def _check_shapes(arrays: Arrays) -> None:
     if set(arrays) != set(TREE_ARRAYS):
         odd = ", ".join(sorted(set(arrays) ^ set(TREE_ARRAYS)))
-        raise HeadError(f"the trees have arrays missing or too many: {odd}")
+        raise HeadError(f"the arrays of the trees are missing or unknown: {odd}")
     nodes = len(arrays["feature"])
     for name in ("threshold", "left", "right", "value"):
         if len(arrays[name]) != nodes:
@@ -243,7 +246,7 @@ def _check_shapes(arrays: Arrays) -> None:
 
 
 def _check_nodes(arrays: Arrays, n_features: int) -> None:
-    """Check that children come after their parent, in its own tree, and have one parent each."""
+    """Check that each child comes after its only parent, in the same tree."""
     feature, start = arrays["feature"], arrays["start"]
     nodes = len(feature)
     leaf = feature == _LEAF
@@ -287,4 +290,4 @@ def _check_values(arrays: Arrays, n_classes: int, *, boosted: bool) -> None:
         if len(arrays["start"]) % scores:
             raise HeadError(f"boosted trees must come in rounds of {scores}")
     elif (value < 0).any() or (abs(value.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
-        raise HeadError("the trees' value must be shares of the classes, which sum to 1")
+        raise HeadError("the trees' value must be fractions of the classes, which sum to 1")

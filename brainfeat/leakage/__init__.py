@@ -1,1 +1,1 @@
-"""Copies and groups on two sides of a split: how they are found, and splits that cut none."""
+"""Find duplicates and groups across splits, and make splits that divide none."""

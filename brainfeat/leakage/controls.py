@@ -25,9 +25,9 @@ def try_shortcuts(
     ----------
     cache : FeatureCache
     rows : ndarray of int, shape (m,)
-        Labelled rows of view 0; of more than 20,000, some are drawn.
+        Labelled rows of view 0; of more than 20,000, as many are drawn.
     clusters : ndarray of int, shape (m,)
-        What no fold cuts.
+        Clusters of duplicates, which stay in one fold.
     random_state : int
 
     Returns
@@ -86,9 +86,9 @@ def permute_labels(
         Features of labelled images.
     y : ndarray of int, shape (m,)
     splits : ndarray of str, shape (m,)
-        Without test images, or none but them, five folds that cut no cluster take their place.
+        Where there are no test images, or only test images, five folds take their place.
     clusters : ndarray of int, shape (m,)
-        Images that keep one label.
+        Clusters of duplicates, whose images keep the same label.
     random_state : int
 
     Returns

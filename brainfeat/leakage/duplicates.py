@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
 
-# Justified by measurement in docs/explanation/leakage.md: no two of 7,019 slices of different
-# classes are as similar, and re-saved, rescaled and brightened copies are.
+# Measured in docs/explanation/leakage.md: no two of 7,019 slices of different classes are as
+# similar; re-saved, rescaled and brightened copies are.
 NEAR_THRESHOLD = 0.92
 
-# Images up to which near duplicates are looked for unasked: some 12 s on two cores.
+# Images up to which near duplicates are looked for by default: some 12 s on two cores.
 NEAR_SEARCH_LIMIT = 50_000
 
 # A cluster of more images, and of more than this fraction of them, is taken for a chain of images
@@ -21,7 +21,7 @@ _CHAINED_IMAGES = 10
 _CHAINED_FRACTION = 0.1
 # 2,048² similarities of float32 are 16 MiB.
 _BLOCK_ROWS = 2048
-# Pairs that are held before they are reduced to the clusters that they join: 160 MB.
+# Pairs that are kept before they are reduced to the clusters that they join: 160 MB.
 _PAIR_LIMIT = 10_000_000
 
 Labels = NDArray[np.intp]
@@ -49,7 +49,7 @@ class Pairs(NamedTuple):
 
 
 def label_exact_duplicates(sha256: NDArray[np.uint8]) -> Labels:
-    """Give rows of the same file content the same label.
+    """Label rows by content: those of the same file content have one label.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def find_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Ite
     Parameters
     ----------
     X : array-like of shape (n, d), float32
-        Features of view 0; what is sliced by rows is read a block at a time.
+        Features of view 0; a dataset that is sliced by rows is read a block at a time.
     threshold : float
         Least similarity, above 0 and at most 1.
 
@@ -110,21 +110,21 @@ def find_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Ite
 
 
 def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Find the most similar of some rows for each of others.
+    """Find the most similar of some rows for each of other rows.
 
     Parameters
     ----------
     X : array-like of shape (n, d), float32
         Features of view 0, as in :func:`find_near_duplicates`.
     rows : ndarray of int, shape (m,)
-        The rows that are asked about.
+        The rows whose neighbours are wanted.
     of : ndarray of int
-        The rows that are offered.
+        The rows that can be neighbours.
 
     Returns
     -------
     ndarray of shape (m,), int
-        Places in `of`.
+        Indices into `of`.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def find_nearest(X: Matrix, rows: NDArray[np.intp], *, of: NDArray[np.intp]) -> 
 
 
 def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Labels:
-    """Give rows the same label that a chain of near duplicates connects.
+    """Label rows by cluster: those that a chain of near duplicates connects have one label.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> La
     Returns
     -------
     ndarray of shape (n,), int
-        Labels 0…k−1 of the k clusters; most clusters are one row.
+        Labels 0…k−1 of the k clusters; most clusters are a single row.
 
     Examples
     --------
@@ -204,7 +204,16 @@ def explain_chain(largest: int, images: int, threshold: float) -> str | None:
 
 
 def join_labels(first: Labels, second: Labels) -> Labels:
-    """Give rows the same label that either labelling connects, over any number of steps.
+    """Join two labellings: rows that either connects, over any number of steps, have one label.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n,), int
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1.
 
     Examples
     --------

@@ -1,11 +1,11 @@
 """Stratified and grouped splits and folds of labelled rows; deterministic in the random state.
 
-Both functions draw their parts with one search: scikit-learn has no hold-out that is stratified
-and grouped at once, and its ``StratifiedGroupKFold`` can leave a class out of a fold.
+Splits and folds are both parts that one search draws: scikit-learn has no hold-out that is
+stratified and grouped at once, and its ``StratifiedGroupKFold`` can leave a class out of a fold.
 
-How near the parts come to what was asked for: without groups, each class of each part is within one
-row of its share. With groups that hold one class each, it is within the size of the class's largest
-group; usually nearer, since the best of several random orders is kept.
+Without groups, the number of rows of each class in each part is within one row of its target. With
+groups that hold one class each, it is within the size of the largest group of the class, and
+usually closer, because the best of several random orders is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,16 @@ FloatArray = npt.NDArray[np.float64]
 TRAIN = "train"
 HELD_OUT = ("val", "test")
 
-# Random orders tried while no find is within a row of every share; more than eight gained less than
-# 0.5 % of a class on simulated patients. Many units come near in one, and would make eight slow.
+# Random orders that are tried until every class is within a row of its target; more than eight
+# gained less than 0.5 % of a class on simulated patients. With many units, one order comes close,
+# and eight would be slow.
 _TRIALS = 8
 _TRIED_UNITS = 40_000
-# Passes of the greedy filling; it settles in two or three.
+# Passes of the greedy filling, which converges in two or three.
 _PASSES = 8
 # Weight of a part's size against its class counts: enough to break ties between equal counts.
 _SIZE_WEIGHT = 1e-3
-# A float's rounding must not count as an improvement, or the search could run for ever.
+# Rounding must not count as an improvement, or the search might never end.
 _TOLERANCE = 1e-12
 
 
@@ -42,18 +43,18 @@ def split_rows(
     class_names: Sequence[str] | None = None,
     random_state: int = 0,
 ) -> npt.NDArray[np.str_]:
-    """Assign each row to train, val or test: stratified by class, no group cut.
+    """Assign each row to train, val or test, stratified by class and with whole groups.
 
     Parameters
     ----------
     y : array-like of int, shape (n,)
         Class of each row, from 0.
     fractions : mapping of str to float
-        Share of the rows of each held-out part, such as ``{"val": 0.15, "test": 0.15}``; the rest
-        is ``"train"``. The keys are ``"val"``, ``"test"`` or both; each share is above 0, their sum
-        below 1.
+        Fraction of the rows in each held-out split, such as ``{"val": 0.15, "test": 0.15}``; the
+        rest is ``"train"``. The keys are ``"val"``, ``"test"`` or both; each fraction is above 0,
+        and their sum is below 1.
     groups : array-like of str or int, shape (n,), optional
-        Rows of one group go to one part. Rows with the group ``""`` belong to no group.
+        Rows of one group go to one split. Rows with the group ``""`` belong to no group.
     class_names : sequence of str, optional
         Names of the classes, for messages.
     random_state : int, default=0
@@ -62,32 +63,32 @@ def split_rows(
     Returns
     -------
     ndarray of str, shape (n,)
-        ``"train"``, ``"val"`` or ``"test"``. Every class has a row in every part.
+        ``"train"``, ``"val"`` or ``"test"``. Every class has a row in every split.
 
     Raises
     ------
     TableError
         If an argument has the wrong shape or range, or a class has fewer rows (or groups) than
-        there are parts.
+        there are splits.
 
     Examples
     --------
-    >>> parts = split_rows([0] * 20 + [1] * 40, fractions={"val": 0.15, "test": 0.15})
-    >>> {str(part): int((parts == part).sum()) for part in ("train", "val", "test")}
+    >>> splits = split_rows([0] * 20 + [1] * 40, fractions={"val": 0.15, "test": 0.15})
+    >>> {name: int((splits == name).sum()) for name in ("train", "val", "test")}
     {'train': 42, 'val': 9, 'test': 9}
     """
     labels = _check_labels(y)
     _check_fractions(fractions)
     names = [TRAIN, *fractions]
-    shares = [1.0 - sum(fractions.values()), *fractions.values()]
+    targets = [1.0 - sum(fractions.values()), *fractions.values()]
     units = _number_units(labels, groups)
     shortage = _find_shortage(units, class_names, needed=len(names))
     if shortage:
         raise TableError(
-            f"{shortage}, but a split into {', '.join(names)} needs {len(names)}: "
-            "add images, ask for fewer parts or leave the class out"
+            f"{shortage}; a split into {', '.join(names)} needs {len(names)}: "
+            "add images, ask for fewer splits or leave the class out"
         )
-    part = _draw_parts(units.counts, shares, np.random.default_rng(random_state))
+    part = _draw_parts(units.counts, targets, np.random.default_rng(random_state))
     return np.array(names)[part[units.of_row]]
 
 
@@ -99,7 +100,7 @@ def make_folds(
     class_names: Sequence[str] | None = None,
     random_state: int = 0,
 ) -> list[tuple[IntArray, IntArray]]:
-    """Make stratified folds that cut no group, in the form scikit-learn's ``cv=`` takes.
+    """Make stratified folds of whole groups, in the form that scikit-learn's ``cv=`` takes.
 
     Parameters
     ----------
@@ -117,8 +118,8 @@ def make_folds(
     Returns
     -------
     list of (train, test)
-        Ascending row indices of each fold, as int arrays. Each row is in one test part, each class
-        in every one.
+        Ascending row indices of each fold, as int arrays. Each row is in the test rows of one fold,
+        and each class in those of every fold.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def make_folds(
     shortage = _find_shortage(units, class_names, needed=n_folds)
     if shortage:
         raise TableError(
-            f"{shortage}, but {n_folds} folds need {n_folds}: "
+            f"{shortage}; {n_folds} folds need {n_folds}: "
             "ask for fewer folds, add images or leave the class out"
         )
     part = _draw_parts(units.counts, [1.0 / n_folds] * n_folds, np.random.default_rng(random_state))
@@ -149,7 +150,7 @@ def make_folds(
 
 
 def count_folds(y: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> int:
-    """Count the groups, or rows, of the class that has the fewest: so many folds can be made.
+    """Count the groups, or rows, of the class that has the fewest: the most folds that can be made.
 
     Examples
     --------
@@ -161,7 +162,7 @@ def count_folds(y: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> int
 
 
 class _Units(NamedTuple):
-    """What moves as one: a group, or a row that has none."""
+    """Rows that stay together: a group, or a row that has none."""
 
     of_row: IntArray
     counts: FloatArray  # (units, classes): rows
@@ -176,17 +177,17 @@ def _check_labels(y: npt.ArrayLike) -> IntArray:
     if labels.dtype.kind not in "iu":
         raise TableError(f"y must hold class indices (int), got dtype {labels.dtype}")
     if labels.min() < 0:
-        raise TableError("y holds negative labels: leave unlabelled rows out before splitting")
+        raise TableError("y holds negative labels; leave unlabelled rows out before splitting")
     return labels.astype(np.intp)
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:
     if not fractions or not set(fractions) <= set(HELD_OUT):
         raise TableError(f"fractions must name 'val', 'test' or both, got {list(fractions)}")
-    if not all(share > 0 for share in fractions.values()) or not sum(fractions.values()) < 1:
+    if not all(value > 0 for value in fractions.values()) or not sum(fractions.values()) < 1:
         raise TableError(
-            "fractions must each be above 0 and sum to less than 1, so that rows are left to train "
-            f"on, got {dict(fractions)}"
+            f"fractions {dict(fractions)}; expected each above 0 and their sum below 1, so that "
+            "rows are left to train on"
         )
 
 
@@ -198,7 +199,7 @@ def _check_groups(groups: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
         values = values.astype(np.str_)
     if values.dtype.kind not in "Uiu":
         raise TableError(
-            f"groups must be strings or integers, got dtype {values.dtype}: write '' for no group"
+            f"groups must be strings or integers, got dtype {values.dtype}; write '' for no group"
         )
     return values
 
@@ -218,7 +219,7 @@ def _number_units(labels: IntArray, groups: npt.ArrayLike | None) -> _Units:
 
 
 def _find_shortage(units: _Units, class_names: Sequence[str] | None, *, needed: int) -> str:
-    """Say which class cannot be in every part, however they are drawn; "" if all can."""
+    """Name the class that has too few units to be in every part; "" if there is none."""
     available = (units.counts > 0).sum(axis=0)
     worst = int(available.argmin())
     found, label = int(available[worst]), int(units.classes[worst])
@@ -231,9 +232,9 @@ def _find_shortage(units: _Units, class_names: Sequence[str] | None, *, needed: 
     return f"class {name} has {found} image{'s' if found != 1 else ''}"
 
 
-def _draw_parts(counts: FloatArray, shares: Sequence[float], rng: np.random.Generator) -> IntArray:
-    """Give each unit the number of its part: the best of several random orders."""
-    search = _Search(counts, shares)
+def _draw_parts(counts: FloatArray, targets: Sequence[float], rng: np.random.Generator) -> IntArray:
+    """Assign each unit to a part, by the best of several random orders."""
+    search = _Search(counts, targets)
     best, best_score = np.zeros(len(counts), dtype=np.intp), (np.inf, np.inf)
     for _ in range(min(_TRIALS, 1 + _TRIED_UNITS // len(counts))):
         part = search.improve(search.fill(rng.permutation(len(counts))))
@@ -244,8 +245,9 @@ def _draw_parts(counts: FloatArray, shares: Sequence[float], rng: np.random.Gene
             break
     if best_score[0] > 0:
         raise TableError(
-            "found no split that keeps every group whole and every class in every part, because "
-            "groups hold several classes: ask for fewer parts or folds, or add images of new groups"
+            "no split was found that keeps every group whole and has every class in every part, "
+            "because groups hold several classes; ask for fewer splits or folds, or add images of "
+            "new groups"
         )
     return best
 
@@ -254,21 +256,21 @@ class _Search:
     """Greedy filling, then single moves, toward the target counts of all parts at once.
 
     A score is (classes missing in parts, squared distance of the counts from their targets, as
-    shares of the class); the lower the better, compared in this order.
+    fractions of the class); lower is better, compared in this order.
     """
 
-    def __init__(self, counts: FloatArray, shares: Sequence[float]) -> None:
+    def __init__(self, counts: FloatArray, targets: Sequence[float]) -> None:
         self.present = (counts > 0).astype(np.float64)
-        # One more column, the rows of all classes, so that no part gets every class's odd row.
+        # One more column, the rows of all classes, so that no part gets the odd row of every class.
         self.counts = np.column_stack([counts, counts.sum(axis=1)])
         total = self.counts.sum(axis=0)
-        self.target = np.outer(shares, total)
+        self.target = np.outer(targets, total)
         self.weight = np.append(np.ones(counts.shape[1]), _SIZE_WEIGHT) / total**2
         self.weighted = self.counts * self.weight
 
     def fill(self, order: IntArray) -> IntArray:
-        """Put the units, in the given order, each into the part that lacks most of its classes."""
-        # Not the largest first: with unequal shares that would send every large group to train.
+        """Put each unit, in the given order, into the part that lacks most of its classes."""
+        # Not the largest first: with unequal targets that would send every large group to train.
         part = np.full(len(self.counts), -1, dtype=np.intp)
         excess = -self.target
         for _ in range(_PASSES):
@@ -283,7 +285,7 @@ class _Search:
         return part
 
     def improve(self, part: IntArray) -> IntArray:
-        """Make the one move of a unit that helps most, until none helps."""
+        """Move the unit that improves the score most, until no move does."""
         part = part.copy()
         while True:
             missing, distance = self._weigh_moves(part)
@@ -300,12 +302,12 @@ class _Search:
         return float((member.T @ self.present == 0).sum()), float((excess**2 @ self.weight).sum())
 
     def is_exact(self, part: IntArray) -> bool:
-        """Return whether no class of any part is a whole row off, and none is missing."""
+        """Return whether no class of any part is off by a whole row, and none is missing."""
         excess = (self._mark_members(part).T @ self.counts - self.target)[:, :-1]
         return self.score(part)[0] == 0 and bool((abs(excess) < 1.0).all())
 
     def _weigh_moves(self, part: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return what each move adds to the two figures of the score, each (units, parts)."""
+        """Return what each move adds to the two values of the score, each (units, parts)."""
         member = self._mark_members(part)
         excess = member.T @ self.counts - self.target
         units = member.T @ self.present

@@ -1,93 +1,181 @@
-"""What a head says of one image, and from the slices of a volume, of the volume."""
+"""What a head predicts for one image, and from the slices of a volume, for the volume."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.canonical import parse_json, read_record, write_record
+from brainfeat.errors import ParameterError
+
 UNCERTAIN = "uncertain"
-OUT_OF_SCOPE = "out-of-scope"
-NOTICE = "This is no diagnosis: brainfeat is research software and not a medical device."
+OUT_OF_DISTRIBUTION = "out-of-distribution"
+NOTICE = "This is not a diagnosis: brainfeat is research software and not a medical device."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfDistribution:
+    """How far an image is from the training images.
+
+    Attributes
+    ----------
+    score : float
+        As in :class:`brainfeat.heads.ood.OODScores`.
+    threshold : float or None
+        The score above which an image is flagged. None flags no image: too few were held out.
+    flagged : bool
+        Whether the image is out of distribution.
+    """
+
+    score: float
+    threshold: float | None
+    flagged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """One of the training images that are most similar.
+
+    Attributes
+    ----------
+    label : str
+        Its class.
+    distance : float
+        One minus the cosine of the features.
+    """
+
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceSummary:
+    """The predictions for the slices of a volume.
+
+    Attributes
+    ----------
+    n : int
+        Number of slices.
+    decisions : dict of str to int
+        Number of slices with each decision.
+    carried_by : dict of str to tuple of int
+        By predicted class, the most probable first: the frames of its slices, the most confident
+        first.
+    """
+
+    n: int
+    decisions: Mapping[str, int]
+    carried_by: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a head says of one image.
+    """What a head predicts for one image, one slice or one volume.
 
     Attributes
     ----------
     path : str
-        As it was given; of a volume, whose path can hold a name, its number instead.
+        As it was given; of a volume, whose path can contain a name, its number instead.
     frame : int or None
         Number of the slice in a volume, from 1.
     decision : str or None
-        A class; ``"uncertain"`` where several cannot be ruled out, or none is likely;
-        ``"out-of-scope"`` where the image is unlike all that the head was fitted on; None where it
+        A class; ``"uncertain"`` where the prediction set has several classes, or none;
+        ``"out-of-distribution"`` where the image is unlike the training images; None where it
         cannot be read.
     probabilities : dict of str to float
         Of each class, calibrated.
-    set : list of str or None
-        The classes that cannot be ruled out at the coverage, the likeliest first; None where the
-        head does not hold what tells them.
-    out_of_scope : dict or None
-        ``score``, ``threshold`` and whether the image is ``refused``; None likewise. A threshold of
-        None refuses nothing: too few images were held out.
+    prediction_set : tuple of str, or None
+        Classes that hold the true one at the target coverage, the most probable first; None for a
+        head without conformal quantiles.
+    out_of_distribution : OutOfDistribution or None
+        None for a head without an out-of-distribution detector.
     forced : bool
-        Whether the decision is the likeliest class though there was reason for none.
-    nearest : list of dict
-        ``label`` and ``distance`` (one minus the cosine of the features) of the most similar
-        training images that the head keeps.
+        Whether the decision is the most probable class although the head would abstain.
+    nearest : tuple of Neighbour
+        The most similar of the training images that the head keeps.
     error : str or None
         Why the image cannot be read.
-    slices : dict or None
-        Of the answer for a whole volume: their number ``n``, how many had each decision
-        (``decisions``), and the frames that were called so (``carried_by``), the surest first.
+    slices : SliceSummary or None
+        Only of a volume.
     """
 
     path: str
     frame: int | None = None
     decision: str | None = None
-    probabilities: dict[str, float]
-    set: list[str] | None = None
-    out_of_scope: dict[str, Any] | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    prediction_set: tuple[str, ...] | None = None
+    out_of_distribution: OutOfDistribution | None = None
     forced: bool = False
-    nearest: list[dict[str, Any]]
+    nearest: tuple[Neighbour, ...] = ()
     error: str | None = None
-    slices: dict[str, Any] | None = None
+    slices: SliceSummary | None = None
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the image is out of distribution."""
+        return self.out_of_distribution is not None and self.out_of_distribution.flagged
+
+    @property
+    def unforced(self) -> str | None:
+        """The decision that is taken where none is forced."""
+        if not self.forced:
+            return self.decision
+        return OUT_OF_DISTRIBUTION if self.is_flagged else UNCERTAIN
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold; of an image that cannot be read, path and error alone."""
+        """Return what JSON can hold; of an image that cannot be read, path, frame and error alone.
+
+        Returns
+        -------
+        dict
+            The attributes by name, without ``error``; ``slices`` only for a volume.
+        """
         if self.error is not None:
             return {"path": self.path, "frame": self.frame, "error": self.error}
-        document = asdict(self)
+        document = write_record(self)
         del document["error"]
         if self.slices is None:
             del document["slices"]
         return document
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read the JSON of what :meth:`to_dict` returned.
 
-def decide(likeliest: str, kept: list[str] | None, scope: dict[str, Any] | None) -> str:
-    """Give the likeliest class where nothing speaks against it, or else an abstention."""
-    if scope is not None and scope["refused"]:
-        return OUT_OF_SCOPE
-    return likeliest if kept is None or kept == [likeliest] else UNCERTAIN
+        Raises
+        ------
+        ParameterError
+            The text is not JSON, or an attribute is missing or of another type.
+        """
+        return read_record(cls, parse_json(text, error=ParameterError), error=ParameterError)
 
 
-def tell_unreadable(path: str, reason: str) -> Prediction:
-    """Give the answer for what cannot be read."""
-    return Prediction(path=path, probabilities={}, nearest=[], error=reason)
+def decide(
+    most_probable: str, prediction_set: Sequence[str] | None, ood: OutOfDistribution | None
+) -> str:
+    """Return the most probable class, or the reason to abstain.
+
+    Examples
+    --------
+    >>> decide("glioma", ["glioma"], None), decide("glioma", ["glioma", "pituitary"], None)
+    ('glioma', 'uncertain')
+    """
+    if ood is not None and ood.flagged:
+        return OUT_OF_DISTRIBUTION
+    alone = prediction_set is None or list(prediction_set) == [most_probable]
+    return most_probable if alone else UNCERTAIN
 
 
 def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArray[np.float64]:
-    """Average the probabilities of the slices that are in scope, or of all where none is.
+    """Average the probabilities of the slices that are not out of distribution; of all if all are.
 
     Parameters
     ----------
     answers : sequence of Prediction
-        Of the slices of a volume.
+        For the slices of a volume.
     names : sequence of str
         The k classes.
 
@@ -95,9 +183,9 @@ def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArr
     -------
     ndarray of shape (k,), float64
     """
-    looked = [answer for answer in answers if _find_unforced(answer) != OUT_OF_SCOPE] or answers
-    shares = [[answer.probabilities[name] for name in names] for answer in looked]
-    mean: NDArray[np.float64] = np.mean(shares, axis=0)
+    kept = [answer for answer in answers if answer.unforced != OUT_OF_DISTRIBUTION] or answers
+    p = [[answer.probabilities[name] for name in names] for answer in kept]
+    mean: NDArray[np.float64] = np.mean(p, axis=0)
     return mean
 
 
@@ -105,67 +193,62 @@ def pool_slices(
     answers: Sequence[Prediction],
     names: Sequence[str],
     *,
-    kept: Sequence[str] | None,
+    prediction_set: Sequence[str] | None,
     force: bool = False,
 ) -> Prediction:
-    """Make one answer of those for the slices of a volume.
+    """Make one prediction of those for the slices of a volume.
 
-    Its probabilities are the mean of the slices in scope. It is out of scope where all slices are.
-    It names a class only where no slice was called another: those classes are not ruled out. The
-    coverage that holds for images is not promised for volumes.
+    Its probabilities are the mean of the slices that are not out of distribution. It is out of
+    distribution where all slices are. Classes that were predicted for single slices join its
+    prediction set, so that it has a class as its decision only where no slice contradicts it. The
+    target coverage holds for images, and not for volumes.
 
     Parameters
     ----------
     answers : sequence of Prediction
-        Of the slices.
+        For the slices.
     names : sequence of str
         The classes.
-    kept : sequence of str or None
-        Those that cannot be ruled out by the mean.
+    prediction_set : sequence of str or None
+        Of the mean probabilities.
     force : bool
-        Whether a class is named though there is reason for none.
+        Whether the most probable class is the decision although the head would abstain.
 
     Returns
     -------
     Prediction
     """
-    called = [_find_unforced(answer) for answer in answers]
+    decisions = [str(answer.unforced) for answer in answers]
     p = dict(zip(names, map(float, average_slices(answers, names)), strict=True))
     ranked = sorted(names, key=lambda name: -p[name])
-    carried_by = {
-        name: [
-            answers[place].frame
-            for place in sorted(
-                (place for place, decision in enumerate(called) if decision == name),
-                key=lambda place: -answers[place].probabilities[name],
-            )
-        ]
-        for name in ranked
-        if name in called
-    }
-    scope = _pool_scope(answers)
-    known = None if kept is None else [n for n in ranked if n in kept or n in carried_by]
-    decision = decide(ranked[0], known, scope)
-    forced = force and decision in (UNCERTAIN, OUT_OF_SCOPE)
+    carried_by = {name: _rank_frames(answers, name) for name in ranked if name in decisions}
+    ood = _pool_ood(answers)
+    joined = None
+    if prediction_set is not None:
+        joined = tuple(name for name in ranked if name in prediction_set or name in carried_by)
+    decision = decide(ranked[0], joined, ood)
+    forced = force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
     return Prediction(
         path=answers[0].path,
         decision=ranked[0] if forced else decision,
         probabilities=p,
-        set=known,
-        out_of_scope=scope,
+        prediction_set=joined,
+        out_of_distribution=ood,
         forced=forced,
-        nearest=[],
-        slices={"n": len(answers), "decisions": dict(Counter(called)), "carried_by": carried_by},
+        slices=SliceSummary(
+            n=len(answers), decisions=dict(Counter(decisions)), carried_by=carried_by
+        ),
     )
 
 
-def _find_unforced(answer: Prediction) -> str:
-    if not answer.forced:
-        return str(answer.decision)
-    return OUT_OF_SCOPE if answer.out_of_scope and answer.out_of_scope["refused"] else UNCERTAIN
+def _rank_frames(answers: Sequence[Prediction], name: str) -> tuple[int, ...]:
+    """Return the frames of the slices for which a class was predicted, most confident first."""
+    chosen = [answer for answer in answers if answer.unforced == name]
+    ranked = sorted(chosen, key=lambda answer: -answer.probabilities[name])
+    return tuple(answer.frame for answer in ranked if answer.frame is not None)
 
 
-def _pool_scope(answers: Sequence[Prediction]) -> dict[str, Any] | None:
-    """Take the slice that is most like the training images."""
-    scopes = [answer.out_of_scope for answer in answers if answer.out_of_scope is not None]
-    return min(scopes, key=lambda scope: float(scope["score"])) if scopes else None
+def _pool_ood(answers: Sequence[Prediction]) -> OutOfDistribution | None:
+    """Take the slice that is most similar to the training images."""
+    known = [answer.out_of_distribution for answer in answers if answer.out_of_distribution]
+    return min(known, key=lambda ood: ood.score) if known else None

@@ -1,7 +1,7 @@
 """Heat maps: which parts of an image the score of a class comes from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor
-from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.bundle import HeadBundle, require_base
 
 Method = Literal["grad-cam", "occlusion"]
 Floats = NDArray[np.float32]
@@ -109,12 +109,7 @@ def explain(
     -----
     A map says where a score comes from, not why, and not where a tumour is: it is no diagnosis.
     """
-    bundle.spec.require(
-        replace(backbone.spec, precision=bundle.spec.precision, volumes=bundle.spec.volumes),
-        here="the head",
-        there="the base",
-        remedy="pass the weights that the head was fitted with",
-    )
+    require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)
     wanted = None if targets is None else _check_targets(targets, len(images), bundle.class_names)
     if _choose_method(method, bundle.head, backbone) == "grad-cam":

@@ -15,8 +15,7 @@ from brainfeat import runtime
 from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.files import atomic_write
-from brainfeat.heads.bundle import HeadBundle, check_target
-from brainfeat.prediction.predictor import require_base
+from brainfeat.heads.bundle import HeadBundle, check_target, require_base
 
 Quantize = Literal["float16", "int8"]
 SUFFIXES = (".keras", ".tflite")

@@ -4,6 +4,7 @@ Topics are abridged. CLAIM: Tejani et al. 2024, Radiology: Artificial Intelligen
 6(4):e240300. TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378.
 """
 
+from dataclasses import asdict
 from typing import Literal, get_args
 
 from brainfeat.errors import ParameterError
@@ -12,7 +13,7 @@ from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import GROUPINGS
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
-from brainfeat.text import count, format_number
+from brainfeat.text import count, format_metric, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
 
@@ -172,6 +173,7 @@ def collect_evidence(study: Study) -> dict[str, str | None]:
     return {
         **_describe_data(study),
         **_describe_model(study),
+        **_describe_fit(study),
         **_describe_measuring(study),
     }
 
@@ -183,9 +185,9 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     listed = int((cache.view == 0).sum()) + rejected
     unread = f"{count(rejected, 'file')} of {listed:,} could not be read"
     counts = [entry.support for entry in study.evaluation.per_class]
-    training = study.training("split")
+    split = study.bundle.training.split
     conflicts = len(audit.label_conflicts)
-    groups = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+    groups = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
     near = audit.near_duplicates
     across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
     if near is not None:
@@ -202,8 +204,8 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "conflicts": f"In part: {count(conflicts, 'set')} of copies of one image have different "
         "labels (section Leakage).",
         "partitions": "; ".join(
-            f"{name} {format_number(size)}" for name, size in training.items()
-        ) + f"; kept together: {groups} (section Data)." if training else None,
+            f"{name} {format_number(size)}" for name, size in asdict(split).items()
+        ) + f"; kept together: {groups} (section Data)." if split else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
         "size": "In part: " + ", ".join(
@@ -212,16 +214,12 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "flow": f"From {listed:,} listed to {study.evaluation.n:,} evaluated (section Data).",
         "classes": "In part: images by class and split (section Data).",
         "imbalance": f"From {min(counts):,} to {max(counts):,} images of a class were evaluated; "
-        f"class weights: {study.bundle.training.get('class_weight') or 'none'}.",
+        f"class weights: {study.bundle.training.class_weight or 'none'}.",
     }  # fmt: skip
 
 
 def _describe_model(study: Study) -> dict[str, str | None]:
     bundle, spec = study.bundle, study.cache.spec
-    training = bundle.training
-    searched = study.training("search")
-    folds = study.training("cv").get("n_folds")
-    augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
     return {
         "technology": f"A {bundle.head} classifier on features of a frozen {spec.backbone}, a "
         "convolutional network.",
@@ -230,33 +228,6 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         "predictors": f"All {spec.n_features} features of the base; none is chosen by hand.",
         "objective": "Features are computed; nobody interprets an image.",
         "software": "Versions of all libraries in section Provenance.",
-        "initialisation": f"Base: weights with SHA-256 {spec.weights_sha256[:16]}…, frozen. Head: "
-        f"random state {training.get('random_state')}.",
-        "training": f"Head {bundle.head}, random state {training.get('random_state')}, "
-        f"augmentation {augmentation}; parameters and curves in section Training.",
-        "selected": (
-            f"Best mean {METRIC_NAMES['balanced_accuracy']} over {searched.get('n_folds')} folds "
-            "among the candidates in section Training; no test image took part."
-            if searched
-            else "One head was fitted; this software compared it with no others."
-        ),
-        "ensemble": (
-            "The head itself is an ensemble of trees."
-            if bundle.head in {"random-forest", "hist-gradient-boosting"}
-            else "None."
-        ),
-        "internal": (
-            (f"{folds}-fold cross-validation and a" if isinstance(folds, int) else "A")
-            + " validation split (section Training)."
-            if study.training("val")
-            else None
-        ),
-        "external": (
-            "None: the images evaluated are of the feature file of the fit."
-            if study.is_same_cache
-            else "The images evaluated are of another feature file than that of the fit; the "
-            "authors must state where they come from."
-        ),
         "output": "A probability of each class; metrics are of the most probable class, without a "
         "threshold."
         + (
@@ -269,11 +240,45 @@ def _describe_model(study: Study) -> dict[str, str | None]:
         "updating": (
             None
             if bundle.temperature == 1.0
-            else f"Scores are divided by one temperature, {bundle.temperature:.3f} (section "
-            "Calibration)."
+            else f"Scores are divided by one temperature, {format_metric(bundle.temperature)} "
+            "(section Calibration)."
         ),
         "availability": "In part: brainfeat is open source (MIT); section Provenance has the "
         "commands. The authors must share data and model.",
+    }
+
+
+def _describe_fit(study: Study) -> dict[str, str | None]:
+    bundle, training = study.bundle, study.bundle.training
+    augmentation = "none" if study.cache.augmentation is None else "yes (section Features)"
+    return {
+        "initialisation": f"Base: weights with SHA-256 {study.cache.spec.weights_sha256[:16]}…, "
+        f"frozen. Head: random state {training.random_state}.",
+        "training": f"Head {bundle.head}, random state {training.random_state}, "
+        f"augmentation {augmentation}; parameters and curves in section Training.",
+        "selected": (
+            f"Best mean {METRIC_NAMES['balanced_accuracy']} over {training.search.n_folds} folds "
+            "among the candidates in section Training; no test image took part."
+            if training.search
+            else "One head was fitted; this software compared it with no others."
+        ),
+        "ensemble": (
+            "The head itself is an ensemble of trees."
+            if bundle.head in {"random-forest", "hist-gradient-boosting"}
+            else "None."
+        ),
+        "internal": (
+            (f"{training.cv.n_folds}-fold cross-validation and a" if training.cv else "A")
+            + " validation split (section Training)."
+            if training.val
+            else None
+        ),
+        "external": (
+            "None: the images evaluated are of the feature file of the fit."
+            if study.is_same_cache
+            else "The images evaluated are of another feature file than that of the fit; the "
+            "authors must state where they come from."
+        ),
     }
 
 

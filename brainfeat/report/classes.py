@@ -119,6 +119,8 @@ def _list_classes(metrics: "Metrics") -> Table:
 
 
 def _draw_intervals(per_class: "Sequence[ClassEvaluation]") -> Iterator[Chart]:
+    if not any(entry.intervals for entry in per_class):
+        return
     for number, chosen in enumerate(_FOREST, 1):
         groups = [
             (

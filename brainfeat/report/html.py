@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.errors import MissingDependencyError
 from brainfeat.report import charts
-from brainfeat.report.blocks import FEW_CLASSES, Cell, Estimate
+from brainfeat.report.blocks import FEW_CLASSES, Cell, Chart, Estimate
 from brainfeat.report.checklists import UNANSWERED, Checklist
 from brainfeat.report.gallery import ReadImage, make_gallery
 from brainfeat.report.outline import (
@@ -94,30 +94,6 @@ def _make_environment() -> Any:
         raise MissingDependencyError(
             "an HTML report needs Jinja, which is not installed: pip install 'brainfeat[report]'"
         ) from error
-    from markupsafe import Markup
-
-    def draw(chart: Any, name: str) -> Any:
-        # The drawing comes from this package, which escapes the names in it.
-        return Markup(  # noqa: S704
-            charts.describe_svg(
-                chart.draw(), name=name, title=chart.title, description=chart.description
-            )
-        )
-
-    def parts(cell: Cell) -> Any:
-        """Keep a metric and its interval whole, each on its line where there is little room."""
-        if isinstance(cell, Estimate) and cell.interval:
-            return Markup('<span class="part">{}</span> <span class="part">({})</span>').format(
-                cell.value, cell.interval
-            )
-        return finalize(str(cell))
-
-    def finalize(value: Any) -> Any:
-        if isinstance(value, Markup) or not isinstance(value, str):
-            return value
-        # A per cent sign stays beside its number.
-        return make_printable(value).replace(" %", "\N{NO-BREAK SPACE}%")
-
     environment = Environment(
         loader=PackageLoader("brainfeat.report"),
         autoescape=True,
@@ -125,10 +101,39 @@ def _make_environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=finalize,
+        finalize=_finalize,
     )
     environment.globals.update(
         dashes=charts.DASHES, n_colours=charts.N_COLOURS, unanswered=UNANSWERED, few=FEW_CLASSES
     )
-    environment.filters.update(draw=draw, parts=parts)
+    environment.filters.update(draw=_draw, parts=_break_cell)
     return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Make a text printable; markup, which is a text too, is left as it is."""
+    if hasattr(value, "__html__") or not isinstance(value, str):
+        return value
+    # A per cent sign stays beside its number.
+    return make_printable(value).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _draw(chart: Chart, name: str) -> Any:
+    from markupsafe import Markup
+
+    svg = charts.describe_svg(
+        chart.draw(), name=name, title=chart.title, description=chart.description
+    )
+    # The drawing comes from this package, which escapes the names in it.
+    return Markup(svg)  # noqa: S704
+
+
+def _break_cell(cell: Cell) -> Any:
+    """Keep a metric and its interval whole, each on its line where there is little room."""
+    from markupsafe import Markup
+
+    if isinstance(cell, Estimate) and cell.interval:
+        return Markup('<span class="part">{}</span> <span class="part">({})</span>').format(
+            cell.value, cell.interval
+        )
+    return _finalize(str(cell))

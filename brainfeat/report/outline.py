@@ -19,9 +19,9 @@ from brainfeat.report.study import Study
 from brainfeat.report.training import make_training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
+    from brainfeat.heads.calibration import Calibration
     from brainfeat.metrics import Metrics
 
 NOT_A_DEVICE = "Not a medical device."
@@ -32,7 +32,7 @@ def list_results(
     metrics: "Metrics",
     *,
     findings: "Sequence[str]" = (),
-    fitted: "Mapping[str, Any] | None" = None,
+    fitted: "Calibration | None" = None,
 ) -> list[Section]:
     """List the sections that metrics or an evaluation fill; those without content are absent.
 
@@ -42,7 +42,7 @@ def list_results(
         An evaluation fills more sections than metrics of bare probabilities.
     findings : sequence of str
         Those of an audit, for the summary.
-    fitted : mapping or None
+    fitted : Calibration or None
         As in :func:`brainfeat.report.probabilities.make_calibration`.
     """
     sections = [
@@ -65,7 +65,7 @@ def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]
         *list_results(
             study.evaluation,
             findings=study.audit.findings,
-            fitted=study.training("calibration"),
+            fitted=study.bundle.training.calibration,
         ),
         make_leakage(study),
         make_training(study),

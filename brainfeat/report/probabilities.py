@@ -2,28 +2,35 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainfeat.report import charts
-from brainfeat.report.blocks import Block, Chart, Columns, Section, Table, estimate, show
+from brainfeat.report.blocks import (
+    Block,
+    Chart,
+    Columns,
+    Section,
+    Table,
+    estimate,
+    estimate_metric,
+    show,
+)
 from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES
 from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.results import Abstention, Evaluation
-    from brainfeat.heads.calibration import Bin, Reliability
+    from brainfeat.heads.calibration import Bin, Calibration, Reliability
 
 
-def make_calibration(
-    evaluation: "Evaluation", *, fitted: Mapping[str, Any] | None = None
-) -> Section:
+def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" = None) -> Section:
     """Show how far the probabilities can be believed.
 
     Parameters
     ----------
     evaluation : Evaluation
-    fitted : mapping or None
-        What the head file records of the images that the temperature was fitted on.
+    fitted : Calibration or None
+        The record of the images that the temperature was fitted on.
     """
     temperature, after = evaluation.calibration.temperature, evaluation.calibration.after
     if temperature == 1.0:
@@ -38,7 +45,7 @@ def make_calibration(
     bins = _list_bins(after.bins)
     tables: list[Block] = [
         _list_calibration(evaluation, columns),
-        *_list_fitted_temperature(fitted or {}),
+        *_list_fitted_temperature(fitted),
         bins,
     ]
     return Section(
@@ -92,7 +99,7 @@ def _list_calibration(evaluation: "Evaluation", columns: "Mapping[str, Reliabili
         title="Calibration, all images",
         head=("metric", *columns),
         rows=[
-            (METRIC_NAMES[name], *(estimate(getattr(found, name)) for found in columns.values()))
+            (METRIC_NAMES[name], *(estimate_metric(found, name) for found in columns.values()))
             for name in CALIBRATION_METRICS
         ],
         explanation="Smaller is better. The expected calibration error is the mean distance of the "
@@ -101,20 +108,23 @@ def _list_calibration(evaluation: "Evaluation", columns: "Mapping[str, Reliabili
     )
 
 
-def _list_fitted_temperature(fitted: Mapping[str, Any]) -> Iterator[Table]:
-    before, after = fitted.get("before"), fitted.get("after")
-    if not isinstance(before, dict) or not isinstance(after, dict):
+def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
+    if fitted is None:
         return
-    folds = fitted.get("n_folds")
-    where = f"out of fold in {folds} folds" if isinstance(folds, int) else "of the val split"
+    folds = fitted.n_folds
+    where = "of the val split" if folds is None else f"out of fold in {folds} folds"
     yield Table(
         title="Calibration where the temperature was fitted",
         head=("metric", "calibrated", "uncalibrated"),
         rows=[
-            (METRIC_NAMES[name], estimate(after.get(name)), estimate(before.get(name)))
+            (
+                METRIC_NAMES[name],
+                estimate_metric(fitted.after, name),
+                estimate_metric(fitted.before, name),
+            )
             for name in CALIBRATION_METRICS
         ],
-        note=f"{count(fitted.get('n'), 'image')} {where}.",
+        note=f"{count(fitted.n, 'image')} {where}.",
     )
 
 

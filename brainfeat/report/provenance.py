@@ -2,16 +2,19 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
-from brainfeat.text import count, format_metric, format_number
+from brainfeat.text import count, format_metric
+
+if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
 
 _MEANINGS = {
     "backbone": "convolutional base",
@@ -64,7 +67,7 @@ def make_leakage(study: Study) -> Section:
             "into slices in two runs counts as two."
         )
     if near is None:
-        blocks.append("Near duplicates were not searched for among so many images.")
+        blocks.append("Near duplicates were not searched for, because there are too many images.")
     conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
         "Copies of one image with different labels: "
@@ -111,20 +114,7 @@ def _list_controls(study: Study) -> Iterator[Table]:
 
 def make_data(study: Study) -> Section:
     """Show how many images there are, in which split, and which were left out and why."""
-    cache = study.cache
-    images = cache.view == 0
-    labelled = cache.mask()
-    names = [*(name for name in ("train", "val", "test") if (cache.splits[labelled] == name).any())]
-    without = int((cache.splits[labelled] == "").sum())
-    rows = []
-    for label, name in enumerate(cache.class_names):
-        chosen = labelled & (cache.y == label)
-        cells = [int((cache.splits[chosen] == split).sum()) for split in names]
-        if without:
-            cells.append(int((cache.splits[chosen] == "").sum()))
-        rows.append((name, *(f"{cell:,}" for cell in (*cells, int(chosen.sum())))))
-    sizes = study.training("split")
-    used = [name for name in ("train", "val", "test") if name in sizes]
+    training = study.bundle.training
     origin = (
         "The head was fitted on images of the feature file that it is evaluated on."
         if study.is_same_cache
@@ -135,22 +125,18 @@ def make_data(study: Study) -> Section:
         Table(
             title="Images from the table to the metrics",
             head=("step", "images"),
-            rows=_list_flow(study, int(images.sum()), int(labelled.sum())),
+            rows=_list_flow(study),
         ),
-        _list_exclusions(study),
-        Table(
-            title="Labelled images of the feature file, by class and split of the table",
-            head=("class", *names, *(["no split"] if without else []), "all"),
-            rows=rows,
-        ),
+        _list_exclusions(study.cache),
+        _count_labelled(study.cache),
     ]
-    if used:
-        grouped_by = GROUPINGS.get(str(study.bundle.training.get("group_by")), "not recorded")
+    if training.split is not None:
+        grouped_by = GROUPINGS.get(str(training.group_by), "not recorded")
         blocks.append(
             Table(
                 title="Splits that the fit used",
                 head=("split", "images"),
-                rows=[(name, format_number(sizes[name])) for name in used],
+                rows=[(name, f"{size:,}") for name, size in asdict(training.split).items()],
                 note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
                 "where they divide these.",
             )
@@ -158,8 +144,9 @@ def make_data(study: Study) -> Section:
     return Section(name="data", title="Data", blocks=blocks)
 
 
-def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]]:
+def _list_flow(study: Study) -> list[tuple[str, str]]:
     subsets, rejected = study.evaluation.subsets, len(study.cache.rejected)
+    images, labelled = int((study.cache.view == 0).sum()), int(study.cache.mask().sum())
     rows = [
         ("listed in the table", images + rejected),
         ("could not be read", rejected),
@@ -174,8 +161,24 @@ def _list_flow(study: Study, images: int, labelled: int) -> list[tuple[str, str]
     return [(name, f"{number:,}") for name, number in rows]
 
 
-def _list_exclusions(study: Study) -> Block:
-    reasons = Counter(entry.reason for entry in study.cache.rejected)
+def _count_labelled(cache: "FeatureCache") -> Table:
+    labelled = cache.mask()
+    found = set(cache.splits[labelled].tolist())
+    names = [name for name in ("train", "val", "test", "") if name in found]
+    rows = []
+    for label, title in enumerate(cache.class_names):
+        splits = cache.splits[labelled & (cache.y == label)]
+        sizes = [int((splits == name).sum()) for name in names]
+        rows.append((title, *(f"{size:,}" for size in (*sizes, len(splits)))))
+    return Table(
+        title="Labelled images of the feature file, by class and split of the table",
+        head=("class", *(name or "no split" for name in names), "all"),
+        rows=rows,
+    )
+
+
+def _list_exclusions(cache: "FeatureCache") -> Block:
+    reasons = Counter(entry.reason for entry in cache.rejected)
     if not reasons:
         return "No image was excluded: every file of the table could be read."
     return Table(
@@ -216,15 +219,15 @@ def make_provenance(study: Study) -> Section:
     training, cache = study.bundle.training, study.cache
     digests = [
         ("feature file", cache.content_sha256),
-        ("feature file of the fit", str(training.get("cache_sha256"))),
+        ("feature file of the fit", str(training.cache_sha256)),
         ("kind of features (fingerprint)", cache.fingerprint),
     ]
     seeds = [
-        ("fit", str(training.get("random_state"))),
+        ("fit", str(training.random_state)),
         ("bootstrap of the intervals", str(study.evaluation.bootstrap.random_state)),
     ]
     extracting = _read_versions(cache.provenance)
-    fitting = _read_versions(training)
+    fitting = dict(training.versions or {})
     processor = cache.provenance.get("processor")
     named = processor.get("name") if isinstance(processor, dict) else None
     return Section(
@@ -251,7 +254,7 @@ def make_provenance(study: Study) -> Section:
     )  # fmt: skip
 
 
-def _read_versions(record: Any) -> dict[str, str]:
+def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
     versions = record.get("versions")
     found = versions.items() if isinstance(versions, dict) else ()
     return {str(name): str(version) for name, version in found}
@@ -266,7 +269,7 @@ def _list_commands(study: Study) -> list[str]:
     ]
     fit = [
         *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),
-        *("--random-state", str(bundle.training.get("random_state"))),
+        *("--random-state", str(bundle.training.random_state)),
     ]
     for name, value in sorted(bundle.params.items()):
         fit += ["--param", f"{name}={value}"]

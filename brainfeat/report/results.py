@@ -54,7 +54,7 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
 def summarise(metrics: "Metrics") -> list[str]:
     """Describe in sentences how good the head is on new images, on all, and class by class."""
     if isinstance(metrics, Evaluation):
-        sentences = [_describe_new(metrics.subsets.without_near_duplicates), _describe_all(metrics)]
+        sentences = list(_describe_accuracy(metrics))
     else:
         sentences = [
             (
@@ -76,39 +76,44 @@ def summarise(metrics: "Metrics") -> list[str]:
     return sentences
 
 
-def _describe_new(near: "Subset") -> str:
-    if near.accuracy is None:
-        return (
-            "Accuracy without near duplicates is not known: "
-            f"{near.reason or 'there are no images'}."
-        )
-    interval = find_interval(near, "accuracy")
-    certainty = (
-        f"95 % interval {format_interval(interval)}" if interval else f"no interval: {near.reason}"
-    )
-    return (
-        f"On {count(near.n, 'image')} of which the head has seen no near duplicate, accuracy is "
-        f"{show(near.accuracy)} ({certainty})."
-    )
-
-
-def _describe_all(evaluation: Evaluation) -> str:
+def _describe_accuracy(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the accuracy without near duplicates, then that on all images."""
     near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
-    start = (
-        f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}) it is "
-        f"{estimate_metric(everything, 'accuracy')}"
-    )
+    of_all = f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}),"
+    accuracy = estimate_metric(everything, "accuracy")
     if near.accuracy is None or everything.accuracy is None:
-        return f"{start}; how much of this is due to copies of seen images is not known."
+        reason = near.reason or "there are no images"
+        yield f"Accuracy without near duplicates is not known: {reason}."
+        yield f"{of_all} it is {accuracy}; how much of this is due to copies is not known."
+        return
     n_near = everything.n - near.n
-    n_exact = everything.n - evaluation.subsets.without_exact_duplicates.n
     if not n_near:
-        return f"{start}: the head has seen a copy of none of them."
+        yield (
+            f"{of_all} accuracy is {_describe_certainty(everything)}; the head has seen a near "
+            "duplicate of none of them."
+        )
+        return
+    n_exact = everything.n - evaluation.subsets.without_exact_duplicates.n
     excess = everything.accuracy - near.accuracy
-    return (
-        f"{start}, {show(abs(excess))} {'higher' if excess >= 0 else 'lower'}: the head has seen a "
-        f"near duplicate of {n_near:,} of them, and an exact duplicate of {n_exact:,}."
+    yield (
+        f"On {count(near.n, 'image')} of which the head has seen no near duplicate, accuracy is "
+        f"{_describe_certainty(near)}."
     )
+    yield (
+        f"{of_all} it is {accuracy}, {show(abs(excess))} {'higher' if excess >= 0 else 'lower'}: "
+        f"the head has seen a near duplicate of {n_near:,} of them, and an exact duplicate of "
+        f"{n_exact:,}."
+    )
+
+
+def _describe_certainty(subset: "Subset") -> str:
+    interval = find_interval(subset, "accuracy")
+    certainty = (
+        f"95 % interval {format_interval(interval)}"
+        if interval
+        else f"no interval: {subset.reason}"
+    )
+    return f"{show(subset.accuracy)} ({certainty})"
 
 
 def _list_tiles(subsets: "Subsets") -> Iterator[tuple[str, Cell, str]]:
@@ -134,7 +139,7 @@ def make_overall(metrics: "Metrics") -> Section:
             ),
             _list_subsets(metrics),
             _list_further(metrics),
-            _draw_subsets(metrics.subsets),
+            *_draw_subsets(metrics.subsets),
         ]
     return Section(name="overall", title="Overall metrics", blocks=blocks)
 
@@ -186,12 +191,16 @@ def _list_further(metrics: "Metrics") -> Table:
 
 
 def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
-    if any(getattr(evaluation.subsets, name).intervals for name in SUBSET_NAMES):
+    if _has_intervals(evaluation.subsets):
         yield (
             "In brackets: 95 % intervals, percentiles of "
             f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
             "(patients of the table, or else clusters of near duplicates)."
         )
+
+
+def _has_intervals(subsets: "Subsets") -> bool:
+    return any(getattr(subsets, name).intervals for name in SUBSET_NAMES)
 
 
 def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
@@ -209,7 +218,9 @@ def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
             yield f"{capitalise(', '.join(names))}: no {reason}."
 
 
-def _draw_subsets(subsets: "Subsets") -> Chart:
+def _draw_subsets(subsets: "Subsets") -> Iterator[Chart]:
+    if not _has_intervals(subsets):
+        return
     groups = [
         (
             METRIC_NAMES[name],
@@ -224,7 +235,7 @@ def _draw_subsets(subsets: "Subsets") -> Chart:
         )
         for name in SUBSET_METRICS
     ]
-    return Chart(
+    yield Chart(
         title="Overall metrics with 95 % intervals",
         caption="Squares are the metrics of the table above, lines their 95 % intervals.",
         description=charts.describe_intervals(groups),

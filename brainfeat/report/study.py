@@ -1,8 +1,7 @@
 """What a full report is about: an evaluation, the head, the cache and its audit."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.results import Evaluation
@@ -42,17 +41,12 @@ class Study:
     @property
     def is_same_cache(self) -> bool:
         """Whether the head was fitted on the cache that it was measured on."""
-        return bool(self.bundle.training.get("cache_sha256") == self.cache.content_sha256)
+        return self.bundle.training.cache_sha256 == self.cache.content_sha256
 
     @property
     def split_name(self) -> str:
         """The images that were measured, in words."""
         return name_split(self.evaluation.split)
-
-    def training(self, name: str) -> Mapping[str, Any]:
-        """Return an object of the training record of the head file; an empty one for none."""
-        value = self.bundle.training.get(name)
-        return value if isinstance(value, dict) else {}
 
 
 def make_study(

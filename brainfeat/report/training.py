@@ -1,14 +1,17 @@
 """How a head was fitted, in a section: parameters, curves, validation and search."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainfeat.report import charts
-from brainfeat.report.blocks import Block, Cell, Chart, Section, Table, estimate, show
+from brainfeat.report.blocks import Block, Cell, Chart, Section, Table, estimate_metric, show
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES
 from brainfeat.text import UNDEFINED, count
+
+if TYPE_CHECKING:
+    from brainfeat.heads.record import Spread
 
 _VALIDATED = ("accuracy", "balanced_accuracy", "log_loss")
 _DROPOUT = 0.5
@@ -18,11 +21,11 @@ def make_training(study: Study) -> Section:
     """Show how the head was fitted, and its curves."""
     bundle = study.bundle
     params = [(name, _plain(value)) for name, value in sorted(bundle.params.items())]
-    refitted = (
-        "After validation it was fitted again on train and val together."
-        if bundle.training.get("refitted_on_val")
-        else "It was fitted on train; val decided when to stop."
-    )
+    refitted = {
+        True: "After validation it was fitted again on train and val together.",
+        False: "It was fitted on train; val decided when to stop.",
+        None: "Whether it was fitted again after validation is not recorded.",
+    }[bundle.training.refitted_on_val]
     blocks: list[Block] = [
         (
             f"The head is of the kind {bundle.head!r}; it predicts one of "
@@ -54,10 +57,11 @@ def _plain(value: Any) -> str:
 
 
 def _draw_history(study: Study) -> Iterator[Block]:
-    history = _read_history(study)
-    if not history:
+    recorded = study.bundle.training.history
+    if recorded is None:
         yield "This kind of head is not fitted in epochs: there are no training curves."
         return
+    history = recorded.curves()
     loss = history.get("val_loss")
     best = loss.index(min(loss)) if loss else None
     notes = [] if best is None else [f"The vertical line is the epoch that was kept, {best + 1}."]
@@ -69,8 +73,6 @@ def _draw_history(study: Study) -> Iterator[Block]:
             for split, key in (("train", name), ("val", f"val_{name}"))
             if key in history
         }
-        if not curves:
-            continue
         title = f"{name.capitalize()} while training"
         yield Chart(
             title=title,
@@ -81,7 +83,7 @@ def _draw_history(study: Study) -> Iterator[Block]:
         )
 
 
-def _describe_curves(curves: Mapping[str, list[float]], best: int | None) -> str:
+def _describe_curves(curves: Mapping[str, Sequence[float]], best: int | None) -> str:
     texts = [
         f"{split}: first {show(values[0])}, last {show(values[-1])}"
         + (f", kept {show(values[best])}" if best is not None else "")
@@ -90,29 +92,17 @@ def _describe_curves(curves: Mapping[str, list[float]], best: int | None) -> str
     return f"{'; '.join(texts)}."
 
 
-def _read_history(study: Study) -> dict[str, list[float]]:
-    """Read the curves of a head file, if they are what curves must be."""
-    history = {
-        str(name): values
-        for name, values in study.training("history").items()
-        if isinstance(values, list)
-        and values
-        and all(isinstance(value, int | float) for value in values)
-    }
-    same_length = len({len(values) for values in history.values()}) == 1
-    return history if same_length and "loss" in history else {}
-
-
 def _list_validation(study: Study) -> Iterator[Table]:
+    training = study.bundle.training
     columns: dict[str, list[Cell]] = {
-        split: [estimate(study.training(split).get(name)) for name in _VALIDATED]
-        for split in ("val", "test")
-        if study.training(split)
+        split: [estimate_metric(found, name) for name in _VALIDATED]
+        for split, found in (("val", training.val), ("test", training.test))
+        if found is not None
     }
-    folds = study.training("cv")
-    if folds:
-        columns[f"{folds.get('n_folds')}-fold cross-validation"] = [
-            _spread(folds.get(name)) for name in _VALIDATED
+    if training.cv is not None:
+        spreads: list[Spread] = [getattr(training.cv, name) for name in _VALIDATED]
+        columns[f"{training.cv.n_folds}-fold cross-validation"] = [
+            _show_spread(spread.mean, spread.std) for spread in spreads
         ]
     if columns:
         yield Table(
@@ -123,32 +113,31 @@ def _list_validation(study: Study) -> Iterator[Table]:
                 for name, *cells in zip(_VALIDATED, *columns.values(), strict=True)
             ],
             note="Copies are not left out of these."
-            + (" After ±: the standard deviation over folds." if folds else ""),
+            + (" After ±: the standard deviation over folds." if training.cv else ""),
         )
 
 
-def _spread(found: Any) -> str:
-    values = found if isinstance(found, dict) else {}
-    return f"{show(values.get('mean'))} ± {show(values.get('std'))}"
+def _show_spread(mean: float | None, std: float | None) -> str:
+    return f"{show(mean)} ± {show(std)}"
 
 
 def _list_candidates(study: Study) -> Iterator[Table]:
-    candidates = study.training("search").get("candidates")
-    if not isinstance(candidates, list) or not all(isinstance(row, dict) for row in candidates):
+    search = study.bundle.training.search
+    if search is None:
         return
     yield Table(
-        title=f"Candidates that were compared ({len(candidates)}), the best first",
+        title=f"Candidates that were compared ({len(search.candidates)}), the best first",
         head=("rank", "head", METRIC_NAMES["balanced_accuracy"], "parameters"),
         rows=[
             (
-                str(row.get("rank") or UNDEFINED),
-                str(row.get("head")),
-                _spread(row),
-                _plain(row.get("params") or "defaults"),
+                str(row.rank or UNDEFINED),
+                row.head,
+                _show_spread(row.mean, row.std),
+                _plain(row.params or "defaults"),
             )
-            for row in candidates
+            for row in search.candidates
         ],
-        note="The best cross-validated score is optimistically biased, because the choice was made "
-        "by it. No test image took part.",
+        note="The best cross-validated score is optimistically biased, because the same folds "
+        "chose it. No test image took part.",
         numeric=False,
     )

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
@@ -164,8 +165,8 @@ def fit_head(
     ...         input_size=32,
     ...     )
     ...     bundle = fit_head(result.output, head="svm", params={"C": 10})
-    >>> sum(bundle.training["split"].values())
-    96
+    >>> bundle.training.split
+    SplitSizes(train=64, val=16, test=16)
     """
     started = time.perf_counter()
     _check_options(group_by, random_state, n_iter, search=search)
@@ -200,12 +201,11 @@ def fit_head(
             params=chosen.recipe.params,
             estimator=fit.head.estimator,
             temperature=fit.head.temperature,
-            training={
-                **_describe_data(features, partition, audit),
-                **_describe_fit(chosen, partition, fit),
-                "strangers": None if examples is None else len(examples),
-                "seconds": time.perf_counter() - started,
-            },
+            training=replace(
+                _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
+                ood_examples=None if examples is None else len(examples),
+                seconds=time.perf_counter() - started,
+            ),
             probe=_make_probe(partition.X, random_state),
             ood_detector=_fit_detector(partition, examples, random_state=int(random_state)),
             conformal=fit.conformal,
@@ -301,32 +301,32 @@ def _measure_test(head: FittedHead, partition: Partition) -> Metrics | None:
     return measure(partition.y[test], probabilities, class_names=partition.class_names)
 
 
-def _describe_data(cache: FeatureCache, partition: Partition, audit: Audit) -> dict[str, Any]:
-    splits = partition.splits
-    return {
-        "split": {name: len(images) for name, images in splits.items()},
-        "rows": {name: len(partition.rows_of(images)) for name, images in splits.items()},
-        "held_out": partition.name_held_out(cache),
-        "group_by": partition.grouped_by,
-        "leakage": audit.summary().to_dict(),
-        "cache_sha256": cache.content_sha256,
-    }
-
-
-def _describe_fit(chosen: Selection, partition: Partition, fit: _Fit) -> dict[str, Any]:
-    recipe, test = chosen.recipe, _measure_test(fit.head, partition)
-    return {
-        "refitted_on_val": not needs_validation(recipe.head),
-        "val": fit.val.to_dict(),
-        "test": None if test is None else test.to_dict(),
-        "cv": None if chosen.cv is None else chosen.cv.figures,
-        "calibration": asdict(fit.calibration),
-        "search": chosen.to_dict() if chosen.candidates else None,
-        "history": getattr(fit.head.estimator, "history_", None),
-        "class_weight": recipe.params.get("class_weight"),
-        "random_state": int(recipe.random_state),
-        "versions": runtime.versions(),
-    }
+def _make_record(
+    cache: FeatureCache, partition: Partition, *, audit: Audit, chosen: Selection, fit: _Fit
+) -> FitRecord:
+    recipe, splits = chosen.recipe, partition.splits
+    history = getattr(fit.head.estimator, "history_", {})
+    curves = {name: tuple(curve) for name, curve in history.items()}
+    return FitRecord(
+        split=SplitSizes(**{name: len(images) for name, images in splits.items()}),
+        rows=SplitSizes(
+            **{name: len(partition.rows_of(images)) for name, images in splits.items()}
+        ),
+        held_out=partition.name_held_out(cache),
+        group_by=partition.grouped_by,
+        leakage=audit.summary(),
+        refitted_on_val=not needs_validation(recipe.head),
+        val=fit.val,
+        test=_measure_test(fit.head, partition),
+        cv=None if chosen.cv is None else chosen.cv.scores,
+        calibration=fit.calibration,
+        search=chosen.record(),
+        history=History(**curves) if curves else None,
+        class_weight=recipe.params.get("class_weight"),
+        random_state=int(recipe.random_state),
+        cache_sha256=cache.content_sha256,
+        versions=runtime.versions(),
+    )
 
 
 def _read_examples(

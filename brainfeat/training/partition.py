@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
+from brainfeat.heads.record import HeldOut
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.duplicates import join_labels, label_exact_duplicates
 from brainfeat.leakage.results import Audit
@@ -239,7 +240,7 @@ class Partition:
         """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
 
-    def name_held_out(self, cache: FeatureCache) -> dict[str, list[str]] | None:
+    def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.
 
         Parameters
@@ -249,13 +250,13 @@ class Partition:
 
         Returns
         -------
-        dict of str to list of str, or None
-            Digests as :meth:`brainfeat.FeatureCache.image_ids` returns them, for ``"val"`` and
-            ``"test"``; None where the table has splits.
+        HeldOut or None
+            None where the table has splits.
         """
         if cache.splits.any():
             return None
-        return {name: cache.image_ids(self.rows[self.splits[name]]) for name in ("val", "test")}
+        val, test = (tuple(cache.image_ids(self.rows[self.splits[name]])) for name in SPLITS[1:])
+        return HeldOut(val=val, test=test)
 
     def _assign(
         self, images: Rows, fractions: Mapping[str, float], random_state: int

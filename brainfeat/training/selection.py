@@ -3,8 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.heads.record import Candidate, CrossValidationScores, SearchRecord, Spread
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.partition import Fold, Partition
 
@@ -30,57 +30,20 @@ _SLOW_HEADS = ("hist-gradient-boosting", "dense", "random-forest", "svm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A head with parameters, and its cross-validated scores.
-
-    Attributes
-    ----------
-    rank : int or None
-        1 is the best; None where the candidate could not be fitted.
-    head : str
-        Name of the head.
-    params : dict
-        Parameters that it was made with.
-    mean, std : float or None
-        Mean and standard deviation of the balanced accuracy over the folds; None where the
-        candidate could not be fitted, as `log_loss`.
-    log_loss : float or None
-        Mean log loss over the folds.
-    seconds : float
-        Sum of the durations of its fits, which may have run in parallel.
-    warnings : list of str
-        Warnings of scikit-learn, such as that a fit did not converge.
-    error : str or None
-        Why the candidate could not be fitted.
-    """
-
-    rank: int | None
-    head: str
-    params: dict[str, Any]
-    mean: float | None
-    std: float | None
-    log_loss: float | None
-    seconds: float
-    warnings: list[str]
-    error: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CrossValidation:
     """Scores of a head over folds, and the calibration that its out-of-fold scores allow.
 
     Attributes
     ----------
-    figures : dict
-        ``n_folds``, ``out_of_fold`` (the metrics of all images together), and ``mean`` and ``std``
-        over the folds of ``accuracy``, ``balanced_accuracy`` and ``log_loss``.
+    scores : CrossValidationScores
+        Metrics of all images together, and their spread over the folds.
     calibration : Calibration
         Of the out-of-fold scores.
     conformal : Conformal
         Calibrated on the out-of-fold probabilities.
     """
 
-    figures: dict[str, Any]
+    scores: CrossValidationScores
     calibration: Calibration
     conformal: Conformal = field(compare=False)
 
@@ -104,13 +67,13 @@ class Selection:
     recipe: HeadRecipe
     cv: CrossValidation | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return metric, number of folds and candidates as what JSON can hold."""
-        return {
-            "metric": METRIC,
-            "n_folds": None if self.cv is None else self.cv.figures["n_folds"],
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-        }
+    def record(self) -> SearchRecord | None:
+        """Return the candidates and how they were ranked; None where nothing was compared."""
+        if self.cv is None or not self.candidates:
+            return None
+        return SearchRecord(
+            metric=METRIC, n_folds=self.cv.scores.n_folds, chosen=1, candidates=self.candidates
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +156,12 @@ def select_head(
         _rate(recipe, partition, result) for recipe, result in zip(recipes, results, strict=True)
     ]
     order = sorted(range(len(recipes)), key=lambda place: _sort_key(rated[place]))
-    ranked = [place for place in order if rated[place]["error"] is None]
+    ranked = [place for place in order if rated[place].error is None]
     if not ranked:
-        reasons = dict.fromkeys(str(row["error"]) for row in rated)
+        reasons = dict.fromkeys(str(candidate.error) for candidate in rated)
         raise HeadError(f"none of {len(rated)} candidates can be fitted: {'; '.join(reasons)}")
     candidates = tuple(
-        Candidate(rank=rank if place in ranked else None, **rated[place])
+        replace(rated[place], rank=rank if place in ranked else None)
         for rank, place in enumerate(order, 1)
     )
     best = ranked[0]
@@ -209,8 +172,12 @@ def select_head(
     )
 
 
-def _sort_key(row: dict[str, Any]) -> tuple[bool, float, float]:
-    return (row["error"] is not None, -(row["mean"] or 0.0), row["log_loss"] or 0.0)
+def _sort_key(candidate: Candidate) -> tuple[bool, float, float]:
+    return (
+        candidate.error is not None,
+        -(candidate.mean or 0.0),
+        candidate.log_loss or 0.0,
+    )
 
 
 def _score_folds(
@@ -277,25 +244,26 @@ def _fit_fold(recipe: HeadRecipe, partition: Partition, fold: Fold) -> NDArray[n
     return FittedHead(estimator).scores(partition.X[test])
 
 
-def _rate(recipe: HeadRecipe, partition: Partition, results: list[_FoldResult]) -> dict[str, Any]:
-    """Return all fields of a candidate but its rank."""
+def _rate(recipe: HeadRecipe, partition: Partition, results: list[_FoldResult]) -> Candidate:
+    """Score a candidate; its rank is not known yet."""
     error = _first_error(results)
     mean = std = log_loss = None
     if error is None:
         by_fold = _measure_folds(partition, scale_folds(*_pair_with_labels(partition, results)))
         spread = _spread([getattr(fold, METRIC) for fold in by_fold])
-        mean, std = spread["mean"], spread["std"]
+        mean, std = spread.mean, spread.std
         log_loss = float(np.mean([fold.log_loss for fold in by_fold]))
-    return {
-        "head": recipe.head,
-        "params": recipe.params,
-        "mean": mean,
-        "std": std,
-        "log_loss": log_loss,
-        "seconds": sum(result.seconds for result in results),
-        "warnings": _all_warnings(results),
-        "error": error,
-    }
+    return Candidate(
+        rank=None,
+        head=recipe.head,
+        params=recipe.params,
+        mean=mean,
+        std=std,
+        log_loss=log_loss,
+        seconds=sum(result.seconds for result in results),
+        warnings=tuple(_all_warnings(results)),
+        error=error,
+    )
 
 
 def _measure_folds(partition: Partition, probabilities: list[NDArray[np.float64]]) -> list[Metrics]:
@@ -312,16 +280,14 @@ def _summarise(partition: Partition, results: list[_FoldResult]) -> CrossValidat
     pooled = measure(
         np.concatenate(y), np.concatenate(probabilities), class_names=partition.class_names
     )
-    figures = {
-        "n_folds": len(partition.folds),
-        "out_of_fold": pooled.to_dict(),
-        **{
-            name: _spread([getattr(fold, name) for fold in by_fold])
-            for name in ("accuracy", "balanced_accuracy", "log_loss")
-        },
-    }
     return CrossValidation(
-        figures=figures,
+        scores=CrossValidationScores(
+            n_folds=len(partition.folds),
+            out_of_fold=pooled,
+            accuracy=_spread([fold.accuracy for fold in by_fold]),
+            balanced_accuracy=_spread([fold.balanced_accuracy for fold in by_fold]),
+            log_loss=_spread([fold.log_loss for fold in by_fold]),
+        ),
         calibration=calibrate(scores, y),
         conformal=Conformal.fit(np.concatenate(probabilities), np.concatenate(y)),
     )
@@ -335,8 +301,8 @@ def _pair_with_labels(
     return scores, [partition.y[test] for _, test in partition.folds]
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+def _spread(values: list[float]) -> Spread:
+    return Spread(mean=float(np.mean(values)), std=float(np.std(values, ddof=1)))
 
 
 def _first_error(results: list[_FoldResult]) -> str | None:

@@ -18,6 +18,7 @@ from brainfeat.errors import BundleError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.record import FitRecord
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPEC = FeatureSpec(backbone="vgg16", layer="block5_pool", n_features=8, weights_sha256="0" * 64)
@@ -33,8 +34,8 @@ def draw(n_classes=4):
 def make_estimator(head, n_classes=4, **params):
     """Fit a head; the dense one is made of arrays, so that nothing here needs Keras."""
     if head != "dense":
-        quick = {"random-forest": {"n_estimators": 7}, "hist-gradient-boosting": {"max_iter": 4}}
-        params = {**quick.get(head, {}), **params}
+        small = {"random-forest": {"n_estimators": 7}, "hist-gradient-boosting": {"max_iter": 4}}
+        params = {**small.get(head, {}), **params}
         return make_head(head, random_state=0, **params).fit(*draw(n_classes))
     rng = np.random.default_rng(1)
     layers = [
@@ -56,7 +57,7 @@ def make_bundle(head="svm", n_classes=4, **fields):
             "params": {"epochs": 3} if head == "dense" else {},
             "estimator": estimator,
             "temperature": 1.3,
-            "training": {"seconds": 1.5, "cv": None},
+            "training": FitRecord(seconds=1.5),
             "probe": draw(n_classes)[0][:16] + np.float32(0.1),
             **fields,
         }

@@ -167,6 +167,7 @@ def rows_of_shard(path: Path) -> dict[bytes, bytes]:
 def make_bundle(seed: int = 0) -> HeadBundle:
     """Make a small dense head of arrays, so that nothing here needs Keras."""
     from brainfeat.heads.dense import DenseHead
+    from brainfeat.heads.record import FitRecord
 
     rng = np.random.default_rng(seed)
     shapes = [(N_FEATURES, 6), (6, 3)]
@@ -182,7 +183,7 @@ def make_bundle(seed: int = 0) -> HeadBundle:
             classes=np.arange(3),
         ),
         temperature=1.3,
-        training={"seed": seed},
+        training=FitRecord(random_state=seed),
         probe=rng.standard_normal((8, N_FEATURES)).astype(np.float32),
     )
 

@@ -142,59 +142,51 @@ def fuzz(files: list[Path], cases: int, seed: int = 0) -> Counter[str]:
     return total
 
 
-def fuzz_apart(cases: int, seed: int) -> Counter[str]:
+def fuzz_apart(folder: Path, cases: int, seed: int = 0) -> Counter[str]:
     """Fuzz in a process that has no threads: one that has, or has used OpenMP, cannot fork."""
+    write_files(folder)
+    tests = str(Path(__file__).parents[1])
+    options = ["--cases", str(cases), "--seed", str(seed), "--files", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-m", __name__, "--cases", str(cases), "--seed", str(seed), "--json"],
+        [sys.executable, "-m", "support.fuzz_storage", *options],
         check=True,
-        capture_output=True,
-        env=find_modules(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])},
     )
     return Counter(json.loads(done.stdout))
 
 
-def make_files(folder: Path) -> list[Path]:
-    """Write a cache of two chunks and three heads, each small, in another process."""
-    script = "import sys; from support.fuzz_storage import write_files; write_files(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", script, folder],
-        check=True,
-        env=find_modules(),
-    )
-    return sorted(folder.glob("*.h5"))
-
-
-def find_modules() -> dict[str, str]:
-    """Give the environment of a process that finds what this one finds."""
-    tests = str(Path(__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])}
-
-
-def write_files(folder: str) -> None:
-    """Write what `make_files` gives."""
+def write_files(place: Path) -> None:
+    """Write a cache of two chunks and three heads, each small."""
     from brainfeat.training.fitting import fit_head
     from support.caches import write_vectors
 
     rng = np.random.default_rng(0)
     y = np.arange(1100) % 3
     X = rng.normal(size=(1100, 4)) + y[:, None]
-    place, names = Path(folder), ["a", "b", "c"]
+    names = ["a", "b", "c"]
     write_vectors(place, X, y, class_names=names)
     small = write_vectors(place, X[:60], y[:60], name="small.h5", class_names=names)
     for head in ("lda", "svm", "knn"):
         fit_head(small, head=head).save(place / f"{head}.h5")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--files", type=Path, help="mutate the files of a folder; print JSON")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        counts = fuzz(make_files(Path(temporary)), chosen.cases, chosen.seed)
-    if chosen.json:
-        print(json.dumps(counts))
-    else:
-        for what, number in counts.items():
-            print(f"{number:>8,}  {what}")
+    if chosen.files:
+        files = sorted(chosen.files.glob("*.h5"))
+        print(json.dumps(fuzz(files, chosen.cases, chosen.seed)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        counts = fuzz_apart(Path(folder), chosen.cases, chosen.seed)
+    for what, number in counts.items():
+        print(f"{number:>8,}  {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """A fitted head, a cache and their evaluation for tests of reports, without image or backbone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.evaluation.evaluator import evaluate
+from brainfeat.heads.record import History
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.training.fitting import fit_head
 
@@ -46,10 +48,11 @@ def draw_study(
 
 def with_history(study: SimpleNamespace) -> SimpleNamespace:
     """Add to the head the training curves of one that is fitted in epochs."""
-    study.bundle.training["history"] = {
-        "loss": [1.2, 0.8, 0.5, 0.4],
-        "accuracy": [0.5, 0.7, 0.8, 0.85],
-        "val_loss": [1.0, 0.7, 0.6, 0.65],
-        "val_accuracy": [0.6, 0.7, 0.75, 0.74],
-    }
+    history = History(
+        loss=(1.2, 0.8, 0.5, 0.4),
+        accuracy=(0.5, 0.7, 0.8, 0.85),
+        val_loss=(1.0, 0.7, 0.6, 0.65),
+        val_accuracy=(0.6, 0.7, 0.75, 0.74),
+    )
+    study.bundle = replace(study.bundle, training=replace(study.bundle.training, history=history))
     return study

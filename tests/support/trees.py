@@ -18,8 +18,8 @@ def draw(n=400, n_classes=3, width=WIDTH):
 
 
 def fit(head, n_classes=3, **params):
-    kind, quick = KINDS[head]
-    return kind(**{"random_state": 0, **quick, **params}).fit(*draw(n_classes=n_classes))
+    kind, small = KINDS[head]
+    return kind(**{"random_state": 0, **small, **params}).fit(*draw(n_classes=n_classes))
 
 
 def put(name, place, value):
@@ -106,8 +106,8 @@ HOSTILE = {
     "too many children": (replace("left", lambda old: np.append(old, old)), "left has"),
     "a column of values too many": (replace("value", lambda old: np.hstack([old, old])), "columns"),
     "no columns of values": (replace("value", lambda old: old[:, :0]), "columns"),
-    "an array too many": (lambda arrays: arrays.update(more=arrays["left"]), "too many: more"),
-    "an array missing": (lambda arrays: arrays.pop("baseline"), "missing or too many: baseline"),
+    "an array too many": (lambda arrays: arrays.update(more=arrays["left"]), "unknown: more"),
+    "an array missing": (lambda arrays: arrays.pop("baseline"), "missing or unknown: baseline"),
     "a chain without end": (deep_chain, "more than 2,000 levels deep"),
     "no nodes": (
         lambda arrays: arrays.update({name: arrays[name][:0] for name in arrays}),
@@ -115,8 +115,8 @@ HOSTILE = {
     ),
 }
 FOREST = {
-    "shares that do not sum to 1": (put("value", (0, 0), 5.0), "sum to 1"),
-    "a negative share": (put("value", 0, [-1.0, 1.0, 1.0]), "sum to 1"),
+    "fractions that do not sum to 1": (put("value", (0, 0), 5.0), "sum to 1"),
+    "a negative fraction": (put("value", 0, [-1.0, 1.0, 1.0]), "sum to 1"),
     "a baseline": (replace("baseline", lambda old: np.zeros(3)), "baseline 0 entries"),
 }
 BOOSTED = {

@@ -1,0 +1,106 @@
+"""The heat maps of ``brainfeat predict --heatmap``, a file for each image that was read."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from brainfeat.errors import BrainfeatError
+
+if TYPE_CHECKING:
+    from brainfeat.prediction.answers import Prediction
+    from brainfeat.prediction.predictor import Answer, Predictor
+
+# Images whose maps are computed at once.
+_AT_ONCE = 16
+
+
+class HeatmapFolder:
+    """A folder that takes answers with their images, and draws them.
+
+    Parameters
+    ----------
+    folder : Path
+    predictor : Predictor
+        The answers are its own.
+    """
+
+    def __init__(self, folder: Path, predictor: "Predictor") -> None:
+        self._folder, self._predictor = folder, predictor
+        self._waiting: list[tuple[str, Answer]] = []
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._draw()
+
+    def add(self, answer: "Answer") -> None:
+        """Take an answer; images are numbered from 1, and so are the slices of each volume."""
+        prediction = answer.prediction
+        if prediction.slices is not None:
+            self._number = 0
+            return
+        self._number += 1
+        if answer.image is not None:
+            self._waiting.append((f"{self._number:05}-{_name_file(prediction)}.png", answer))
+        if len(self._waiting) == _AT_ONCE:
+            self._draw()
+
+    def _draw(self) -> None:
+        import numpy as np
+
+        from brainfeat.prediction.explanation import explain
+        from brainfeat.report.heatmaps import save_heatmap
+
+        if not self._waiting:
+            return
+        bundle = self._predictor.bundle
+        titles = [_choose_class(answer.prediction) for _, answer in self._waiting]
+        maps = explain(
+            bundle,
+            np.stack([answer.image for _, answer in self._waiting if answer.image is not None]),
+            backbone=self._predictor.backbone,
+            targets=[bundle.class_names.index(title) for title in titles],
+        ).maps
+        for (name, answer), heat, title in zip(self._waiting, maps, titles, strict=True):
+            if answer.pixels is not None:
+                save_heatmap(
+                    answer.pixels,
+                    heat,
+                    self._folder / name,
+                    title=title,
+                    probability=answer.prediction.probabilities[title],
+                )
+        self._waiting.clear()
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that exists, unless it may be written into.
+
+    Raises
+    ------
+    BrainfeatError
+    """
+    if folder.exists() and not overwrite:
+        raise BrainfeatError(f"{folder} exists; name another folder or pass --overwrite")
+
+
+def _choose_class(prediction: "Prediction") -> str:
+    """Return the predicted class, or the most probable one where the head abstains."""
+    p = prediction.probabilities
+    return str(prediction.decision) if prediction.decision in p else max(p, key=p.__getitem__)
+
+
+def _name_file(prediction: "Prediction") -> str:
+    if prediction.frame is None:
+        return Path(prediction.path).stem
+    volume = prediction.path.replace(", ", "-").replace(" ", "-")
+    return f"{volume}-{prediction.frame:04}"

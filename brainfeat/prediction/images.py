@@ -1,0 +1,212 @@
+"""Image files and slices on their way through a base: each is read once, and keeps its place."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.errors import ImageReadError, SpecMismatchError
+from brainfeat.extraction.pipeline import BatchComputer, map_ahead
+from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.readers import read_image
+from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
+from brainfeat.runtime import Forward
+
+# Images that are decoded ahead of the base.
+_AHEAD = 16
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InputImage:
+    """An image or a slice, or why it cannot be read.
+
+    Attributes
+    ----------
+    name : str
+        The path, or the number of the volume.
+    frame : int or None
+        Number of the slice in its volume.
+    image : ndarray of shape (s, s, 3), float32, or None
+        As the base sees it, RGB in [0, 1].
+    pixels : ndarray of shape (h, w, 3), uint8, or None
+        As it was read; None where that is not kept.
+    error : str or None
+        Why it cannot be read.
+    """
+
+    name: str
+    frame: int | None = None
+    image: Floats | None = None
+    pixels: NDArray[np.uint8] | None = None
+    error: str | None = None
+
+
+def choose_policy(
+    spec: FeatureSpec, *, slices: str | None = None, window: str | None = None
+) -> SlicePolicy:
+    """Choose how volumes become images: as those that the head was fitted on.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        Of the head.
+    slices, window : str or None
+        As in :class:`brainfeat.SlicePolicy`. Other slices than those of the spec may be chosen.
+        Another window changes the pixels, and is refused where the spec has one.
+
+    Returns
+    -------
+    SlicePolicy
+
+    Raises
+    ------
+    SpecMismatchError
+        The window is another one.
+    ParameterError
+        Slices or window are not valid.
+
+    Examples
+    --------
+    >>> from brainfeat.cache.spec import FeatureSpec
+    >>> spec = FeatureSpec(
+    ...     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0" * 64
+    ... )
+    >>> choose_policy(spec, slices="middle").slices
+    'middle'
+    """
+    fitted = SlicePolicy.parse(spec.volumes) if spec.volumes else SlicePolicy()
+    policy = SlicePolicy(slices=slices or fitted.slices, window=window or fitted.window)
+    if spec.volumes and policy.window != fitted.window:
+        raise SpecMismatchError(
+            f"the window is {policy.window}, and the head was fitted on slices in the window "
+            f"{fitted.window}; leave the window out"
+        )
+    return policy
+
+
+def read_images(
+    paths: Sequence[Path], spec: FeatureSpec, *, keep_pixels: bool, n_jobs: int
+) -> Iterator[InputImage]:
+    """Read and preprocess image files in threads, in their order.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    spec : FeatureSpec
+        How images are preprocessed.
+    keep_pixels : bool
+        Whether the pixels are kept, besides what the base sees.
+    n_jobs : int
+        Threads.
+
+    Yields
+    ------
+    InputImage
+    """
+
+    def read(place: int) -> InputImage:
+        name = os.fspath(paths[place])
+        try:
+            pixels = read_image(paths[place])
+        except ImageReadError as error:
+            return InputImage(name=name, error=error.reason)
+        return InputImage(
+            name=name,
+            image=preprocess_image(pixels, size=spec.input_size, fit=spec.fit),
+            # As bytes, which pictures show: many images wait for the base at once.
+            pixels=np.rint(255 * pixels).astype(np.uint8) if keep_pixels else None,
+        )
+
+    return map_ahead(read, len(paths), n_jobs=n_jobs, ahead=_AHEAD)
+
+
+def prepare_slices(
+    slices: Iterable[Slice], spec: FeatureSpec, *, name: str, keep_pixels: bool
+) -> Iterator[InputImage]:
+    """Preprocess the slices of a volume, as :func:`read_images` does with their PNG files.
+
+    Parameters
+    ----------
+    slices : iterable of Slice
+    spec : FeatureSpec
+    name : str
+        Of the volume.
+    keep_pixels : bool
+
+    Yields
+    ------
+    InputImage
+    """
+    for frame, pixels in slices:
+        yield InputImage(
+            name=name,
+            frame=frame,
+            image=preprocess_image(grey_image(pixels), size=spec.input_size, fit=spec.fit),
+            pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
+        )
+
+
+def compute_features(
+    images: Iterable[InputImage],
+    copies: Sequence[Forward],
+    *,
+    batch_size: int,
+    spec: FeatureSpec,
+) -> Iterator[tuple[list[InputImage], Floats]]:
+    """Compute features in batches, and yield each as soon as it is known.
+
+    Parameters
+    ----------
+    images : iterable of InputImage
+    copies : sequence of callable
+        As :func:`brainfeat.extraction.backbones.compile_copies` returns them.
+    batch_size : int
+        Images that are computed at once.
+    spec : FeatureSpec
+        Of the features.
+
+    Yields
+    ------
+    list of InputImage
+        The next images in their order, those that cannot be read among them. What the base sees is
+        dropped from those whose pixels were not kept.
+    ndarray of shape (m, d), float32
+        Features of those that can be read.
+    """
+    order: deque[InputImage] = deque()
+    ready: deque[tuple[list[InputImage], Floats]] = deque()
+
+    def receive(batch: list[InputImage], features: Floats) -> None:
+        group = [order.popleft()]
+        while group[-1] is not batch[-1]:
+            group.append(order.popleft())
+        ready.append((group, features))
+
+    computer: BatchComputer[InputImage] = BatchComputer(
+        copies,
+        batch_size=batch_size,
+        image_shape=(spec.input_size, spec.input_size, 3),
+        n_features=spec.n_features,
+        receive=receive,
+    )
+    try:
+        for entry in images:
+            kept = entry if entry.pixels is not None else replace(entry, image=None)
+            order.append(kept)
+            if entry.image is not None:
+                computer.add(kept, entry.image)
+            while ready:
+                yield ready.popleft()
+        computer.finish()
+    finally:
+        computer.close()
+    yield from ready
+    if order:
+        yield list(order), np.empty((0, spec.n_features), np.float32)
