@@ -254,8 +254,9 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
     command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
     script = (
-        "import sys; from brainfeat.extraction import run; from brainfeat.cli import main; "
-        "run.CHUNK_ROWS = 8; main(sys.argv[1:])"
+        "import sys; from brainfeat.cli import main; "
+        "from brainfeat.extraction import shard_writer; "
+        "shard_writer.CHUNK_ROWS = 8; main(sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],
