@@ -46,7 +46,7 @@ def import_keras() -> ModuleType:
     # Level 1 hides TensorFlow's information and shows its warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:
-        with _held_back_stderr():
+        with _held_back_stderr(), _kept_random_state():
             import keras
 
             if keras.config.backend() == "tensorflow":
@@ -64,6 +64,16 @@ def import_keras() -> ModuleType:
             f"{os.environ.get('KERAS_BACKEND')!r}, expected tensorflow, jax or torch"
         ) from error
     return keras  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _kept_random_state() -> Iterator[None]:
+    """Restore NumPy's global generator: JAX, if Keras imports it, draws from it."""
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 @contextmanager

@@ -358,6 +358,7 @@ class TestCommand:
         assert document["data"] == str(slices / "table.csv")
         assert "compute: float32, bfloat16" in captured.err
 
+    @pytest.mark.slow
     def test_table_has_the_measurements(
         self,
         capsys: pytest.CaptureFixture[str],
@@ -375,6 +376,7 @@ class TestCommand:
         assert "mobilenet-0.75 at 32 × 32" in out
         assert "peak" not in out
 
+    @pytest.mark.slow
     def test_table_has_the_fraction_of_the_peak(
         self,
         capsys: pytest.CaptureFixture[str],
@@ -398,14 +400,6 @@ class TestCommand:
     def test_zero_is_a_usage_error(self, capsys: pytest.CaptureFixture[str], option: str) -> None:
         assert self.run(option, "0") == 2
         assert option in capsys.readouterr().err
-
-
-def test_json_is_as_described() -> None:
-    page = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
-    _, _, rest = page.read_text(encoding="utf-8").partition("`brainfeat bench --json` prints")
-    rows = re.findall(r"^\| (`.*?) \|", rest, re.MULTILINE)
-    described = [name for cell in rows for name in re.findall(r"`(\w+)`", cell)]
-    assert described == [field.name for field in fields(Benchmark)]
 
 
 @pytest.mark.deep

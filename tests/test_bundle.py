@@ -85,8 +85,8 @@ def test_a_head_of_other_parameters_comes_back(tmp_path, head, params, n_classes
 
 def test_a_file_checked_for_layout_alone_is_the_same(saved):
     X, _ = draw()
-    quick, full = (HeadBundle.load(saved["svm"], verify=verify) for verify in ("off", "full"))
-    assert np.array_equal(quick.predict_proba(X), full.predict_proba(X))
+    unverified, full = (HeadBundle.load(saved["svm"], verify=verify) for verify in ("off", "full"))
+    assert np.array_equal(unverified.predict_proba(X), full.predict_proba(X))
 
 
 def test_probabilities_are_of_the_scaled_scores():

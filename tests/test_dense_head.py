@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from brainfeat import DenseHead
 from brainfeat.errors import HeadError
 
-QUICK: dict[str, Any] = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01, "random_state": 0}
+SMALL: dict[str, Any] = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted(data: tuple[np.ndarray, np.ndarray]) -> DenseHead:
     X, y = data
-    head = DenseHead(**{**QUICK, "epochs": 60, "patience": 6})
+    head = DenseHead(**{**SMALL, "epochs": 60, "patience": 6})
     return head.fit(X[:200], y[:200], validation_data=(X[200:], y[200:]))
 
 
@@ -51,7 +51,7 @@ def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
 
 @pytest.mark.slow
 def test_same_random_state_same_head(data: tuple[np.ndarray, np.ndarray]) -> None:
-    first, second = (DenseHead(**QUICK).fit(*data) for _ in range(2))
+    first, second = (DenseHead(**SMALL).fit(*data) for _ in range(2))
     for one, other in zip(first.layers_, second.layers_, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
@@ -59,8 +59,8 @@ def test_same_random_state_same_head(data: tuple[np.ndarray, np.ndarray]) -> Non
 
 @pytest.mark.slow
 def test_another_random_state_another_head(data: tuple[np.ndarray, np.ndarray]) -> None:
-    first = DenseHead(**QUICK).fit(*data)
-    second = DenseHead(**{**QUICK, "random_state": 1}).fit(*data)
+    first = DenseHead(**SMALL).fit(*data)
+    second = DenseHead(**{**SMALL, "random_state": 1}).fit(*data)
     assert not np.array_equal(first.layers_[0][0], second.layers_[0][0])
 
 
@@ -68,7 +68,7 @@ def test_fit_leaves_global_random_state_alone(data: tuple[np.ndarray, np.ndarray
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002 - the global generator is what is tested
     before = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    DenseHead(**{**QUICK, "epochs": 1}).fit(*data)
+    DenseHead(**{**SMALL, "epochs": 1}).fit(*data)
     assert random.getstate() == before[0]
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
@@ -134,14 +134,14 @@ def test_architecture_is_that_of_the_method(data: tuple[np.ndarray, np.ndarray])
 @pytest.mark.slow
 def test_class_weights_change_the_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, y = data
-    heavy = DenseHead(**QUICK, class_weight={0: 50.0}).fit(X, y)
-    plain = DenseHead(**QUICK).fit(X, y)
+    heavy = DenseHead(**SMALL, class_weight={0: 50.0}).fit(X, y)
+    plain = DenseHead(**SMALL).fit(X, y)
     assert (heavy.predict(X) == 0).sum() > (plain.predict(X) == 0).sum()
 
 
 def test_separable_validation_rows_do_not_make_it_certain() -> None:
     X, y = make_blobs(120, n_features=8, centers=2, cluster_std=0.1, random_state=0)
-    head = DenseHead(**QUICK).fit(X[:80], y[:80], validation_data=(X[80:], y[80:]))
+    head = DenseHead(**SMALL).fit(X[:80], y[:80], validation_data=(X[80:], y[80:]))
     probabilities = head.predict_proba(X[80:])
     assert np.isfinite(probabilities).all()
     assert probabilities.max() < 1 - 1e-6
@@ -150,7 +150,7 @@ def test_separable_validation_rows_do_not_make_it_certain() -> None:
 def test_without_a_validation_part_every_epoch_is_run(
     data: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    head = DenseHead(**{**QUICK, "epochs": 4, "validation_fraction": None}).fit(*data)
+    head = DenseHead(**{**SMALL, "epochs": 4, "validation_fraction": None}).fit(*data)
     assert head.n_iter_ == 4
     assert head.best_epoch_ == 3
     assert "val_loss" not in head.history_
@@ -212,26 +212,26 @@ def test_validation_rows_of_an_unknown_class_are_refused(
 ) -> None:
     X, y = data
     with pytest.raises(HeadError, match=r"\[9\]"):
-        DenseHead(**QUICK).fit(X, y, validation_data=(X[:1], [9]))
+        DenseHead(**SMALL).fit(X, y, validation_data=(X[:1], [9]))
 
 
 def test_with_one_row_per_class_nothing_can_be_held_out() -> None:
     with pytest.raises(HeadError, match="no class has a second row"):
-        DenseHead(**QUICK).fit(np.eye(3), ["a", "b", "c"])
+        DenseHead(**SMALL).fit(np.eye(3), ["a", "b", "c"])
 
 
 def test_class_weights_of_unknown_labels_are_refused(
     data: tuple[np.ndarray, np.ndarray],
 ) -> None:
     with pytest.raises(HeadError, match=r"class_weight has labels \['glioma'\]"):
-        DenseHead(**QUICK, class_weight={"glioma": 2.0}).fit(*data)
+        DenseHead(**SMALL, class_weight={"glioma": 2.0}).fit(*data)
 
 
 def test_a_diverging_fit_is_an_error(data: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(HeadError, match="lower learning_rate"):
-        DenseHead(**{**QUICK, "learning_rate": 1e30}).fit(*data)
+        DenseHead(**{**SMALL, "learning_rate": 1e30}).fit(*data)
 
 
 def test_a_single_class_is_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(HeadError, match="one class"):
-        DenseHead(**QUICK).fit(data[0], np.zeros(len(data[0]), int))
+        DenseHead(**SMALL).fit(data[0], np.zeros(len(data[0]), int))

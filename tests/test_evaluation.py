@@ -1,4 +1,4 @@
-"""evaluate: which images are judged, what is left without copies, and what is said of each part."""
+"""evaluate: which images it measures, the metrics without copies, and those of each part."""
 
 import csv
 import dataclasses
@@ -439,7 +439,7 @@ def test_the_command_takes_prevalences_and_columns_of_a_table(run, tmp_path):
 def test_the_command_refuses_what_is_no_prevalence(run, share):
     result = run("--prevalence", share)
     assert result.exit_code == 2
-    assert "is not CLASS=SHARE" in result.stderr
+    assert "is not CLASS=FRACTION" in result.stderr
 
 
 def test_paths_are_opened_and_closed(run, leaky, tmp_path):

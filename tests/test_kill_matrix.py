@@ -35,7 +35,7 @@ from support.scenarios import (
     CLASSES,
     OUTPUT,
     Bench,
-    Judge,
+    Oracle,
     Scenario,
     open_bench,
     record,
@@ -69,12 +69,12 @@ def undisturbed(bench) -> dict[str, Outcome]:
 @one_in(8)
 @pytest.mark.parametrize("name", EXTRACTIONS)
 def test_a_killed_extraction_loses_nothing(name, every, bench, undisturbed):
-    judge = bench.judge(name)
+    oracle = bench.oracle(name)
     counts: Counter[str] = Counter()
     computed = set()
     for outcome in kill_everywhere(bench, name, undisturbed[name], counts, every):
-        found = judge.look(outcome.folder, outcome.acknowledged)
-        computed.add(judge.go_on(outcome.folder, found))
+        found = oracle.look(outcome.folder, outcome.acknowledged)
+        computed.add(oracle.go_on(outcome.folder, found))
         outcome.forget()
     record(name, counts)
     assert undisturbed[name].told["value"]["computed"] in computed
@@ -185,16 +185,16 @@ def cut_everywhere(
 @pytest.mark.parametrize("name", EXTRACTIONS)
 def test_a_power_cut_loses_no_acknowledged_row(name, every, bench, undisturbed, tmp_path):
     scenario = bench.scenarios[name]
-    judge = bench.judge(name)
+    oracle = bench.oracle(name)
     counts: Counter[str] = Counter()
     for folder, promised, done in cut_everywhere(
         scenario, undisturbed[name], tmp_path, counts, every
     ):
-        found = judge.look(folder, promised)
+        found = oracle.look(folder, promised)
         if done:
-            assert contents(folder / scenario.output) == judge.whole
+            assert contents(folder / scenario.output) == oracle.whole
         elif counts.total() % 25 == 0:
-            judge.go_on(folder, found)
+            oracle.go_on(folder, found)
     record(f"power cuts, {name}", counts)
 
 
@@ -221,7 +221,7 @@ def test_thirty_kills_at_random_times(bench, tmp_path):
     scenario = Scenario("extract", None, {"images": str(images)}, "features.h5", whole / OUTPUT)
     features = known_features(images)
     digest_of = {values: digest for digest, values in features.items()}
-    judge = Judge(scenario, features)
+    oracle = Oracle(scenario, features)
     options = {**scenario.options, "seconds": 0.01}
     rng = random.Random(0)
     promised: set[bytes] = set()
@@ -236,12 +236,12 @@ def test_thirty_kills_at_random_times(bench, tmp_path):
         assert len(computed) == len(outcome.computed)
         assert not computed & found
         promised |= outcome.acknowledged
-        before, found = found, judge.look(outcome.folder, promised)
+        before, found = found, oracle.look(outcome.folder, promised)
         assert found >= before
         counts["rows computed in vain"] += len(computed - found)
         # Those of a shard that was not full, of one that was being written, and on the way.
         assert len(computed - found) <= 2 * faults.ROWS_A_SHARD + 4
-    judge.go_on(tmp_path / "out", found)
+    oracle.go_on(tmp_path / "out", found)
     record("random kills", counts)
     assert counts["killed"] >= 15
 
@@ -254,8 +254,9 @@ def test_the_command_goes_on_after_a_kill(tmp_path):
     options = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32", "--json"]
     command = ["extract", str(slices), "-o", str(output), *options, "--batch-size", "1"]
     script = (
-        "import sys; from brainfeat.extraction import run; from brainfeat.cli import main; "
-        "run.CHUNK_ROWS = 8; main(sys.argv[1:])"
+        "import sys; from brainfeat.cli import main; "
+        "from brainfeat.extraction import shard_writer; "
+        "shard_writer.CHUNK_ROWS = 8; main(sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],

@@ -58,7 +58,7 @@ def check(bench: Bench, name: str, outcome: Outcome, *numbers: int) -> str:
         found = which_bundle(outcome.folder / scenario.output, scenario)
         assert found == "new" or "message" in told
     else:
-        found = bench.judge(name).look(outcome.folder, outcome.acknowledged)
+        found = bench.oracle(name).look(outcome.folder, outcome.acknowledged)
     left = [path for path in files_in(outcome.folder) if path.endswith(".tmp")]
     before = files_in(scenario.start) if scenario.start else {}
     assert set(left) <= set(before), "a temporary file is left over"
@@ -77,8 +77,8 @@ def go_on(bench: Bench, name: str, folder: Path) -> None:
         assert which_bundle(folder / scenario.output, scenario) == "new"
         assert list(files_in(folder)) == [scenario.output]
     else:
-        judge = bench.judge(name)
-        judge.go_on(folder, judge.look(folder, set()))
+        oracle = bench.oracle(name)
+        oracle.go_on(folder, oracle.look(folder, set()))
 
 
 @dataclass

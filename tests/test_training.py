@@ -31,7 +31,7 @@ from brainfeat.training.partition import Partition
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 # Few trees and epochs: the quality of a head is not tested.
-QUICK = {
+SMALL = {
     "dense": {"epochs": 3, "hidden_units": (8,)},
     "random-forest": {"n_estimators": 5},
     "hist-gradient-boosting": {"max_iter": 3},
@@ -47,7 +47,7 @@ def draw(rows=120, n_classes=4, *, spread=1.5, seed=0):
 
 
 def fit(cache, head="logistic", **options):
-    return fit_head(cache, head=head, params=QUICK.get(head), **options)
+    return fit_head(cache, head=head, params=SMALL.get(head), **options)
 
 
 @pytest.fixture
@@ -609,7 +609,7 @@ def test_class_weights_are_by_name_and_survive_the_file(make_cache, tmp_path, he
     X, y = draw(spread=0.6)
     path = make_cache(X, y, splits=np.repeat(["train", "val", "test"], [72, 24, 24]))
     params = {
-        **QUICK.get(head, {}),
+        **SMALL.get(head, {}),
         "class_weight": dict(zip(keys, (5.0, np.int64(2)), strict=True)),
     }
     bundle = fit_head(path, head=head, params=params)

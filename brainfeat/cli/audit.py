@@ -1,4 +1,4 @@
-"""``brainfeat audit``: why figures on a cache may be too good to be true."""
+"""``brainfeat audit``: why metrics on a cache may be too good."""
 
 import csv
 import sys
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 _FOUND = 3
 _SHOWN = 5
 
+EXAMPLES = """\b
+Examples:
+  brainfeat audit mri.h5
+  brainfeat audit mri.h5 --strict --pairs pairs.csv
+"""
 
-@click.command("audit", short_help="Find copies across splits, and other reasons for doubt.")
+
+@click.command("audit", short_help="Find copies across splits, and other leaks.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path))
 @options.threshold_option
 @options.table_option
@@ -50,11 +56,11 @@ def command(
     random_state: int,
     as_json: bool,
 ) -> None:
-    """Look in FEATURES, a file that extract wrote, for what makes figures too good to be true.
+    """Look in FEATURES, a file that extract wrote, for reasons why metrics are too good.
 
-    Files that are identical or nearly so on two sides of the split, groups on two sides, copies of
-    several labels, classes that can be told without the pixels, and labels that can be guessed
-    though they mean nothing.
+    The audit finds exact duplicates and near duplicates in several splits, groups in several
+    splits, and copies with conflicting labels. It measures how well the class is predicted without
+    the pixels (a shortcut), and how well shuffled labels are predicted (memorisation).
     """
     from brainfeat.leakage.auditing import audit
 

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from brainfeat.evaluation.comparison import Comparison
     from brainfeat.evaluation.results import Difference
 
+EXAMPLES = """\b
+Examples:
+  brainfeat compare svm.h5 dense.h5 mri.h5
+  brainfeat compare svm.h5 dense.h5 other-hospital.h5 --split all --json
+"""
 
-@click.command("compare", short_help="Compare two heads on the images of a split.")
+
+@click.command("compare", short_help="Compare two heads on the images of a split.", epilog=EXAMPLES)
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
@@ -46,12 +52,7 @@ def command(
     Both heads are measured on the same images, and without --all-images only on those that are new
     to them: the images without a near duplicate in train and val. The 95 % intervals of the
     differences are those of a paired bootstrap over groups.
-
-    \b
-    Examples:
-      brainfeat compare svm.h5 dense.h5 mri.h5
-      brainfeat compare svm.h5 dense.h5 other-hospital.h5 --split all --json
-    """  # noqa: D301
+    """
     from brainfeat.evaluation.comparison import compare
     from brainfeat.heads.bundle import HeadBundle
 

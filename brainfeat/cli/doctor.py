@@ -10,8 +10,14 @@ from brainfeat.text import WIDTH, align, count, wrap
 # Columns to the right of the names.
 _WIDTH = WIDTH - len("precision  ")
 
+EXAMPLES = """\b
+Examples:
+  brainfeat doctor
+  brainfeat doctor --json
+"""
 
-@click.command("doctor", short_help="Show what this machine offers.")
+
+@click.command("doctor", short_help="Show what this machine offers.", epilog=EXAMPLES)
 @options.json_option
 def command(*, as_json: bool) -> None:
     """Show what this machine offers: processor, precision, GPUs, versions, weights."""

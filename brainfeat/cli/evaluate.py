@@ -1,4 +1,4 @@
-"""``brainfeat evaluate``: what a head is worth on a split."""
+"""``brainfeat evaluate``: the metrics of a head on a split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,29 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
 
-def _read_shares(
+def _read_fractions(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float]:
-    shares = {}
+    fractions = {}
     for text in values:
-        name, equals, share = text.rpartition("=")
+        name, equals, fraction = text.rpartition("=")
         try:
-            shares[name] = float(share)
+            fractions[name] = float(fraction)
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise click.BadParameter(f"{text!r} is not CLASS=SHARE, such as glioma=0.01")
-    return shares
+            raise click.BadParameter(f"{text!r} is not CLASS=FRACTION, such as glioma=0.01")
+    return fractions
 
 
-@click.command("evaluate", short_help="Measure a head on the images of a split.")
+EXAMPLES = """\b
+Examples:
+  brainfeat evaluate svm.h5 mri.h5
+  brainfeat evaluate svm.h5 site-b.h5 --split all --report report.html
+"""
+
+
+@click.command("evaluate", short_help="Evaluate a head on the images of a split.", epilog=EXAMPLES)
 @click.argument("head", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
 @options.split_option
@@ -35,21 +42,21 @@ def _read_shares(
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Least similarity of near duplicates.  [default: that of audit, up to 50,000 images]",
+    help="Smallest similarity of near duplicates.  [default: that of audit, up to 50,000 images]",
 )
 @click.option(
     "--by",
     metavar="COLUMN",
-    help="Tell the images apart by a column: source, group, split, width, height, channels, or "
-    "another one of --table.",
+    help="Also evaluate the images by their value in a column: source, group, split, width, "
+    "height, channels, or another column of --table.",
 )
 @click.option(
     "--prevalence",
-    "shares",
-    metavar="CLASS=SHARE",
+    "prevalence",
+    metavar="CLASS=FRACTION",
     multiple=True,
-    callback=_read_shares,
-    help="How common a class is where the head is to be used, for its predictive values.",
+    callback=_read_fractions,
+    help="How common a class is where the head will be used, for its predictive values.",
 )
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
@@ -64,17 +71,17 @@ def command(
     table: Path | None,
     threshold: float | None,
     by: str | None,
-    shares: dict[str, float],
+    prevalence: dict[str, float],
     random_state: int,
     markdown: bool,
     verify: Verify,
     as_json: bool,
     **reports: Any,
 ) -> None:
-    """Measure HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
+    """Evaluate HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
 
-    The figures of all images stand beside those of the images that are new to the head: without
-    identical files and without near duplicates in train and val, each with its 95 % interval.
+    Metrics are reported for all images and for those that are new to the head: without exact
+    duplicates and without near duplicates in train and val, each with a 95 % interval.
     """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images
@@ -101,7 +108,7 @@ def command(
             split=split,
             threshold=threshold,
             by=_read_column(by, table, cache),
-            prevalence=shares,
+            prevalence=prevalence,
             audit=found,
             random_state=random_state,
         )
@@ -115,7 +122,7 @@ def command(
 
 
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:
-    """Give a column of the cache by its name; another one of the table by its values."""
+    """Return the name of a column of the cache, or the values of another column of the table."""
     from brainfeat.evaluation.subsets import COLUMNS
     from brainfeat.tables.csv_rows import read_column
 

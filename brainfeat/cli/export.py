@@ -7,8 +7,16 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 
+EXAMPLES = """\b
+Examples:
+  brainfeat export head.h5 -o model.keras
+  brainfeat export head.h5 -o model.tflite --quantize int8
+"""
 
-@click.command("export", short_help="Write base and head as one Keras or LiteRT model.")
+
+@click.command(
+    "export", short_help="Write base and head as one Keras or LiteRT model.", epilog=EXAMPLES
+)
 @click.argument("head", type=click.Path(path_type=Path))
 @options.output_option
 @options.weights_option
@@ -33,12 +41,7 @@ def command(
     OUTPUT ends in .keras, or in .tflite for LiteRT. The network takes images in [0, 1], at the size
     in the spec of the head, and returns calibrated probabilities. Unlike predict, it cannot
     abstain.
-
-    \b
-    Examples:
-      brainfeat export head.h5 -o model.keras
-      brainfeat export head.h5 -o model.tflite --quantize int8
-    """  # noqa: D301
+    """
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.export import export_head
 

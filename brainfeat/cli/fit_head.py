@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 # Parts of the record of a fit that the JSON document has.
 _RECORDED = ("split", "val", "test", "calibration", "cv", "search", "group_by", "leakage")
 
+EXAMPLES = """\b
+Examples:
+  brainfeat fit-head mri.h5 -o head.h5
+  brainfeat fit-head mri.h5 -o best.h5 --head all --search
+"""
 
-@click.command("fit-head", short_help="Fit a classifier on cached features.")
+
+@click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path))
 @options.output_option
 @click.option(
@@ -110,12 +116,7 @@ def command(
 
     With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
     folds of train and validation. The test images are not used to choose.
-
-    \b
-    Examples:
-      brainfeat fit-head mri.h5 -o head.h5
-      brainfeat fit-head mri.h5 -o best.h5 --head all --search
-    """  # noqa: D301
+    """
     from brainfeat.heads.bundle import check_target
     from brainfeat.training.fitting import fit_head
 

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
 
+EXAMPLES = """\b
+Examples:
+  brainfeat info mri.h5
+  brainfeat info head.h5 --verify
+"""
 
-@click.command("info", short_help="Describe a cache or a head file, and verify it.")
+
+@click.command(
+    "info", short_help="Describe a cache or a head file, and verify it.", epilog=EXAMPLES
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--verify",
@@ -26,12 +34,7 @@ def command(file: Path, *, verify: bool, as_json: bool) -> None:
     """Describe FILE, a feature cache or a fitted head, and check that it is intact.
 
     The exit code is 1 where the file is damaged, or where brainfeat did not write it.
-
-    \b
-    Examples:
-      brainfeat info mri.h5
-      brainfeat info head.h5 --verify
-    """  # noqa: D301
+    """
     problems = _verify(file) if verify else []
     document = (
         {"file": str(file), "whole": False, "problems": problems} if problems else _describe(file)

@@ -1,4 +1,4 @@
-"""Options that several commands share, each once, and how results and progress are shown."""
+"""Options that several commands share, and the output of results and progress."""
 
 import ast
 import json
@@ -29,9 +29,7 @@ output_option = click.option(
     required=True,
     help="File to write.",
 )
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace an output that is there; never implied."
-)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
 )
@@ -43,58 +41,61 @@ verify_option = click.option(
     type=click.Choice(get_args(Verify)),
     default="full",
     show_default=True,
-    help="Compare each file with the SHA-256 it was written with, or trust it (off).",
+    help="Verify the SHA-256 of each file before it is read, or trust the file (off).",
 )
 split_option = click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
     default="test",
     show_default=True,
-    help="Which images of the table.",
+    help="Images to use, by their split.",
 )
 weights_option = click.option(
     "--weights",
     default="imagenet",
     show_default=True,
     metavar="imagenet|random|FILE",
-    help="Weights of the base; they must be those that the head was fitted with.",
+    help="Weights of the base; they must be those of the features that the head was fitted on.",
 )
 slices_option = click.option(
     "--slices",
     metavar="all|middle|every:K|largest",
-    help="Which slices of a volume.",
+    help="Slices of each volume to use.",
 )
 window_option = click.option(
     "--window",
     metavar="auto|robust|CENTRE,WIDTH",
-    help="What is shown of a volume from black to white: each slice's own window, or else robust; "
-    "the 0.5th to the 99.5th percentile; or one in the units of the modality.",
+    help="Values that are shown from black to white: the window of each slice where its file has "
+    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); or a "
+    "window in the units of the modality.",
 )
 burned_in_option = click.option(
     "--allow-burned-in",
     is_flag=True,
-    help="Take images that may show a name in their pixels, too.",
+    help="Also accept images whose pixels may show a name.",
 )
 table_option = click.option(
     "--table",
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Take splits and groups from this table, such as split wrote, instead of the cache's.",
+    help="Take splits and groups from this table, such as one that split wrote, not from the "
+    "cache.",
 )
 threshold_option = click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
     default=NEAR_THRESHOLD,
     show_default=True,
-    help="Least similarity of near duplicates: the cosine of their centred features.",
+    help="Smallest similarity of near duplicates: the cosine of their centred features.",
 )
 group_by_option = click.option(
     "--group-by",
     type=click.Choice(["auto", "column", "near-duplicates", "none"]),
     default="auto",
     show_default=True,
-    help="What no part and no fold may cut: the table's groups, or else clusters of near "
-    "duplicates (auto); the table's; clusters joined with the table's groups; or nothing.",
+    help="Groups that no split and no fold may cut: the table's groups, otherwise clusters of near "
+    "duplicates (auto); the table's groups (column); clusters joined with the table's groups "
+    "(near-duplicates); or none.",
 )
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."
@@ -105,14 +106,14 @@ size_option = click.option(
     type=click.IntRange(32, 4096),
     default=224,
     show_default=True,
-    help="Height and width in pixels of what the base sees.",
+    help="Height and width of the input of the base in pixels.",
 )
 jobs_option = click.option(
     "--jobs",
     "n_jobs",
     type=click.IntRange(min=1),
     default=None,
-    help="Threads or processes at work.  [default: all cores]",
+    help="Number of threads or processes.  [default: all cores]",
 )
 
 
@@ -147,14 +148,14 @@ class AutoInteger(click.ParamType[int | None]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """Read what was given."""
+        """Convert the value."""
         if value in ("auto", None):
             return None
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """Raised on SIGTERM, which ends a command as Ctrl-C does."""
 
 
 class Interrupted(click.ClickException):
@@ -170,7 +171,7 @@ class Ended(click.ClickException):
 
 
 def interruption(stop: BaseException | None, kept: str = "") -> click.ClickException:
-    """Return the error that says in one line what ended a command, and what was kept."""
+    """Return the error that describes in one line what ended a command and what was kept."""
     if isinstance(stop, Terminated):
         return Ended(f"ended by SIGTERM{kept}")
     return Interrupted(f"interrupted{kept}")
@@ -178,7 +179,7 @@ def interruption(stop: BaseException | None, kept: str = "") -> click.ClickExcep
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: finished work is kept, and a line says so."""
+    """Let SIGTERM end a command as Ctrl-C does: finished work is kept and reported in one line."""
 
     def terminate(*_: object) -> NoReturn:
         raise Terminated
@@ -191,7 +192,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 def parse_param(text: str) -> tuple[str, Any]:
-    """Read ``NAME=VALUE``, where VALUE is a Python literal or else a text.
+    """Read ``NAME=VALUE``, where VALUE is a Python literal or otherwise a string.
 
     Examples
     --------
@@ -211,7 +212,7 @@ def parse_param(text: str) -> tuple[str, Any]:
 def open_cache(
     path: Path, *, table: Path | None = None, verify: Verify = "full"
 ) -> Iterator["FeatureCache"]:
-    """Open a cache, with the splits and groups of another table where one is given."""
+    """Open a cache, with the splits and groups of another table if one is given."""
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.tables.csv_rows import read_rows
 
@@ -222,14 +223,14 @@ def open_cache(
 
 
 def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
-    """Say in one line on stderr that figures are too good to be true, if they are."""
+    """Warn in one line on stderr if there is leakage."""
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that exists and must not be replaced."""
+    """Refuse an output that cannot be written, or that exists and must not be replaced."""
     if not path.parent.is_dir():
         raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
     if os.path.lexists(path) and not overwrite:
@@ -237,7 +238,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
+    """Write a text file atomically."""
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -246,7 +247,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, in which names of files and classes cannot move the cursor."""
+    """Print one line, with control characters in names escaped."""
     from brainfeat.text import make_printable
 
     click.echo(make_printable(line), err=err)
@@ -258,7 +259,7 @@ def print_json(document: Any) -> None:
 
 
 class ProgressLine:
-    """Progress on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
+    """Progress on stderr: one line that is redrawn on a terminal, or a line every 15 seconds.
 
     Parameters
     ----------
@@ -281,7 +282,7 @@ class ProgressLine:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show how far it is, if it is time to; the note says in what way."""
+        """Show the progress if it is time to; the note is appended to the label."""
         now = time.monotonic()
         if now - self._shown < self._interval and not (self._drawn and done == total):
             return

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 _SHOWN = 5
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
+EXAMPLES = """\b
+Examples:
+  brainfeat predict head.h5 scan.png folder-of-slices
+  brainfeat predict head.h5 series-folder --json --heatmap maps
+"""
 
-@click.command("predict", short_help="Predict classes, or abstain.")
+
+@click.command("predict", short_help="Predict classes, or abstain.", epilog=EXAMPLES)
 @click.argument("head", type=click.Path(path_type=Path))
 @click.argument(
     "images", type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True
@@ -95,12 +101,7 @@ def command(
     DICOM series; they are predicted as a whole and slice by slice. The head abstains where an image
     is out of distribution or where its prediction set does not have exactly one class. A prediction
     is not a diagnosis.
-
-    \b
-    Examples:
-      brainfeat predict head.h5 scan.png folder-of-slices
-      brainfeat predict head.h5 series-folder --json --heatmap maps
-    """  # noqa: D301
+    """
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
     from brainfeat.heads.bundle import HeadBundle

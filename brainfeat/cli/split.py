@@ -25,7 +25,16 @@ class _GroupedRows:
     kind: str
 
 
-@click.command("split", short_help="Write a stratified split that divides no group.")
+EXAMPLES = """\b
+Examples:
+  brainfeat split mri.h5 -o brain-mri/table.csv
+  brainfeat split brain-mri -o table.csv --test-fraction 0.2 --val-fraction 0
+"""
+
+
+@click.command(
+    "split", short_help="Write a stratified split that divides no group.", epilog=EXAMPLES
+)
 @click.argument("source", metavar="TABLE_OR_CACHE", type=click.Path(path_type=Path))
 @options.output_option
 @click.option(
@@ -63,12 +72,7 @@ def command(
     in a cache are kept together; a folder or CSV has no features, so only exact duplicates are.
     Existing splits are ignored. The CSV has the paths of the cache: write it to the folder that was
     extracted, or pass it to other commands as --table.
-
-    \b
-    Examples:
-      brainfeat split mri.h5 -o brain-mri/table.csv
-      brainfeat split brain-mri -o table.csv --test-fraction 0.2 --val-fraction 0
-    """  # noqa: D301
+    """
     from brainfeat.tables.csv_rows import write_rows
 
     is_table = source.is_dir() or source.suffix.lower() == ".csv"

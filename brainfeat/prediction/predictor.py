@@ -191,7 +191,7 @@ class Predictor:
         Parameters
         ----------
         inputs : Inputs
-            As :func:`brainfeat.readers.series.find_inputs` returns them.
+            As ``brainfeat.readers.series.find_inputs`` returns them.
         keep_images : bool
             Whether the answers have their images, such as for heat maps.
         n_jobs, progress
@@ -221,7 +221,7 @@ class Predictor:
         Parameters
         ----------
         series : Series
-            As :func:`brainfeat.readers.series.find_series` returns it.
+            As ``brainfeat.readers.series.find_series`` returns it.
 
         Returns
         -------

@@ -59,8 +59,8 @@ class Bench:
         """Do one scenario many times."""
         return self.server.run_all([self.scenarios[name].request(**it) for it in changes])
 
-    def judge(self, name: str) -> "Judge":
-        return Judge(self.scenarios[name], self.features)
+    def oracle(self, name: str) -> "Oracle":
+        return Oracle(self.scenarios[name], self.features)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def record(name: str, counts: Mapping[str, int]) -> None:
             file.write(json.dumps({name: dict(counts)}) + "\n")
 
 
-class Judge:
+class Oracle:
     """What must be true of an extraction's folder after a kill or a power cut."""
 
     def __init__(self, scenario: Scenario, features: dict[bytes, bytes]) -> None:
