@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat import fit_head
-from brainfeat.cache.schema import CACHE_SCHEMA
+from brainfeat.cache.schema import CACHE_SCHEMA, select_schema
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import Blocks, as_text, write_file
 
@@ -65,16 +65,17 @@ def write_features(path: Path, rows: int) -> Path:
     blocks = (draw(y[start : start + BLOCK]) for start in range(0, rows, BLOCK))
     base = {"backbone": "vgg16", "layer": "block5_pool", "weights_sha256": "0" * 64}
     spec = FeatureSpec(n_features=WIDTH, **base)
-    types = {name: rule.dtype for name, rule in CACHE_SCHEMA.datasets.items() if rule.ndim == 1}
+    schema = select_schema(CACHE_SCHEMA, signature=False)
+    types = {name: rule.dtype for name, rule in schema.datasets.items() if rule.ndim == 1}
     datasets = {name: np.zeros(rows, kind.replace("S", "S1")) for name, kind in types.items()}
     datasets["features"] = Blocks((rows, WIDTH), np.dtype("<f4"), blocks)
     datasets["sha256"] = rng.integers(256, size=(rows, 32), dtype=np.uint8)
     datasets["label"] = y.astype("<i2")
     datasets["path"] = as_text(f"image-{row:08}.png" for row in range(rows))
-    attributes = dict.fromkeys(CACHE_SCHEMA.attributes, "{}") | {"rejected": "[]"}
+    attributes = dict.fromkeys(schema.attributes, "{}") | {"rejected": "[]"}
     attributes |= {"spec": spec.to_json(), "fingerprint": spec.fingerprint}
     attributes["class_names"] = '["glioma", "meningioma", "notumor", "pituitary"]'
-    return write_file(path, CACHE_SCHEMA, datasets=datasets, attributes=attributes)
+    return write_file(path, schema, datasets=datasets, attributes=attributes)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.merging import Output
+from brainfeat.cache.output import Output
 from brainfeat.cache.row_index import row_keys
 from brainfeat.cache.schema import CHUNK_ROWS, Measured
 from brainfeat.cache.shards import parts_folder, shard_paths, write_shard
+from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 
 Work = Callable[[], None]
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--order", choices=("table", "shuffled"), default="table")
+    parser.add_argument("--signatures", action="store_true", help="write format 2")
     parser.add_argument("--folder", help="folder of the temporary files")
     parser.add_argument("--step", choices=STEPS, help="run one step in this process and folder")
     chosen = parser.parse_args(arguments)
@@ -63,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'step':<26}{'seconds':>10}{'peak MB':>10}{'of a copy':>11}", flush=True)
     words = [sys.executable, __file__, "--order", chosen.order]
     words += ["--rows", str(chosen.rows), "--dimensions", str(chosen.dimensions)]
+    words += ["--signatures"] * chosen.signatures
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         seconds_of = {}
         for step in STEPS:
@@ -89,6 +92,7 @@ def write_shards(output: Path, chosen: argparse.Namespace) -> Work:
                 sha256=[row.tobytes() for row in digests],
                 view=[0] * len(digests),
                 measured=[FACTS] * len(digests),
+                signature=draw_signatures(noise, len(digests)) if chosen.signatures else None,
             )
 
     return write
@@ -135,6 +139,7 @@ def merge(output: Path, chosen: argparse.Namespace, *, relabelled: int = 0) -> W
                 columns={"label": labels, **columns},
                 attributes={"class_names": CLASSES, "rejected": []},
                 provenance={},
+                signature=chosen.signatures,
                 alone=True,
             )
 
@@ -175,6 +180,11 @@ def draw_digests(rows: int) -> Iterator[np.ndarray]:
     noise = np.random.default_rng(3)
     for start in range(0, rows, CHUNK_ROWS):
         yield noise.integers(256, size=(min(CHUNK_ROWS, rows - start), 32), dtype=np.uint8)
+
+
+def draw_signatures(noise: np.random.Generator, rows: int) -> np.ndarray:
+    """Draw placeholder signatures."""
+    return noise.integers(-127, 128, (rows, SIGNATURE_SIZE), np.int8)
 
 
 def write_texts(order: np.ndarray, text: bytes, repeats: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from support.shards import (
     VIEWS,
     as_bytes,
     digests,
+    draw_signatures,
     index_of,
     merge,
     shard,
@@ -28,14 +29,15 @@ from support.shards import (
 
 from brainfeat.cache import row_index as module
 from brainfeat.cache import writing
-from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected
+from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
 from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredArray, StoredFile
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
+FORMAT_1 = select_schema(CACHE_SCHEMA, signature=False)
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
 
 DATA = Path(__file__).with_name("data")
@@ -53,13 +55,19 @@ def cache(example):
         yield cache
 
 
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    """The same with signatures."""
+    return write_example(tmp_path_factory.mktemp("cache") / "signed.h5", signature=True)
+
+
 @pytest.fixture
 def change(example, tmp_path):
-    """A function that changes a copy of the cache by h5py and gives it the digest of what it is."""
+    """A function that changes a copy of a cache by h5py and gives it the digest of what it is."""
 
-    def changed(edit):
+    def changed(edit, cache=example):
         path = tmp_path / "changed.h5"
-        shutil.copy(example, path)
+        shutil.copy(cache, path)
         with h5py.File(path, "r+", libver=("earliest", "v108")) as file:
             edit(file)
         writing.seal(path)
@@ -207,6 +215,16 @@ class TestOpening:
         with pytest.raises(CacheError, match="the file is closed"):
             cache.X[0]
 
+    def test_opened_closes_what_it_opened_and_nothing_else(self, example):
+        with opened(example) as found:
+            pass
+        with pytest.raises(CacheError, match="closed"):
+            found.X[:]
+        with FeatureCache.open(example) as cache:
+            with opened(cache) as found:
+                assert found is cache
+            assert len(cache.X[:]) == len(cache)
+
     def test_what_was_read_stays_after_closing(self, example):
         cache = FeatureCache.open(example)
         labels = cache.y
@@ -229,13 +247,13 @@ class TestOpening:
         with pytest.raises(CacheFormatError, match="not a brainfeat-features file"):
             FeatureCache.open(shard(tmp_path))
 
-    @pytest.mark.parametrize("name", CACHE_SCHEMA.datasets)
+    @pytest.mark.parametrize("name", FORMAT_1.datasets)
     def test_a_missing_dataset_is_named(self, change, name):
         path = change(lambda file: file.__delitem__(name))
         with pytest.raises(CacheFormatError, match=f"datasets are missing: {name}"):
             FeatureCache.open(path)
 
-    @pytest.mark.parametrize("name", sorted(CACHE_SCHEMA.attributes))
+    @pytest.mark.parametrize("name", sorted(FORMAT_1.attributes))
     def test_a_missing_attribute_is_named(self, change, name):
         path = change(lambda file: file.attrs.__delitem__(name))
         with pytest.raises(CacheFormatError, match=f"missing or unknown: '{name}'"):
@@ -291,6 +309,86 @@ class TestOpening:
         # HDF5 opens no file for writing that it has open for reading.
         h5py.File(path, "r+").close()
         del caught
+
+
+class TestSignature:
+    """Format 2 has signatures, and format 1 has none."""
+
+    def test_rows_have_that_of_their_image(self, signed):
+        with FeatureCache.open(signed) as cache:
+            assert isinstance(cache.signature, StoredArray)
+            assert (cache.signature.shape, cache.signature.dtype) == ((N_ROWS, 1936), np.int8)
+            np.testing.assert_array_equal(cache.signature[:], draw_signatures(range(N_ROWS), VIEWS))
+            assert not cache.signature[1].any()
+
+    def test_everything_else_is_as_in_format_1(self, cache, signed):
+        with FeatureCache.open(signed) as other:
+            np.testing.assert_array_equal(other.X[:], cache.X[:])
+            assert other.fingerprint == cache.fingerprint
+            for name, values in cache.table.items():
+                np.testing.assert_array_equal(other.table[name], values)
+
+    def test_format_1_has_none(self, cache):
+        assert cache.signature is None
+
+    def test_how_it_is_stored(self, signed, example):
+        with h5py.File(signed) as file, h5py.File(example) as other:
+            assert file.attrs["format_version"] == 2
+            assert file.attrs["signature_version"] == 1
+            assert file["signature"].dtype.str == "|i1"
+            assert file["signature"].chunks == (N_ROWS, 1936)
+            assert file["signature"].fletcher32
+            assert set(file) - set(other) == {"signature"}
+            assert set(file.attrs) - set(other.attrs) == {"signature_version"}
+
+    @pytest.mark.parametrize(
+        ("edit", "reason"),
+        [
+            (lambda file: file.__delitem__("signature"), "datasets are missing: signature"),
+            (
+                lambda file: file.attrs.__delitem__("signature_version"),
+                "missing or unknown: 'signature_version'",
+            ),
+            (
+                lambda file: file.attrs.__setitem__("signature_version", 2),
+                "signatures of version 2, but this brainfeat reads version 1; .*--overwrite",
+            ),
+            (lambda file: file.attrs.__setitem__("format_version", 1), "unknown dataset"),
+            (
+                lambda file: file.attrs.__setitem__("format_version", 3),
+                "format version 3, but this brainfeat reads versions 1 and 2",
+            ),
+            (
+                replace_dataset("signature", np.zeros((N_ROWS, 1935), "i1")),
+                "signature must have 1,936 columns",
+            ),
+            (
+                replace_dataset("signature", np.zeros((N_ROWS - 1, 1936), "i1")),
+                "different numbers of rows",
+            ),
+            (
+                replace_dataset("signature", np.zeros((N_ROWS, 1936), "u1")),
+                "'signature' is uint8 of 2 dimensions, expected .i1 of 2",
+            ),
+            (
+                replace_dataset("signature", np.zeros((N_ROWS, 1936), "<f4")),
+                "'signature' is float32",
+            ),
+            (replace_dataset("signature", np.zeros(N_ROWS, "i1")), "int8 of 1 dimensions"),
+        ],
+    )
+    def test_what_contradicts_the_format_is_refused(self, change, signed, edit, reason):
+        path = change(edit, signed)
+        with pytest.raises(CacheFormatError, match=reason) as caught:
+            FeatureCache.open(path)
+        assert str(caught.value).count(str(path)) == 1
+
+    @pytest.mark.parametrize("name", ["signature", "attributes/signature_version"])
+    def test_a_file_of_format_1_cannot_hide_one(self, change, name):
+        with pytest.raises(CacheFormatError, match="unknown"):
+            FeatureCache.open(
+                change(lambda file: file.create_dataset(name, data=np.zeros(6, "u1")))
+            )
 
 
 def bytes_read():
@@ -402,6 +500,57 @@ class TestPastVersions:
             assert cache.created_at == "2026-01-02T03:04:05+00:00"
             assert cache.fingerprint == FORMAT_1_FINGERPRINT
 
+    def test_format_2(self):
+        with (
+            FeatureCache.open(DATA / "cache-format-2.h5") as cache,
+            FeatureCache.open(DATA / "cache-format-1.h5") as first,
+        ):
+            assert cache._file.digest() == cache.content_sha256
+            assert cache.X[:].tobytes() == first.X[:].tobytes()
+            assert cache.fingerprint == FORMAT_1_FINGERPRINT
+            for name, values in first.table.items():
+                np.testing.assert_array_equal(cache.table[name], values)
+            signature = np.arange(6 * 1936).reshape(6, -1) % 255 - 127
+            signature[1] = 0
+            np.testing.assert_array_equal(cache.signature[:], signature)
+
+    def test_format_1_is_still_written(self, tmp_path):
+        """A run without signatures writes what it always wrote."""
+        with FeatureCache.open(DATA / "cache-format-1.h5") as kept:
+            source = shard(
+                tmp_path,
+                kept.X[:],
+                [row.tobytes() for row in kept.sha256],
+                kept.view.tolist(),
+                spec=kept.spec,
+                augmentation=kept.augmentation,
+            )
+            with h5py.File(source, "r+", libver=("earliest", "v108")) as file:
+                for name in ("width", "height", "channels", "file_bytes"):
+                    file[name][:] = kept.column(name)
+            writing.seal(source)
+            index = index_of(source)
+            path = merge(
+                tmp_path / "features.h5",
+                index,
+                row_keys(kept.sha256, kept.view),
+                {
+                    "path": kept.paths.tolist(),
+                    "label": kept.y,
+                    "split": kept.splits.tolist(),
+                    "group": kept.groups.tolist(),
+                    "source": kept.sources.tolist(),
+                },
+                kept.spec,
+                class_names=list(kept.class_names),
+                rejected=[dataclasses.asdict(rejected) for rejected in kept.rejected],
+                provenance=kept.provenance,
+                created_at=kept.created_at,
+            )
+            index.close()
+            with FeatureCache.open(path) as cache:
+                assert cache.content_sha256 == kept.content_sha256
+
 
 class TestRowKeys:
     def test_a_key_is_the_digest_and_the_view(self):
@@ -506,6 +655,26 @@ class TestRowIndex:
         index.close()
         assert not index._open
 
+    def test_a_source_may_lack_a_dataset(self, tmp_path):
+        """Its rows are zeros then, and are known."""
+        signatures = draw_signatures([7, 8])
+        index = index_of(
+            shard(tmp_path, FEATURES[:2], digests("ab"), signature=signatures),
+            shard(tmp_path, FEATURES[2:4], digests("bc")),
+        )
+        keys = row_keys(as_bytes(digests("cab")), np.zeros(3))
+        places = index.locate(keys)
+        assert index.lack("signature", places).tolist() == [True, False, False]
+        np.testing.assert_array_equal(
+            index.read(["signature"], places)["signature"],
+            np.concatenate([np.zeros((1, 1936)), signatures]),
+        )
+        assert [index.has(key + b"\0\0", "signature") for key in digests("abcd")] == [
+            *(True, True, False, False)
+        ]
+        assert index.has(digests("c")[0] + b"\0\0", "features")
+        index.close()
+
     def test_a_cache_is_a_source_too(self, example):
         index = RowIndex([Source(path=example, schema=CACHE_SCHEMA, views=True)])
         keys = row_keys(as_bytes(digests(COLUMNS["path"])), np.array(VIEWS))
@@ -528,6 +697,15 @@ class TestShards:
         assert shard(tmp_path) != shard(tmp_path, view=[1] * N_ROWS)
         assert shard(tmp_path) != shard(tmp_path, augmentation=AUGMENTATION)
         assert shard(tmp_path) != shard(tmp_path, spec=dataclasses.replace(SPEC, scaling="unit"))
+
+    def test_a_shard_with_signatures_is_of_format_2(self, tmp_path):
+        signatures = draw_signatures(range(N_ROWS))
+        paths = {shard(tmp_path): 1, shard(tmp_path, signature=signatures): 2}
+        for path, version in paths.items():
+            with StoredFile(path, SHARD_SCHEMA) as file:
+                assert file.schema.version == file.attributes["format_version"] == version
+        listed = {shard.path: shard.has_signatures for shard in list_shards(tmp_path)}
+        assert listed == {path: version == 2 for path, version in paths.items()}
 
     def test_shards_are_listed_with_what_they_mean(self, tmp_path):
         other = dataclasses.replace(SPEC, scaling="unit")
@@ -604,6 +782,23 @@ class TestSetAside:
     @pytest.mark.parametrize(
         "edit",
         [
+            lambda file: file.__delitem__("signature"),
+            lambda file: file.attrs.__setitem__("signature_version", 2),
+            replace_dataset("signature", np.zeros((N_ROWS, 1000), "i1")),
+            replace_dataset("signature", np.zeros((N_ROWS - 1, 1936), "i1")),
+        ],
+    )
+    def test_one_whose_signatures_contradict_the_format(self, tmp_path, edit):
+        path = shard(tmp_path, signature=draw_signatures(range(N_ROWS)))
+        with h5py.File(path, "r+", libver=("earliest", "v108")) as file:
+            edit(file)
+        writing.seal(path)
+        assert self.counted(tmp_path) == []
+        assert path.with_suffix(".damaged").exists()
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
             replace_dataset("features", FEATURES[:, :3]),
             replace_dataset("view", np.zeros(3, "<i2")),
             lambda file: file.__delitem__("width"),
@@ -671,6 +866,44 @@ class TestMerge:
             np.testing.assert_array_equal(cache.paths.astype(int), order)
             np.testing.assert_array_equal(cache.y, order % 2)
             np.testing.assert_array_equal(cache.table["width"] - 100, order // 3)
+
+    def test_signatures_are_in_the_order_of_the_keys(self, tmp_path):
+        names = [str(row) for row in range(self.ROWS)]
+        parts = [list(range(start, self.ROWS, 3)) for start in range(3)]
+        paths = [
+            shard(
+                tmp_path / "shards",
+                np.full((len(part), 4), part[0]),
+                digests(names[row] for row in part),
+                signature=draw_signatures(part),
+            )
+            for part in parts
+        ]
+        order = np.random.default_rng(0).permutation(self.ROWS)
+        keys = row_keys(as_bytes(digests(names)), np.zeros(self.ROWS))[order]
+        columns = {name: [""] * self.ROWS for name in COLUMNS} | {"label": [0] * self.ROWS}
+        index = index_of(*paths)
+        path = merge(tmp_path / "features.h5", index, keys, columns, signature=True)
+        index.close()
+        with FeatureCache.open(path) as cache:
+            np.testing.assert_array_equal(cache.signature[:], draw_signatures(order))
+
+    def test_an_image_without_a_signature_ends_it(self, tmp_path):
+        paths = [
+            shard(tmp_path, FEATURES[:1], digests("a"), signature=draw_signatures([1])),
+            shard(tmp_path, FEATURES[:1], digests("b")),
+        ]
+        columns = {**{name: ["a", "b"] for name in COLUMNS}, "label": [0, 0]}
+        for view, allowed in (([0, 0], False), ([0, 1], True)):
+            index = index_of(*paths, shard(tmp_path, FEATURES[:1], digests("b"), [1]))
+            keys = row_keys(as_bytes(digests("ab")), np.array(view))
+            if allowed:
+                merge(tmp_path / "features.h5", index, keys, columns, signature=True)
+            else:
+                with pytest.raises(KeyError, match="signature"):
+                    merge(tmp_path / "features.h5", index, keys, columns, signature=True)
+            index.close()
+            assert (tmp_path / "features.h5").exists() == allowed
 
     def test_a_row_may_come_twice(self, tmp_path, shards):
         index, keys, features = shards

@@ -57,7 +57,8 @@ def test_an_image_error_survives_the_way_to_another_process():
 
 # Built-in and private exceptions that another function of the package catches.
 CAUGHT_ELSEWHERE = {
-    "cache/merging.py: Overtaken": "the extraction starts again",
+    "cache/merging.py: KeyError": "documented by write_cache; the merge is overtaken then",
+    "cache/output.py: Overtaken": "the extraction starts again",
     "cache/row_index.py: KeyError": "documented by RowIndex.locate; the merge is overtaken then",
     "cache/row_index.py: OSError": "write_file reports that nothing was written",
     "cache/writing.py: OSError": "write_file reports that nothing was written",

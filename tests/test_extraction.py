@@ -14,14 +14,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from support.bands import N_FEATURES, ROWS, SIZE, SPEC, Blocks, block_means, describe, draw
 
-from brainfeat.cache import merging
+from brainfeat.cache import output as output_module
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import list_shards, parts_folder
+from brainfeat.cache.signature import compute_signature
 from brainfeat.errors import (
     CacheCorruptError,
     CacheError,
@@ -50,6 +53,7 @@ def contents(path):
         return {
             **columns,
             "X": cache.X[:].tobytes(),
+            "signature": None if cache.signature is None else cache.signature[:].tobytes(),
             "sha256": cache.sha256.tobytes(),
             "y": cache.y.tobytes(),
             "class_names": cache.class_names,
@@ -131,6 +135,7 @@ class TestCache:
         assert (result.rows, result.computed, result.reused, result.rejected) == (6, 6, 0, ())
         assert result.fingerprint == SPEC.fingerprint
         assert result.output == output
+        assert result.signatures == result.to_dict()["signatures"] == 6
         assert result.images_per_second == pytest.approx(6 / result.seconds)
         assert result.to_dict()["output"] == str(output)
 
@@ -202,7 +207,7 @@ class TestCache:
         assert calls[-1] == (6, 6, "float32")
 
     def test_many_shards_are_merged(self, table, finished, tmp_path, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
+        monkeypatch.setattr("brainfeat.extraction.shard_writer._SHARD_SECONDS", -1.0)
         other = tmp_path / "other.h5"
         run(table, other, batch_size=1)
         assert contents(other) == contents(finished)
@@ -254,7 +259,7 @@ class TestAutoPrecision:
         assert again.fingerprint == first.fingerprint
 
     def test_an_unfinished_run_goes_on_in_its_precision(self, table, output, monkeypatch):
-        monkeypatch.setattr("brainfeat.extraction.run.CHUNK_ROWS", 1)
+        monkeypatch.setattr("brainfeat.extraction.shard_writer.CHUNK_ROWS", 1)
         with pytest.raises(RuntimeError, match="enough"):
             extract(
                 table, output, precision="bfloat16", batch_size=2, progress=stop, **self.OPTIONS
@@ -308,7 +313,7 @@ class TestResume:
             import os, signal, sys, time
             sys.path[:0] = {sys.path!r}
             from support.bands import Blocks, describe
-            from brainfeat.extraction import run
+            from brainfeat.extraction import shard_writer
             from brainfeat.extraction.extractor import extract
             from pathlib import Path
 
@@ -320,7 +325,7 @@ class TestResume:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return super().__call__(images)
 
-            run._SHARD_SECONDS = -1.0
+            shard_writer._SHARD_SECONDS = -1.0
             extract(describe(Path({str(images)!r})), {str(output)!r},
                     backbone=Killed(), batch_size=2)
         """
@@ -580,6 +585,141 @@ class TestAugment:
             run(table, output, augment=1)
         assert state(output) == before
         assert run(table, output, augment=1, overwrite=True)[0].rows == 9
+
+
+class TestSignature:
+    """Each image has its signature; a cache without signatures gets them without the base."""
+
+    @pytest.fixture
+    def unsigned(self, table, tmp_path):
+        path = tmp_path / "unsigned.h5"
+        assert run(table, path, signature=False)[0].signatures == 0
+        return path
+
+    def test_rows_have_that_of_their_decoded_image(self, images, table, output):
+        draw(images / "a/1.png", 1, size=(300, 200))
+        draw(images / "b/4.png", 4, size=(50, 90), mode="L")
+        run(table, output, augment=1)
+        with FeatureCache.open(output) as cache:
+            signatures = cache.signature[:]
+            for row, (path, view) in enumerate(zip(cache.paths, cache.view, strict=True)):
+                pixels = np.asarray(Image.open(images / path).convert("RGB"))
+                expected = compute_signature(pixels)
+                assert expected.any()
+                np.testing.assert_array_equal(signatures[row], expected if view == 0 else 0)
+
+    def test_without_them_the_file_is_of_format_1(self, finished, unsigned):
+        before, after = contents(finished), contents(unsigned)
+        assert {name for name in before if before[name] != after[name]} == {"signature"}
+        with h5py.File(unsigned) as file, h5py.File(finished) as other:
+            assert file.attrs["format_version"] == 1
+            assert other.attrs["format_version"] == 2
+
+    def test_a_cache_gets_them_without_the_base(self, table, finished, unsigned, caplog):
+        result, backbone = run(table, unsigned)
+        assert (result.rows, result.computed, result.reused, result.signatures) == (6, 0, 6, 6)
+        assert backbone.batches == []
+        assert backbone.specs_asked == 0
+        assert contents(unsigned) == contents(finished)
+        assert f"{unsigned} has no signatures; its images are decoded again" in caplog.text
+        assert not parts_folder(unsigned).exists()
+
+    def test_a_cache_that_has_them_does_nothing(self, table, finished, caplog):
+        before = state(finished)
+        assert run(table, finished)[0].signatures == 0
+        assert state(finished) == before
+        assert not caplog.text
+
+    def test_a_cache_that_is_to_have_none_does_nothing(self, table, unsigned, caplog):
+        before = state(unsigned)
+        assert run(table, unsigned, signature=False)[0].signatures == 0
+        assert state(unsigned) == before
+        assert not caplog.text
+
+    def test_they_are_not_dropped_without_overwrite(self, table, finished):
+        before = state(finished)
+        with pytest.raises(CacheError, match=r"features.h5 holds signatures .*--overwrite"):
+            run(table, finished, signature=False)
+        assert state(finished) == before
+
+    def test_they_are_dropped_with_overwrite_and_the_features_kept(self, table, finished, unsigned):
+        assert run(table, finished, signature=False, overwrite=True)[0].computed == 0
+        assert contents(finished) == contents(unsigned)
+
+    def test_new_images_and_views_come_with_them(self, images, table, unsigned, tmp_path):
+        draw(images / "d/7.png", 7)
+        more = describe(images, [*ROWS, "d/7.png,glioma,train,,"])
+        result, _ = run(more, unsigned, augment=2)
+        assert (result.computed, result.reused, result.signatures) == (1 + 4 * 2, 6, 7)
+        whole = tmp_path / "whole.h5"
+        run(more, whole, augment=2)
+        assert contents(unsigned) == contents(whole)
+
+    def test_rows_of_an_unfinished_run_without_them_are_used(
+        self, table, finished, tmp_path, caplog
+    ):
+        output = tmp_path / "other.h5"
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=2, signature=False)
+        result, _ = run(table, output)
+        assert (result.computed, result.reused, result.signatures) == (2, 4, 6)
+        assert contents(output) == contents(finished)
+        assert "other.h5.parts has no signatures" in caplog.text
+
+    def test_rows_of_an_unfinished_run_with_them_serve_one_without(self, table, unsigned, tmp_path):
+        output = tmp_path / "other.h5"
+        with pytest.raises(RuntimeError):
+            run(table, output, batch_size=2, fail_at=2)
+        assert run(table, output, signature=False)[0].computed == 2
+        assert contents(output) == contents(unsigned)
+
+    def test_a_broken_run_keeps_what_it_computed(self, table, finished, unsigned, monkeypatch):
+        monkeypatch.setattr("brainfeat.extraction.shard_writer._READ_ROWS", 2)
+        before = state(unsigned)
+
+        def read_four(file, *, name):
+            if name == "b/5.png":
+                raise RuntimeError("the plug was pulled")
+            return read_image(file, name=name)
+
+        with pytest.raises(RuntimeError, match="plug"):
+            run(table, unsigned, read=read_four, n_jobs=1)
+        assert state(unsigned) == before
+        assert len(list_shards(parts_folder(unsigned))) == 2
+        assert run(table, unsigned)[0].signatures == 2
+        assert contents(unsigned) == contents(finished)
+
+    def test_identical_files_are_decoded_for_one(self, images, table, output):
+        (images / "a/2.png").write_bytes((images / "a/1.png").read_bytes())
+        run(table, output, signature=False)
+        assert run(table, output)[0].signatures == 5
+        with FeatureCache.open(output) as cache:
+            np.testing.assert_array_equal(cache.signature[1], cache.signature[2])
+            assert cache.signature[1].any()
+
+    def test_a_cache_that_another_run_replaces_meanwhile(
+        self, images, unsigned, monkeypatch, tmp_path
+    ):
+        """Its rows lie elsewhere then, and must not be taken for those that were indexed."""
+        monkeypatch.setattr("brainfeat.extraction.shard_writer._READ_ROWS", 1)
+        monkeypatch.setattr(fcntl, "flock", fail_to_lock)
+        reads = []
+
+        def read(file, *, name):
+            reads.append(name)
+            if len(reads) == 3:
+                run(describe(images, ROWS[::-1]), unsigned, signature=False)
+            return read_image(file, name=name)
+
+        result, _ = run(describe(images), unsigned, read=read, n_jobs=1)
+        assert result.rows == 6
+        whole = tmp_path / "whole.h5"
+        run(describe(images), whole)
+        assert contents(unsigned) == contents(whole)
+
+
+def fail_to_lock(descriptor, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 class TestLargeImages:
@@ -872,11 +1012,8 @@ class TestTwoRunsWithoutLocks:
 
     @pytest.fixture(autouse=True)
     def no_locks(self, monkeypatch):
-        def flock(descriptor, operation):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(fcntl, "flock", flock)
-        monkeypatch.setattr("brainfeat.extraction.run._SHARD_SECONDS", -1.0)
+        monkeypatch.setattr(fcntl, "flock", fail_to_lock)
+        monkeypatch.setattr("brainfeat.extraction.shard_writer._SHARD_SECONDS", -1.0)
 
     def test_both_end_well(self, table, finished, tmp_path):
         barrier = threading.Barrier(2)
@@ -957,7 +1094,7 @@ class TestTwoRunsWithoutLocks:
     def test_a_run_that_is_overtaken_for_ever_gives_up(self, table, output):
         looks = itertools.count()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(merging, "identify", lambda _: next(looks))
+            patch.setattr(output_module, "identify", lambda _: next(looks))
             with pytest.raises(CacheError, match="written by other runs 5 times"):
                 extract(table, output, backbone=Blocks())
         assert extract(table, output, backbone=Blocks()).computed == 0

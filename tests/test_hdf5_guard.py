@@ -47,11 +47,18 @@ def refused(path, reason=None):
 
 
 def test_all_that_a_file_says_of_itself(path):
-    make(path, matrix=np.ones((25, 3), "<f4"), small=np.ones(4, "<i2"), none=np.ones(0, "<i8"))
+    make(
+        path,
+        matrix=np.ones((25, 3), "<f4"),
+        bytes=np.ones((25, 7), "|i1"),
+        small=np.ones(4, "<i2"),
+        none=np.ones(0, "<i8"),
+    )
     contents = inspect_file(path)
     assert contents.attributes == {"number": 7, "note": "Größe"}
     assert contents.arrays == {
         "matrix": Array(np.dtype("<f4"), (25, 3)),
+        "bytes": Array(np.dtype("|i1"), (25, 7)),
         "small": Array(np.dtype("<i2"), (4,)),
         "none": Array(np.dtype("<i8"), (0,)),
     }

@@ -13,7 +13,8 @@ import pytest
 from support.shards import ATTRIBUTES, COLUMNS, SPEC, as_bytes, digests, index_of, merge, shard
 
 from brainfeat.cache import row_index as module
-from brainfeat.cache.merging import Output, write_cache
+from brainfeat.cache.merging import write_cache
+from brainfeat.cache.output import Output
 from brainfeat.cache.row_index import RowIndex, row_keys
 from brainfeat.cache.schema import TEXTS
 from brainfeat.errors import CacheError
@@ -222,6 +223,7 @@ class TestMemory:
                         columns=columns,
                         attributes={name: ATTRIBUTES[name] for name in names},
                         provenance={},
+                        signature=False,
                         alone=True,
                     )
 

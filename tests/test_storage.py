@@ -272,7 +272,7 @@ HOSTILE = {
         dataset("matrix", data=np.ones((2, 3), "<f8")),
         "float64 of 2 .*, expected <f4",
     ),
-    "wrong sign": (dataset("bytes", data=np.ones((2, 3), "|i1")), TYPE),
+    "wrong sign": (dataset("bytes", data=np.ones((2, 3), "|i1")), "int8 of 2 .*, expected .u1"),
     "wrong byte order": (dataset("small", data=np.ones(2, ">i2")), TYPE),
     "numbers as text": (dataset("text", data=np.ones(2, "<i8")), "int64 of 1 .*, expected S"),
     "text as numbers": (dataset("count", data=np.array([b"12345678"])), TYPE),

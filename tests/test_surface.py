@@ -66,6 +66,8 @@ OPTIONS = {
         "--batch-size",
         "--jobs",
         "--on-error",
+        "--signature",
+        "--no-signature",
         "--overwrite",
         "--random-state",
         "--json",

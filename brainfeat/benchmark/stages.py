@@ -24,11 +24,12 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import SHARD_SCHEMA, Measured
 from brainfeat.cache.shards import parts_folder, write_shard
+from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.extractor import extract
-from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
 from brainfeat.readers import read_bytes, read_image
 from brainfeat.tables.table import ImageTable, read_table
@@ -349,4 +350,6 @@ def _decode(file: Path, *, size: int) -> Image:
     """Do what stage one does with a file before the base computes."""
     data = read_bytes(file)
     hashlib.sha256(data).digest()
-    return preprocess_image(read_image(BytesIO(data), name=str(file)), size=size)
+    pixels = quantize_image(read_image(BytesIO(data), name=str(file)))
+    compute_signature(pixels)
+    return scale_pixels(resize_pixels(pixels, size=size))

@@ -79,7 +79,7 @@ class FeatureCache:
         self.created_at = str(stored["created_at"])
 
     def _check_arrays(self) -> None:
-        missing = sorted(set(CACHE_SCHEMA.datasets) - set(self._file.arrays))
+        missing = sorted(set(self._file.schema.datasets) - set(self._file.arrays))
         if missing:
             raise CacheFormatError(f"datasets are missing: {', '.join(missing)}")
         check_shapes(self._file, self.spec)
@@ -107,7 +107,7 @@ class FeatureCache:
         CacheError
             The file does not exist or cannot be read.
         CacheFormatError
-            The file is not a feature cache of format 1.
+            The file is not a feature cache of format 1 or 2, or has signatures of another version.
         CacheCorruptError
             The file is truncated, or its bytes have changed since it was written.
         """
@@ -128,6 +128,15 @@ class FeatureCache:
     def X(self) -> StoredArray:  # noqa: N802
         """Pooled features, (n, d) float32, read when indexed."""
         return self._file.arrays["features"]
+
+    @property
+    def signature(self) -> StoredArray | None:
+        """Signature of each row's image, (n, 1936) int8, read when indexed.
+
+        None in a cache of format 1, which has none; the rows of augmented views are 0. See
+        :mod:`brainfeat.cache.signature`.
+        """
+        return self._file.arrays.get("signature")
 
     @cached_property
     def y(self) -> NDArray[np.int64]:

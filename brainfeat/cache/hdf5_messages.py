@@ -18,6 +18,7 @@ _DIMENSION_LIMIT = 4
 # The encodings of the number types, and the first bytes of that of a NUL-padded UTF-8 text.
 _NUMBERS: dict[bytes, np.dtype[Any]] = {
     bytes.fromhex("1000000001000000 00000800"): np.dtype("|u1"),
+    bytes.fromhex("1008000001000000 00000800"): np.dtype("|i1"),
     bytes.fromhex("1008000002000000 00001000"): np.dtype("<i2"),
     bytes.fromhex("1008000004000000 00002000"): np.dtype("<i4"),
     bytes.fromhex("1008000008000000 00004000"): np.dtype("<i8"),

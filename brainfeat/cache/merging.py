@@ -1,264 +1,23 @@
-"""The merge of an output's finished rows, from an earlier cache and from shards, into one cache."""
+"""The merge of finished rows, from an earlier cache and from shards, into one cache."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
-from itertools import starmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys, split_keys
-from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, SHARD_SCHEMA, TEXTS
-from brainfeat.cache.shards import (
-    list_shards,
-    make_folder,
-    parts_folder,
-    remove_parts,
-    remove_shards,
-)
-from brainfeat.cache.spec import FeatureSpec, Precision
+from brainfeat.cache.digests import Attribute
+from brainfeat.cache.row_index import Places, RowIndex, split_keys
+from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, select_schema
+from brainfeat.cache.shards import make_folder, parts_folder
+from brainfeat.cache.signature import SIGNATURE_SIZE, SIGNATURE_VERSION
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import Blocks, write_file
 from brainfeat.canonical import canonical_json
-from brainfeat.errors import CacheError
 
 Keys = NDArray[np.bytes_]
-
-
-class Overtaken(Exception):  # noqa: N818
-    """Another run has written the output, or removed shards, while this run was at work."""
-
-
-class Output:
-    """The state of an output when a run starts: a cache or none, and shards of unfinished runs.
-
-    Parameters
-    ----------
-    path : Path
-        The cache.
-    stack : ExitStack
-        Closes the files that are opened.
-    overwrite : bool
-        Whether to replace a cache that is damaged, has another spec, or has other images.
-
-    Attributes
-    ----------
-    cache : FeatureCache or None
-        None if there is no cache, or if it cannot be used and may be replaced.
-    shards : list of Shard
-        Without damaged ones, which are set aside.
-
-    Raises
-    ------
-    CacheError
-        The cache cannot be used, and must not be replaced.
-    """
-
-    def __init__(self, path: Path, stack: ExitStack, *, overwrite: bool) -> None:
-        self.path = path
-        self._stack = stack
-        self._overwrite = overwrite
-        self._found = identify(path)
-        self.cache = self._open()
-        self.shards = list_shards(parts_folder(path))
-
-    def _open(self) -> FeatureCache | None:
-        if not self.path.exists():
-            return None
-        try:
-            return self._stack.enter_context(FeatureCache.open(self.path))
-        except CacheError:
-            if self._overwrite and self.path.is_file():
-                return None
-            raise
-
-    @property
-    def precision(self) -> Precision | None:
-        """The precision of an earlier run, or None if there was none."""
-        specs = [shard.spec for shard in self.shards]
-        if self.cache is not None:
-            specs = [self.cache.spec]
-        return specs[0].precision if specs else None
-
-    def check_spec(self, spec: FeatureSpec) -> None:
-        """Refuse features of another spec, or ignore them if they may be replaced.
-
-        Raises
-        ------
-        SpecMismatchError
-            The specs differ; the message names each field that does.
-        """
-        if not self._overwrite:
-            if self.cache is not None:
-                here = f"{self.path} (--overwrite replaces it)"
-                self.cache.spec.require(spec, here=here, there="this run")
-            here = f"the unfinished {parts_folder(self.path)} (--overwrite discards it)"
-            for shard in self.shards:
-                shard.spec.require(spec, here=here, there="this run")
-        if self.cache is not None and self.cache.spec != spec:
-            self.cache = None
-
-    def index(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> RowIndex:
-        """Index the existing rows of a spec; augmented views count only if they were drawn alike.
-
-        Raises
-        ------
-        Overtaken
-            Another run has removed shards.
-        """
-        sources = self._sources(spec, augmentation)
-        with self._unless_overtaken(sources):
-            index = RowIndex(sources)
-        self._stack.callback(index.close)
-        return index
-
-    def _sources(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> list[Source]:
-        sources = [
-            Source(path=shard.path, schema=SHARD_SCHEMA, views=shard.augmentation == augmentation)
-            for shard in list_shards(parts_folder(self.path))
-            if shard.spec == spec
-        ]
-        if self.cache is not None:
-            views = self.cache.augmentation == augmentation
-            sources.append(Source(path=self.cache.path, schema=CACHE_SCHEMA, views=views))
-        return sources
-
-    @contextmanager
-    def _unless_overtaken(self, sources: list[Source]) -> Iterator[None]:
-        """Distinguish rows and files that another run has removed from damaged ones."""
-        try:
-            yield
-        except KeyError as error:
-            raise Overtaken from error
-        except CacheError as error:
-            needed = [parts_folder(self.path), *(source.path for source in sources)]
-            if all(path.exists() for path in needed):
-                raise
-            raise Overtaken from error
-
-    def check_dropped(self, keys: Keys) -> None:
-        """Refuse to lose rows of images that are not in the table.
-
-        Raises
-        ------
-        CacheError
-            The cache holds such rows, and must not be replaced.
-        """
-        if self.cache is None or self._overwrite:
-            return
-        wanted = KeySet(keys)
-        kept = [wanted.contains(block) for block in _iterate_keys(self.cache)]
-        lost = np.flatnonzero(~np.concatenate([np.empty(0, np.bool_), *kept]))
-        if len(lost):
-            first = self.cache.column("path")[lost[0]].decode("utf-8")
-            raise CacheError(
-                f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
-                f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
-                "to drop them and keep the others, or choose another output"
-            )
-
-    def merge(
-        self,
-        keys: Keys,
-        *,
-        spec: FeatureSpec,
-        augmentation: Mapping[str, Any] | None,
-        columns: Mapping[str, NDArray[Any]],
-        attributes: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        alone: bool,
-    ) -> None:
-        """Write existing rows into the cache, unless it already holds exactly these.
-
-        Parameters
-        ----------
-        keys : ndarray of shape (n,), S34
-            Identity of each row, in the order that the cache gets.
-        spec : FeatureSpec
-            What the features mean.
-        augmentation : mapping of str to JSON value, or None
-            The ranges that the views above 0 were drawn from, or None if there are no such views.
-        columns : mapping
-            As for :func:`write_cache`.
-        attributes : mapping
-            ``class_names`` and ``rejected``, as for :func:`write_cache`.
-        provenance : mapping
-            Versions, hardware and options.
-        alone : bool
-            Whether no other run can be at work on this output; its leftovers are then removed.
-
-        Raises
-        ------
-        CacheError
-            The cache cannot be written.
-        Overtaken
-            Another run has written the output, or removed shards; nothing was changed.
-        """
-        attributes = {**attributes, "augmentation": augmentation}
-        if not self._is_current(keys, columns, attributes):
-            attributes["provenance"] = provenance
-            attributes["created_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-            # An error here does not mean that another run is at work.
-            make_folder(parts_folder(self.path))
-            sources = self._sources(spec, augmentation)
-            if identify(self.path) != self._found:
-                raise Overtaken
-            with self._unless_overtaken(sources), closing(RowIndex(sources)) as index:
-                write_cache(
-                    self.path,
-                    index=index,
-                    keys=keys,
-                    spec=spec,
-                    columns=columns,
-                    attributes=attributes,
-                )
-        if alone:
-            remove_parts(parts_folder(self.path))
-        else:
-            remove_shards(parts_folder(self.path), keys)
-
-    def _is_current(
-        self,
-        keys: Keys,
-        columns: Mapping[str, NDArray[Any]],
-        attributes: Mapping[str, Any],
-    ) -> bool:
-        """Whether the cache already holds these rows and values."""
-        cache = self.cache
-        if cache is None:
-            return False
-        return (
-            attributes["class_names"] == list(cache.class_names)
-            and attributes["rejected"] == [asdict(rejected) for rejected in cache.rejected]
-            and attributes["augmentation"] == cache.augmentation
-            and len(keys) == len(cache)
-            and all(starmap(np.array_equal, _pair(keys, _iterate_keys(cache))))
-            and np.array_equal(columns["label"], cache.column("label"))
-            and all(np.array_equal(columns[name], cache.column(name)) for name in TEXTS)
-        )
-
-
-def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
-    """Yield the identities of the rows, a few megabytes at a time."""
-    start = 0
-    for sha256 in cache.blocks("sha256"):
-        yield row_keys(sha256, cache.view[start : start + len(sha256)])
-        start += len(sha256)
-
-
-def _pair(
-    values: NDArray[Any], blocks: Iterator[NDArray[Any]]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pair each block with the values at its position."""
-    start = 0
-    for block in blocks:
-        yield values[start : start + len(block)], block
-        start += len(block)
 
 
 def write_cache(
@@ -269,6 +28,7 @@ def write_cache(
     spec: FeatureSpec,
     columns: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, Any],
+    signature: bool = False,
 ) -> None:
     """Merge existing rows into one cache, in the order of `keys`.
 
@@ -287,11 +47,13 @@ def write_cache(
     attributes : mapping
         ``class_names``, ``rejected``, ``augmentation``, ``provenance`` (JSON values) and
         ``created_at`` (str).
+    signature : bool, default=False
+        Whether to write the signatures of the images, as format 2; False writes format 1.
 
     Raises
     ------
     KeyError
-        A row is not in the index.
+        A row is not in the index, or its signature is not.
     CacheError
         A row cannot be read, or the cache cannot be written; nothing was changed.
     """
@@ -303,49 +65,36 @@ def write_cache(
     features = index.read_blocks("features", places, folder=scratch)
     digests = (split_keys(keys[start : start + CHUNK_ROWS])[0] for start in starts)
     views = (split_keys(keys[start : start + CHUNK_ROWS])[1] for start in starts)
-    write_file(
-        path,
-        CACHE_SCHEMA,
-        datasets={
-            "features": Blocks((n, spec.n_features), np.dtype("<f4"), features),
-            "sha256": Blocks((n, 32), np.dtype("|u1"), digests),
-            "view": Blocks((n,), np.dtype("<i2"), views),
-            "label": np.asarray(columns["label"], "<i2"),
-            **{name: columns[name] for name in TEXTS},
-            **index.read(MEASURED, places),
-        },
-        attributes={
-            "spec": spec.to_json(),
-            "fingerprint": spec.fingerprint,
-            "class_names": json.dumps(attributes["class_names"]),
-            "rejected": json.dumps(attributes["rejected"]),
-            "augmentation": canonical_json(attributes["augmentation"] or {}),
-            "provenance": canonical_json(attributes["provenance"]),
-            "created_at": attributes["created_at"],
-        },
-        scratch=scratch,
-    )
+    datasets: dict[str, NDArray[Any] | Blocks] = {
+        "features": Blocks((n, spec.n_features), np.dtype("<f4"), features),
+        "sha256": Blocks((n, 32), np.dtype("|u1"), digests),
+        "view": Blocks((n,), np.dtype("<i2"), views),
+        "label": np.asarray(columns["label"], "<i2"),
+        **{name: columns[name] for name in TEXTS},
+        **index.read(MEASURED, places),
+    }
+    stored: dict[str, Attribute] = {
+        "spec": spec.to_json(),
+        "fingerprint": spec.fingerprint,
+        "class_names": json.dumps(attributes["class_names"]),
+        "rejected": json.dumps(attributes["rejected"]),
+        "augmentation": canonical_json(attributes["augmentation"] or {}),
+        "provenance": canonical_json(attributes["provenance"]),
+        "created_at": attributes["created_at"],
+    }
+    if signature:
+        _check_signatures(index, keys, places)
+        signatures = index.read_blocks("signature", places, folder=scratch)
+        datasets["signature"] = Blocks((n, SIGNATURE_SIZE), np.dtype("|i1"), signatures)
+        stored["signature_version"] = SIGNATURE_VERSION
+    schema = select_schema(CACHE_SCHEMA, signature=signature)
+    write_file(path, schema, datasets=datasets, attributes=stored, scratch=scratch)
 
 
-def identify(output: Path) -> tuple[int, int] | None:
-    """Return what distinguishes the file at a path from one that replaces it later.
-
-    Returns
-    -------
-    tuple of int, or None
-        Inode and modification time in nanoseconds; None if there is no file.
-
-    Raises
-    ------
-    CacheError
-        The folder does not exist or cannot be reached.
-    """
-    try:
-        if not output.parent.is_dir():
-            raise CacheError(f"{output}: there is no folder {output.parent} to write into")
-        status = output.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CacheError(f"{output}: cannot be reached ({error.strerror})") from error
-    return status.st_ino, status.st_mtime_ns
+def _check_signatures(index: RowIndex, keys: Keys, places: Places) -> None:
+    """Refuse rows without a signature, unless they are augmented views."""
+    for start in range(0, len(keys), CHUNK_ROWS):
+        block = slice(start, start + CHUNK_ROWS)
+        lacking = index.lack("signature", places[block])
+        if (split_keys(keys[block][lacking])[1] == 0).any():
+            raise KeyError("the signature of a row is in none of the sources")

@@ -51,6 +51,11 @@ def row_keys(sha256: NDArray[np.uint8], view: NDArray[np.int16]) -> NDArray[np.b
     return joined.view("S34").reshape(-1)
 
 
+def make_key(sha256: bytes, view: int) -> bytes:
+    """Return the identity of one row, 34 bytes."""
+    return sha256 + view.to_bytes(2, "big")
+
+
 def split_keys(keys: NDArray[np.bytes_]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Return what :func:`row_keys` joined: SHA-256, (n, 32) uint8, and view, (n,) int16."""
     joined = _to_bytes(keys)
@@ -98,7 +103,8 @@ class Source:
 class RowIndex:
     """An index of the rows in an earlier cache and in shards, by content.
 
-    It takes 42 bytes per row. Of several rows with one key, the one in the first source counts.
+    It takes 42 bytes per row. Of several rows with one key, the one in the first source counts. A
+    dataset that some sources do not have is read as zeros from those; `lack` finds such rows.
 
     Parameters
     ----------
@@ -112,12 +118,14 @@ class RowIndex:
         self._records = np.empty(0, _RECORD)
         self._pieces = 0
         self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        self._names: list[frozenset[str]] = []
         for origin, source in enumerate(sources):
             self._append(origin, views=source.views)
         self._records.sort()  # in place
 
     def _append(self, origin: int, *, views: bool) -> None:
         arrays = self._arrays(origin)
+        self._names.append(frozenset(arrays))
         self._kinds |= {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
         self._pieces += math.ceil(len(arrays["view"]) / _PIECE_ROWS)
         for first in range(0, len(arrays["view"]), _BLOCK_ROWS):
@@ -133,9 +141,15 @@ class RowIndex:
             added[:, _KEY_BYTES:] = places.view(np.uint8)
 
     def __contains__(self, key: bytes) -> bool:
+        return self.has(key, "view")
+
+    def has(self, key: bytes, name: str) -> bool:
+        """Whether a row exists, in a source that has a dataset."""
         wanted = np.array([key], "S34")
-        found = _to_bytes(self._find(wanted))[:, :_KEY_BYTES]
-        return np.array_equal(found, _to_bytes(wanted))
+        found = _to_bytes(self._find(wanted))
+        if not np.array_equal(found[:, :_KEY_BYTES], _to_bytes(wanted)):
+            return False
+        return name in self._names[int.from_bytes(found[0, _KEY_BYTES : _KEY_BYTES + 4].tobytes())]
 
     def locate(self, keys: NDArray[np.bytes_]) -> Places:
         """Find rows.
@@ -164,13 +178,19 @@ class RowIndex:
             places[start : start + _BLOCK_ROWS] = found[:, _KEY_BYTES:].copy().view(">u8")[:, 0]
         return places
 
+    def lack(self, name: str, places: Places) -> NDArray[np.bool_]:
+        """Return for each of some rows whether its source lacks a dataset, (m,) bool."""
+        lacking = [origin for origin, names in enumerate(self._names) if name not in names]
+        found: NDArray[np.bool_] = np.isin(places >> np.uint64(32), lacking)
+        return found
+
     def read(self, names: Iterable[str], places: Places) -> dict[str, NDArray[Any]]:
         """Read rows.
 
         Parameters
         ----------
         names : iterable of str
-            Datasets that caches and shards have in common.
+            Datasets of caches and shards.
         places : ndarray of shape (m,), uint64
             From `locate`.
 
@@ -262,6 +282,8 @@ class RowIndex:
         """Read rows of one piece, in the order of the file."""
         origin, first = divmod(int(places[0]), 1 << 32)
         offsets = (places - places[0]).astype(np.intp)
+        if name not in self._names[origin]:
+            return np.zeros_like(self._empty(name, len(places)))
         block = self._arrays(origin)[name][first : first + int(offsets[-1]) + 1]
         rows: NDArray[Any] = block[offsets]
         return rows

@@ -1,9 +1,10 @@
 """What caches and shards hold: their schemas, and the checks that both must pass."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from brainfeat.cache.signature import SIGNATURE_SIZE, SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile
 from brainfeat.canonical import parse_json
@@ -23,9 +24,10 @@ FEATURES = {
     "view": DatasetRule(dtype="<i2"),
     **MEASURED,
 }
+SIGNATURE = {"signature": DatasetRule(dtype="|i1", ndim=2, chunk_rows=CHUNK_ROWS)}
 TEXTS = ("path", "split", "group", "source")
 
-CACHE_SCHEMA = Schema(
+_CACHE_SCHEMA_1 = Schema(
     format="brainfeat-features",
     version=1,
     datasets={
@@ -50,7 +52,7 @@ CACHE_SCHEMA = Schema(
     remedy="restore a copy, or create it again with brainfeat extract --overwrite",
 )
 
-SHARD_SCHEMA = Schema(
+_SHARD_SCHEMA_1 = Schema(
     format="brainfeat-shard",
     version=1,
     datasets=FEATURES,
@@ -60,6 +62,26 @@ SHARD_SCHEMA = Schema(
     corrupt_error=CacheCorruptError,
     remedy="it is set aside, and its rows are computed again",
 )
+
+
+def _add_signature(schema: Schema) -> Schema:
+    """Return format 2: format 1 with a signature of each image."""
+    return replace(
+        schema,
+        version=2,
+        datasets={**schema.datasets, **SIGNATURE},
+        attributes=schema.attributes | {"signature_version"},
+        earlier=(schema,),
+    )
+
+
+CACHE_SCHEMA = _add_signature(_CACHE_SCHEMA_1)
+SHARD_SCHEMA = _add_signature(_SHARD_SCHEMA_1)
+
+
+def select_schema(schema: Schema, *, signature: bool) -> Schema:
+    """Return the version of a format that is written: the first one without signatures."""
+    return schema.select(schema.version if signature else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +132,7 @@ def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
-    """Check that the datasets of a file fit each other and the spec.
+    """Check that the datasets of a file fit each other, the spec and this program's signatures.
 
     Raises
     ------
@@ -124,3 +146,12 @@ def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
         raise CacheFormatError("features do not have the length that the spec states")
     if file.arrays["sha256"].shape[1] != 32:
         raise CacheFormatError("sha256 must have 32 columns")
+    version = file.attributes.get("signature_version", SIGNATURE_VERSION)
+    if version != SIGNATURE_VERSION:
+        raise CacheFormatError(
+            f"signatures of version {version}, but this brainfeat reads version "
+            f"{SIGNATURE_VERSION}; use the brainfeat that wrote them, or extract again with "
+            "--overwrite"
+        )
+    if "signature" in file.arrays and file.arrays["signature"].shape[1] != SIGNATURE_SIZE:
+        raise CacheFormatError(f"signature must have {SIGNATURE_SIZE:,} columns")

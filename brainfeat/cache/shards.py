@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.digests import Attribute
 from brainfeat.cache.row_index import KeySet, row_keys
 from brainfeat.cache.schema import (
-    FEATURES,
     MEASURED,
     SHARD_SCHEMA,
     Measured,
     check_shapes,
     read_json,
+    select_schema,
 )
+from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import TEMPORARY_NAME, write_file
@@ -42,11 +44,14 @@ class Shard:
         What its features mean.
     augmentation : dict or None
         The ranges that its views above 0 were drawn from.
+    has_signatures : bool
+        Whether it is of format 2.
     """
 
     path: Path
     spec: FeatureSpec
     augmentation: dict[str, Any] | None
+    has_signatures: bool
 
 
 def write_shard(
@@ -58,6 +63,7 @@ def write_shard(
     sha256: Sequence[bytes],
     view: Sequence[int],
     measured: Sequence[Measured],
+    signature: NDArray[np.int8] | None = None,
 ) -> Path:
     """Write finished rows as one shard, which is named by its content.
 
@@ -74,6 +80,8 @@ def write_shard(
         SHA-256 of each row's file, 32 bytes.
     view : sequence of n int
     measured : sequence of n Measured
+    signature : ndarray of shape (n, 1936), int8, or None
+        Zeros for the views above 0. None writes format 1.
 
     Returns
     -------
@@ -95,12 +103,19 @@ def write_shard(
             for name, rule in MEASURED.items()
         },
     }
-    attributes = {"spec": spec.to_json(), "augmentation": canonical_json(augmentation or {})}
+    attributes: dict[str, Attribute] = {
+        "spec": spec.to_json(),
+        "augmentation": canonical_json(augmentation or {}),
+    }
+    if signature is not None:
+        datasets["signature"] = signature
+        attributes["signature_version"] = SIGNATURE_VERSION
+    schema = select_schema(SHARD_SCHEMA, signature=signature is not None)
     while True:
         make_folder(folder)
         try:
             return write_file(
-                folder, SHARD_SCHEMA, datasets=datasets, attributes=attributes, name_by_content=True
+                folder, schema, datasets=datasets, attributes=attributes, name_by_content=True
             )
         except CacheError:
             if folder.is_dir():
@@ -159,11 +174,16 @@ def count_rows(folder: Path) -> int:
 def _check_shard(path: Path) -> Shard:
     with StoredFile(path, SHARD_SCHEMA) as file:
         spec = FeatureSpec.from_json(str(file.attributes["spec"]))
-        if set(file.arrays) != set(FEATURES) or file.content_sha256 != path.stem:
+        if set(file.arrays) != set(file.schema.datasets) or file.content_sha256 != path.stem:
             raise CacheCorruptError(f"{path}: the content of this shard does not match its name")
         check_shapes(file, spec)
         augmentation = read_json(file.attributes, "augmentation", dict) or None
-        return Shard(path=path, spec=spec, augmentation=augmentation)
+        return Shard(
+            path=path,
+            spec=spec,
+            augmentation=augmentation,
+            has_signatures="signature" in file.arrays,
+        )
 
 
 def remove_parts(folder: Path) -> None:

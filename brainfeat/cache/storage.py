@@ -80,6 +80,8 @@ class Schema:
         another format, or is damaged.
     remedy : str
         What a user can do about a damaged file, for the message.
+    earlier : tuple of Schema
+        Earlier versions of the format, which are read too.
     """
 
     format: str
@@ -90,6 +92,25 @@ class Schema:
     format_error: type[BrainfeatError]
     corrupt_error: type[BrainfeatError]
     remedy: str
+    earlier: "tuple[Schema, ...]" = ()
+
+    def select(self, version: object) -> "Schema":
+        """Return the schema of one version of the format.
+
+        Raises
+        ------
+        BrainfeatError
+            The schema's ``format_error``: this brainfeat does not read the version.
+        """
+        known = [*self.earlier, self]
+        for schema in known:
+            if schema.version == version:
+                return schema
+        numbers = " and ".join(str(schema.version) for schema in known)
+        raise self.format_error(
+            f"format version {version}, but this brainfeat reads "
+            f"version{'s' * (len(known) > 1)} {numbers}"
+        )
 
     def rule(self, name: str) -> DatasetRule | None:
         """Return the rule for a dataset's name, or None if the format has no such dataset."""
@@ -193,7 +214,7 @@ class StoredFile:
     path : path-like
         The file.
     schema : Schema
-        The format that it must have.
+        The format that it must have, in this version or an earlier one.
     verify : {"full", "off"}
         ``"full"`` first compares the SHA-256 of the file with the one in its user block;
         ``"off"`` only checks the HDF5 structures.
@@ -202,6 +223,7 @@ class StoredFile:
     ----------
     path : Path
     schema : Schema
+        That of the file's own version.
     attributes : dict of str to str, int or float
         The root attributes.
     arrays : dict of str to StoredArray
@@ -225,9 +247,9 @@ class StoredFile:
                 f"verify must be one of {get_args(Verify)}. Got {verify!r} instead."
             )
         self.path = Path(path)
-        self.schema = schema
         _check_bytes(self.path, schema, verify=verify)
-        contents = _check_contents(self.path, schema)
+        contents, schema = _check_contents(self.path, schema)
+        self.schema = schema
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
         except _HDF5_ERRORS as error:
@@ -319,11 +341,11 @@ def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
         raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _check_contents(path: Path, schema: Schema) -> Contents:
-    """Refuse a file that HDF5 must not open, or that does not follow the schema."""
+def _check_contents(path: Path, schema: Schema) -> tuple[Contents, Schema]:
+    """Refuse a file that HDF5 must not open, or that does not follow the schema of its version."""
     try:
         contents = inspect_file(path)
-        _check_format(contents, schema)
+        schema = _check_format(contents, schema)
     except GuardError as error:
         raise schema.format_error(
             f"{path}: {error}, so brainfeat did not write it; expected a {schema.format} file"
@@ -332,18 +354,14 @@ def _check_contents(path: Path, schema: Schema) -> Contents:
         raise schema.error(f"{path}: cannot be read ({error.strerror})") from error
     except BrainfeatError as error:
         raise type(error)(f"{path}: {error}") from error
-    return contents
+    return contents, schema
 
 
-def _check_format(contents: Contents, schema: Schema) -> None:
+def _check_format(contents: Contents, schema: Schema) -> Schema:
     attributes = contents.attributes
     if attributes.get("format") != schema.format:
         raise schema.format_error(f"not a {schema.format} file")
-    version = attributes.get("format_version")
-    if version != schema.version:
-        raise schema.format_error(
-            f"format version {version}, but this brainfeat reads version {schema.version}"
-        )
+    schema = schema.select(attributes.get("format_version"))
     for name, array in contents.arrays.items():
         rule = _LONG_RULE if _is_long(name) else schema.rule(name)
         if rule is None:
@@ -354,6 +372,7 @@ def _check_format(contents: Contents, schema: Schema) -> None:
                 f"dataset {name!r} is {array.dtype} of {len(array.shape)} dimensions, "
                 f"expected {rule.dtype} of {rule.ndim}"
             )
+    return schema
 
 
 def _is_long(name: str) -> bool:

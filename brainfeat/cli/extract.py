@@ -99,6 +99,13 @@ Examples:
     show_default=True,
     help="List an image that cannot be read in the cache, or stop with an error.",
 )
+@click.option(
+    "--signature/--no-signature",
+    default=True,
+    show_default=True,
+    help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
+    "too. A signature is as personal as a small picture of the image.",
+)
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -119,8 +126,8 @@ def command(
     in them; a folder of images; or a CSV file with the columns path and label and, optionally,
     split, group and source.
 
-    When it is run again, it computes only what is missing: new images, and what an interrupted run
-    did not finish.
+    When it is run again, it computes only what is missing: new images, what an interrupted run
+    did not finish, and signatures where the output has none.
     """
     from brainfeat.extraction.augmentation import Augmentation
     from brainfeat.extraction.extractor import extract

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from brainfeat import runtime
 from brainfeat.cache.locks import lock_folder
-from brainfeat.cache.merging import Output, Overtaken, identify
+from brainfeat.cache.output import Output, Overtaken, identify
 from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import parts_folder
 from brainfeat.cache.spec import Precision, Scaling
@@ -40,6 +40,8 @@ class Extraction:
     computed, reused : int
         Rows whose features were computed by this run, and all other rows: those of earlier runs,
         and those of exact duplicates of another file.
+    signatures : int
+        Signatures that were computed: of new images, and of those whose rows had none.
     rejected : tuple of Rejected
         Images that could not be read, with reasons.
     seconds : float
@@ -57,6 +59,7 @@ class Extraction:
     rows: int
     computed: int
     reused: int
+    signatures: int
     rejected: tuple[Rejected, ...]
     seconds: float
     images_per_second: float
@@ -89,6 +92,7 @@ def extract(
     n_jobs: int | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     overwrite: bool = False,
+    signature: bool = True,
     random_state: int = 0,
     read: Callable[..., Image] = read_image,
     progress: Progress | None = None,
@@ -129,7 +133,12 @@ def extract(
         Whether an image that cannot be read is listed in the cache or ends the run.
     overwrite : bool, default=False
         Whether an output may be replaced that is damaged, has another spec, or has images that are
-        not in the table.
+        not in the table or signatures that are not wanted.
+    signature : bool, default=True
+        Whether to store the signature of each image, by which its copies are found in any
+        orientation (:mod:`brainfeat.cache.signature`). A signature is as personal as a small
+        picture of the image. An output without signatures gets them: its images are decoded again,
+        but no features are computed.
     random_state : int, default=0
         Seed of ``weights="random"`` and of the views.
     read : callable
@@ -186,6 +195,7 @@ def extract(
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
         on_error=on_error,
+        signature=signature,
         read=read,
         progress=progress,
     )
@@ -197,7 +207,7 @@ def extract(
         random_state=random_state,
         device=device,
     )
-    computed = 0
+    computed = signatures = 0
     with lock_folder(task.parts) as alone:
         for _ in range(_ATTEMPTS):
             with suppress(Overtaken), ExitStack() as stack:
@@ -208,6 +218,7 @@ def extract(
                 run = Run(task, backbone, found)
                 run.compute()
                 computed += run.computed
+                signatures += run.signatures
                 run.merge(alone=alone)
                 break
         else:
@@ -215,15 +226,19 @@ def extract(
                 f"{output} was written by other runs {_ATTEMPTS} times while this one was at work; "
                 "its finished rows are kept; run it again when the others have ended"
             )
-    return _summarize(run, computed, output, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return _summarize(run, computed, signatures, output=output, seconds=seconds)
 
 
-def _summarize(run: Run, computed: int, output: Path, seconds: float) -> Extraction:
+def _summarize(
+    run: Run, computed: int, signatures: int, *, output: Path, seconds: float
+) -> Extraction:
     rows = sum(1 for _ in run.list_rows())
     return Extraction(
         rows=rows,
         computed=computed,
         reused=max(0, rows - computed),
+        signatures=signatures,
         rejected=tuple(run.rejected),
         seconds=seconds,
         images_per_second=computed / seconds,

@@ -41,7 +41,7 @@ def map_ahead(
     Yields
     ------
     object
-        The results, in the order of the indices.
+        The results, in the order of the indices. The threads end when the generator is closed.
 
     Examples
     --------

@@ -46,17 +46,48 @@ def preprocess_image(
     >>> preprocess_image(image, size=96).shape
     (96, 96, 3)
     """
+    return scale_pixels(resize_pixels(quantize_image(image), size=size, fit=fit))
+
+
+def resize_pixels(
+    pixels: npt.NDArray[np.uint8], *, size: int, fit: str = "stretch"
+) -> npt.NDArray[np.uint8]:
+    """Resize 8-bit pixels to a square, as `preprocess_image` does.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3), uint8
+        As `quantize_image` returns them.
+    size : int
+        Height and width of the result in pixels.
+    fit : {"stretch"}, default="stretch"
+        How an image that is not square becomes square.
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+        `pixels` itself where it has that shape.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> resize_pixels(np.zeros((300, 200, 3), np.uint8), size=96).shape
+    (96, 96, 3)
+    """
     from PIL import Image
 
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ParameterError(f"size {size!r}; expected a whole number of pixels, at least 1")
     if fit not in FITS:
         raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
-    pixels = quantize_image(image)
-    if pixels.shape[:2] != (size, size):
-        resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    return scale_pixels(pixels)
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

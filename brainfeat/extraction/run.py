@@ -3,10 +3,10 @@
 import hashlib
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.merging import Output
-from brainfeat.cache.row_index import row_keys
-from brainfeat.cache.schema import CHUNK_ROWS, Measured, Rejected
-from brainfeat.cache.shards import write_shard
+from brainfeat.cache.output import Output
+from brainfeat.cache.row_index import make_key, row_keys
+from brainfeat.cache.schema import Measured, Rejected
+from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
-from brainfeat.errors import CacheError, ImageReadError, SpecMismatchError
+from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.augmentation import Augmentation, augment_image
 from brainfeat.extraction.backbones import FeatureExtractor, Image, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
+from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.readers import read_bytes, read_header
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.table import ImageTable
 
 Progress = Callable[[int, int, str], None]
 
-_SHARD_SECONDS = 30.0
 # Larger images are decoded one at a time: 64 million pixels take 1.5 GB while they are decoded.
 _LARGE_PIXELS = 4_000_000
 # Views that are decoded ahead, so that the next batch is full when the current one is computed.
@@ -61,6 +61,8 @@ class Task:
         Threads that read and decode.
     on_error : {"skip", "raise"}
         What happens when an image cannot be read.
+    signature : bool
+        Whether the signatures of the images are stored.
     read : callable
         Reads an image.
     progress : callable or None
@@ -75,6 +77,7 @@ class Task:
     batch_size: int | None
     n_jobs: int
     on_error: str
+    signature: bool
     read: Callable[..., Image]
     progress: Progress | None
 
@@ -97,22 +100,16 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
-    """One image as a thread returns it: its digest, and the views that must be computed."""
+    """One image as a thread returns it: its digest, and what its rows lack.
+
+    The signature is None where it is not wanted or exists already.
+    """
 
     sha256: bytes = b""
     measured: Measured | None = None
     views: Mapping[int, Image] = field(default_factory=dict)
+    signature: Signature | None = None
     error: ImageReadError | None = None
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One view of one image on its way from the decoder to a shard."""
-
-    row: int
-    view: int
-    sha256: bytes
-    measured: Measured | None
 
 
 class Run:
@@ -148,16 +145,28 @@ class Run:
         self._sha256 = [b""] * len(task.table)
         self._seen: set[bytes] = set()
         self._large_images = threading.Lock()
-        self._computer: BatchComputer[_Item] | None = None
+        self._computer: BatchComputer[Item] | None = None
         self.spec = self._choose_spec(output.cache)
         output.check_spec(self.spec)
+        output.check_signature(self.spec, signature=task.signature)
         self._index = output.index(self.spec, task.ranges)
-        self._shards = _ShardWriter(task, self.spec)
+        self._shards = ShardWriter(
+            task.parts,
+            spec=self.spec,
+            augmentation=task.ranges,
+            signature=task.signature,
+            read_features=partial(output.read_features, self._index),
+        )
 
     @property
     def computed(self) -> int:
-        """Number of rows that were computed."""
+        """Number of rows whose features were computed."""
         return self._shards.computed
+
+    @property
+    def signatures(self) -> int:
+        """Number of signatures that were computed."""
+        return self._shards.signatures
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -242,6 +251,7 @@ class Run:
                 "rejected": [asdict(rejected) for rejected in self.rejected],
             },
             provenance=self._describe_provenance(),
+            signature=self._task.signature,
             alone=alone,
         )
 
@@ -267,14 +277,15 @@ class Run:
         try:
             data = read_bytes(self._task.table.absolute_path(row), name=path)
             sha256 = hashlib.sha256(data).digest()
-            views = [v for v in self._task.list_views(row) if _key(sha256, v) not in self._index]
-            if not views:
+            views, unsigned = self._list_lacking(row, sha256)
+            if not views and not unsigned:
                 return _Loaded(sha256=sha256)
             header = read_header(io.BytesIO(data), name=path)
             large = header.width * header.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
-                decoded = self._task.read(io.BytesIO(data), name=path)
-                image = preprocess_image(decoded, size=self.spec.input_size, fit=self.spec.fit)
+                pixels = quantize_image(self._task.read(io.BytesIO(data), name=path))
+                signature = compute_signature(pixels) if unsigned else None
+                drawn = self._draw(pixels, sha256, views)
         except ImageReadError as error:
             return _Loaded(error=error)
         return _Loaded(
@@ -285,31 +296,54 @@ class Run:
                 channels=header.channels,
                 file_bytes=len(data),
             ),
-            views={view: self._draw(image, sha256, view) for view in views},
+            views=drawn,
+            signature=signature,
         )
 
-    def _draw(self, image: Image, sha256: bytes, view: int) -> Image:
-        ranges = self._task.augmentation
-        if view == 0 or ranges is None:
-            return image
-        return augment_image(image, sha256=sha256, view=view, augmentation=ranges)
+    def _list_lacking(self, row: int, sha256: bytes) -> tuple[list[int], bool]:
+        """List the views of an image that lack features, and whether it lacks a signature."""
+        keys = {view: make_key(sha256, view) for view in self._task.list_views(row)}
+        views = [view for view, key in keys.items() if key not in self._index]
+        return views, self._task.signature and not self._index.has(keys[0], "signature")
+
+    def _draw(self, pixels: NDArray[np.uint8], sha256: bytes, views: list[int]) -> dict[int, Image]:
+        """Resize an image, and draw the views of it that must be computed."""
+        if not views:
+            return {}
+        small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
+        image, ranges = scale_pixels(small), self._task.augmentation
+        return {
+            view: augment_image(image, sha256=sha256, view=view, augmentation=ranges)
+            if view and ranges
+            else image
+            for view in views
+        }
 
     def _take(self, row: int, loaded: _Loaded) -> None:
-        """Pass the views of an image on to be computed, each one once."""
+        """Pass on what the rows of an image lack, each one once."""
         if loaded.error is not None:
             if self._task.on_error == "raise":
                 raise loaded.error
             path = self._task.table.paths[row]
             self.rejected.append(Rejected(path=path, reason=loaded.error.reason))
         self._sha256[row] = loaded.sha256
-        for view, image in loaded.views.items():
-            key = _key(loaded.sha256, view)
-            if key not in self._seen:
-                self._seen.add(key)
+        if loaded.measured is None:
+            return
+        views = set(loaded.views) if loaded.signature is None else {0, *loaded.views}
+        for view in sorted(views):
+            key = make_key(loaded.sha256, view)
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            signature = None if view else loaded.signature
+            item = Item(row, view, loaded.sha256, loaded.measured, signature)
+            if view in loaded.views:
                 self._computer = self._computer or self._start_computer()
-                self._computer.add(_Item(row, view, loaded.sha256, loaded.measured), image)
+                self._computer.add(item, loaded.views[view])
+            else:
+                self._shards.receive_signature(item)
 
-    def _start_computer(self) -> BatchComputer[_Item]:
+    def _start_computer(self) -> BatchComputer[Item]:
         self.spec.require(self._complete_spec(), here="the cache", there="this run")
         n_images = len(self._task.table) * (self._task.augment + 1)
         copies, preferred = compile_copies(self._backbone, n_images=n_images)
@@ -348,47 +382,3 @@ class Run:
             "batch_size": self._task.batch_size,
             **patient_key,
         }
-
-
-class _ShardWriter:
-    """Collects computed features and writes them to shards."""
-
-    def __init__(self, task: Task, spec: FeatureSpec) -> None:
-        self.computed = 0
-        self._task = task
-        self._spec = spec
-        self._items: list[_Item] = []
-        self._features: list[Image] = []
-        self._since = time.monotonic()
-
-    def receive(self, items: list[_Item], features: Image) -> None:
-        """Take the features of a batch."""
-        if not np.isfinite(features).all():
-            raise CacheError(
-                "the backbone gave features that are not finite; "
-                "use --precision float32, or other weights"
-            )
-        self._items.extend(items)
-        self._features.append(features)
-        self.computed += len(items)
-        if len(self._items) >= CHUNK_ROWS or time.monotonic() - self._since > _SHARD_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        """Write the finished rows to a shard, so that they survive the end of the process."""
-        if not self._items:
-            return
-        write_shard(
-            self._task.parts,
-            spec=self._spec,
-            augmentation=self._task.ranges,
-            features=np.concatenate(self._features),
-            sha256=[item.sha256 for item in self._items],
-            view=[item.view for item in self._items],
-            measured=[item.measured for item in self._items if item.measured],
-        )
-        self._items, self._features, self._since = [], [], time.monotonic()
-
-
-def _key(sha256: bytes, view: int) -> bytes:
-    return sha256 + view.to_bytes(2, "big")

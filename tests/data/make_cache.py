@@ -1,4 +1,4 @@
-"""Write ``cache-format-1.h5``: the cache of format 1 that every later version must open.
+"""Write ``cache-format-2.h5``: the cache of format 2 that every later version must open.
 
 Run once for each new version of the format, under the new name, and commit what it wrote; never
 run it again for a version that was released.
@@ -14,6 +14,7 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import SHARD_SCHEMA, Measured
 from brainfeat.cache.shards import parts_folder, remove_parts, write_shard
+from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
 
@@ -37,6 +38,8 @@ def write(path: Path) -> None:
     paths, views, labels, splits, groups, sources = zip(*ROWS, strict=True)
     digests = [hashlib.sha256(name.encode()).digest() for name in paths]
     augmentation = {"random_state": 0, "rotation": 10.0}
+    signature = np.arange(len(ROWS) * SIGNATURE_SIZE).reshape(len(ROWS), -1) % 255 - 127
+    signature[np.array(views) > 0] = 0
     with tempfile.TemporaryDirectory() as folder:
         shard = write_shard(
             Path(folder),
@@ -49,6 +52,7 @@ def write(path: Path) -> None:
                 Measured(width=512 + row, height=256 + row, channels=3, file_bytes=10_000 + row)
                 for row in range(len(ROWS))
             ],
+            signature=signature.astype(np.int8),
         )
         index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
         write_cache(
@@ -72,10 +76,11 @@ def write(path: Path) -> None:
                 "provenance": {"versions": {"brainfeat": "0.1.0"}},
                 "created_at": "2026-01-02T03:04:05+00:00",
             },
+            signature=True,
         )
         index.close()
     remove_parts(parts_folder(path))
 
 
 if __name__ == "__main__":
-    write(Path(__file__).with_name("cache-format-1.h5"))
+    write(Path(__file__).with_name("cache-format-2.h5"))

@@ -108,6 +108,7 @@ def take_apart(path: Path, schema: Schema, read: Callable[[Path], object]) -> Sa
         arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
         written = {"format", "format_version", "content_sha256"}
         attributes = {key: value for key, value in file.attributes.items() if key not in written}
+        schema = file.schema
     return Sample(schema, arrays, attributes, read)
 
 

@@ -8,6 +8,7 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import SHARD_SCHEMA, Measured
 from brainfeat.cache.shards import parts_folder, remove_parts, write_shard
+from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
 
@@ -47,7 +48,23 @@ def facts(numbers):
     ]
 
 
-def shard(folder, features=FEATURES, sha256=None, view=None, *, spec=SPEC, augmentation=None):
+def draw_signatures(numbers, view=None):
+    """Give row n a signature that is recognised as that of n, or zeros for an augmented view."""
+    signatures = np.array([np.full(SIGNATURE_SIZE, n % 127 + 1) for n in numbers], np.int8)
+    signatures[np.asarray(view or [0] * len(signatures)) > 0] = 0
+    return signatures
+
+
+def shard(
+    folder,
+    features=FEATURES,
+    sha256=None,
+    view=None,
+    *,
+    spec=SPEC,
+    augmentation=None,
+    signature=None,
+):
     """Write one shard; row n has the file facts of n."""
     rows = len(features)
     return write_shard(
@@ -58,6 +75,7 @@ def shard(folder, features=FEATURES, sha256=None, view=None, *, spec=SPEC, augme
         sha256=digests(map(str, range(rows))) if sha256 is None else sha256,
         view=[0] * rows if view is None else view,
         measured=facts(range(rows)),
+        signature=signature,
     )
 
 
@@ -65,7 +83,7 @@ def index_of(*paths, views=True):
     return RowIndex([Source(path=path, schema=SHARD_SCHEMA, views=views) for path in paths])
 
 
-def merge(path, index, keys, columns=COLUMNS, spec=SPEC, **attributes):
+def merge(path, index, keys, columns=COLUMNS, spec=SPEC, *, signature=False, **attributes):
     write_cache(
         path,
         index=index,
@@ -76,15 +94,22 @@ def merge(path, index, keys, columns=COLUMNS, spec=SPEC, **attributes):
             for name, values in columns.items()
         },
         attributes={**ATTRIBUTES, **attributes},
+        signature=signature,
     )
     return path
 
 
-def write_example(path):
+def write_example(path, *, signature=False):
     sha256 = digests(COLUMNS["path"])
-    source = shard(parts_folder(path), sha256=sha256, view=VIEWS, augmentation=AUGMENTATION)
+    source = shard(
+        parts_folder(path),
+        sha256=sha256,
+        view=VIEWS,
+        augmentation=AUGMENTATION,
+        signature=draw_signatures(range(N_ROWS), VIEWS) if signature else None,
+    )
     index = index_of(source)
-    merge(path, index, row_keys(as_bytes(sha256), np.array(VIEWS)))
+    merge(path, index, row_keys(as_bytes(sha256), np.array(VIEWS)), signature=signature)
     index.close()
     remove_parts(parts_folder(path))
     return path

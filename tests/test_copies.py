@@ -1,0 +1,184 @@
+"""Copies of images in any of eight orientations, found by their signatures."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from brainfeat.cache.signature import ORIENTATIONS, compute_signature, orient_signatures
+from brainfeat.errors import ParameterError
+from brainfeat.leakage import copies as module
+from brainfeat.leakage.copies import Copies, find_copies
+from brainfeat.phantoms import CLASS_NAMES, draw_slice
+from brainfeat.readers import read_image
+
+INVERSE = {"rotate_90": "rotate_270", "rotate_270": "rotate_90"}
+
+
+def blots(seed, size=64):
+    """Draw an image of a few random blots, grey."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def turn(pixels, name):
+    """Mirror or turn an image as Pillow does."""
+    if name == "upright":
+        return pixels
+    return np.asarray(Image.fromarray(pixels).transpose(Image.Transpose[name.upper()]))
+
+
+def sign(images):
+    return np.stack([compute_signature(image) for image in images])
+
+
+def found(signatures, **options):
+    """Return all pairs with the name of their orientation, and their similarity."""
+    blocks = list(find_copies(signatures, **options))
+    return {
+        (int(first), int(second)): (ORIENTATIONS[turned], float(similarity))
+        for block in blocks
+        for first, second, similarity, turned in zip(*block, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+@given(seed=st.integers(0, 10_000))
+def test_each_orientation_is_found_by_its_name(name, seed):
+    """The name says how the second image becomes the first."""
+    image = blots(seed)
+    pairs = found(sign([turn(image, name), blots(seed + 20_000), image]))
+    assert set(pairs) == {(0, 2)}
+    told, similarity = pairs[0, 2]
+    assert told == name
+    assert 0.99 < similarity <= 1.001
+    (back, _) = found(sign([image, turn(image, name)]))[0, 1]
+    assert back == INVERSE.get(name, name)
+
+
+@given(
+    seeds=st.lists(st.integers(0, 3), min_size=2, max_size=7),
+    turns=st.lists(st.integers(0, 7), min_size=7, max_size=7),
+    order=st.permutations(range(7)),
+)
+def test_the_order_of_the_rows_does_not_matter(seeds, turns, order):
+    signatures = sign(
+        turn(blots(seed), ORIENTATIONS[turned]) for seed, turned in zip(seeds, turns, strict=False)
+    )
+    order = [row for row in order if row < len(seeds)]
+    pairs = found(signatures)
+    assert set(pairs) == {
+        (a, b) for b in range(len(seeds)) for a in range(b) if seeds[a] == seeds[b]
+    }
+    shuffled = {}
+    for (a, b), (name, similarity) in found(signatures[order]).items():
+        first, second = order[a], order[b]
+        told = name if first < second else INVERSE.get(name, name)
+        shuffled[min(first, second), max(first, second)] = (told, pytest.approx(similarity, 1e-5))
+    assert pairs == shuffled
+
+
+def test_blank_images_are_copies_of_nothing():
+    blank = np.full((40, 40), 7, np.uint8)
+    assert found(sign([blank, blots(1), blank, blank[:30]])) == {}
+
+
+def test_slices_of_different_patients_are_no_copies():
+    slices = [
+        draw_slice(name, patient=patient, level=4) for name in CLASS_NAMES for patient in range(5)
+    ]
+    assert found(sign(slices)) == {}
+
+
+def test_an_altered_slice_is_a_copy():
+    slice_ = draw_slice("glioma", patient=0, level=4)
+    picture = Image.fromarray(slice_)
+    altered = [
+        np.asarray(picture.resize((100, 140))),
+        np.asarray(picture.point(lambda value: min(255, int(value * 1.3)))),
+        np.asarray(picture.transpose(Image.Transpose.ROTATE_270).resize((160, 160))),
+    ]
+    pairs = found(sign([slice_, *altered]))
+    assert {pair for pair in pairs if pair[0] == 0} == {(0, 1), (0, 2), (0, 3)}
+
+
+def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
+    signatures = sign(turn(blots(row % 9), ORIENTATIONS[row % 8]) for row in range(40))
+    pairs = found(signatures)
+    assert len(pairs) == sum(size * (size - 1) // 2 for size in Counter(np.arange(40) % 9).values())
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(module, "_BLOCK_COLUMNS", 5)
+    monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 2)
+    blocks = list(find_copies(signatures))
+    assert len(blocks) > 10
+    assert all(isinstance(block, Copies) for block in blocks)
+    told = [pair for block in blocks for pair in zip(block.first, block.second, strict=True)]
+    assert sorted(told) == sorted(pairs)
+
+
+def test_no_rows():
+    assert list(find_copies(np.zeros((0, 1936), np.int8))) == []
+
+
+def test_the_threshold_is_the_least_similarity():
+    one = sign([blots(1)])
+    noise = np.random.default_rng(0).integers(-9, 10, one.shape)
+    signatures = np.concatenate([one, np.clip(one + noise, -127, 127).astype(np.int8)])
+    ((_, similarity),) = found(signatures, threshold=0.5).values()
+    assert found(signatures, threshold=similarity - 1e-4)
+    assert not found(signatures, threshold=similarity + 1e-4)
+    upright = signatures.astype(float) / np.linalg.norm(signatures.astype(float), axis=1)[:, None]
+    assert similarity == pytest.approx(upright[0] @ upright[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
+def test_a_threshold_out_of_range(threshold):
+    with pytest.raises(ParameterError, match=f"threshold {threshold}"):
+        list(find_copies(np.zeros((2, 1936), np.int8), threshold=threshold))
+
+
+@pytest.mark.parametrize(
+    "signatures",
+    [np.zeros((2, 1935), np.int8), np.zeros(1936, np.int8), np.zeros((2, 1936), np.float32)],
+)
+def test_what_is_no_table_of_signatures(signatures):
+    with pytest.raises(ParameterError, match=re.escape("(n, 1936) of int8")):
+        list(find_copies(signatures))
+
+
+def test_turned_signatures_are_as_similar_as_turned_images():
+    one, other = sign([blots(1), blots(1, 90)])
+    base = found(np.stack([one, other]))[0, 1][1]
+    for orientation in range(8):
+        turned = orient_signatures(np.stack([one, other]), orientation)
+        assert found(turned)[0, 1][1] == pytest.approx(base, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_public_set_has_992_test_images_with_a_copy_in_train(real_data):
+    """And four pairs whose labels contradict each other."""
+    root = real_data / "data" / "brain-mri"
+    paths = sorted(root.glob("*/*/*.jpg"))
+    signatures = sign(
+        np.rint(read_image(path) * np.float32(255)).astype(np.uint8) for path in paths
+    )
+    train = np.array(["Training" in path.parts for path in paths])
+    classes = np.array([path.parent.name for path in paths])
+    copied, conflicts = set(), []
+    for block in find_copies(signatures):
+        across = train[block.first] != train[block.second]
+        pairs = np.stack([block.first, block.second], axis=1)[across]
+        copied.update(pairs[~train[pairs]].tolist())
+        for a, b in zip(block.first, block.second, strict=True):
+            if classes[a] != classes[b]:
+                conflicts.append({paths[a].stem, paths[b].stem})
+    assert abs(len(copied) - 992) <= 5
+    assert len(conflicts) == 4
+    assert {"Te-me_0156", "Te-piTr_0002"} in conflicts
+    assert {"Tr-me_0831", "Tr-pi_0520"} in conflicts
+    assert {"Tr-me_0942", "Tr-pi_0515"} in conflicts
+    assert {"Tr-me_1311", "Tr-pi_0043"} in conflicts
