@@ -38,7 +38,7 @@ from brainfeat.extraction.augmentation import Augmentation, augment_image
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image
-from brainfeat.readers import read_image
+from brainfeat.readers import raster, read_image
 
 
 def expected_feature(path):
@@ -720,6 +720,18 @@ class TestSignature:
 
 def fail_to_lock(descriptor, operation):
     raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_each_image_file_is_read_and_unpacked_once(table, output, monkeypatch):
+    unpacked = []
+
+    def unpack(data, *, name):
+        unpacked.append(name)
+        return raster.unpack_png(data, name=name)
+
+    monkeypatch.setitem(raster._UNPACK, "PNG", unpack)
+    extract(table, output, backbone=Blocks(), augment=1)
+    assert sorted(unpacked) == sorted(table.paths)
 
 
 class TestLargeImages:

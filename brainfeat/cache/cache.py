@@ -134,7 +134,7 @@ class FeatureCache:
         """Signature of each row's image, (n, 1936) int8, read when indexed.
 
         None in a cache of format 1, which has none; the rows of augmented views are 0. See
-        :mod:`brainfeat.cache.signature`.
+        ``brainfeat.cache.signature``.
         """
         return self._file.arrays.get("signature")
 

@@ -136,7 +136,7 @@ def extract(
         not in the table or signatures that are not wanted.
     signature : bool, default=True
         Whether to store the signature of each image, by which its copies are found in any
-        orientation (:mod:`brainfeat.cache.signature`). A signature is as personal as a small
+        orientation (``brainfeat.cache.signature``). A signature is as personal as a small
         picture of the image. An output without signatures gets them: its images are decoded again,
         but no features are computed.
     random_state : int, default=0

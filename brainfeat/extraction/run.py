@@ -1,7 +1,6 @@
 """One run of stage one: which rows are missing, computing them, and shards of what is finished."""
 
 import hashlib
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
@@ -27,7 +26,7 @@ from brainfeat.extraction.backbones import FeatureExtractor, Image, compile_copi
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
-from brainfeat.readers import read_bytes, read_header
+from brainfeat.readers import ImageBytes, read_bytes, read_header
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.table import ImageTable
 
@@ -280,10 +279,11 @@ class Run:
             views, unsigned = self._list_lacking(row, sha256)
             if not views and not unsigned:
                 return _Loaded(sha256=sha256)
-            header = read_header(io.BytesIO(data), name=path)
+            file = ImageBytes(data)
+            header = read_header(file, name=path)
             large = header.width * header.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
-                pixels = quantize_image(self._task.read(io.BytesIO(data), name=path))
+                pixels = quantize_image(self._task.read(file, name=path))
                 signature = compute_signature(pixels) if unsigned else None
                 drawn = self._draw(pixels, sha256, views)
         except ImageReadError as error:

@@ -70,6 +70,27 @@ _TRANSPOSITIONS = {  # by the EXIF orientation; 1 is upright
 }
 
 
+class ImageBytes(BytesIO):
+    """The bytes of an image file, split into its parts once by all that read them.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> file = BytesIO()
+    >>> Image.new("L", (3, 2)).save(file, "PNG")
+    >>> file = ImageBytes(file.getvalue())
+    >>> read_header(file).width, read_image(file).shape
+    (3, (2, 3, 3))
+    """
+
+    contents: Contents | None = None
+
+
 def read_image(
     source: str | os.PathLike[str] | BinaryIO,
     *,
@@ -121,8 +142,7 @@ def read_image(
     ((2, 3, 3), dtype('float32'), 0.20000000298023224)
     """
     name = _name(source, name)
-    data = _read(source, name)
-    contents = _unpack(data, name=name, formats=formats, pixel_limit=pixel_limit)
+    contents = _unpack(source, name=name, formats=formats, pixel_limit=pixel_limit)
     return _to_unit(_decode(contents, name))
 
 
@@ -161,8 +181,7 @@ def read_header(
     ImageHeader(width=3, height=2, channels=1, format='JPEG')
     """
     name = _name(source, name)
-    data = _read(source, name)
-    return _unpack(data, name=name, formats=formats, pixel_limit=pixel_limit).header
+    return _unpack(source, name=name, formats=formats, pixel_limit=pixel_limit).header
 
 
 def read_bytes(
@@ -261,15 +280,28 @@ def _read(source: str | os.PathLike[str] | BinaryIO, name: str) -> bytes:
     return _check_bytes(source.read(BYTE_LIMIT + 1), name, BYTE_LIMIT)
 
 
-def _unpack(data: bytes, *, name: str, formats: Sequence[str], pixel_limit: int) -> Contents:
+def _unpack(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str,
+    formats: Sequence[str],
+    pixel_limit: int,
+) -> Contents:
     """Split a file of an allowed format and size into its parts, without decoding it."""
     if isinstance(formats, str) or not set(formats) <= set(FORMATS):
         raise ParameterError(f"formats {formats!r}; expected some of {', '.join(FORMATS)}")
-    kind = next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
-    if kind is None or kind not in formats:
-        raise ImageReadError(name, f"not a {' or '.join(formats)} image")
-    contents = _UNPACK[kind](data, name=name)
+    contents = source.contents if isinstance(source, ImageBytes) else None
+    if contents is None:
+        data = source.getvalue() if isinstance(source, ImageBytes) else _read(source, name)
+        kind = next((kind for kind, start in _SIGNATURES.items() if data.startswith(start)), None)
+        if kind is None or kind not in formats:
+            raise ImageReadError(name, f"not a {' or '.join(formats)} image")
+        contents = _UNPACK[kind](data, name=name)
+        if isinstance(source, ImageBytes):
+            source.contents = contents
     header = contents.header
+    if header.format not in formats:
+        raise ImageReadError(name, f"not a {' or '.join(formats)} image")
     if (pixels := header.width * header.height) > pixel_limit:
         raise ImageReadError(
             name,
