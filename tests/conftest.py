@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-# Numerical libraries read these when they are first imported: workers share the processors.
+CORES = len(os.sched_getaffinity(0))
+
+# Numerical libraries read these when they are first imported. The workers share the cores.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = str(max(1, CORES // workers))
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(variable, threads)
 
@@ -24,6 +26,12 @@ settings.register_profile("ci", max_examples=100, deadline=None, derandomize=Tru
 settings.register_profile("deep", max_examples=500, deadline=None, print_blob=True)
 
 LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what ``-n auto`` means: a worker per core, but each takes up to 3 GB of memory."""
+    return min(CORES, 8)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -64,10 +64,9 @@ class TestAugmentImage:
         assert not np.array_equal(augment(**change), augment())
 
     @pytest.mark.parametrize("shape", [(32, 32), (31, 17), (1, 1), (2, 50)])
-    @pytest.mark.parametrize("view", [1, 2, 3])
-    def test_without_ranges_it_is_the_identity(self, shape, view):
+    def test_without_ranges_it_is_the_identity(self, shape):
         image = scale_pixels(np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8))
-        same = augment_image(image, sha256=digest("x"), view=view, augmentation=NOTHING)
+        same = augment_image(image, sha256=digest("x"), view=1, augmentation=NOTHING)
         np.testing.assert_array_equal(same, image)
 
     @pytest.mark.parametrize("shape", [(32, 32), (31, 17)])

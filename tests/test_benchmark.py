@@ -402,14 +402,6 @@ class TestCommand:
         assert option in capsys.readouterr().err
 
 
-def test_json_is_as_described() -> None:
-    page = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
-    _, _, rest = page.read_text(encoding="utf-8").partition("`brainfeat bench --json` prints")
-    rows = re.findall(r"^\| (`.*?) \|", rest, re.MULTILINE)
-    described = [name for cell in rows for name in re.findall(r"`(\w+)`", cell)]
-    assert described == [field.name for field in fields(Benchmark)]
-
-
 @pytest.mark.deep
 @pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 def test_nothing_imports_tensorflow_under_jax() -> None:

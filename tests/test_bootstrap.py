@@ -30,20 +30,22 @@ def make_case(seed, *, n=150, k=3, group_size=1):
     return y, p / p.sum(axis=1, keepdims=True), groups
 
 
-def figures(y, p, k):
-    """Compute all figures of some images with scikit-learn."""
-    called = p.argmax(axis=1)
+def score(y, p, k):
+    """Compute all scores of some images with scikit-learn."""
+    predicted = p.argmax(axis=1)
     present = np.unique(y)
     found = {
-        "accuracy": metrics.accuracy_score(y, called),
+        "accuracy": metrics.accuracy_score(y, predicted),
         "balanced_accuracy": metrics.recall_score(
-            y, called, labels=present, average="macro", zero_division=0
+            y, predicted, labels=present, average="macro", zero_division=0
         ),
-        "f1_macro": metrics.f1_score(y, called, labels=present, average="macro", zero_division=0),
+        "f1_macro": metrics.f1_score(
+            y, predicted, labels=present, average="macro", zero_division=0
+        ),
     }
     for label in range(k):
         true = y == label
-        matrix = metrics.confusion_matrix(true, called == label, labels=[False, True])
+        matrix = metrics.confusion_matrix(true, predicted == label, labels=[False, True])
         (spared, alarms), (missed, hits) = matrix
         with np.errstate(invalid="ignore"):
             found |= {
@@ -53,7 +55,7 @@ def figures(y, p, k):
                 f"npv {label}": np.float64(spared) / (spared + missed),
             }
         several = true.any() and not true.all()
-        found[f"f1 {label}"] = metrics.f1_score(true, called == label) if true.any() else np.nan
+        found[f"f1 {label}"] = metrics.f1_score(true, predicted == label) if true.any() else np.nan
         found[f"roc_auc {label}"] = metrics.roc_auc_score(true, p[:, label]) if several else np.nan
         found[f"average_precision {label}"] = (
             metrics.average_precision_score(true, p[:, label]) if true.any() else np.nan
@@ -72,8 +74,8 @@ def flatten(intervals):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "k", "group_size"), [(0, 2, 1), (1, 3, 1), (2, 4, 3), (3, 3, 5)])
-def test_each_resample_has_scikit_learns_figures(monkeypatch, seed, k, group_size):
-    """The figures are those of images that are really drawn, image by image."""
+def test_each_resample_has_scikit_learns_scores(monkeypatch, seed, k, group_size):
+    """The scores are those of images that are really drawn, image by image."""
     monkeypatch.setattr(bootstrap, "_interval", lambda values: tuple(values[:40]))
     monkeypatch.setattr(bootstrap, "_WEIGHTS", 20_000)
     y, p, groups = make_case(seed, k=k, n=30 * k * group_size, group_size=group_size)
@@ -85,7 +87,7 @@ def test_each_resample_has_scikit_learns_figures(monkeypatch, seed, k, group_siz
         drawn = np.repeat(np.arange(len(y)), row[groups])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            resamples.append(figures(y[drawn], p[drawn], k))
+            resamples.append(score(y[drawn], p[drawn], k))
     assert set(found) == set(resamples[0])
     for name, interval in found.items():
         values = [resample[name] for resample in resamples]
@@ -120,7 +122,7 @@ def test_intervals_are_scipys(seed):
     # Standard error of the 2.5th percentile of 4,000 normal values: sqrt(q (1-q) / n) / density.
     error = expected.standard_error * np.sqrt(0.025 * 0.975 / 4000) / stats.norm.pdf(1.96)
     low, high = getattr(found.overall, name)
-    # Five of the errors of two draws, and the step between two values of the figure.
+    # Five of the errors of two draws, and the step between two values of the metric.
     tolerance = 5 * np.sqrt(2) * error + 1.5 / len(y)
     assert low == pytest.approx(expected.confidence_interval.low, abs=tolerance)
     assert high == pytest.approx(expected.confidence_interval.high, abs=tolerance)
@@ -189,14 +191,14 @@ def test_few_resamples_are_refused():
 def test_predictive_values_are_those_of_a_set_of_that_mix(prevalence):
     rng = np.random.default_rng(0)
     ill = rng.random(200_000) < prevalence
-    called = np.where(ill, rng.random(200_000) < 0.8, rng.random(200_000) < 0.1)
-    matrix = metrics.confusion_matrix(~ill, ~called)[None].astype(float)
+    predicted = np.where(ill, rng.random(200_000) < 0.8, rng.random(200_000) < 0.1)
+    matrix = metrics.confusion_matrix(~ill, ~predicted)[None].astype(float)
     scores = {name: values[0, 0] for name, values in score_classes(matrix).items()}
     ppv, npv = predictive_values(scores["recall"], scores["specificity"], float(ill.mean()))
     assert (ppv, npv) == pytest.approx((scores["precision"], scores["npv"]), abs=1e-12)
 
 
-def test_predictive_values_of_what_is_never_called():
+def test_predictive_values_of_a_class_that_is_never_predicted():
     assert predictive_values(0.0, 1.0, 0.3) == (None, pytest.approx(0.7))
 
 

@@ -29,7 +29,7 @@ from support.shards import (
 
 from brainfeat.cache import row_index as module
 from brainfeat.cache import writing
-from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
@@ -214,6 +214,16 @@ class TestOpening:
             pass
         with pytest.raises(CacheError, match="the file is closed"):
             cache.X[0]
+
+    def test_opened_closes_what_it_opened_and_nothing_else(self, example):
+        with opened(example) as found:
+            pass
+        with pytest.raises(CacheError, match="closed"):
+            found.X[:]
+        with FeatureCache.open(example) as cache:
+            with opened(cache) as found:
+                assert found is cache
+            assert len(cache.X[:]) == len(cache)
 
     def test_what_was_read_stays_after_closing(self, example):
         cache = FeatureCache.open(example)

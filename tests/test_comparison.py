@@ -36,15 +36,15 @@ def fit(cache, head, **options):
     return fit_head(cache, head=head, group_by="none", n_jobs=1, **options)
 
 
-def call(bundle, X):
+def predict(bundle, X):
     return bundle.predict_proba(X).argmax(axis=1)
 
 
-def test_figures_and_differences_are_those_of_each_head(cache):
+def test_metrics_and_differences_are_those_of_each_head(cache):
     X, y, _ = draw()
     first, second = fit(cache, "lda"), fit(cache, "knn")
     found = compare(first, second, cache)
-    a, b = (call(bundle, X[300:]) for bundle in (first, second))
+    a, b = (predict(bundle, X[300:]) for bundle in (first, second))
     assert found.n == found.n_groups == 300
     assert found.accuracy.first == pytest.approx(metrics.accuracy_score(y[300:], a))
     assert found.accuracy.second == pytest.approx(metrics.accuracy_score(y[300:], b))

@@ -118,7 +118,7 @@ class TestEachIsFound:
         places = range(0, len(data), every)
         for place in places:
             is_found(flip(data, place, rng.randrange(8)))
-        record(f"flips, {kind}", {"found": len(places)})
+        record(f"flips, {kind}", {"found": len(places)}, every)
         assert len(data) > 2000
 
     def test_truncation(self, kind, good, is_found):

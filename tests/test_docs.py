@@ -4,13 +4,12 @@ import ast
 import doctest
 import importlib
 import inspect
-import json
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -23,9 +22,7 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
 from brainfeat.cli.main import COMMANDS, SECTIONS, group
-from brainfeat.evaluation.results import Evaluation
 from brainfeat.extraction.architectures import BACKBONES
-from brainfeat.extraction.extractor import Extraction
 from brainfeat.heads.bundle import BUNDLE_SCHEMA
 from brainfeat.heads.classical import CLASSIFIERS
 from brainfeat.heads.kinds import HEAD_NAMES
@@ -172,18 +169,6 @@ def test_commands_and_options_in_prose_exist(page: Path) -> None:
             assert used <= option_names(find_command(words[1])), f"{page.name}: {span}"
         elif words[0].startswith("--"):
             assert used <= every_option, f"{page.name}: {span}"
-
-
-def test_json_of_extract_is_as_described() -> None:
-    rows = rows_after(read("reference/cli.md"), "`brainfeat extract --json` prints")
-    described = [name for row in rows for name in code(row[0])]
-    assert described == [field.name for field in fields(Extraction)]
-
-
-def test_json_of_evaluate_is_as_described() -> None:
-    rows = rows_after(read("reference/cli.md"), "`brainfeat evaluate --json` prints")
-    described = [name for row in rows for name in code(row[0])]
-    assert set(described) == {field.name for field in fields(Evaluation)} - {"predictions"}
 
 
 # Words
@@ -398,20 +383,6 @@ def test_report_page_writes_what_it_says(workplace: Path) -> None:
     run_page("how-to/report.md", workplace)
     for name, start in (("report.html", "<!DOCTYPE html>"), ("card.md", "# Evaluation")):
         assert (workplace / name).read_text(encoding="utf-8").startswith(start)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("quickstart")
-def test_json_of_fit_head_is_as_described(workplace: Path) -> None:
-    line = Block(
-        "sh", "brainfeat fit-head features.h5 -o k.h5 --head knn --search --n-iter 2 --json"
-    )
-    document = json.loads(run_block(line, workplace, {}))
-    rows = rows_after(read("reference/cli.md"), "`brainfeat fit-head --json` prints")
-    assert [name for row in rows for name in code(row[0])] == list(document)
-    rows = rows_after(read("reference/cli.md"), "`search` holds `metric`")
-    described = [name for row in rows for name in code(row[0])]
-    assert sorted(described) == sorted(document["search"]["candidates"][0])
 
 
 def test_weights_page_agrees_with_the_table_of_backbones() -> None:

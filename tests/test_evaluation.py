@@ -65,19 +65,19 @@ def test_copies_are_left_out(bundle, leaky):
     }
 
 
-def test_figures_without_copies_are_those_of_the_images_that_are_left(bundle, leaky):
+def test_metrics_without_copies_are_those_of_the_images_that_are_left(bundle, leaky):
     evaluation = evaluate(bundle, leaky)
     with FeatureCache.open(leaky) as cache:
         X, y = cache.X[450:600], cache.y[450:600]
-    called = bundle.predict_proba(X).argmax(axis=1)
+    predicted = bundle.predict_proba(X).argmax(axis=1)
     left = evaluation.subsets.without_near_duplicates
-    assert left.accuracy == pytest.approx(metrics.accuracy_score(y, called))
-    assert left.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, called))
-    assert left.f1_macro == pytest.approx(metrics.f1_score(y, called, average="macro"))
+    assert left.accuracy == pytest.approx(metrics.accuracy_score(y, predicted))
+    assert left.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, predicted))
+    assert left.f1_macro == pytest.approx(metrics.f1_score(y, predicted, average="macro"))
     assert evaluation.subsets.all.accuracy == evaluation.accuracy
 
 
-def test_each_figure_is_in_its_interval(bundle, leaky):
+def test_each_metric_is_in_its_interval(bundle, leaky):
     evaluation = evaluate(bundle, leaky)
     for subset in vars(evaluation.subsets).values():
         for name, (low, high) in vars(subset.intervals).items():
@@ -103,7 +103,7 @@ def test_groups_of_the_table_are_drawn_as_one(make_cache):
     assert (subset.n, subset.n_groups) == (200, 25)
 
 
-def test_few_groups_of_a_class_give_figures_without_intervals(make_cache):
+def test_few_groups_of_a_class_give_metrics_without_intervals(make_cache):
     X, y, splits = draw()
     groups = [f"patient-{row // 40}" for row in range(IMAGES)]
     path = make_cache(X, y, splits=splits, groups=groups)
@@ -174,8 +174,8 @@ def test_parts_by_a_column(make_cache):
     assert evaluation.by["far"].accuracy is None
     assert evaluation.by["far"].reason == "too few groups: 7, and 10 are needed"
     there = evaluation.predictions.rows < 593
-    called = evaluation.predictions.probabilities.argmax(axis=1)
-    right = (called == evaluation.predictions.y)[there]
+    predicted = evaluation.predictions.probabilities.argmax(axis=1)
+    right = (predicted == evaluation.predictions.y)[there]
     assert evaluation.by["there"].accuracy == pytest.approx(right.mean())
     assert "Values with fewer than 10 groups have no metrics." in to_text(evaluation)
     assert "| there | 193 |" in to_markdown(evaluation)
@@ -335,7 +335,7 @@ def searches(monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
-def test_an_audit_spares_the_search_and_changes_no_figure(bundle, leaky, split, searches):
+def test_an_audit_spares_the_search_and_changes_no_metric(bundle, leaky, split, searches):
     with FeatureCache.open(leaky) as cache:
         audit = auditing.audit_duplicates(cache)
         with_audit = evaluate(bundle, cache, split=split, audit=audit)
@@ -435,9 +435,9 @@ def test_the_command_takes_prevalences_and_columns_of_a_table(run, tmp_path):
     assert "expected one called 'vendor'" in str(missing.exception)
 
 
-@pytest.mark.parametrize("share", ["glioma", "glioma=", "=0.1", "glioma=often"])
-def test_the_command_refuses_what_is_no_prevalence(run, share):
-    result = run("--prevalence", share)
+@pytest.mark.parametrize("fraction", ["glioma", "glioma=", "=0.1", "glioma=often"])
+def test_the_command_refuses_what_is_no_prevalence(run, fraction):
+    result = run("--prevalence", fraction)
     assert result.exit_code == 2
     assert "is not CLASS=FRACTION" in result.stderr
 

@@ -303,12 +303,12 @@ def test_bad_targets_are_refused(logistic, base, planted, targets, message):
 
 
 def test_an_unknown_method_is_refused(logistic, base, planted):
-    with pytest.raises(ParameterError, match="there are auto, grad-cam, occlusion"):
+    with pytest.raises(ParameterError, match="expected one of auto, grad-cam, occlusion"):
         explain(logistic, planted[0], backbone=base, method="saliency")
 
 
 def test_grad_cam_is_refused_where_it_cannot_be(base, logistic, planted):
-    with pytest.raises(ParameterError, match="got svm; take occlusion"):
+    with pytest.raises(ParameterError, match="got svm; use occlusion"):
         explain(make_bundle(base, "svm"), planted[0], backbone=base, method="grad-cam")
     with pytest.raises(ParameterError, match="base with the method compute_maps"):
         explain(logistic, planted[0], backbone=Pooled(), method="grad-cam")

@@ -171,7 +171,7 @@ def test_real_slices_are_decided_alike(real_data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("model.onnx", {}, r"must end in \.keras or \.tflite"),
+        ("model.onnx", {}, r"ends in \.keras or \.tflite"),
         ("model.keras", {"quantize": "float16"}, "only a .tflite"),
         ("model.tflite", {"quantize": "int4"}, "one of float16, int8"),
     ],
@@ -183,7 +183,7 @@ def test_options_that_do_not_go_together_are_refused(name, options, words, heads
 
 
 def test_what_is_no_network_is_refused(heads, tmp_path):
-    with pytest.raises(HeadError, match="kind knn is no network"):
+    with pytest.raises(HeadError, match="a knn head is not a network"):
         export_head(heads["knn"], tmp_path / "model.keras", weights="random")
 
 

@@ -76,7 +76,7 @@ def test_a_killed_extraction_loses_nothing(name, every, bench, undisturbed):
         found = oracle.look(outcome.folder, outcome.acknowledged)
         computed.add(oracle.go_on(outcome.folder, found))
         outcome.forget()
-    record(name, counts)
+    record(name, counts, every)
     assert undisturbed[name].told["value"]["computed"] in computed
     assert 0 in computed
 
@@ -98,7 +98,7 @@ def test_a_killed_save_leaves_the_old_bundle_or_the_new(name, every, bench, undi
         assert all(re.fullmatch(r"\.[0-9a-f]{16}\.tmp", name) for name in left)
         counts["runs that left a temporary file"] += bool(left)
         outcome.forget()
-    record(name, counts)
+    record(name, counts, every)
     assert seen == {"none" if scenario.start is None else "old", "new"}
 
 
@@ -195,7 +195,7 @@ def test_a_power_cut_loses_no_acknowledged_row(name, every, bench, undisturbed, 
             assert contents(folder / scenario.output) == oracle.whole
         elif counts.total() % 25 == 0:
             oracle.go_on(folder, found)
-    record(f"power cuts, {name}", counts)
+    record(f"power cuts, {name}", counts, every)
 
 
 @one_in(5)
@@ -206,7 +206,7 @@ def test_a_power_cut_leaves_the_old_bundle_or_the_new(name, every, bench, undist
     for folder, _, done in cut_everywhere(scenario, undisturbed[name], tmp_path, counts, every):
         found = which_bundle(folder / scenario.output, scenario)
         assert found == "new" or not done
-    record(f"power cuts, {name}", counts)
+    record(f"power cuts, {name}", counts, every)
 
 
 @pytest.mark.deep

@@ -56,7 +56,7 @@ def test_a_clean_set_has_no_findings(examine):
     assert found.permutation.accuracy == pytest.approx(found.permutation.chance, abs=0.01)
 
 
-def test_identical_files_are_counted(examine):
+def test_exact_duplicates_are_counted(examine):
     X, y, splits = draw()
     contents = NAMES.copy()
     # Two within train; three over train and test, two of them in test; one over val and test.
@@ -169,7 +169,7 @@ def test_a_shortcut_is_found(examine, column):
     assert found.findings[0].startswith("the class can be predicted without the pixels: width")
 
 
-def test_shuffled_labels_are_guessed_through_copies(examine):
+def test_shuffled_labels_are_predicted_through_copies(examine):
     """Half of the test images are copies: a quarter of the others is right by chance."""
     X, y, splits = draw()
     X[300:350], y[300:350] = X[:50] * 1.001, y[:50]
@@ -221,7 +221,7 @@ def test_views_are_no_images(examine):
     assert set(found.clusters[IMAGES:]) == {-1}
 
 
-def test_the_fast_form_looks_at_copies_alone(examine):
+def test_an_audit_of_duplicates_has_no_controls(examine):
     X, y, splits = draw()
     fast = examine(X, y, splits=splits, how=audit_duplicates)
     whole = examine(X, y, splits=splits)
@@ -245,7 +245,7 @@ def test_what_cannot_be_audited_is_refused(examine):
         examine(*draw()[:2], pooling="none")
 
 
-def test_overlap_tells_identical_from_near(make_cache):
+def test_overlap_separates_exact_from_near_duplicates(make_cache):
     X, y, splits = draw()
     contents = NAMES.copy()
     contents[399], X[399] = contents[0], X[0]
@@ -338,9 +338,9 @@ class TestCommand:
         assert (clean.exit_code, "Nothing was found." in clean.stdout) == (0, True)
 
     def test_it_says_what_was_found(self, leaky):
-        told = self.run(leaky).stdout
-        assert "1 cluster" in told.split("Found:")[1]
-        assert "at a similarity of 0.92; largest: 2" in told
+        printed = self.run(leaky).stdout
+        assert "1 cluster" in printed.split("Found:")[1]
+        assert "at a similarity of 0.92; largest: 2" in printed
 
     def test_pairs_go_to_a_csv_that_no_spreadsheet_runs(self, leaky, tmp_path):
         pairs = tmp_path / "pairs.csv"

@@ -128,7 +128,7 @@ class TestCallsThatFail:
             ended[check(bench, name, outcome, number)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
-        record(f"{errno.errorcode[number]} from a call on, {name}", ended)
+        record(f"{errno.errorcode[number]} from a call on, {name}", ended, every)
         assert set(ended) == {"refused"}
 
     @pytest.mark.slow
@@ -150,7 +150,7 @@ class TestCallsThatFail:
             assert result == "refused" or kind in spared
             go_on(bench, name, outcome.folder)
             outcome.forget()
-        record(f"EIO once, {name}", ended)
+        record(f"EIO once, {name}", ended, every)
 
     def test_a_close_that_fails(self, bench, name):
         calls = len(calls_of(bench, name, ("close",)))
@@ -178,7 +178,7 @@ class TestCallsThatDoOtherwise:
         for outcome in bench.run_all(name, [{**fault, "number": it} for it in places]):
             ended[check(bench, name, outcome, errno.EINTR)] += 1
             outcome.forget()
-        record(f"{'half a write' if mode == 'short' else 'EINTR'}, {name}", ended)
+        record(f"{'half a write' if mode == 'short' else 'EINTR'}, {name}", ended, every)
         assert ended == {"went on": len(places)}
 
     @pytest.mark.slow
@@ -194,7 +194,7 @@ class TestCallsThatDoOtherwise:
             ended[check(bench, name, outcome)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
-        record(f"a write, {mode}, {name}", ended)
+        record(f"a write, {mode}, {name}", ended, every)
         assert ended["refused"] >= 10 / every
 
 
@@ -209,7 +209,7 @@ class TestRealLimits:
             ended[check(bench, name, outcome, errno.EFBIG)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
-        record(f"RLIMIT_FSIZE, {name}", ended)
+        record(f"RLIMIT_FSIZE, {name}", ended, every)
         assert ended["refused"] >= 4 / every
 
     @pytest.mark.slow
@@ -221,7 +221,7 @@ class TestRealLimits:
             ended[check(bench, name, outcome, errno.EMFILE)] += 1
             go_on(bench, name, outcome.folder)
             outcome.forget()
-        record(f"RLIMIT_NOFILE, {name}", ended)
+        record(f"RLIMIT_NOFILE, {name}", ended, every)
         assert ended["refused"]
         assert ended["went on"]
 

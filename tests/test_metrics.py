@@ -1,4 +1,4 @@
-"""Figures against hand computation and scikit-learn."""
+"""Metrics against hand computation and scikit-learn."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from brainfeat.metrics import ClassScores, Metrics, measure
 
 NAMES = ("glioma", "meningioma", "notumor")
 
-# Three true classes, four images: one glioma is called meningioma.
+# Three true classes, four images: one glioma is predicted as meningioma.
 Y = [0, 0, 1, 2]
 P = [[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]
 
@@ -77,28 +77,30 @@ def test_roc_auc_by_hand():
 
 
 def test_mcc_by_hand(small):
-    # (correct · n - Σ called·true) / √((n² - Σ called²)(n² - Σ true²)), counts 1 2 1 and 2 1 1.
+    # (correct · n - Σ predicted·true) / √((n² - Σ called²)(n² - Σ true²)), counts 1 2 1 and 2 1 1.
     assert small.mcc == pytest.approx((3 * 4 - 5) / math.sqrt((16 - 6) * (16 - 6)))
 
 
-def test_figures_are_those_of_scikit_learn(random_case):
+def test_metrics_are_those_of_scikit_learn(random_case):
     y, p = random_case
-    called = p.argmax(axis=1)
+    predicted = p.argmax(axis=1)
     evaluation = measure(y, p, class_names="abcd")
-    report = metrics.classification_report(y, called, target_names=list("abcd"), output_dict=True)
+    report = metrics.classification_report(
+        y, predicted, target_names=list("abcd"), output_dict=True
+    )
     for scores in evaluation.per_class:
         expected = report[scores.name]
         assert scores.precision == pytest.approx(expected["precision"])
         assert scores.recall == pytest.approx(expected["recall"])
         assert scores.f1 == pytest.approx(expected["f1-score"])
         assert scores.support == expected["support"]
-        true, called_so = y == "abcd".index(scores.name), called == "abcd".index(scores.name)
+        true, predicted_so = y == "abcd".index(scores.name), predicted == "abcd".index(scores.name)
         column = p[:, "abcd".index(scores.name)]
         assert scores.specificity == pytest.approx(
-            metrics.recall_score(true, called_so, pos_label=False)
+            metrics.recall_score(true, predicted_so, pos_label=False)
         )
         assert scores.npv == pytest.approx(
-            metrics.precision_score(true, called_so, pos_label=False)
+            metrics.precision_score(true, predicted_so, pos_label=False)
         )
         assert scores.roc_auc == pytest.approx(metrics.roc_auc_score(true, column))
         assert scores.average_precision == pytest.approx(
@@ -106,7 +108,9 @@ def test_figures_are_those_of_scikit_learn(random_case):
         )
     assert evaluation.macro.f1 == pytest.approx(report["macro avg"]["f1-score"])
     assert evaluation.weighted.f1 == pytest.approx(report["weighted avg"]["f1-score"])
-    assert evaluation.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(y, called))
+    assert evaluation.balanced_accuracy == pytest.approx(
+        metrics.balanced_accuracy_score(y, predicted)
+    )
     assert evaluation.roc_auc == pytest.approx(metrics.roc_auc_score(y, p, multi_class="ovr"))
     assert evaluation.brier == pytest.approx(metrics.brier_score_loss(y, p))
 
@@ -132,7 +136,7 @@ def test_a_class_without_images_counts_in_no_mean():
     assert evaluation.roc_auc == 1.0
 
 
-def test_a_class_never_called_has_no_precision_and_lowers_the_mean():
+def test_a_class_never_predicted_has_no_precision_and_lowers_the_mean():
     evaluation = measure([0, 1], [[0.9, 0.1], [0.8, 0.2]], class_names=["no", "yes"])
     assert evaluation.per_class[1].precision is None
     assert evaluation.per_class[1].f1 == 0.0
@@ -147,7 +151,7 @@ def test_images_of_one_class_have_no_ranking_and_no_correlation():
     assert evaluation.accuracy == evaluation.balanced_accuracy == 0.5
 
 
-def test_equal_probabilities_are_called_the_first_class():
+def test_equal_probabilities_predict_the_first_class():
     assert measure([0], [[0.5, 0.5]], class_names=["no", "yes"]).accuracy == 1.0
 
 

@@ -89,7 +89,7 @@ def test_probabilities_are_the_calibrated_ones_of_the_bundle(predictor, bundle, 
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist())
 
 
-def test_forced_answers_are_marked(bundle, images):
+def test_forced_decisions_are_marked(bundle, images):
     predictor = Predictor(bundle, backbone=Blocks(), force=True)
     clear, doubtful, noise = predictor.predict(
         [images / name for name in ("clear.png", "doubtful.png", "noise.png")]
@@ -119,13 +119,13 @@ def test_more_coverage_makes_more_doubt(bundle, slices):
     assert count(0.7) < count(0.98)
 
 
-def test_few_images_like_those_of_training_are_refused(bundle, slices):
+def test_few_images_like_those_of_training_are_flagged(bundle, slices):
     found = predict(bundle, [slices], backbone=Blocks())
     assert len(found) == 480
     assert sum(answer.decision == "out-of-distribution" for answer in found) < 0.05 * 480
 
 
-def test_the_set_of_the_true_class_is_kept(bundle, slices):
+def test_prediction_sets_cover_the_true_class(bundle, slices):
     found = predict(bundle, [slices], backbone=Blocks())
     for name in CLASSES:
         sets = [answer.prediction_set for answer in found if f"/{name}/" in answer.path]
@@ -185,7 +185,7 @@ def test_options_out_of_range_are_refused(bundle, options):
         Predictor(bundle, backbone=Blocks(), **options)
 
 
-def test_classes_that_are_called_as_an_abstention_are_refused(bundle):
+def test_classes_with_the_name_of_an_abstention_are_refused(bundle):
     named = dataclasses.replace(bundle, class_names=("uncertain", "glioma"))
     with pytest.raises(BundleError, match="has the name uncertain"):
         Predictor(named, backbone=Blocks())
@@ -251,7 +251,7 @@ def mark(image):
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path):
+def test_a_head_flags_images_like_its_out_of_distribution_examples(slices, bundle, tmp_path):
     for path in sorted(slices.rglob("*.png"))[::2]:
         with Image.open(path) as image:
             mark(image).save(tmp_path / f"{path.parent.name}{path.name}")
@@ -272,7 +272,7 @@ def test_a_head_refuses_the_strangers_that_it_was_shown(slices, bundle, tmp_path
     assert refused[1] > refused[0] + 10
 
 
-def test_strangers_of_another_spec_or_none_are_refused(slices, tmp_path):
+def test_out_of_distribution_examples_of_another_spec_or_none_are_refused(slices, tmp_path):
     cache = extract(read_table(slices), tmp_path / "f.h5", backbone=Blocks()).output
     other = extract(read_table(slices), tmp_path / "o.h5", backbone=Blocks(weights="1" * 64)).output
     with pytest.raises(SpecMismatchError, match="weights_sha256"):

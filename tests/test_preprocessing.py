@@ -39,14 +39,16 @@ def encode(kind: str, mode: str, width: int, height: int) -> bytes:
     return file.getvalue()
 
 
+SIZES = [(224, 224), (512, 512), (300, 201), (17, 400), (1, 1), (100, 100)]
+KINDS = [("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "P")]
+
+
 @pytest.mark.parametrize(
-    ("width", "height"), [(224, 224), (512, 512), (300, 201), (17, 400), (1, 1), (100, 100)]
+    ("kind", "size"),
+    [*((("JPEG", "RGB"), size) for size in SIZES), *((kind, (300, 201)) for kind in KINDS)],
 )
-@pytest.mark.parametrize(
-    ("kind", "mode"), [("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P")]
-)
-def test_equals_load_img_for_8_bit_files(kind, mode, width, height):
-    data = encode(kind, mode, width, height)
+def test_equals_load_img_for_8_bit_files(kind, size):
+    data = encode(*kind, *size)
     image = preprocess_image(read_image(BytesIO(data)))
     np.testing.assert_array_equal(image, as_load_img(data, 224))
 

@@ -192,8 +192,9 @@ class TestPixels:
 
 
 class TestOrientation:
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize(
+        ("kind", "orientation"), [*(("JPEG", place) for place in range(1, 9)), ("PNG", 6)]
+    )
     def test_is_that_of_pillow(self, kind, orientation):
         tags = Image.Exif()
         tags[0x0112] = orientation

@@ -49,8 +49,8 @@ def test_split_without_groups_is_stratified_within_one_row(y, seed):
     parts = split_rows(y, fractions=FRACTIONS, random_state=seed)
     for label in np.unique(y):
         for part, fraction in FRACTIONS.items():
-            share = fraction * (y == label).sum()
-            assert abs((parts[y == label] == part).sum() - share) <= 1
+            target = fraction * (y == label).sum()
+            assert abs((parts[y == label] == part).sum() - target) <= 1
 
 
 @given(data=patients(), seed=seeds)
@@ -59,9 +59,9 @@ def test_split_with_groups_is_stratified_within_the_largest_group(data, seed):
     parts = split_rows(y, fractions=FRACTIONS, groups=groups, random_state=seed)
     for label in np.unique(y):
         for part, fraction in FRACTIONS.items():
-            share = fraction * (y == label).sum()
+            target = fraction * (y == label).sum()
             held_out = (parts[y == label] == part).sum()
-            assert abs(held_out - share) <= largest_group(y, groups, label)
+            assert abs(held_out - target) <= largest_group(y, groups, label)
 
 
 @given(data=patients(), seed=seeds)
@@ -113,9 +113,9 @@ def test_folds_with_groups_are_stratified_within_the_largest_group(data, seed, n
     y, groups = data
     for _, test in make_folds(y, n_folds=n_folds, groups=groups, random_state=seed):
         for label in np.unique(y):
-            tested, share = (y[test] == label).sum(), (y == label).sum() / n_folds
+            tested, target = (y[test] == label).sum(), (y == label).sum() / n_folds
             assert tested > 0
-            assert abs(tested - share) <= largest_group(y, groups, label)
+            assert abs(tested - target) <= largest_group(y, groups, label)
 
 
 @given(y=labels(), seed=seeds, n_folds=st.integers(2, 5))

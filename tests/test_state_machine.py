@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support import faults
+from support.depth import one_in
 from support.faults import Blocks, Server, draw, flip, known_features, rows_of_shard, rows_of_shards
 from support.scenarios import CLASSES, OUTPUT, record
 
@@ -319,8 +320,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("histories", [20, pytest.param(100, marks=pytest.mark.deep)])
-def test_no_history_loses_or_changes_a_row(histories, server, tmp_path, monkeypatch):
+@one_in(5)
+def test_no_history_loses_or_changes_a_row(every, server, tmp_path, monkeypatch):
     faults.small_shards(faults.ROWS_A_SHARD, monkeypatch.setattr)
     for seed in range(CONTENTS):
         draw(tmp_path / f"{seed}.png", seed)
@@ -331,12 +332,12 @@ def test_no_history_loses_or_changes_a_row(histories, server, tmp_path, monkeypa
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=HISTORIES or histories,
+            max_examples=HISTORIES or 100 // every,
             stateful_step_count=50 if HISTORIES else 25,
             derandomize=not HISTORIES,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
-    record("steps of histories", History.steps)
+    record("steps of histories", History.steps, every)
     assert len(History.steps) >= 13

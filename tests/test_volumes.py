@@ -31,8 +31,13 @@ def make_volume(values, **fields):
     return Volume(values=values, **{**given, **fields})
 
 
-@pytest.mark.parametrize("slices", ["all", "middle", "largest", "every:1", "every:250"])
-@pytest.mark.parametrize("window", ["auto", "robust", "40,80", "-600,1500", "0.5,0.25"])
+@pytest.mark.parametrize(
+    ("slices", "window"),
+    [
+        *((slices, "auto") for slices in ("all", "middle", "largest", "every:1", "every:250")),
+        *(("middle", window) for window in ("robust", "40,80", "-600,1500", "0.5,0.25")),
+    ],
+)
 def test_a_policy_is_read_as_it_was_written(slices, window):
     policy = SlicePolicy(slices=slices, window=window)
     assert SlicePolicy.parse(policy.text) == policy
@@ -248,13 +253,11 @@ def test_values_as_far_apart_as_they_can_be_have_a_window():
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-@pytest.mark.parametrize(("centre", "width"), [(0, 1e-300), (1e300, 1e-300), (-1e300, 1e-300)])
-@pytest.mark.parametrize("inverted", [False, True])
-def test_windows_out_of_all_proportion_are_steps(function, centre, width, inverted):
+@pytest.mark.parametrize("centre", [0, 1e300, -1e300])
+def test_windows_out_of_all_proportion_are_steps(function, centre):
     values = np.array([-3e38, 3e38], np.float32)
-    found = paint_slice(values, Window(centre, width, function), inverted=inverted)
-    expected = np.where(values.astype(float) > centre, 255, 0)
-    assert found.tolist() == (255 - expected if inverted else expected).tolist()
+    found = paint_slice(values, Window(centre, 1e-300, function), inverted=False)
+    assert found.tolist() == np.where(values.astype(float) > centre, 255, 0).tolist()
 
 
 @pytest.mark.parametrize("inverted", [False, True])

@@ -105,7 +105,8 @@ def command(
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.prediction.predictor import Predictor, count_images
+    from brainfeat.prediction.images import count_images
+    from brainfeat.prediction.predictor import Predictor
     from brainfeat.readers.series import find_inputs
 
     if output is not None:

@@ -28,7 +28,7 @@ from brainfeat.heads.trees import TREE_ARRAYS
 # Significant bits of a number.
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
-_PROBE_NAMES = frozenset({"probe/X", "probe/probabilities"})
+_PROBE = ("probe/X", "probe/probabilities")
 
 BUNDLE_SCHEMA = Schema(
     format="brainfeat-head",
@@ -277,9 +277,9 @@ class HeadBundle:
         if not isinstance(temperature, float) or not 0 < temperature < np.inf:
             raise BundleError(f"temperature must be a positive number, got {temperature!r}")
         arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
-        if not set(arrays) >= _PROBE_NAMES:
+        if not set(arrays).issuperset(_PROBE):
             raise BundleError("the probe vectors are missing")
-        probe, expected = (arrays.pop(name) for name in ("probe/X", "probe/probabilities"))
+        probe, expected = map(arrays.pop, _PROBE)
         size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
         scope = _take(arrays, "scope", OOD_ARRAYS)
         conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
@@ -377,13 +377,11 @@ def _take(
     arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
 ) -> dict[str, NDArray[Any]]:
     """Take the arrays of a folder out of `arrays`: all those of the format, or none."""
-    found = [name for name in arrays if name.startswith(f"{prefix}/")]
-    taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in found}
+    inside = [name for name in arrays if name.startswith(f"{prefix}/")]
+    taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in inside}
     if taken and set(taken) != set(names):
-        raise BundleError(
-            f"{prefix} has the arrays {', '.join(sorted(taken))}; expected "
-            f"{', '.join(sorted(names))}"
-        )
+        found, wanted = (", ".join(sorted(given)) for given in (taken, names))
+        raise BundleError(f"{prefix} has the arrays {found}; expected {wanted}")
     return taken
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.leakage.duplicates import Labels, explain_chain
+from brainfeat.text import count
 
 # What an accuracy must be above chance by, beside two (or three) of its standard errors.
 _SHORTCUT_MARGIN = 0.05
@@ -275,32 +276,32 @@ class Audit:
 def _list_findings(audit: Audit) -> Iterator[str]:
     exact, near = audit.exact_duplicates, audit.near_duplicates
     kinds = [conflict.kind for conflict in audit.label_conflicts]
-    if count := kinds.count("exact-duplicates"):
-        yield f"exact duplicates have different labels: {_count(count, 'group')}"
+    if number := kinds.count("exact-duplicates"):
+        yield f"exact duplicates have different labels: {count(number, 'group')}"
     if exact.cross_split_groups:
         yield (
-            f"exact duplicates are in several splits: {_count(exact.cross_split_groups, 'group')}, "
-            f"{_count(exact.test_files, 'test image')} with a copy in train or val"
+            f"exact duplicates are in several splits: {count(exact.cross_split_groups, 'group')}, "
+            f"{count(exact.test_files, 'test image')} with a copy in train or val"
         )
     if near and (chain := explain_chain(near.largest, audit.images, near.threshold)):
         yield chain
     elif near and near.cross_split_clusters:
         yield (
             "near duplicates are in several splits: "
-            f"{_count(near.cross_split_clusters, 'cluster')}, "
-            f"{_count(near.test_files, 'test image')} with a copy in train or val"
+            f"{count(near.cross_split_clusters, 'cluster')}, "
+            f"{count(near.test_files, 'test image')} with a copy in train or val"
         )
     if audit.groups_across_splits:
         yield f"groups of the table are in several splits: {audit.groups_across_splits:,}"
-    if count := kinds.count("near-duplicates"):
-        yield f"near duplicates have different labels: {_count(count, 'cluster')}"
+    if number := kinds.count("near-duplicates"):
+        yield f"near duplicates have different labels: {count(number, 'cluster')}"
     if audit.shortcut:
-        yield from _judge_shortcut(audit.shortcut)
+        yield from _describe_shortcut(audit.shortcut)
     if audit.permutation:
-        yield from _judge_permutation(audit.permutation)
+        yield from _describe_permutation(audit.permutation)
 
 
-def _judge_shortcut(found: Shortcut) -> Iterator[str]:
+def _describe_shortcut(found: Shortcut) -> Iterator[str]:
     if found.accuracy - 2 * found.error > found.chance + _SHORTCUT_MARGIN:
         yield (
             f"the class can be predicted without the pixels: {', '.join(found.columns)} give an "
@@ -308,14 +309,10 @@ def _judge_shortcut(found: Shortcut) -> Iterator[str]:
         )
 
 
-def _judge_permutation(found: PermutationTest) -> Iterator[str]:
+def _describe_permutation(found: PermutationTest) -> Iterator[str]:
     error = found.std / sqrt(found.n_permutations)
     if found.accuracy - found.chance > max(_PERMUTATION_MARGIN, 3 * error):
         yield (
             f"shuffled labels are predicted with an accuracy of {found.accuracy:.3f}, where chance "
             f"is {found.chance:.3f}: duplicates reveal the labels"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

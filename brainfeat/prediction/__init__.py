@@ -1,1 +1,1 @@
-"""A head answers for images: predictions, explanations, exported models."""
+"""From images to predictions: with heat maps, or with base and head exported as one model."""

@@ -1,4 +1,4 @@
-"""Heat maps: which parts of an image the score of a class comes from."""
+"""Heat maps: which regions of an image the score of a class comes from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ Method = Literal["grad-cam", "occlusion"]
 Floats = NDArray[np.float32]
 
 METHODS = ("auto", *get_args(Method))
-# Their scores are piecewise linear in the features. A svm's coef_, where it has one, is of pairs.
+# Their scores are piecewise linear in the features. The coef_ of an SVM is of pairs of classes.
 LINEAR_HEADS = ("logistic", "linear-svm", "lda")
 GRADIENT_HEADS = ("dense", *LINEAR_HEADS)
 
 _BATCH_SIZE = 32
-# The square that occlusion slides is 1/7 of the image's side, and moves by half of its own side:
-# 32 and 16 of 224 pixels, 169 places.
+# The occluding square has 1/7 of the image's side and moves by half of its own side: of 224 pixels
+# these are 32 and 16, which makes 169 positions.
 _SQUARES_A_SIDE = 7
 
 
 @runtime_checkable
 class MapExtractor(FeatureExtractor, Protocol):
-    """A base that also gives what it averages into features."""
+    """A base that also computes the maps whose means are the features."""
 
     def compute_maps(self, images: Floats, /) -> Floats:
-        """Turn images (n, h, w, 3) into the last layer's maps (n, rows, columns, d)."""
+        """Compute the maps of the last layer (n, rows, columns, d) from images (n, h, w, 3)."""
         ...
 
 
@@ -41,12 +41,12 @@ class Explanation:
     Attributes
     ----------
     maps : ndarray of shape (n, s, s), float32
-        In [0, 1], in the pixels of the base's input. Each map is divided by its own maximum, so
-        that two maps do not compare; it is 0 throughout where no place raises the score.
+        In [0, 1], in the pixels of the input of the base. Each map is divided by its own maximum,
+        so that two maps are not comparable; it is 0 everywhere if no region raises the score.
     method : {"grad-cam", "occlusion"}
-        How they were made.
+        How they were computed.
     targets : ndarray of shape (n,), intp
-        Index, in the bundle's `class_names`, of the class that each map is of.
+        Index of the class of each map in `class_names` of the bundle.
     """
 
     maps: Floats
@@ -62,36 +62,37 @@ def explain(
     targets: ArrayLike | None = None,
     method: Literal["auto", "grad-cam", "occlusion"] = "auto",
 ) -> Explanation:
-    """Make a heat map of each image.
+    """Compute a heat map of each image.
 
-    Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) adds up the last layer's
-    maps, each weighted by the derivative of the class's score with respect to it, and keeps what is
-    positive. Features are means of these maps and the scores of the dense and linear heads are
-    piecewise linear in them, so the derivative is exact and needs no automatic one.
+    Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) sums the maps of the last
+    layer, each weighted by the derivative of the class score with respect to it, and keeps the
+    positive part. The features are the means of these maps, and the scores of dense and linear
+    heads are piecewise linear in them, so that the derivative is exact without automatic
+    differentiation.
 
-    Occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901) covers a square of the image,
-    1/7 of its side, with the image's mean grey, moves it by half of its side at a time, and gives
-    each pixel the mean fall of the score over the squares that cover it. It needs no derivative,
-    and 169 passes of the base an image.
+    Occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901) covers a square of 1/7 of the
+    image's side with the mean grey of the image and moves it by half of its side at a time. The
+    value of a pixel is the mean decrease of the score over the squares that cover it. This needs no
+    derivative, but 169 passes of the base per image.
 
-    The score of a class is its logit or margin less the mean of those of all classes; of the
-    nearest neighbours and the trees it is the logarithm of the probability.
+    The score of a class is its logit or margin minus the mean over all classes; for the nearest
+    neighbours and the trees it is the logarithm of the probability.
 
     Parameters
     ----------
     bundle : HeadBundle
         The fitted head.
     images : ndarray of shape (n, s, s, 3), float32
-        RGB in [0, 1], as ``brainfeat.extraction.preprocessing.preprocess_image`` gives them.
+        RGB in [0, 1], as ``brainfeat.extraction.preprocessing.preprocess_image`` returns them.
     backbone : callable
         The base of the bundle's spec, as
-        :func:`brainfeat.extraction.backbones.load_backbone` gives it; Grad-CAM needs its method
-        ``compute_maps``. Its precision may be another one.
+        :func:`brainfeat.extraction.backbones.load_backbone` returns it, in any precision. Grad-CAM
+        needs its method ``compute_maps``.
     targets : array-like of int, shape (n,), or None
-        Index of the class that each map is of; None takes the one with the greatest score.
+        Index of the class of each map; None takes the class with the highest score.
     method : {"auto", "grad-cam", "occlusion"}
         ``"auto"`` is Grad-CAM for the heads ``dense``, ``logistic``, ``linear-svm`` and ``lda`` on
-        a base that gives maps, and occlusion for all others.
+        a base with ``compute_maps``, and occlusion otherwise.
 
     Returns
     -------
@@ -100,14 +101,15 @@ def explain(
     Raises
     ------
     ParameterError
-        The images, the targets or the method are not as said above, or Grad-CAM was asked for and
-        the head has no derivative or the base gives no maps.
+        The images, the targets or the method are not as described, or Grad-CAM is not possible with
+        this head or base.
     SpecMismatchError
         The base is another one than that of the bundle's spec.
 
     Notes
     -----
-    A map says where a score comes from, not why, and not where a tumour is: it is no diagnosis.
+    A map shows where a score comes from. It shows neither why nor where a tumour is, and it is not
+    a diagnosis.
     """
     require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)
@@ -118,10 +120,20 @@ def explain(
 
 
 def class_scores(bundle: HeadBundle, X: Floats) -> NDArray[np.float64]:
-    """Give the scores that heat maps are of, (n, k), of features (n, d).
+    """Compute the scores that heat maps are based on.
 
-    What all logits have in common changes no probability, and with two classes one logit is 0:
-    their mean is taken off. Logarithms of probabilities stay as they are.
+    The mean of the logits is subtracted: it does not change any probability, and with two classes
+    one logit is always 0. Logarithms of probabilities are not changed.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    X : ndarray of shape (n, d), float32
+        Features.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float64
     """
     scores = bundle.scores(X)
     if hasattr(bundle.estimator, "decision_function"):
@@ -130,7 +142,7 @@ def class_scores(bundle: HeadBundle, X: Floats) -> NDArray[np.float64]:
 
 
 def score_gradient(bundle: HeadBundle, X: Floats, targets: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Differentiate the score of one class by the features.
+    """Differentiate the score of one class with respect to the features.
 
     Parameters
     ----------
@@ -155,7 +167,7 @@ def score_gradient(bundle: HeadBundle, X: Floats, targets: NDArray[np.intp]) -> 
 
 
 def _differentiate_dense(head: Any, X: Floats, targets: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Go back through the layers; a unit that is off passes nothing on."""
+    """Propagate back through the layers; an inactive unit passes no gradient on."""
     hidden = (X - head.mean_) / head.scale_
     active = []
     for kernel, bias in head.layers_[:-1]:
@@ -225,7 +237,7 @@ def _apply_occlusion(
 
 
 def _place_squares(size: int) -> list[tuple[slice, slice]]:
-    """List the places of the square; the last ones are flush with the border."""
+    """List the positions of the square; the last ones touch the border."""
     side = max(1, round(size / _SQUARES_A_SIDE))
     starts = [*range(0, size - side, max(1, side // 2)), size - side]
     spans = [slice(start, start + side) for start in starts]
@@ -233,7 +245,7 @@ def _place_squares(size: int) -> list[tuple[slice, slice]]:
 
 
 def _compute_padded(compute: Callable[[Floats], Floats], images: Floats, size: int) -> Floats:
-    """Compute a batch of one size, for which the base is compiled once."""
+    """Compute in batches of one size, so that the base is compiled only once."""
     short = size - len(images)
     batch = np.concatenate([images, np.zeros((short, *images.shape[1:]), np.float32)])
     return np.asarray(compute(batch), np.float32)[: len(images)]
@@ -258,15 +270,15 @@ def _normalise(values: NDArray[Any]) -> Floats:
 
 def _choose_method(method: str, head: str, backbone: FeatureExtractor) -> Method:
     if method not in METHODS:
-        raise ParameterError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+        raise ParameterError(f"method {method!r}; expected one of {', '.join(METHODS)}")
     differentiable, mapped = head in GRADIENT_HEADS, isinstance(backbone, MapExtractor)
     if method == "grad-cam" and not differentiable:
         raise ParameterError(
             f"Grad-CAM needs a head with a derivative ({', '.join(GRADIENT_HEADS)}), "
-            f"got {head}; take occlusion"
+            f"got {head}; use occlusion"
         )
     if method == "grad-cam" and not mapped:
-        raise ParameterError("Grad-CAM needs a base with the method compute_maps; take occlusion")
+        raise ParameterError("Grad-CAM needs a base with the method compute_maps; use occlusion")
     return "occlusion" if method == "occlusion" or not (differentiable and mapped) else "grad-cam"
 
 

@@ -1,4 +1,4 @@
-"""A base and a head as one network, for programs that know nothing of brainfeat. Only writing."""
+"""Write a base and a head as one network, for programs without brainfeat."""
 
 import io
 import os
@@ -23,8 +23,8 @@ SUFFIXES = (".keras", ".tflite")
 # The classical heads whose scores are a linear function of standardised features.
 _LINEAR = ("logistic", "linear-svm", "lda")
 
-# Layers of fewer weights are not rounded: of MobileNet those are the depthwise and the first
-# convolutions, 4 % of the weights and more than half of the error that rounding all would make.
+# Layers with fewer weights are not rounded. In MobileNet these are the depthwise and the first
+# convolutions: 4 % of the weights, and more than half of the error of rounding all.
 _LEAST_ROUNDED = 20_000
 
 Layers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -40,23 +40,23 @@ def export_head(
 ) -> Path:
     """Write base and head as one network from images to calibrated probabilities.
 
-    Its input is float32 (n, size, size, 3) in [0, 1], what
-    ``brainfeat.extraction.preprocessing.preprocess_image`` gives; a LiteRT model takes one image
-    at a time. Its output is float32 (n, k), in the order of the bundle's class names. It cannot
-    abstain.
+    The input is float32 (n, size, size, 3) in [0, 1], as
+    ``brainfeat.extraction.preprocessing.preprocess_image`` returns it; a LiteRT model takes one
+    image at a time. The output is float32 (n, k), in the order of the bundle's class names. The
+    network cannot abstain.
 
     Parameters
     ----------
     bundle : HeadBundle or path-like
         A dense or a linear head.
     output : path-like
-        A file that ends in ``.keras``, or in ``.tflite`` for LiteRT.
+        A file with the suffix ``.keras``, or ``.tflite`` for LiteRT.
     weights : {"imagenet", "random"} or path-like
         As in :class:`brainfeat.Predictor`.
     quantize : {"float16", "int8"} or None
-        What a LiteRT model keeps its weights as; those of small layers stay in float32.
+        Number format of the weights of a LiteRT model; those of small layers stay in float32.
     overwrite : bool
-        Whether a file that is there may be replaced.
+        Whether an existing file may be replaced.
 
     Returns
     -------
@@ -66,15 +66,15 @@ def export_head(
     Raises
     ------
     ParameterError
-        The options do not go together.
+        The suffix is unknown, or the options exclude each other.
     HeadError
-        The head is no network.
+        The head is not a network.
     BundleError
         The file exists or cannot be written.
     SpecMismatchError
-        The weights are not those that the head was fitted with.
+        The weights are not those of the features that the head was fitted on.
     MissingDependencyError
-        What a LiteRT model, or rounding one, needs is not installed.
+        A library that LiteRT models or their quantization need is not installed.
     """
     output = Path(output)
     _check_options(output, quantize)
@@ -153,14 +153,14 @@ def _round_weights(model: bytes, network: Any, quantize: Quantize) -> bytes:
     rules = [
         {
             **(half if quantize == "float16" else eighth),
-            # LiteRT calls a layer as Keras does, with a number behind.
+            # LiteRT names a layer as Keras does, with a number appended.
             "regex": rf"/{re.escape(name)}(_\d+)?/",
             "operation": operation,
         }
         for name in _name_large_layers(network)
         for operation in ("CONV_2D", "FULLY_CONNECTED")
     ]
-    # It prints a summary.
+    # The quantizer prints a summary.
     with redirect_stdout(io.StringIO()):
         found = quantizer.Quantizer(model, rules).quantize()
     return bytes(found.quantized_model)
@@ -190,27 +190,27 @@ def _dense(
 def _find_layers(
     bundle: HeadBundle,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Layers]:
-    """Give mean and scale of the features, and kernel and bias of each layer."""
+    """Return mean and scale of the features, and kernel and bias of each layer."""
     head = bundle.estimator
     if bundle.head == "dense":
         layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
         return head.mean_, head.scale_, layers
     if bundle.head not in _LINEAR:
         raise HeadError(
-            f"a head of kind {bundle.head} is no network; export a dense one, or "
+            f"a {bundle.head} head is not a network; export a dense head, or one of "
             f"{', '.join(_LINEAR)}"
         )
     scaler, classifier = head["scaler"], head["classifier"]
     kernel, bias = classifier.coef_.T, np.atleast_1d(classifier.intercept_)
     if kernel.shape[1] == 1:
-        # A score of two classes is the second's; the first has 0.
+        # With two classes there is one score, that of the second; the first has 0.
         kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.array([0.0, bias[0]])
     return scaler.mean_, scaler.scale_, [(kernel, bias)]
 
 
 def _check_options(output: Path, quantize: Quantize | None) -> None:
     if output.suffix not in SUFFIXES:
-        raise ParameterError(f"{output.name} must end in {' or '.join(SUFFIXES)}")
+        raise ParameterError(f"{output.name}; expected a file that ends in {' or '.join(SUFFIXES)}")
     if quantize is not None and quantize not in get_args(Quantize):
         raise ParameterError(
             f"quantize must be one of {', '.join(get_args(Quantize))}, got {quantize!r}"

@@ -14,6 +14,7 @@ from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
+from brainfeat.readers.series import Inputs
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
 from brainfeat.runtime import Forward
 
@@ -89,6 +90,11 @@ def choose_policy(
             f"{fitted.window}; leave the window out"
         )
     return policy
+
+
+def count_images(inputs: Inputs) -> int | None:
+    """Return the number of images, or None where there are volumes: their slices are not known."""
+    return None if inputs.series else len(inputs.images)
 
 
 def read_images(

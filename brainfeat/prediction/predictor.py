@@ -29,6 +29,7 @@ from brainfeat.prediction.images import (
     InputImage,
     choose_policy,
     compute_features,
+    count_images,
     prepare_slices,
     read_images,
 )
@@ -191,7 +192,7 @@ class Predictor:
         Parameters
         ----------
         inputs : Inputs
-            As :func:`brainfeat.readers.series.find_inputs` returns them.
+            As ``brainfeat.readers.series.find_inputs`` returns them.
         keep_images : bool
             Whether the answers have their images, such as for heat maps.
         n_jobs, progress
@@ -221,7 +222,7 @@ class Predictor:
         Parameters
         ----------
         series : Series
-            As :func:`brainfeat.readers.series.find_series` returns it.
+            As ``brainfeat.readers.series.find_series`` returns it.
 
         Returns
         -------
@@ -371,12 +372,26 @@ def predict(
     ------
     BrainfeatError
         As in :class:`Predictor`.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from brainfeat import extract, fit_head, read_table
+    >>> from brainfeat.phantoms import write_phantoms
+    >>> with TemporaryDirectory() as folder:
+    ...     table = read_table(write_phantoms(f"{folder}/slices", patients_per_class=6, size=48))
+    ...     result = extract(
+    ...         table,
+    ...         f"{folder}/features.h5",
+    ...         backbone="mobilenet-0.75",
+    ...         weights="random",
+    ...         input_size=32,
+    ...     )
+    ...     bundle = fit_head(result.output, head="knn")
+    ...     (found,) = predict(bundle, [table.absolute_path(0)], weights="random")
+    >>> list(found.probabilities), found.error
+    (['glioma', 'meningioma', 'notumor', 'pituitary'], None)
     """
     inputs = find_inputs(paths)
     predictor = Predictor(bundle, **{"n_images": count_images(inputs), **options})
     return [answer.prediction for answer in predictor.predict_inputs(inputs)]
-
-
-def count_images(inputs: Inputs) -> int | None:
-    """Return the number of images, or None where there are volumes: their slices are not known."""
-    return None if inputs.series else len(inputs.images)

@@ -136,9 +136,9 @@ def break_off(server: Server, images: Path) -> Path:
     return outcome.folder
 
 
-def record(name: str, counts: Mapping[str, int]) -> None:
-    """Keep counts: they go to the file that BRAINFEAT_COUNTS names, a JSON document a line."""
-    if place := os.environ.get("BRAINFEAT_COUNTS"):
+def record(name: str, counts: Mapping[str, int], every: int = 1) -> None:
+    """Append the counts to the file that BRAINFEAT_COUNTS names, unless they are of a sample."""
+    if every == 1 and (place := os.environ.get("BRAINFEAT_COUNTS")):
         with Path(place).open("a") as file:
             file.write(json.dumps({name: dict(counts)}) + "\n")
 

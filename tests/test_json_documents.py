@@ -1,0 +1,275 @@
+"""The JSON documents of all commands: what they hold is what docs/reference/cli.md says."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.dicoms import draw_volume, write_series
+from support.halves import Blocks, draw
+
+from brainfeat.benchmark import stages
+from brainfeat.cli.main import COMMANDS, load_command
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
+IMAGES = 400
+CLASSES = ("glioma", "notumor")
+
+Steps = tuple[str, ...]
+
+
+# The page
+
+
+def read_tables() -> dict[str, list[tuple[Steps, str | None]]]:
+    """Read the tables below "JSON documents": by heading, each key and the table it refers to."""
+    _, _, text = PAGE.read_text(encoding="utf-8").partition("## JSON documents\n")
+    tables = {}
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        heading, _, body = section.partition("\n")
+        rows = [line for line in body.splitlines() if line.startswith("| `")]
+        tables[heading.lower().replace(" ", "-").replace("`", "")] = [
+            (tuple(key.split(".")), reference)
+            for row in rows
+            for reference in (find_reference(row),)
+            for key in re.findall(r"`([^`]+)`", row.split("|")[1])
+        ]
+    return tables
+
+
+def find_reference(row: str) -> str | None:
+    found = re.search(r"\]\(#([\w-]+)\)", row.split("|")[2])
+    return found[1] if found else None
+
+
+def expand(name: str, *, but: Collection[str] = ()) -> Iterator[Steps]:
+    """Yield the keys of a table with those of the tables that it refers to, but for some."""
+    for steps, reference in TABLES[name]:
+        yield steps
+        if reference and reference not in but:
+            for further in expand(reference, but=but):
+                yield (*steps, *further)
+
+
+# The documents
+
+
+def list_keys(document: Any, steps: Steps = ()) -> Iterator[Steps]:
+    """Yield the path of each key of a document; the entries of a list share theirs."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield (*steps, key)
+            yield from list_keys(value, (*steps, key))
+    elif isinstance(document, list):
+        for entry in document:
+            yield from list_keys(entry, steps)
+
+
+def matches(steps: Steps, pattern: Steps) -> bool:
+    return len(steps) == len(pattern) and all(
+        expected in {"*", step} for step, expected in zip(steps, pattern, strict=True)
+    )
+
+
+def ask(name: str, *arguments: object) -> Any:
+    """Run a command with --json and read what it prints."""
+    result = CliRunner().invoke(load_command(name), [*map(str, arguments), "--json"])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw 80 images of two classes, and a file that is not an image."""
+    folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
+    for place, name in enumerate(CLASSES):
+        (folder / name).mkdir()
+        for number in range(40):
+            draw(rng, bright=bool(place)).save(folder / name / f"{number:03}.png")
+    (folder / "glioma" / "broken.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a DICOM series, and a NIfTI file that is damaged."""
+    folder = tmp_path_factory.mktemp("volumes")
+    write_series(folder / "series", draw_volume(2, size=32))
+    (folder / "bad.nii").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def blocks() -> Iterator[None]:
+    """Let a base that takes no time stand in for those that Keras computes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("extraction.extractor", "prediction.predictor"):
+            patch.setattr(f"brainfeat.{module}.load_backbone", lambda *_, **__: Blocks())
+        yield
+
+
+@pytest.fixture(scope="module")
+def features(slices: Path, blocks: None) -> Path:
+    path = slices.parent / "features.h5"
+    ask("extract", slices, "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def head(features: Path) -> Path:
+    path = features.with_name("head.h5")
+    ask("fit-head", features, "-o", path, "--head", "lda", "--group-by", "none", "--jobs", 1)
+    return path
+
+
+@pytest.fixture
+def vectors(make_cache: Callable[..., Path]) -> Path:
+    """Write a cache with duplicates across its splits, of which two have different labels."""
+    rng = np.random.default_rng(0)
+    y = np.arange(IMAGES) % 4
+    X = rng.standard_normal((IMAGES, 32)) + 0.6 * rng.standard_normal((4, 32))[y]
+    contents = [str(row) for row in range(IMAGES)]
+    for copy, original in ((396, 0), (397, 2)):
+        contents[copy], X[copy] = contents[original], X[original]
+    splits = np.repeat(["train", "val", "test"], [200, 60, 140])
+    return make_cache(X, y, contents=contents, splits=splits, sources=["a"] * IMAGES)
+
+
+Take = Callable[[str], Any]
+
+
+def run_slices(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("slices", take("volumes"), "-o", folder / "slices")
+
+
+def run_extract(take: Take, folder: Path) -> Iterator[Any]:
+    take("blocks")
+    yield ask("extract", take("slices"), "-o", folder / "f.h5")
+
+
+def run_audit(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("audit", take("vectors"))
+
+
+def run_split(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("split", take("vectors"), "-o", folder / "split.csv")
+
+
+def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
+    options = ("--search", "--n-iter", 2, "--param", "n_neighbors=3", "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "a.h5", "--head", "knn", *options)
+    weight = ("--class-weight", "balanced", "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
+
+
+def run_evaluate(take: Take, folder: Path) -> Iterator[Any]:
+    vectors, head = take("vectors"), folder / "head.h5"
+    ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
+    yield ask("evaluate", head, vectors, "--by", "source", "--prevalence", "glioma=0.01")
+
+
+def run_predict(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("predict", take("head"), take("slices"), take("volumes"))
+
+
+def run_compare(take: Take, folder: Path) -> Iterator[Any]:
+    vectors, heads = take("vectors"), [folder / f"{name}.h5" for name in ("lda", "knn")]
+    for head in heads:
+        ask("fit-head", vectors, "-o", head, "--head", head.stem, "--jobs", 1)
+    yield ask("compare", *heads, vectors)
+
+
+def run_info_on_a_feature_cache(take: Take, folder: Path) -> Iterator[Any]:
+    take("blocks")
+    ask("extract", take("slices"), "-o", folder / "f.h5", "--augment", 1)
+    yield ask("info", folder / "f.h5")
+    ask("slices", take("volumes"), "-o", folder / "slices", "--label", "glioma")
+    ask("extract", folder / "slices", "-o", folder / "v.h5")
+    yield ask("info", folder / "v.h5")
+
+
+def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
+    path = folder / "head.h5"
+    options = ("--head", "knn", "--param", "n_neighbors=3", "--jobs", 1)
+    ask("fit-head", take("vectors"), "-o", path, *options)
+    yield ask("info", path)
+
+
+def run_info_on_a_damaged_file(take: Take, folder: Path) -> Iterator[Any]:
+    path = take("vectors")
+    path.write_bytes(path.read_bytes()[:-100])
+    yield ask("info", path, "--verify")
+
+
+def run_doctor(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("doctor")
+
+
+SMALL_BASE = ("--backbone", "mobilenet-0.75")
+
+
+def run_bench(take: Take, folder: Path) -> Iterator[Any]:
+    patch = take("monkeypatch")
+    patch.setattr(stages, "HEADS", ("logistic",))
+    patch.setattr(stages, "STAGE_TWO_ROWS", 80)
+    patch.setattr(stages, "_SHORTEST_SECONDS", 0.0)
+    options = ("--size", 32, "--batch-size", 4, "--number", 8, "--repeats", 1)
+    yield ask("bench", *SMALL_BASE, *options, "--precision", "float32")
+
+
+def run_demo(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("demo", "-o", folder / "demo", *SMALL_BASE, "--weights", "random", "--patients", 8)
+
+
+TABLES = read_tables()
+RUNS = {
+    name.removeprefix("run_").replace("_", "-"): run
+    for name, run in list(globals().items())
+    if name.startswith("run_")
+}
+SLOW = {"bench", "demo", "doctor"}
+
+
+def test_every_command_with_json_is_described() -> None:
+    with_json = {
+        name
+        for name in COMMANDS
+        if any("--json" in option.opts for option in load_command(name).params)
+    }
+    assert {name.split("-on-a-")[0] for name in RUNS} == with_json
+    assert set(RUNS) <= set(TABLES)
+    referred = {reference for rows in TABLES.values() for _, reference in rows if reference}
+    assert set(TABLES) - set(RUNS) == referred - set(RUNS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNS],
+)
+def test_a_document_has_the_keys_of_its_table(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """All keys are described, and all that are described were seen."""
+    keys = {
+        steps
+        for document in RUNS[name](request.getfixturevalue, tmp_path)
+        for steps in list_keys(document)
+    }
+    described = set(expand(name))
+    assert not {
+        ".".join(steps)
+        for steps in keys
+        if not any(matches(steps, pattern) for pattern in described)
+    }, "not described"
+    # What another command prints is seen there.
+    assert not {
+        ".".join(pattern)
+        for pattern in expand(name, but=RUNS)
+        if not any(matches(steps, pattern) for steps in keys)
+    }, "not in a document"
