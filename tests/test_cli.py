@@ -83,6 +83,23 @@ class TestExtract:
         document = json.loads(again.out)
         assert (document["computed"], document["reused"]) == (0, 80)
 
+    def test_signatures_are_added_to_a_cache_without_them_and_that_is_said(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "features.h5"
+        assert run("extract", slices, "-o", output, *SMALL, "--no-signature").code == 0
+        command = [sys.executable, "-m", "brainfeat", "extract", slices, "-o", output, *SMALL]
+        again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+        document = json.loads(again.stdout)
+        assert (document["computed"], document["signatures"]) == (0, 80)
+        assert f"{output} has no signatures; its images are decoded again" in again.stderr
+        with FeatureCache.open(output) as cache:
+            assert cache.signature is not None
+        refused(
+            run("extract", slices, "-o", output, *SMALL, "--no-signature"),
+            *("signatures", "--overwrite", "--no-signature"),
+        )
+
     def test_a_rejected_image_is_listed_with_its_reason(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:

@@ -6,9 +6,9 @@ A *boundary* is a call of Python or HDF5 that changes something below the output
 ``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
 before each boundary, after the last one, and in the middle of each write.
 The runs are: a first extraction with its merge; an update with new, renamed and removed images; the
-rest of a run that was killed and has a damaged shard; a change of labels only; a bundle that is
-saved, and one that replaces another. Replaying the traced calls gives the same files, which shows
-that no boundary is missed.
+rest of a run that was killed and has a damaged shard; a change of labels only; signatures for a
+cache that has none; a bundle that is saved, and one that replaces another. Replaying the traced
+calls gives the same files, which shows that no boundary is missed.
 
 A kill leaves what the kernel knows. What a power cut leaves is derived from the same traces,
 in four ways for each boundary: see :meth:`support.powercut.Disk.cut_power`.
@@ -45,7 +45,7 @@ from support.scenarios import (
 from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.phantoms import write_phantoms
 
-EXTRACTIONS = ("fresh", "update", "resume", "relabel")
+EXTRACTIONS = ("fresh", "update", "resume", "relabel", "sign")
 SAVES = ("save", "replace")
 SCENARIOS = (*EXTRACTIONS, *SAVES)
 

@@ -153,11 +153,15 @@ class TestMemory:
         monkeypatch.setattr(module, "_BLOCK_ROWS", 1024)
 
     @staticmethod
-    def prepare(folder, rows):
+    def prepare(folder, rows, *, signature=False):
         rng = np.random.default_rng(rows)
         names = [rng.bytes(32) for _ in range(rows)]
         path = shard(
-            folder, np.zeros((rows, 1)), names, spec=dataclasses.replace(SPEC, n_features=1)
+            folder,
+            np.zeros((rows, 1)),
+            names,
+            spec=dataclasses.replace(SPEC, n_features=1),
+            signature=np.zeros((rows, 1936), np.int8) if signature else None,
         )
         return path, row_keys(as_bytes(names), np.zeros(rows))
 
@@ -176,16 +180,19 @@ class TestMemory:
         # 34 of the key and 8 of its place.
         assert self.cost(measure, many) < 46
 
+    @pytest.mark.parametrize("signature", [False, True])
     @pytest.mark.parametrize("order", ["of the shards", "shuffled"])
-    def test_of_a_merge(self, tmp_path, order, many):
+    def test_of_a_merge(self, tmp_path, order, signature, many, monkeypatch):
+        monkeypatch.setattr(module, "_BUCKET_BYTES", 1 << 20)
+
         def measure(rows):
-            path, keys = self.prepare(tmp_path / "parts", rows)
+            path, keys = self.prepare(tmp_path / "parts", rows, signature=signature)
             if order == "shuffled":
                 np.random.default_rng(0).shuffle(keys)
             columns = {name: np.zeros(rows, f"S{self.TEXT}") for name in TEXTS}
             columns["label"] = np.zeros(rows, np.int16)
             spec = dataclasses.replace(SPEC, n_features=1)
-            work = partial(write_cache, keys=keys, spec=spec, columns=columns)
+            work = partial(write_cache, keys=keys, spec=spec, columns=columns, signature=signature)
 
             def write():
                 with closing(index_of(path)) as index:

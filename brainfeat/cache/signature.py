@@ -84,7 +84,7 @@ def compute_signature(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
     between = (width, _GRID) if height > width else (_GRID, height)
     for size in (between, (_GRID, _GRID)):
         grey = grey.resize(size, Image.Resampling.BILINEAR)
-    roots = _square_roots()[np.asarray(grey)]
+    roots = _square_roots().take(np.asarray(grey))
     if _is_blank(roots):
         return np.zeros(SIGNATURE_SIZE, np.int8)
     coefficients = _transform(_transform(roots).T).T * _weights()

@@ -120,8 +120,9 @@ def small_shards(rows: int = ROWS_A_SHARD, change: Callable[..., Any] = setattr)
     ]
     assert found, "the module that writes shards has no _SHARD_SECONDS any more"
     for module in found:
-        assert rows < module.CHUNK_ROWS
+        assert rows < module.CHUNK_ROWS < module._READ_ROWS
         change(module, "CHUNK_ROWS", rows)
+        change(module, "_READ_ROWS", rows)
 
 
 def contents(path: Path) -> dict[str, Any]:

@@ -93,6 +93,12 @@ def make_scenarios(work: Path, server: Server) -> dict[str, Scenario]:
         outcome = server.run("extract", folder=str(whole), options={"images": str(folder)})
         assert outcome.code == 0, outcome
     broken = break_off(server, images)
+    unsigned = work / "unsigned"
+    unsigned.mkdir()
+    outcome = server.run(
+        "extract", folder=str(unsigned), options={"images": str(images), "signature": False}
+    )
+    assert outcome.code == 0, outcome
     saved = [work / f"saved-{seed}" for seed in range(2)]
     for seed, folder in enumerate(saved):
         folder.mkdir()
@@ -110,6 +116,7 @@ def make_scenarios(work: Path, server: Server) -> dict[str, Scenario]:
         "update": extraction(wholes[images], more, overwrite=True),
         "resume": extraction(broken, images),
         "relabel": extraction(wholes[images], moved),
+        "sign": extraction(unsigned, images),
         "save": save(None),
         "replace": save(saved[0], overwrite=True),
     }
