@@ -13,6 +13,7 @@ from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
 
 from brainfeat.benchmark import stages
+from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.main import COMMANDS, load_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -138,7 +139,11 @@ def vectors(make_cache: Callable[..., Path]) -> Path:
     for copy, original in ((396, 0), (397, 2)):
         contents[copy], X[copy] = contents[original], X[original]
     splits = np.repeat(["train", "val", "test"], [200, 60, 140])
-    return make_cache(X, y, contents=contents, splits=splits, sources=["a"] * IMAGES)
+    signature = rng.integers(-127, 128, (IMAGES, SIGNATURE_SIZE)).astype(np.int8)
+    signature[399] = orient_signatures(signature[0], 1)  # of another class, and mirrored
+    return make_cache(
+        X, y, contents=contents, splits=splits, sources=["a"] * IMAGES, signature=signature
+    )
 
 
 Take = Callable[[str], Any]

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from brainfeat import FeatureCache, read_table
+from brainfeat.cache.signature import ORIENTATIONS, SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.audit import command
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.leakage.auditing import audit, audit_duplicates
@@ -75,6 +76,67 @@ def test_exact_duplicates_are_counted(examine):
         "val"
     )
     assert not any("labels" in finding for finding in found.findings[:2])
+
+
+def draw_signatures(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(-127, 128, (IMAGES, SIGNATURE_SIZE)).astype(np.int8)
+
+
+def test_copies_are_counted_by_orientation_whatever_their_features(examine):
+    X, y, splits = draw()
+    signature = draw_signatures()
+    # Two test images are mirrored copies of one training image, one is upside down, and one train
+    # image is a copy of another.
+    for copy, original, turn in ((396, 0, 1), (392, 0, 1), (397, 257, 2), (5, 1, 0)):
+        signature[copy] = orient_signatures(signature[original], turn)
+    found = examine(X, y, splits=splits, signature=signature)
+    copies = found.copies
+    assert (copies.groups, copies.images, copies.cross_split_groups) == (3, 7, 2)
+    assert copies.test_files == 3
+    assert copies.by_orientation == {"flip_left_right": 2, "flip_top_bottom": 1}
+    assert found.exact_duplicates.groups == found.near_duplicates.clusters == 0
+    [finding] = found.findings
+    assert finding == (
+        "copies are in several splits: 2 groups, 3 test images with a copy in train or val, 3 of "
+        "them mirrored or turned"
+    )
+
+
+def test_a_test_image_counts_by_its_most_similar_copy(examine):
+    X, y, splits = draw()
+    signature = draw_signatures()
+    signature[399] = orient_signatures(signature[3], 1)
+    signature[7] = signature[399]
+    signature[3, :60] //= 2
+    found = examine(X, y, splits=splits, signature=signature)
+    assert found.copies.by_orientation == {"upright": 1}
+
+
+def test_copies_of_different_labels_are_named_with_their_orientation(examine):
+    X, y, splits = draw()
+    signature = draw_signatures()
+    signature[399] = orient_signatures(signature[0], ORIENTATIONS.index("rotate_90"))
+    found = examine(X, y, splits=splits, signature=signature)
+    assert found.label_conflicts == (
+        LabelConflict(
+            kind="copies",
+            paths=("image-00000.png", "image-00399.png"),
+            labels=("glioma", "pituitary"),
+            orientation="rotate_270",
+        ),
+    )
+    assert found.findings[0] == "copies have different labels: 1 pair"
+    assert Audit.from_json(json.dumps(found.to_dict())) == found
+    summary = found.summary()
+    assert AuditSummary.from_dict(summary.to_dict()) == summary
+
+
+def test_without_signatures_copies_are_not_looked_for(examine):
+    X, y, splits = draw()
+    assert examine(X, y, splits=splits).copies is None
+    signed = examine(X, y, splits=splits, signature=draw_signatures(), how=audit_duplicates)
+    assert signed.copies is None
 
 
 def test_near_duplicates_are_clustered(examine):
@@ -316,6 +378,7 @@ class TestCommand:
         assert set(document) == {
             "images",
             "exact_duplicates",
+            "copies",
             "near_duplicates",
             "groups_across_splits",
             "patient_key",

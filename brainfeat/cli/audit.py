@@ -98,6 +98,16 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
     exact = audit.exact_duplicates
     yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files"
     yield "", _describe_sides(exact.cross_split_groups, exact.test_files)
+    if copies := audit.copies:
+        turns = ", ".join(
+            f"{number:,} {name.replace('_', ' ')}" for name, number in copies.by_orientation.items()
+        )
+        yield "copies", f"{copies.groups:,} groups of {copies.images:,} images, by their pixels"
+        yield "", _describe_sides(copies.cross_split_groups, copies.test_files)
+        if turns:
+            yield "", turns
+    else:
+        yield "copies", "not looked for: the cache has no signatures; run extract again"
     if near := audit.near_duplicates:
         sizes = ", ".join(map(str, near.sizes))
         yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images"
@@ -114,7 +124,8 @@ def _list_conflicts(audit: "Audit") -> "Iterator[tuple[str, str]]":
     for conflict in audit.label_conflicts[:_SHOWN]:
         images = zip(conflict.paths, conflict.labels, strict=True)
         shown = ", ".join(f"{path} ({label})" for path, label in images)
-        yield "", f"{conflict.kind.replace('-', ' ')}: {shown}"
+        turn = f", {conflict.orientation.replace('_', ' ')}" if conflict.orientation else ""
+        yield "", f"{conflict.kind.replace('-', ' ')}{turn}: {shown}"
 
 
 def _list_controls(audit: "Audit") -> "Iterator[tuple[str, str]]":

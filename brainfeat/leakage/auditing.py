@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
+from brainfeat.leakage.copies import (
+    COPY_THRESHOLD,
+    Copies,
+    count_orientations,
+    find_copies,
+    label_copies,
+)
 from brainfeat.leakage.duplicates import (
     NEAR_SEARCH_LIMIT,
     NEAR_THRESHOLD,
@@ -21,6 +29,7 @@ from brainfeat.leakage.duplicates import (
 from brainfeat.leakage.images import FeatureRows, Images, Rows
 from brainfeat.leakage.results import (
     Audit,
+    CopyGroups,
     DuplicateKind,
     ExactDuplicates,
     LabelConflict,
@@ -36,6 +45,8 @@ def audit(
 ) -> Audit:
     """Look for what makes metrics on a cache too good to be true.
 
+    Copies show the same pixels, upright, mirrored or turned by quarter turns: their signatures have
+    a cosine of 0.92 or more. They are looked for where the cache has signatures, whatever the base.
     Near duplicates are pairs whose centred features have a cosine of `threshold` or more, and what
     chains of such pairs connect. The permutation test shuffles the labels between clusters, within
     which they stay the same, and predicts for each test image the label of the most similar image
@@ -82,7 +93,7 @@ def audit(
     """
     with opened(cache) as features:
         images = Images(features)
-        found = _find_duplicates(images, threshold=threshold)
+        found = _add_copies(_find_duplicates(images, threshold=threshold), images)
         shown = images.rows[images.y >= 0]
         y, clusters = features.y[shown], found.clusters[shown]
         if len(np.unique(y)) < 2:
@@ -144,6 +155,45 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
         clusters=every,
         content_sha256=cache.content_sha256,
     )
+
+
+def _add_copies(found: Audit, images: Images) -> Audit:
+    """Add the copies by pixels, where the cache has signatures."""
+    if images.cache.signature is None:
+        return found
+    copies = list(find_copies(images.cache.signature[images.rows]))
+    groups = _count_copies(label_copies(copies, len(images.rows)), images.splits)
+    known = {conflict.paths for conflict in found.label_conflicts}
+    conflicts = [c for c in _name_copies(images, copies) if c.paths not in known]
+    return replace(
+        found,
+        copies=CopyGroups(
+            threshold=COPY_THRESHOLD,
+            groups=groups.groups,
+            images=groups.files,
+            cross_split_groups=groups.cross_split_groups,
+            test_files=groups.test_files,
+            by_orientation=count_orientations(copies, images.splits),
+        ),
+        label_conflicts=(*found.label_conflicts, *conflicts),
+    )
+
+
+def _name_copies(images: Images, copies: list[Copies]) -> Iterator[LabelConflict]:
+    """Yield pairs of copies that have different labels."""
+    names = images.cache.class_names
+    for block in copies:
+        for first, second, orientation in zip(
+            block.first, block.second, block.orientation, strict=True
+        ):
+            labels = images.y[first], images.y[second]
+            if min(labels) >= 0 and labels[0] != labels[1]:
+                yield LabelConflict(
+                    kind="copies",
+                    paths=tuple(images.cache.paths[images.rows[[first, second]]].tolist()),
+                    labels=(names[labels[0]], names[labels[1]]),
+                    orientation=ORIENTATIONS[orientation],
+                )
 
 
 def _describe_clusters(

@@ -1,6 +1,6 @@
 """Exact duplicates, near duplicates, and the clusters that they form."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -175,9 +175,9 @@ def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> La
         waiting.append(Pairs(*(column[new] for column in pairs)))
         held += int(new.sum())
         if held > _PAIR_LIMIT:
-            labels, held = _join(labels, waiting), 0
+            labels, held = join_pairs(labels, waiting), 0
             waiting.clear()
-    return _join(labels, waiting)
+    return join_pairs(labels, waiting)
 
 
 def explain_chain(largest: int, images: int, threshold: float) -> str | None:
@@ -224,11 +224,22 @@ def join_labels(first: Labels, second: Labels) -> Labels:
     _, representative = np.unique(second, return_index=True)
     _, place = np.unique(second, return_inverse=True)
     pairs = Pairs(members, representative[place], np.empty(0, np.float32))
-    return _join(first, [pairs])
+    return join_pairs(first, [pairs])
 
 
-def _join(labels: Labels, pairs: list[Pairs]) -> Labels:
-    """Merge the labels that pairs of rows connect."""
+def join_pairs(labels: Labels, pairs: Sequence[Pairs]) -> Labels:
+    """Merge the labels that pairs of rows connect.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int
+    pairs : sequence of Pairs
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

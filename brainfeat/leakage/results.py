@@ -16,7 +16,7 @@ from brainfeat.text import count
 _SHORTCUT_MARGIN = 0.05
 _PERMUTATION_MARGIN = 0.01
 
-DuplicateKind = Literal["exact-duplicates", "near-duplicates"]
+DuplicateKind = Literal["exact-duplicates", "copies", "near-duplicates"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,34 @@ class ExactDuplicates:
     files: int
     cross_split_groups: int
     test_files: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyGroups:
+    """Images that show the same pixels in one of eight orientations, whatever the base.
+
+    Attributes
+    ----------
+    threshold : float
+        Least similarity of a pair: the cosine of their signatures.
+    groups : int
+        Groups of two images or more that chains of copies connect.
+    images : int
+        Images in these groups.
+    cross_split_groups : int
+        Groups whose images are in several splits.
+    test_files : int
+        Images of the test split of which train or val has a copy.
+    by_orientation : dict of str to int
+        These test images by the orientation of their most similar copy in train or val.
+    """
+
+    threshold: float
+    groups: int
+    images: int
+    cross_split_groups: int
+    test_files: int
+    by_orientation: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +110,18 @@ class LabelConflict:
 
     Attributes
     ----------
-    kind : {"exact-duplicates", "near-duplicates"}
+    kind : {"exact-duplicates", "copies", "near-duplicates"}
     paths, labels : tuple of str
         Of each image.
+    orientation : str or None
+        Of copies, how the second image must be turned to look like the first, by the name that
+        Pillow has for it, such as ``"flip_left_right"``; else None.
     """
 
     kind: DuplicateKind
     paths: tuple[str, ...]
     labels: tuple[str, ...]
+    orientation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +185,7 @@ class AuditSummary:
     Attributes
     ----------
     images, exact_duplicates, near_duplicates, groups_across_splits, patient_key, shortcut, \
-permutation
+permutation, copies
         As in :class:`Audit`.
     label_conflicts : int
         Their number.
@@ -170,6 +202,7 @@ permutation
     shortcut: Shortcut | None
     permutation: PermutationTest | None
     findings: tuple[str, ...]
+    copies: CopyGroups | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as what JSON can hold."""
@@ -210,6 +243,9 @@ class Audit:
         None where a class has too few clusters, or there are not two classes.
     permutation : PermutationTest or None
         None likewise.
+    copies : CopyGroups or None
+        None where these were not looked for: the cache has no signatures, or the audit is one of
+        duplicates alone.
     clusters : ndarray of shape (n,), int
         Cluster of near duplicates of each row of the cache, −1 for augmented views; where near
         duplicates were not looked for, of exact duplicates. Empty in an audit read from JSON.
@@ -225,6 +261,7 @@ class Audit:
     label_conflicts: tuple[LabelConflict, ...]
     shortcut: Shortcut | None
     permutation: PermutationTest | None
+    copies: CopyGroups | None = None
     clusters: Labels = field(
         default_factory=lambda: np.empty(0, np.intp), repr=False, compare=False
     )
@@ -247,6 +284,7 @@ class Audit:
             shortcut=self.shortcut,
             permutation=self.permutation,
             findings=tuple(self.findings),
+            copies=self.copies,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -283,6 +321,7 @@ def _list_findings(audit: Audit) -> Iterator[str]:
             f"exact duplicates are in several splits: {count(exact.cross_split_groups, 'group')}, "
             f"{count(exact.test_files, 'test image')} with a copy in train or val"
         )
+    yield from _describe_copies(audit.copies, kinds.count("copies"))
     if near and (chain := explain_chain(near.largest, audit.images, near.threshold)):
         yield chain
     elif near and near.cross_split_clusters:
@@ -299,6 +338,18 @@ def _list_findings(audit: Audit) -> Iterator[str]:
         yield from _describe_shortcut(audit.shortcut)
     if audit.permutation:
         yield from _describe_permutation(audit.permutation)
+
+
+def _describe_copies(found: CopyGroups | None, conflicts: int) -> Iterator[str]:
+    if conflicts:
+        yield f"copies have different labels: {count(conflicts, 'pair')}"
+    if found and found.cross_split_groups:
+        turned = found.test_files - found.by_orientation.get("upright", 0)
+        yield (
+            f"copies are in several splits: {count(found.cross_split_groups, 'group')}, "
+            f"{count(found.test_files, 'test image')} with a copy in train or val, {turned:,} of "
+            "them mirrored or turned"
+        )
 
 
 def _describe_shortcut(found: Shortcut) -> Iterator[str]:

@@ -29,6 +29,7 @@ def write_vectors(
     sources: Sequence[str] | None = None,
     file_bytes: Sequence[int] | None = None,
     view: Sequence[int] | None = None,
+    signature: np.ndarray | None = None,
     **spec: object,
 ) -> Path:
     """Write a cache with one row a vector; its identity is the digest of its content, or path."""
@@ -57,6 +58,7 @@ def write_vectors(
             Measured(width=8, height=8, channels=1, file_bytes=int(size))
             for size in (file_bytes if file_bytes is not None else [64] * rows)
         ],
+        signature=signature,
     )
     index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
     empty = [""] * rows
@@ -79,6 +81,7 @@ def write_vectors(
             "provenance": {},
             "created_at": "2026-01-01T00:00:00+00:00",
         },
+        signature=signature is not None,
     )
     index.close()
     remove_parts(parts_folder(path))
