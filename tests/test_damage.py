@@ -1,7 +1,8 @@
 """Damaged files: all damage is detected when a file is opened, and no damaged file is used.
 
-One bit of every byte is flipped; files are truncated, extended, partly filled with zeros, renamed
-and swapped. With ``verify="off"``, the tests count what HDF5's own checks detect.
+One bit of every byte is flipped, or without ``--deep`` of one byte in ten; files are truncated,
+extended, partly filled with zeros, renamed and swapped. With ``verify="off"``, the tests count what
+HDF5's own checks detect.
 """
 
 import random

@@ -4,11 +4,12 @@ A *boundary* is a call of Python or HDF5 that changes something below the output
 ``open`` and ``creat`` that create or truncate, ``write``, ``pwrite``, ``ftruncate``,
 ``posix_fallocate``, ``fsync``, ``fdatasync``, ``rename``, ``unlink``, ``remove``, ``mkdir``,
 ``rmdir`` and ``link``, with their 64-bit, ``at`` and second forms. Each run is killed (SIGKILL)
-before each boundary, after the last one, and in the middle of each write.
-The runs are: a first extraction with its merge; an update with new, renamed and removed images; the
-rest of a run that was killed and has a damaged shard; a change of labels only; signatures for a
-cache that has none; a bundle that is saved, and one that replaces another. Replaying the traced
-calls gives the same files, which shows that no boundary is missed.
+before each boundary, after the last one, and in the middle of each write; without ``--deep``, at a
+sample of them with one of each kind. The runs are: a first extraction with its merge; an update
+with new, renamed and removed images; the rest of a run that was killed and has a damaged shard; a
+change of labels only; signatures for a cache that has none; a bundle that is saved, and one that
+replaces another. Replaying the traced calls gives the same files, which shows that no boundary is
+missed.
 
 A kill leaves what the kernel knows. What a power cut leaves is derived from the same traces,
 in four ways for each boundary: see :meth:`support.powercut.Disk.cut_power`.

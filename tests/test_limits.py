@@ -2,7 +2,8 @@
 
 Each call that changes the disk fails once, or from then on as on a full disk, in the runs of the
 kill matrix; ``faults.c`` makes it fail. Real limits are set where the machine has them: a small
-tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without write permission.
+tmpfs, RLIMIT_FSIZE, RLIMIT_NOFILE, a folder without write permission. Without ``--deep``, a sample
+of the calls and of the limits is tried.
 """
 
 import errno
