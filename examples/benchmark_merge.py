@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write_shards(output: Path, chosen: argparse.Namespace) -> Work:
     """Write the shards as stage one does."""
-    noise = np.random.default_rng(0)
+    noise, blank = np.random.default_rng(0), np.zeros((CHUNK_ROWS, SIGNATURE_SIZE), np.int8)
 
     def write() -> None:
         for digests in draw_digests(chosen.rows):
@@ -92,7 +92,7 @@ def write_shards(output: Path, chosen: argparse.Namespace) -> Work:
                 sha256=[row.tobytes() for row in digests],
                 view=[0] * len(digests),
                 measured=[FACTS] * len(digests),
-                signature=draw_signatures(noise, len(digests)) if chosen.signatures else None,
+                signature=blank[: len(digests)] if chosen.signatures else None,
             )
 
     return write
@@ -180,11 +180,6 @@ def draw_digests(rows: int) -> Iterator[np.ndarray]:
     noise = np.random.default_rng(3)
     for start in range(0, rows, CHUNK_ROWS):
         yield noise.integers(256, size=(min(CHUNK_ROWS, rows - start), 32), dtype=np.uint8)
-
-
-def draw_signatures(noise: np.random.Generator, rows: int) -> np.ndarray:
-    """Draw placeholder signatures."""
-    return noise.integers(-127, 128, (rows, SIGNATURE_SIZE), np.int8)
 
 
 def write_texts(order: np.ndarray, text: bytes, repeats: int) -> np.ndarray:
