@@ -187,6 +187,25 @@ def test_near_threshold_compares_altered_slices(run_example: RunExample, tmp_pat
     assert lines[-1].split()[0] == "100.0%"
 
 
+def test_copy_threshold_finds_each_turn_of_a_slice(run_example: RunExample, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("glioma", "notumor"):
+        image = Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).resize((64, 64))
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        for split, drawn in (("Training", image), ("Testing", turned)):
+            folder = tmp_path / "slices" / split / name
+            folder.mkdir(parents=True)
+            drawn.save(folder / "1.png")
+    features = cache_slices(tmp_path / "slices")
+    lines = run_example(
+        "copy_threshold", str(features), "--images", str(tmp_path / "slices")
+    ).splitlines()
+    assert lines[0].startswith("4 slices")
+    assert [line.split()[-1] for line in lines if "turned by" in line] == ["100.0%"] * 3
+    assert lines[-3].split() == ["0.98", "2", "0"]
+    assert lines[-1].endswith("{'glioma': 0, 'notumor': 0}")
+
+
 @pytest.mark.slow
 def test_dicom_report_goes_from_volumes_to_a_page(run_example: RunExample, tmp_path: Path) -> None:
     table = read_table(
@@ -340,6 +359,7 @@ LONGER = {
     "readme_picture": 90,
     "odd_images": 120,
     "near_threshold": 130,
+    "copy_threshold": 140,
     "benchmark_peers": 300,
     "peers": 300,
     "benchmark_rewriting": 100,
