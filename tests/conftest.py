@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-CORES = len(os.sched_getaffinity(0))
+CORES = sorted(os.sched_getaffinity(0))
 
-# Numerical libraries read these when they are first imported. The workers share the cores.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    threads = str(max(1, CORES // workers))
-    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(variable, threads)
+# Each worker keeps to its own cores: libraries start as many threads and processes as they see.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    share = CORES[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, share or CORES)
 
 pytest.register_assert_rewrite("support")
 
@@ -31,7 +30,7 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return what ``-n auto`` means: a worker per core, but each takes up to 3 GB of memory."""
-    return min(CORES, 8)
+    return min(len(CORES), 8)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

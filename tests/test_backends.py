@@ -83,7 +83,7 @@ def extract_elsewhere(backend, name, slices, output):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet-0.75", pytest.param("vgg16", marks=pytest.mark.deep)])
-@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.deep), "tensorflow"])
 def test_features_of_two_devices_are_those_of_one(backend, name, slices, tmp_path):
     """Batches are dealt to both devices; under JAX, TensorFlow is not even imported."""
     if backend == "jax":

@@ -133,7 +133,7 @@ def test_groups_cover_the_truth_where_single_images_do_not():
     """Ten images of a patient are all right or all wrong: they are not ten observations."""
     rng = np.random.default_rng(0)
     covered = {"groups": 0, "images": 0}
-    trials, truth = 120, 0.8
+    trials, truth = 60, 0.8
     for trial in range(trials):
         patients = np.arange(400) // 10
         y = patients % 2

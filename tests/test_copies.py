@@ -158,7 +158,7 @@ def test_turned_signatures_are_as_similar_as_turned_images():
         assert found(turned)[0, 1][1] == pytest.approx(base, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_the_public_set_has_992_test_images_with_a_copy_in_train(real_data):
     """And four pairs whose labels contradict each other."""
     root = real_data / "data" / "brain-mri"
