@@ -1,10 +1,13 @@
-"""Atomic writes of plain files, and file tests that treat an unreachable file as absent."""
+"""Outputs: what may be replaced, and atomic writes; an unreachable file counts as absent."""
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from brainfeat.errors import BrainfeatError
 
 
 @contextmanager
@@ -49,6 +52,88 @@ def atomic_write(target: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    kind: str,
+    recognise: Callable[[Path], bool],
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    error: type[BrainfeatError] = BrainfeatError,
+) -> Path:
+    """Refuse an output that cannot be written or must not be replaced, before any work is done.
+
+    An output never replaces an input of the run, nor a file of another kind, whatever `overwrite`
+    says.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    overwrite : bool
+        Whether an existing file of the kind may be replaced.
+    kind : str
+        What is written, for the message, such as ``"a head"``.
+    recognise : callable
+        Returns whether an existing file is of the kind.
+    inputs : iterable of path-like or None
+        Files that the run reads; links to them count, and None is ignored.
+    error : type
+        What is raised.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    BrainfeatError
+        Of the type `error`; the message says what to do.
+    """
+    path = Path(path)
+    if not is_so(path.parent.is_dir):
+        raise error(f"{path}: there is no folder {path.parent} to write into")
+    if not is_so(path.exists):
+        if path.is_symlink():
+            raise error(f"{path} is a link to nothing; remove it, or name another output")
+        check_folder(path.parent, error=error)
+        return path
+    for given in inputs:
+        if given is not None and is_same_file(path, given):
+            raise error(f"{path} is an input of this run; name another output")
+    if not is_so(path.is_file):
+        raise error(f"{path} is not a regular file; name another output")
+    if not overwrite:
+        raise error(f"{path} exists; name another output or pass --overwrite")
+    if not is_so(lambda: recognise(path)):
+        raise error(f"{path} is not {kind} and is not replaced; name another output")
+    check_folder(path.parent, error=error)
+    return path
+
+
+def check_folder(folder: Path, *, error: type[BrainfeatError] = BrainfeatError) -> None:
+    """Refuse a folder in which no file can be made, by making one that has no name.
+
+    Raises
+    ------
+    BrainfeatError
+        Of the type `error`.
+    """
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as reason:
+        raise error(
+            f"{folder}: no file can be written there ({reason.strerror}); name another folder"
+        ) from reason
+
+
+def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Return whether two paths lead to one file, by device and inode; False without a file."""
+    return is_so(lambda: Path(first).samefile(second))
 
 
 def is_so(test: Callable[[], bool]) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.formats import read_format
 from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.shards import parts_folder, shard_paths
-from brainfeat.cache.storage import Schema, StoredFile, read_format
+from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
 

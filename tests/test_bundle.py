@@ -156,7 +156,7 @@ def test_a_file_that_exists_is_kept_unless_overwritten(tmp_path):
 
 
 def test_a_folder_is_never_overwritten(tmp_path):
-    with pytest.raises(BundleError, match="exists"):
+    with pytest.raises(BundleError, match="is not a regular file"):
         make_bundle().save(tmp_path, overwrite=True)
 
 

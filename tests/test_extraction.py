@@ -854,13 +854,17 @@ class TestOutput:
         assert state(path) == before
         assert not backbone.batches
 
-    @pytest.mark.parametrize("kind", ["other", "corrupt"])
-    def test_no_cache_is_replaced_with_overwrite(self, request, table, tmp_path, kind):
-        path = request.getfixturevalue(kind)
-        assert run(table, path, overwrite=True)[0].computed == 6
+    def test_a_damaged_cache_is_replaced_with_overwrite(self, table, tmp_path, corrupt):
+        assert run(table, corrupt, overwrite=True)[0].computed == 6
         whole = tmp_path / "whole.h5"
         run(table, whole)
-        assert contents(path) == contents(whole)
+        assert contents(corrupt) == contents(whole)
+
+    def test_another_file_is_not_replaced_even_with_overwrite(self, table, other):
+        before = state(other)
+        with pytest.raises(CacheFormatError, match="not a file that brainfeat wrote"):
+            run(table, other, overwrite=True)
+        assert state(other) == before
 
     def test_another_spec(self, table, finished):
         before = state(finished)

@@ -587,17 +587,17 @@ class TestWriteTable:
     def test_an_existing_file_is_replaced_only_with_overwrite(self, tmp_path):
         written = make_table(tmp_path, ("1.jpg",), ("a",))
         target = tmp_path / "out.csv"
-        target.write_text("mine")
-        with pytest.raises(TableError, match=r"out\.csv' exists"):
+        target.write_text("path,label\nold.jpg,a\n")
+        with pytest.raises(TableError, match=r"out\.csv exists"):
             write_table(written, target)
-        assert target.read_text() == "mine"
+        assert target.read_text() == "path,label\nold.jpg,a\n"
         write_table(written, target, overwrite=True)
         assert target.read_text() == "path,label\n1.jpg,a\n"
         (tmp_path / "dangling.csv").symlink_to("nowhere")
-        with pytest.raises(TableError, match="exists"):
+        with pytest.raises(TableError, match="is a link to nothing"):
             write_table(written, tmp_path / "dangling.csv")
         (tmp_path / "folder.csv").mkdir()
-        with pytest.raises(TableError, match="exists"):
+        with pytest.raises(TableError, match="is not a regular file"):
             write_table(written, tmp_path / "folder.csv", overwrite=True)
         assert sorted(p.name for p in tmp_path.iterdir()) == [
             "dangling.csv",
@@ -606,10 +606,10 @@ class TestWriteTable:
         ]
 
     def test_a_link_is_replaced_and_not_written_through(self, tmp_path):
-        (tmp_path / "mine.txt").write_text("mine")
-        (tmp_path / "out.csv").symlink_to("mine.txt")
+        (tmp_path / "mine.csv").write_text("path,label\n")
+        (tmp_path / "out.csv").symlink_to("mine.csv")
         write_table(make_table(tmp_path, ("1.jpg",), ("a",)), tmp_path / "out.csv", overwrite=True)
-        assert (tmp_path / "mine.txt").read_text() == "mine"
+        assert (tmp_path / "mine.csv").read_text() == "path,label\n"
         assert not (tmp_path / "out.csv").is_symlink()
 
     def test_a_write_that_fails_changes_nothing(self, tmp_path, monkeypatch):
@@ -617,13 +617,13 @@ class TestWriteTable:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(table.os, "fsync", fail)
-        (tmp_path / "out.csv").write_text("mine")
+        (tmp_path / "out.csv").write_text("path,label\n")
         with pytest.raises(TableError, match="cannot be written: No space left on device"):
             write_table(
                 make_table(tmp_path, ("1.jpg",), ("a",)), tmp_path / "out.csv", overwrite=True
             )
         assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
-        assert (tmp_path / "out.csv").read_text() == "mine"
+        assert (tmp_path / "out.csv").read_text() == "path,label\n"
 
     def test_no_folder(self, tmp_path):
         with pytest.raises(TableError, match="there is no folder"):

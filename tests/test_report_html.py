@@ -624,13 +624,14 @@ def test_the_command_is_shown_without_folders(run, files):
 
 
 def test_an_existing_report_is_kept_unless_overwrite_is_given(run, files):
-    files.out.write_text("mine")
     line = ["evaluate", files.head, files.cache, "--report", files.out]
+    assert run(*line).code == 0
+    before = files.out.read_bytes()
     result = run(*line)
     assert result.code == 1
     assert "exists" in result.err
     assert "--overwrite" in result.err
-    assert files.out.read_text() == "mine"
+    assert files.out.read_bytes() == before
     assert run(*line, "--overwrite").code == 0
     assert files.out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 LOCK_NAME = ".lock"
 
+# Other runs can remove the folder, or the file that was locked, so often before this one gives up.
+_ATTEMPTS = 1000
+
 _logger = logging.getLogger(__name__)
 
 
@@ -45,15 +48,16 @@ def lock_folder(folder: Path) -> Iterator[bool]:
 def _acquire(folder: Path) -> int | None:
     """Return a locked descriptor of the folder's lock file, or None if it cannot be locked."""
     place = folder / LOCK_NAME
-    while True:
+    for _ in range(_ATTEMPTS):
         try:
             with suppress(FileExistsError):
                 folder.mkdir()
+        except OSError:
+            return None
+        try:
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            if folder.parent.is_dir() and not folder.is_symlink():
-                continue  # another run ended and removed the folder between the two calls
-            return None
+            continue  # another run ended and removed the folder between the two calls
         except OSError:
             return None
         try:
@@ -67,6 +71,7 @@ def _acquire(folder: Path) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    return None
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.formats import has_format
 from brainfeat.cache.merging import Keys, write_cache
 from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys
 from brainfeat.cache.schema import (
@@ -77,7 +78,11 @@ class Output:
         try:
             return self._stack.enter_context(FeatureCache.open(self.path))
         except CacheError:
-            if self._overwrite and self.path.is_file():
+            if (
+                self._overwrite
+                and self.path.is_file()
+                and has_format(self.path, CACHE_SCHEMA.format)
+            ):
                 return None
             raise
 
@@ -332,6 +337,8 @@ def identify(output: Path) -> tuple[int, int] | None:
     try:
         if not output.parent.is_dir():
             raise CacheError(f"{output}: there is no folder {output.parent} to write into")
+        if output.is_symlink() and not output.exists():
+            raise CacheError(f"{output} is a link to nothing; remove it, or name another output")
         status = output.stat()
     except FileNotFoundError:
         return None

@@ -29,6 +29,8 @@ from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
 
 _logger = logging.getLogger(__name__)
 
+# Other runs can remove the folder so often before a shard is given up.
+_ATTEMPTS = 1000
 _SHARD_STEM = "[0-9a-f]" * 64
 _SHARD_NAME = f"{_SHARD_STEM}.h5"
 
@@ -111,6 +113,7 @@ def write_shard(
         datasets["signature"] = signature
         attributes["signature_version"] = SIGNATURE_VERSION
     schema = select_schema(SHARD_SCHEMA, signature=signature is not None)
+    attempts = _ATTEMPTS
     while True:
         make_folder(folder)
         try:
@@ -118,9 +121,10 @@ def write_shard(
                 folder, schema, datasets=datasets, attributes=attributes, name_by_content=True
             )
         except CacheError:
-            if folder.is_dir():
+            # Another run that ended meanwhile may have found the folder empty and removed it.
+            attempts -= 1
+            if folder.is_dir() or not attempts:
                 raise
-            # Another run ended meanwhile, found the folder empty and removed it.
 
 
 def shard_paths(folder: Path) -> list[Path]:

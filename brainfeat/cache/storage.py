@@ -297,27 +297,6 @@ class StoredFile:
         self.close()
 
 
-def read_format(path: str | os.PathLike[str]) -> str | None:
-    """Read which format a file has, without opening it with HDF5.
-
-    Parameters
-    ----------
-    path : path-like
-        Any file.
-
-    Returns
-    -------
-    str or None
-        The attribute ``format``, such as ``"brainfeat-head"``. None where the file cannot be read,
-        or brainfeat did not write it; to open it raises the reason.
-    """
-    try:
-        found = inspect_file(Path(path)).attributes.get("format")
-    except (BrainfeatError, OSError):
-        return None
-    return found if isinstance(found, str) else None
-
-
 def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
     """Refuse a file that brainfeat did not write, or that has changed since."""
     try:

@@ -37,7 +37,7 @@ Examples:
 @click.option("--strict", is_flag=True, help=f"End with exit code {_FOUND} if anything is found.")
 @click.option(
     "--pairs",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Write each pair of near duplicates to a CSV file.",
 )
 @options.verify_option
@@ -62,10 +62,19 @@ def command(
     splits, and copies with conflicting labels. It measures how well the class is predicted without
     the pixels (a shortcut), and how well shuffled labels are predicted (memorisation).
     """
+    from brainfeat.files import check_output
     from brainfeat.leakage.auditing import audit
+    from brainfeat.leakage.overlap import Pair
+    from brainfeat.tables.csv_cells import has_header
 
     if pairs is not None:
-        options.check_output(pairs, overwrite=overwrite)
+        check_output(
+            pairs,
+            overwrite=overwrite,
+            kind="a list of pairs that brainfeat wrote",
+            recognise=lambda found: has_header(found, [field.name for field in fields(Pair)]),
+            inputs=(features, table),
+        )
     with options.open_cache(features, table=table, verify=verify) as cache:
         found = audit(cache, threshold=threshold, random_state=random_state)
         if pairs is not None:

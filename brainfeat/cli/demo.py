@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.errors import BrainfeatError
 from brainfeat.text import count
 
 _PATIENTS = 20
@@ -23,7 +24,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
     help="Folder to write; the slices of an earlier demo in it are reused.",
@@ -62,6 +63,7 @@ def command(
     from brainfeat.tables.table import read_table
     from brainfeat.training.fitting import fit_head
 
+    _make_folder(output)
     table = read_table(_draw(output, patients, random_state))
     weights = weights or _choose_weights(backbone)
     _say(f"stage one: {backbone}, {weights} weights, {count(len(table), 'slice')}")
@@ -94,6 +96,20 @@ def command(
     )
 
 
+def _make_folder(output: Path) -> None:
+    """Make the folder, or refuse one that has something in it and that no demo has made."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrainfeatError(
+            f"{output} cannot be created ({error.strerror}); name another output"
+        ) from error
+    if any(output.iterdir()) and not any(output.glob("slices-*/table.csv")):
+        raise BrainfeatError(
+            f"{output} has files that are not of a demo; name another output, or an empty folder"
+        )
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -104,7 +120,6 @@ def _draw(output: Path, patients: int, random_state: int) -> Path:
     slices = output / f"slices-{patients}x{_SLICES}-{random_state}"
     if not (slices / "table.csv").is_file():
         _say(f"drawing synthetic slices of {count(4 * patients, 'patient')}")
-        output.mkdir(parents=True, exist_ok=True)
         write_phantoms(
             slices,
             patients_per_class=patients,

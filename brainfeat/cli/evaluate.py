@@ -91,7 +91,7 @@ def command(
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
-    is_reported = reporting.check_options(reports)
+    is_reported = reporting.check_options(reports, inputs=(head, features, table))
     bundle = HeadBundle.load(head, verify=verify)
     with options.open_cache(features, table=table, verify=verify) as cache:
         # An audit may take minutes: what cannot be evaluated is refused before it.

@@ -121,7 +121,8 @@ def command(
     from brainfeat.training.fitting import fit_head
 
     started = time.perf_counter()
-    check_target(output, overwrite=overwrite)
+    inputs = (features, table, chosen["ood_examples"])
+    check_target(output, overwrite=overwrite, inputs=inputs)
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}

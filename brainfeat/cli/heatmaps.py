@@ -1,17 +1,23 @@
 """The heat maps of ``brainfeat predict --heatmap``, a file for each image that was read."""
 
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from brainfeat import files
 from brainfeat.errors import BrainfeatError
+from brainfeat.files import is_same_file, is_so
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brainfeat.prediction.answers import Prediction
     from brainfeat.prediction.predictor import Answer, Predictor
 
 # Images whose maps are computed at once.
 _AT_ONCE = 16
+_FILE_NAME = re.compile(r"\d{5,}-.*\.png")
 
 
 class HeatmapFolder:
@@ -30,7 +36,12 @@ class HeatmapFolder:
         self._number = 0
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BrainfeatError(
+                f"{self._folder} cannot be created ({error.strerror}); name another folder"
+            ) from error
         return self
 
     def __exit__(
@@ -82,15 +93,26 @@ class HeatmapFolder:
         self._waiting.clear()
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that exists, unless it may be written into.
+def check_folder(folder: Path, *, overwrite: bool, inputs: "Sequence[Path]") -> None:
+    """Refuse a folder that cannot be written into, or that has anything else than heat maps.
 
     Raises
     ------
     BrainfeatError
     """
-    if folder.exists() and not overwrite:
+    if not (is_so(folder.exists) or folder.is_symlink()):
+        files.check_folder(next(parent for parent in folder.parents if is_so(parent.exists)))
+        return
+    if not is_so(folder.is_dir):
+        raise BrainfeatError(f"{folder} is not a folder; name another one")
+    if any(is_same_file(folder, one) or is_same_file(folder, one.parent) for one in inputs):
+        raise BrainfeatError(f"{folder} has images that this run reads; name another folder")
+    if not overwrite:
         raise BrainfeatError(f"{folder} exists; name another folder or pass --overwrite")
+    if others := [path.name for path in folder.iterdir() if not _FILE_NAME.fullmatch(path.name)]:
+        raise BrainfeatError(
+            f"{folder} has other files than heat maps, such as {others[0]}; name another folder"
+        )
 
 
 def _choose_class(prediction: "Prediction") -> str:

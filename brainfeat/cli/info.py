@@ -68,7 +68,7 @@ def _show(document: dict[str, Any]) -> None:
 
 def _describe(file: Path) -> dict[str, Any]:
     from brainfeat.cache.cache import FeatureCache
-    from brainfeat.cache.storage import read_format
+    from brainfeat.cache.formats import read_format
     from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
 
     if read_format(file) == BUNDLE_SCHEMA.format:

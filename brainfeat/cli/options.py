@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 output_option = click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     required=True,
     help="File to write.",
 )
@@ -227,14 +226,6 @@ def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that cannot be written, or that exists and must not be replaced."""
-    if not path.parent.is_dir():
-        raise BrainfeatError(f"{path}: there is no folder {path.parent} to write into")
-    if os.path.lexists(path) and not overwrite:
-        raise BrainfeatError(f"{path} exists; name another file or pass --overwrite")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from brainfeat.prediction.predictor import Predictor
 
 _SHOWN = 5
+# The first columns of the table of predictions.
+_COLUMNS = ("path", "frame", "decision", "forced")
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 EXAMPLES = """\b
@@ -65,14 +67,14 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="CSV",
     help="Also write a table.",
 )
 @click.option(
     "--heatmap",
     "heatmaps",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Draw into this new folder which regions each score comes from; needs the extra report.",
 )
@@ -104,15 +106,23 @@ def command(
     """
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
+    from brainfeat.files import check_output
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.images import count_images
     from brainfeat.prediction.predictor import Predictor
     from brainfeat.readers.series import find_inputs
+    from brainfeat.tables.csv_cells import has_header
 
     if output is not None:
-        options.check_output(output, overwrite=overwrite)
+        check_output(
+            output,
+            overwrite=overwrite,
+            kind="a table of predictions that brainfeat wrote",
+            recognise=lambda found: has_header(found, _COLUMNS),
+            inputs=(head, *images),
+        )
     if heatmaps is not None:
-        check_folder(heatmaps, overwrite=overwrite)
+        check_folder(heatmaps, overwrite=overwrite, inputs=images)
     inputs = find_inputs(images)
     if not any(inputs):
         # Without the path, which can contain a patient's name.
@@ -211,7 +221,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
     probabilities = [csv_cell(f"probability {name}") for name in class_names]
     writer.writerow(
         [
-            *("path", "frame", "decision", "forced", *probabilities),
+            *(*_COLUMNS, *probabilities),
             *("prediction_set", "score", "threshold", "flagged", "error"),
         ]
     )

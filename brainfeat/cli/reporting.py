@@ -3,7 +3,7 @@
 import hashlib
 import io
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.files import check_output, is_same_file
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = click.Path(path_type=Path)
+# The title of a report is in its first bytes.
+_TITLE_BYTES = 4096
 _OPTIONS = (
     click.option("--report", type=_FILE, help="Write an HTML report; needs the extra report."),
     click.option("--card", type=_FILE, help="Write a model card in Markdown."),
@@ -50,8 +53,15 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def check_options(chosen: dict[str, Any]) -> bool:
-    """Refuse options that exclude each other, and files that cannot be written.
+def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> bool:
+    """Refuse options that exclude each other, and files that must not be written.
+
+    Parameters
+    ----------
+    chosen : dict
+        The options of :func:`report_options` by name.
+    inputs : sequence of Path or None
+        Files that the command reads.
 
     Returns
     -------
@@ -67,13 +77,27 @@ def check_options(chosen: dict[str, Any]) -> bool:
         )
     if chosen["images"] is not None and not chosen["include_images"]:
         raise click.UsageError("--images needs --include-images")
-    if len(wanted) == 2 and wanted[0].absolute() == wanted[1].absolute():
+    if len(wanted) == 2 and (wanted[0].absolute() == wanted[1].absolute() or is_same_file(*wanted)):
         raise click.UsageError("--report and --card name the same file; name two")
     if chosen["images"] is not None and not chosen["images"].is_dir():
         raise BrainfeatError(f"{chosen['images']} is not a folder; name the one that was extracted")
     for path in wanted:
-        options.check_output(path, overwrite=chosen["overwrite"])
+        check_output(
+            path,
+            overwrite=chosen["overwrite"],
+            kind="a report or a card that brainfeat wrote",
+            recognise=_is_report,
+            inputs=inputs,
+        )
     return bool(wanted)
+
+
+def _is_report(path: Path) -> bool:
+    """Return whether a file has the title of a report near its start."""
+    from brainfeat.report.outline import TITLE
+
+    with path.open("rb") as file:
+        return TITLE.encode() in file.read(_TITLE_BYTES)
 
 
 def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":

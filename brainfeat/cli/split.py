@@ -73,8 +73,9 @@ def command(
     Existing splits are ignored. The CSV has the paths of the cache: write it to the folder that was
     extracted, or pass it to other commands as --table.
     """
-    from brainfeat.tables.csv_rows import write_rows
+    from brainfeat.tables.csv_rows import check_target, write_rows
 
+    check_target(output, overwrite=overwrite, inputs=(source,))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     found = (_read_table if is_table else _read_cache)(source, group_by)
     fractions = {"val": val_fraction, "test": test_fraction}

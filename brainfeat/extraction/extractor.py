@@ -13,7 +13,7 @@ from brainfeat import runtime
 from brainfeat.cache.locks import lock_folder
 from brainfeat.cache.output import Output, Overtaken, identify
 from brainfeat.cache.schema import Rejected
-from brainfeat.cache.shards import parts_folder
+from brainfeat.cache.shards import make_folder, parts_folder
 from brainfeat.cache.spec import Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
@@ -212,6 +212,8 @@ def extract(
         for _ in range(_ATTEMPTS):
             with suppress(Overtaken), ExitStack() as stack:
                 found = Output(output, stack, overwrite=overwrite)
+                if found.cache is None:
+                    make_folder(task.parts)  # what cannot be written is said before any work
                 if isinstance(backbone, str):
                     earlier = found.precision if precision == "auto" else None
                     backbone = load(backbone, precision=earlier or precision)

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,12 +11,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.cache.formats import has_format
 from brainfeat.cache.schema import read_json
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
+from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
@@ -340,32 +342,27 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
     )
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Refuse a file that cannot be written, before anything is fitted.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write.
-    overwrite : bool
-        Whether an existing file is replaced.
-
-    Returns
-    -------
-    Path
-        The file.
+def check_target(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+) -> Path:
+    """Refuse a file that a head must not be written to, before anything is fitted.
 
     Raises
     ------
     BundleError
-        The folder does not exist, or the file does.
+        As in :func:`brainfeat.files.check_output`.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise BundleError(f"{path}: there is no folder {path.parent} to write into")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise BundleError(f"{path} exists; name another output or pass --overwrite")
-    return path
+    return check_output(
+        path,
+        overwrite=overwrite,
+        kind="a head that brainfeat wrote",
+        recognise=lambda found: has_format(found, BUNDLE_SCHEMA.format),
+        inputs=inputs,
+        error=BundleError,
+    )
 
 
 def _with_prefix(prefix: str, part: OODDetector | Conformal | None) -> dict[str, NDArray[Any]]:

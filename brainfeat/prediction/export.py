@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, get_args
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
 from brainfeat.extraction.backbones import load_backbone
-from brainfeat.files import atomic_write
-from brainfeat.heads.bundle import HeadBundle, check_target, require_base
+from brainfeat.files import atomic_write, check_output
+from brainfeat.heads.bundle import HeadBundle, require_base
 
 Quantize = Literal["float16", "int8"]
 SUFFIXES = (".keras", ".tflite")
@@ -78,7 +79,14 @@ def export_head(
     """
     output = Path(output)
     _check_options(output, quantize)
-    check_target(output, overwrite=overwrite)
+    check_output(
+        output,
+        overwrite=overwrite,
+        kind=f"a {output.suffix} model",
+        recognise=_is_model,
+        inputs=[given for given in (bundle, weights) if not isinstance(given, HeadBundle)],
+        error=BundleError,
+    )
     if not isinstance(bundle, HeadBundle):
         bundle = HeadBundle.load(bundle)
     network = build_network(bundle, weights=weights)
@@ -91,6 +99,14 @@ def export_head(
     except OSError as error:
         raise BundleError(f"{output} cannot be written ({error.strerror})") from error
     return output
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether a file is a model of the format that its suffix names."""
+    if path.suffix == ".tflite":
+        with path.open("rb") as file:
+            return file.read(8)[4:] == b"TFL3"
+    return is_zipfile(path) and "config.json" in ZipFile(path).namelist()
 
 
 def build_network(bundle: HeadBundle, *, weights: str | os.PathLike[str] = "imagenet") -> Any:

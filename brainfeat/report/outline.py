@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NOT_A_DEVICE = "Not a medical device."
 PURPOSE = "For research and teaching; nothing here is a diagnosis."
 
+# What the title of every report starts with.
+TITLE = "Evaluation of a brain MRI classifier"
+
 
 def list_results(
     metrics: "Metrics",
@@ -79,9 +82,7 @@ def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]
 
 def make_title(study: Study) -> str:
     """Name the report."""
-    return (
-        f"Evaluation of a brain MRI classifier: {study.bundle.head} on {study.cache.spec.backbone}"
-    )
+    return f"{TITLE}: {study.bundle.head} on {study.cache.spec.backbone}"
 
 
 def make_subtitle(study: Study) -> str:

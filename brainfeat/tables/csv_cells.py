@@ -5,6 +5,8 @@ data away or start a program. An apostrophe at the start of the cell makes it a 
 """
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 # Texts that a spreadsheet runs, also after quotes or blanks and in East Asian wide forms; and texts
 # that end in blanks, which would be lost when the cell is read.
@@ -52,3 +54,17 @@ def cell_text(cell: str) -> str:
     if cell.startswith("'") and _RISKY.match(cell[1:]):
         return cell[1:]
     return cell.strip(" \t")
+
+
+def has_header(path: Path, columns: Sequence[str]) -> bool:
+    """Return whether a file is a CSV whose first columns are these.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    header = ",".join(columns).encode()
+    with path.open("rb") as file:
+        start = file.read(len(header) + 1)
+    return start[: len(header)] == header and start[len(header) :] in (b"", b",", b"\n", b"\r")

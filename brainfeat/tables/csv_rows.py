@@ -3,13 +3,13 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TextIO
 
 from brainfeat.errors import TableError
-from brainfeat.files import atomic_write, is_so
-from brainfeat.tables.csv_cells import cell_text, csv_cell
+from brainfeat.files import atomic_write, check_output, is_so
+from brainfeat.tables.csv_cells import cell_text, csv_cell, has_header
 from brainfeat.tables.rows import (
     COLUMNS,
     SPLIT_NAMES,
@@ -167,18 +167,24 @@ def write_rows(
     return target
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Reject a file that cannot be created, or that exists and may not be replaced.
+def check_target(
+    target: Path, *, overwrite: bool, inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Reject a file that a table must not be written to.
 
     Raises
     ------
     TableError
-        If the folder is missing, or something of that name exists.
+        As in :func:`brainfeat.files.check_output`.
     """
-    if not is_so(target.parent.is_dir):
-        raise TableError(f"{quote(target)}: there is no folder {quote(target.parent)}")
-    if is_so(target.is_dir) or (os.path.lexists(target) and not overwrite):
-        raise TableError(f"{quote(target)} exists; name another file or pass overwrite=True")
+    check_output(
+        target,
+        overwrite=overwrite,
+        kind="a table with the columns path and label",
+        recognise=lambda found: has_header(found, ("path", "label")),
+        inputs=inputs,
+        error=TableError,
+    )
 
 
 def _read_entries(source: Path) -> tuple[_Entries, Counter[str]]:

@@ -10,7 +10,8 @@ import hmac
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
-from brainfeat.tables.csv_rows import write_rows
+from brainfeat.tables.csv_rows import read_rows, write_rows
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
 from brainfeat.tables.rows import Row, quote
 
@@ -137,7 +138,7 @@ def write_slices(
     if label and class_folders:
         raise ParameterError("both label and class_folders are given; expected one of them")
     check_key(patient_key)
-    _check_output(output, overwrite=overwrite)
+    _check_output(output, overwrite=overwrite, inputs=list(paths))
     series, refused = _find(paths)
     temporary = output.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -286,18 +287,39 @@ class _Cutter:
         return hmac.new(self._key, words, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if not output.parent.is_dir():
+def _check_output(
+    output: Path, *, overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
+) -> None:
+    if not is_so(output.parent.is_dir):
         raise TableError(f"{quote(output.parent)} is not a folder; make it first")
-    if not (output.exists() or output.is_symlink()):
+    if not (is_so(output.exists) or output.is_symlink()):
         return
     if not overwrite:
         raise TableError(f"{quote(output)} exists; name another folder, or pass overwrite=True")
-    if output.is_symlink() or not (output / SLICES_NOTE).is_file():
+    if output.is_symlink() or not is_so((output / SLICES_NOTE).is_file):
         raise TableError(
             f"{quote(output)} is not a folder of slices that brainfeat made, and is not replaced; "
             "name another folder"
         )
+    folder = output.resolve()
+    if any(folder in (path := Path(given).resolve(), *path.parents) for given in inputs):
+        raise TableError(f"{quote(output)} has volumes that this run reads; name another folder")
+    if others := sorted(_list_others(output)):
+        raise TableError(
+            f"{quote(output)} has other files than slices, such as {quote(others[0])}, and is not "
+            "replaced; name another folder"
+        )
+
+
+def _list_others(folder: Path) -> Iterator[str]:
+    """Yield the files of a folder of slices that brainfeat did not write into it."""
+    known = {SLICES_NOTE, SLICES_TABLE}
+    with suppress(TableError):  # without rows, every image is another file
+        known |= {row.path for row in read_rows(folder / SLICES_TABLE)}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in known:
+            yield name
 
 
 def _put_in_place(temporary: Path, output: Path) -> None:
