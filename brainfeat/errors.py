@@ -65,9 +65,5 @@ class BundleError(BrainfeatError, ValueError):
     """A fitted head cannot be saved, loaded or applied."""
 
 
-class LeakageError(BrainfeatError, ValueError):
-    """A split leaks, and the caller asked for an error in that case."""
-
-
 class MissingDependencyError(BrainfeatError, ImportError):
     """An optional dependency is not installed; the message names the extra."""

@@ -158,6 +158,15 @@ def test_heads_that_held_out_different_images_are_refused(make_cache):
         compare(first, second, path)
 
 
+def test_what_either_head_has_seen_is_left_out(make_cache):
+    X, y, _ = draw()
+    cache = make_cache(X, y)
+    heads = [fit(cache, "lda", random_state=seed) for seed in (0, 1)]
+    held_out = [set(head.training.held_out.test) for head in heads]
+    assert held_out[0] != held_out[1]
+    assert compare(*heads, cache, split="all").n == len(held_out[0] & held_out[1])
+
+
 def test_the_command_says_it_in_words_and_in_json(cache, tmp_path):
     for name in ("lda", "knn"):
         fit(cache, name).save(tmp_path / f"{name}.h5")

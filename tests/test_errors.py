@@ -22,7 +22,6 @@ BASES = {
     "ParameterError": {"BrainfeatError", "ValueError"},
     "HeadError": {"BrainfeatError", "ValueError"},
     "BundleError": {"BrainfeatError", "ValueError"},
-    "LeakageError": {"BrainfeatError", "ValueError"},
     "MissingDependencyError": {"BrainfeatError", "ImportError"},
 }
 

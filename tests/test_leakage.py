@@ -12,7 +12,9 @@ from brainfeat import FeatureCache, read_table
 from brainfeat.cache.signature import ORIENTATIONS, SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.audit import command
 from brainfeat.errors import CacheError, ParameterError
+from brainfeat.leakage import copy_groups
 from brainfeat.leakage.auditing import audit, audit_duplicates
+from brainfeat.leakage.copies import find_copies
 from brainfeat.leakage.overlap import find_overlap, list_pairs
 from brainfeat.leakage.results import Audit, AuditSummary, LabelConflict
 
@@ -130,6 +132,69 @@ def test_copies_of_different_labels_are_named_with_their_orientation(examine):
     assert Audit.from_json(json.dumps(found.to_dict())) == found
     summary = found.summary()
     assert AuditSummary.from_dict(summary.to_dict()) == summary
+
+
+def test_a_mirrored_pair_of_two_labels_is_named_as_copies_also_where_its_features_are_alike(
+    examine,
+):
+    X, y, splits = draw()
+    signature = draw_signatures()
+    signature[399], X[399] = orient_signatures(signature[0], 1), X[0] + 1e-4
+    found = examine(X, y, splits=splits, signature=signature)
+    assert found.near_duplicates.clusters == 1
+    assert [(c.kind, c.orientation) for c in found.label_conflicts] == [
+        ("copies", "flip_left_right")
+    ]
+
+
+def test_exact_duplicates_are_no_further_conflicts_of_copies(examine):
+    X, y, splits = draw()
+    signature, contents = draw_signatures(), NAMES.copy()
+    for copy in (1, 2):
+        X[copy], contents[copy], signature[copy] = X[0], contents[0], signature[0]
+    found = examine(X, y, splits=splits, signature=signature, contents=contents)
+    assert [conflict.kind for conflict in found.label_conflicts] == ["exact-duplicates"]
+    assert (found.copies.groups, found.copies.images) == (1, 3)
+
+
+def test_a_test_image_that_only_a_chain_connects_with_train_has_no_copy_there(examine):
+    X, y, splits = draw()
+    signature, rng = draw_signatures(), np.random.default_rng(1)
+    link = rng.normal(size=(3, SIGNATURE_SIZE))
+    for row in (1, 2):  # 0 and 1, and 1 and 2, have a cosine of 0.955; 0 and 2 of its square, 0.912
+        link[row] = 0.955 * link[row - 1] + np.sqrt(1 - 0.955**2) * link[row]
+    signature[[0, 398, 399]] = (30 * link).round().clip(-127, 127)
+    found = examine(X, y, splits=splits, signature=signature).copies
+    assert (found.groups, found.images) == (1, 3)
+    assert found.test_files == 1
+    assert found.by_orientation == {"upright": 1}
+
+
+def test_blank_images_are_copies_of_nothing(examine):
+    X, y, splits = draw()
+    signature, contents = draw_signatures(), NAMES.copy()
+    signature[[0, 398, 399]] = 0
+    X[399], contents[399], y[399] = X[398], contents[398], y[398]
+    found = examine(X, y, splits=splits, signature=signature, contents=contents)
+    assert found.exact_duplicates.groups == 1
+    assert (found.copies.groups, found.copies.test_files) == (0, 0)
+
+
+def test_a_content_is_searched_once_however_many_files_have_it(examine, monkeypatch):
+    sizes = []
+
+    def count(signatures, **options):
+        sizes.append(len(signatures))
+        return find_copies(signatures, **options)
+
+    monkeypatch.setattr(copy_groups, "find_copies", count)
+    X, y, splits = draw()
+    signature = draw_signatures()
+    contents = [NAMES[0]] * 300 + NAMES[300:]
+    signature[:300], X[:300], y[:300] = signature[0], X[0], y[0]
+    found = examine(X, y, splits=splits, signature=signature, contents=contents)
+    assert sizes == [101]
+    assert (found.copies.groups, found.copies.images) == (1, 300)
 
 
 def test_without_signatures_copies_are_not_looked_for(examine):

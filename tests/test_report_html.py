@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from support.studies import NAMES, SCRIPT, draw_study, with_history
 
+from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
@@ -293,6 +294,21 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
     assert "empty file 2" in page.text
     assert "<b>odd</b> 1" in page.text
     assert "patient-" not in page.text
+
+
+def test_copies_by_pixels_are_on_the_page(make_cache):
+    signature = np.random.default_rng(0).integers(-127, 128, (400, SIGNATURE_SIZE)).astype(np.int8)
+    signature[399] = orient_signatures(signature[0], 1)
+    found = draw_study(make_cache, signature=signature)
+    text = Page(render(found, audit=audit(found.cache))).text
+    found.cache.close()
+    assert "copies, in any orientation" in text
+    assert "1 pair of copies" in text
+    assert "were not searched for" not in text
+
+
+def test_it_is_said_that_copies_by_pixels_were_not_searched_for(study):
+    assert "Mirrored and turned copies were not searched for" in Page(render(study)).text
 
 
 @pytest.mark.slow

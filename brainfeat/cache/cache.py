@@ -3,9 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -111,12 +110,10 @@ class FeatureCache:
         CacheCorruptError
             The file is truncated, or its bytes have changed since it was written.
         """
-        file = StoredFile(path, CACHE_SCHEMA, verify=verify)
-        try:
-            return cls(file)
-        except BaseException:
-            file.close()
-            raise
+        with ExitStack() as stack:
+            cache = cls(stack.enter_context(StoredFile(path, CACHE_SCHEMA, verify=verify)))
+            stack.pop_all()
+            return cache
 
     def __len__(self) -> int:
         return len(self.X)
@@ -267,12 +264,7 @@ class FeatureCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def column(self, name: str) -> NDArray[Any]:

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 LOCK_NAME = ".lock"
@@ -60,17 +60,16 @@ def _acquire(folder: Path) -> int | None:
             continue  # another run ended and removed the folder between the two calls
         except OSError:
             return None
-        try:
-            _lock(descriptor, folder)
-            if _is_at(descriptor, place):
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            try:
+                _lock(descriptor, folder)
+                held = _is_at(descriptor, place)
+            except OSError:
+                return None
+            if held:
+                stack.pop_all()
                 return descriptor
-        except OSError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
     return None
 
 

@@ -7,6 +7,7 @@ docs/reference/cache-format.md, bit for bit.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,14 +117,29 @@ def orient_signatures(signatures: NDArray[np.generic], orientation: int) -> NDAr
     True
     """
     square = signatures.reshape(*signatures.shape[:-1], SIDE, SIDE)
-    signs = np.where(np.arange(SIDE) % 2, -1, 1).astype(signatures.dtype)
+    return np.ascontiguousarray(orient_squares(square, orientation)).reshape(signatures.shape)
+
+
+def orient_squares(squares: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn or mirror images by their coefficients, of as many frequencies as there are.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (..., k, k)
+        Coefficients of vertical by horizontal frequencies.
+    orientation : int
+        Index into :data:`ORIENTATIONS`.
+
+    Returns
+    -------
+    ndarray of shape (..., k, k)
+    """
+    signs = np.where(np.arange(squares.shape[-1]) % 2, -1, 1).astype(squares.dtype)
     if orientation & 1:
-        square = square * signs
+        squares = squares * signs
     if orientation & 2:
-        square = square * signs[:, None]
-    if orientation & 4:
-        square = square.swapaxes(-1, -2)
-    return np.ascontiguousarray(square).reshape(signatures.shape)
+        squares = squares * signs[:, None]
+    return squares.swapaxes(-1, -2) if orientation & 4 else squares
 
 
 def invert_orientation(orientation: int) -> int:

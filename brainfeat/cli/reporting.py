@@ -101,7 +101,7 @@ def _is_report(path: Path) -> bool:
 
 
 def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state: int) -> "Audit":
-    """Audit a cache; search one with very many images only for copies."""
+    """Audit a cache; search one with very many images only for exact duplicates."""
     from brainfeat.leakage.auditing import audit, audit_duplicates
     from brainfeat.leakage.duplicates import NEAR_SEARCH_LIMIT, NEAR_THRESHOLD
 

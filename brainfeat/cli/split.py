@@ -115,11 +115,10 @@ def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: i
 def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     import numpy as np
 
-    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.training.partition import choose_groups
 
     with options.open_cache(source) as cache:
-        grouping = choose_groups(cache, group_by, audit_duplicates(cache))
+        grouping = choose_groups(cache, group_by)
         images = np.flatnonzero(cache.view == 0)
         labels = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], labels, cache.sources[images])

@@ -12,7 +12,7 @@ from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
 from brainfeat.evaluation.results import Difference
-from brainfeat.evaluation.subsets import find_copies, match_classes, open_both, select_images
+from brainfeat.evaluation.subsets import find_seen, match_classes, open_both, select_images
 from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def compare(
     with open_both(cache, first, second) as (opened, heads):
         names = _require_same_classes(*heads)
         rows = _select_common(heads, opened, split)
-        copies = find_copies(heads[0], opened, rows)
+        seen = find_seen(heads, opened, rows)
         kept = np.ones(len(rows), np.bool_)
         if new:
-            seen = copies.near_duplicates
-            kept = ~(copies.exact_duplicates if seen is None else seen)
-        rows, groups = rows[kept], copies.groups[kept]
+            near = seen.near_duplicates
+            kept = ~(seen.exact_duplicates if near is None else near)
+        rows, groups = rows[kept], seen.groups[kept]
         if not len(rows):
             raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
         y = match_classes(opened.y[rows], opened.class_names, names)

@@ -29,8 +29,8 @@ from brainfeat.evaluation.results import (
     Subsets,
 )
 from brainfeat.evaluation.subsets import (
-    Copies,
-    find_copies,
+    SeenImages,
+    find_seen,
     match_classes,
     open_both,
     read_column,
@@ -133,7 +133,7 @@ def evaluate(
         fractions = check_prevalence(prevalence, head.class_names)
         values = None if by is None else read_column(features, by)[rows]
         X = features.X[rows]
-        copies = find_copies(head, features, rows, threshold=threshold, audit=audit)
+        seen = find_seen([head], features, rows, threshold=threshold, audit=audit)
     scores = head.scores(X)
     probabilities = softmax(scores, temperature=head.temperature)
     bootstrap = Bootstrap(
@@ -147,9 +147,9 @@ def evaluate(
             rows=rows,
             y=y,
             probabilities=probabilities,
-            groups=copies.groups,
-            exact_duplicates=copies.exact_duplicates,
-            near_duplicates=copies.near_duplicates,
+            groups=seen.groups,
+            exact_duplicates=seen.exact_duplicates,
+            near_duplicates=seen.near_duplicates,
         ),
         class_names=head.class_names,
         bootstrap=bootstrap,
@@ -159,7 +159,7 @@ def evaluate(
     return Evaluation(
         **{**vars(metrics), "per_class": _add_intervals(metrics.per_class, found)},
         split=split,
-        subsets=_measure_subsets(sample, copies, found),
+        subsets=_measure_subsets(sample, seen, found),
         bootstrap=bootstrap,
         by={} if values is None else dict(_measure_by(sample, values)),
         prevalence=find_predictive_values(metrics, fractions),
@@ -226,14 +226,18 @@ def _add_intervals(
     )
 
 
-def _measure_subsets(sample: _Sample, copies: Copies, found: Intervals) -> Subsets:
-    near = Subset(n=0, n_groups=0, reason=copies.reason)
-    if copies.near_duplicates is not None:
-        near = sample.measure(~copies.near_duplicates)
+def _measure_subsets(sample: _Sample, seen: SeenImages, found: Intervals) -> Subsets:
+    def measure(kept: NDArray[np.bool_]) -> Subset:
+        # The intervals of all images are known.
+        return sample.measure(kept, found if kept.all() else None)
+
+    near = seen.near_duplicates
     return Subsets(
-        all=sample.measure(np.ones(len(copies.exact_duplicates), np.bool_), found),
-        without_exact_duplicates=sample.measure(~copies.exact_duplicates),
-        without_near_duplicates=near,
+        all=measure(np.ones(len(seen.exact_duplicates), np.bool_)),
+        without_exact_duplicates=measure(~seen.exact_duplicates),
+        without_near_duplicates=(
+            Subset(n=0, n_groups=0, reason=seen.reason) if near is None else measure(~near)
+        ),
     )
 
 

@@ -24,8 +24,8 @@ COLUMNS = ("source", "group", "split", "width", "height", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copies:
-    """Which images a head has seen a copy of.
+class SeenImages:
+    """Which images one of several heads has seen a duplicate of.
 
     Attributes
     ----------
@@ -70,11 +70,9 @@ def open_both(
         The features have another spec than those that a head was fitted on.
     """
     from brainfeat.cache.cache import opened
-    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.heads.bundle import loaded
 
-    bundles = [
-        HeadBundle.load(head) if isinstance(head, str | os.PathLike) else head for head in heads
-    ]
+    bundles = [loaded(head) for head in heads]
     with opened(cache) as features:
         for bundle in bundles:
             bundle.check_spec(features.spec)
@@ -154,22 +152,22 @@ def match_classes(
     return matched
 
 
-def find_copies(
-    bundle: "HeadBundle",
+def find_seen(
+    bundles: "Sequence[HeadBundle]",
     cache: "FeatureCache",
     rows: Rows,
     *,
     threshold: float | None = None,
     audit: "Audit | None" = None,
-) -> Copies:
-    """Find the images that have a copy among those that the head has seen.
+) -> SeenImages:
+    """Find the images that have a duplicate among those that one of the heads has seen.
 
     A head has seen the images of train and val; where the table has no splits, those that its fit
     did not hold out as a test. An image that it has seen is a copy of itself.
 
     Parameters
     ----------
-    bundle : HeadBundle
+    bundles : sequence of HeadBundle
     cache : FeatureCache
     rows : ndarray of int, shape (m,)
         Rows of view 0.
@@ -181,7 +179,7 @@ def find_copies(
 
     Returns
     -------
-    Copies
+    SeenImages
     """
     from brainfeat.leakage.duplicates import (
         NEAR_SEARCH_LIMIT,
@@ -190,7 +188,7 @@ def find_copies(
     )
     from brainfeat.leakage.overlap import find_overlap
 
-    seen = _list_seen(bundle, cache)
+    seen = np.unique(np.concatenate([_list_seen(bundle, cache) for bundle in bundles]))
     same = label_exact_duplicates(cache.sha256)
     exact = np.isin(same[rows], same[seen])
     clusters, near, reason = same[rows], None, None
@@ -213,7 +211,7 @@ def find_copies(
             clusters, near = overlap.clusters, overlap.near_duplicates
     named = cache.groups[rows]
     units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
-    return Copies(
+    return SeenImages(
         exact_duplicates=exact,
         near_duplicates=near,
         reason=reason,

@@ -218,9 +218,11 @@ def extract(
                     earlier = found.precision if precision == "auto" else None
                     backbone = load(backbone, precision=earlier or precision)
                 run = Run(task, backbone, found)
-                run.compute()
-                computed += run.computed
-                signatures += run.signatures
+                try:
+                    run.compute()
+                finally:
+                    computed += run.computed
+                    signatures += run.signatures
                 run.merge(alone=alone)
                 break
         else:

@@ -22,7 +22,7 @@ from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import HEAD_NAMES, head_scores
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 from brainfeat.heads.trees import TREE_ARRAYS
@@ -124,8 +124,6 @@ class HeadBundle:
         BundleError
             X has another shape, or a value that is not finite.
         """
-        from brainfeat.heads.kinds import head_scores
-
         features = np.asarray(X, np.float32)
         if features.ndim != 2 or features.shape[1] != self.spec.n_features:
             raise BundleError(
@@ -340,6 +338,11 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
         there="the base",
         remedy="pass the weights that the head was fitted with",
     )
+
+
+def loaded(head: HeadBundle | str | os.PathLike[str]) -> HeadBundle:
+    """Return a head, which is loaded where a path is given."""
+    return head if isinstance(head, HeadBundle) else HeadBundle.load(head)
 
 
 def check_target(

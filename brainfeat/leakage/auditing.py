@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
-from brainfeat.leakage.copies import (
-    COPY_THRESHOLD,
-    Copies,
-    count_orientations,
-    find_copies,
-    label_copies,
-)
+from brainfeat.leakage.copies import COPY_THRESHOLD, Copies
+from brainfeat.leakage.copy_groups import CopySearch, search_copies
 from brainfeat.leakage.duplicates import (
     NEAR_SEARCH_LIMIT,
     NEAR_THRESHOLD,
@@ -93,7 +88,7 @@ def audit(
     """
     with opened(cache) as features:
         images = Images(features)
-        found = _add_copies(_find_duplicates(images, threshold=threshold), images)
+        found = _find_duplicates(images, threshold=threshold, copies=True)
         shown = images.rows[images.y >= 0]
         y, clusters = features.y[shown], found.clusters[shown]
         if len(np.unique(y)) < 2:
@@ -107,7 +102,7 @@ def audit(
 
 
 def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIMIT) -> Audit:
-    """Look for duplicates and label conflicts alone.
+    """Look for exact and near duplicates and their label conflicts alone.
 
     Parameters
     ----------
@@ -127,13 +122,14 @@ def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIM
     """
     images = Images(cache)
     looked = limit is None or len(images.rows) <= limit
-    return _find_duplicates(images, threshold=NEAR_THRESHOLD if looked else None)
+    return _find_duplicates(images, threshold=NEAR_THRESHOLD if looked else None, copies=False)
 
 
-def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
+def _find_duplicates(images: Images, *, threshold: float | None, copies: bool) -> Audit:
     """Make an audit without controls; without a threshold, also without near duplicates."""
     cache, rows = images.cache, images.rows
     same = label_exact_duplicates(cache.sha256[rows])
+    found = _search_copies(images, same) if copies else None
     clusters, near = same, None
     if threshold is not None:
         labels = label_near_duplicates(FeatureRows(cache, rows), threshold=threshold)
@@ -149,51 +145,34 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
         near_duplicates=near,
         groups_across_splits=_count_copies(numbers, images.splits[named]).cross_split_groups,
         patient_key=cache.provenance.get("patient_key"),
-        label_conflicts=tuple(_find_conflicts(images, same, clusters)),
+        label_conflicts=tuple(_find_conflicts(images, same, found, clusters)),
         shortcut=None,
         permutation=None,
+        copies=None if found is None else _describe_copies(found, images.splits),
         clusters=every,
         content_sha256=cache.content_sha256,
     )
 
 
-def _add_copies(found: Audit, images: Images) -> Audit:
-    """Add the copies by pixels, where the cache has signatures."""
-    if images.cache.signature is None:
-        return found
-    copies = list(find_copies(images.cache.signature[images.rows]))
-    groups = _count_copies(label_copies(copies, len(images.rows)), images.splits)
-    known = {conflict.paths for conflict in found.label_conflicts}
-    conflicts = [c for c in _name_copies(images, copies) if c.paths not in known]
-    return replace(
-        found,
-        copies=CopyGroups(
-            threshold=COPY_THRESHOLD,
-            groups=groups.groups,
-            images=groups.files,
-            cross_split_groups=groups.cross_split_groups,
-            test_files=groups.test_files,
-            by_orientation=count_orientations(copies, images.splits),
-        ),
-        label_conflicts=(*found.label_conflicts, *conflicts),
+def _search_copies(images: Images, same: Labels) -> CopySearch | None:
+    """Search the copies by pixels, where the cache has signatures."""
+    signatures = images.cache.signature
+    if signatures is None:
+        return None
+    seen = np.isin(images.splits, ("train", "val"))
+    return search_copies(signatures[images.rows], same, y=images.y, seen=seen)
+
+
+def _describe_copies(found: CopySearch, splits: NDArray[np.str_]) -> CopyGroups:
+    groups, test = _count_copies(found.labels, splits), splits == "test"
+    return CopyGroups(
+        threshold=COPY_THRESHOLD,
+        groups=groups.groups,
+        images=groups.files,
+        cross_split_groups=groups.cross_split_groups,
+        test_files=int((found.orientation[test] >= 0).sum()),
+        by_orientation=found.count_orientations(test),
     )
-
-
-def _name_copies(images: Images, copies: list[Copies]) -> Iterator[LabelConflict]:
-    """Yield pairs of copies that have different labels."""
-    names = images.cache.class_names
-    for block in copies:
-        for first, second, orientation in zip(
-            block.first, block.second, block.orientation, strict=True
-        ):
-            labels = images.y[first], images.y[second]
-            if min(labels) >= 0 and labels[0] != labels[1]:
-                yield LabelConflict(
-                    kind="copies",
-                    paths=tuple(images.cache.paths[images.rows[[first, second]]].tolist()),
-                    labels=(names[labels[0]], names[labels[1]]),
-                    orientation=ORIENTATIONS[orientation],
-                )
 
 
 def _describe_clusters(
@@ -228,11 +207,27 @@ def _count_copies(labels: Labels, splits: NDArray[np.str_]) -> ExactDuplicates:
     )
 
 
-def _find_conflicts(images: Images, same: Labels, clusters: Labels) -> Iterator[LabelConflict]:
-    """Yield duplicates that have different labels; exact ones first, and no image twice."""
+def _find_conflicts(
+    images: Images, same: Labels, copies: CopySearch | None, clusters: Labels
+) -> Iterator[LabelConflict]:
+    """Yield duplicates that have different labels: exact ones, copies, then others of a cluster."""
     known: set[int] = set()
     yield from _name_conflicts(images, "exact-duplicates", same, known)
+    if copies is not None:
+        yield from _name_copies(images, copies.conflicts, known)
     yield from _name_conflicts(images, "near-duplicates", clusters, known)
+
+
+def _name_copies(images: Images, copies: Copies, known: set[int]) -> Iterator[LabelConflict]:
+    names = images.cache.class_names
+    for first, second, _, turn in zip(*copies, strict=True):
+        known.update((int(first), int(second)))
+        yield LabelConflict(
+            kind="copies",
+            paths=tuple(images.cache.paths[images.rows[[first, second]]].tolist()),
+            labels=(names[images.y[first]], names[images.y[second]]),
+            orientation=ORIENTATIONS[turn],
+        )
 
 
 def _name_conflicts(

@@ -1,7 +1,6 @@
 """Copies: images that show the same pixels, upright, mirrored or turned by quarter turns."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +12,9 @@ from brainfeat.cache.signature import (
     SIGNATURE_SIZE,
     invert_orientation,
     orient_signatures,
+    orient_squares,
 )
 from brainfeat.errors import ParameterError
-from brainfeat.leakage.duplicates import Labels, Pairs, join_pairs
 
 # The cosine of two signatures from which on images are copies of each other. Measured by
 # examples/copy_threshold.py on 7,019 public slices: from 0.92 to 0.97 the number of test images
@@ -115,17 +114,10 @@ def _find_candidates(
     rows: NDArray[np.float32], columns: NDArray[np.float32], *, low: int, start: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int8]]:
     """List pairs (row < column) and orientations whose coarse directions are alike."""
-    signs = np.where(np.arange(_COARSE_SIDE) % 2, -1, 1).astype(np.float32)
     found = []
     for orientation in range(len(ORIENTATIONS)):
         # The rows are turned, so the columns must be turned back.
-        turned = rows
-        if orientation & 1:
-            turned = turned * signs
-        if orientation & 2:
-            turned = turned * signs[:, None]
-        if orientation & 4:
-            turned = turned.swapaxes(1, 2)
+        turned = orient_squares(rows, orientation)
         alike = turned.reshape(len(rows), -1) @ columns.T >= np.float32(_COARSE_THRESHOLD)
         first, second = np.nonzero(alike)
         ordered = first + low < second + start
@@ -162,52 +154,3 @@ def _confirm(
     best = order[new]
     if len(best):
         yield Copies(first[best], second[best], similarity[best], orientation[best])
-
-
-def label_copies(copies: Sequence[Copies], n: int) -> Labels:
-    """Label images by group: those that a chain of copies connects have one label.
-
-    Parameters
-    ----------
-    copies : sequence of Copies
-        What :func:`find_copies` yields.
-    n : int
-        Number of images.
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-        Labels 0…k−1.
-    """
-    return join_pairs(np.arange(n), [Pairs(*block[:3]) for block in copies])
-
-
-def count_orientations(copies: Sequence[Copies], splits: NDArray[np.str_]) -> dict[str, int]:
-    """Count test images by the orientation of their most similar copy in train or val.
-
-    Parameters
-    ----------
-    copies : sequence of Copies
-        What :func:`find_copies` yields.
-    splits : ndarray of shape (n,), str
-        Of each image.
-
-    Returns
-    -------
-    dict of str to int
-        Numbers by how the copy must be turned to look like the test image; none that is 0.
-    """
-    test, seen = splits == "test", np.isin(splits, ("train", "val"))
-    best: dict[int, tuple[float, int]] = {}
-    for block in copies:
-        for first, second, similarity, orientation in zip(*block, strict=True):
-            if test[first] and seen[second]:
-                image, turn = int(first), int(orientation)
-            elif test[second] and seen[first]:
-                image, turn = int(second), invert_orientation(int(orientation))
-            else:
-                continue
-            # Of copies that are equally similar, the one that is turned least counts.
-            best[image] = max(best.get(image, (-1.0, 0)), (float(similarity), -turn))
-    counts = Counter(ORIENTATIONS[-turn] for _, turn in best.values())
-    return {name: counts[name] for name in ORIENTATIONS if counts[name]}

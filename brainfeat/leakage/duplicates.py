@@ -1,6 +1,6 @@
 """Exact duplicates, near duplicates, and the clusters that they form."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -167,17 +167,35 @@ def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> La
     >>> label_near_duplicates(X).tolist()
     [0, 1, 0]
     """
-    labels = np.arange(X.shape[0])
+    return connect_pairs(find_near_duplicates(X, threshold=threshold), X.shape[0])
+
+
+def connect_pairs(blocks: Iterable[Pairs], n: int) -> Labels:
+    """Label rows by what chains of pairs connect, holding few of the pairs at a time.
+
+    Parameters
+    ----------
+    blocks : iterable of Pairs
+        Pairs in blocks, which are read once.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        Labels 0…k−1; most of them of a single row.
+    """
+    labels = np.arange(n)
     waiting: list[Pairs] = []
     held = 0
-    for pairs in find_near_duplicates(X, threshold=threshold):
+    for pairs in blocks:
         new = labels[pairs.first] != labels[pairs.second]
         waiting.append(Pairs(*(column[new] for column in pairs)))
         held += int(new.sum())
         if held > _PAIR_LIMIT:
-            labels, held = join_pairs(labels, waiting), 0
+            labels, held = _join(labels, waiting), 0
             waiting.clear()
-    return join_pairs(labels, waiting)
+    return _join(labels, waiting)
 
 
 def explain_chain(largest: int, images: int, threshold: float) -> str | None:
@@ -224,22 +242,11 @@ def join_labels(first: Labels, second: Labels) -> Labels:
     _, representative = np.unique(second, return_index=True)
     _, place = np.unique(second, return_inverse=True)
     pairs = Pairs(members, representative[place], np.empty(0, np.float32))
-    return join_pairs(first, [pairs])
+    return _join(first, [pairs])
 
 
-def join_pairs(labels: Labels, pairs: Sequence[Pairs]) -> Labels:
-    """Merge the labels that pairs of rows connect.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,), int
-    pairs : sequence of Pairs
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-        Labels 0…k−1.
-    """
+def _join(labels: Labels, pairs: list[Pairs]) -> Labels:
+    """Merge the labels that pairs of rows connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -344,7 +344,7 @@ def _describe_copies(found: CopyGroups | None, conflicts: int) -> Iterator[str]:
     if conflicts:
         yield f"copies have different labels: {count(conflicts, 'pair')}"
     if found and found.cross_split_groups:
-        turned = found.test_files - found.by_orientation.get("upright", 0)
+        turned = sum(n for name, n in found.by_orientation.items() if name != "upright")
         yield (
             f"copies are in several splits: {count(found.cross_split_groups, 'group')}, "
             f"{count(found.test_files, 'test image')} with a copy in train or val, {turned:,} of "

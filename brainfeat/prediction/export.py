@@ -16,7 +16,7 @@ from brainfeat import runtime
 from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.files import atomic_write, check_output
-from brainfeat.heads.bundle import HeadBundle, require_base
+from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 
 Quantize = Literal["float16", "int8"]
 SUFFIXES = (".keras", ".tflite")
@@ -87,8 +87,7 @@ def export_head(
         inputs=[given for given in (bundle, weights) if not isinstance(given, HeadBundle)],
         error=BundleError,
     )
-    if not isinstance(bundle, HeadBundle):
-        bundle = HeadBundle.load(bundle)
+    bundle = loaded(bundle)
     network = build_network(bundle, weights=weights)
     try:
         with atomic_write(output) as temporary:

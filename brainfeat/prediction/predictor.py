@@ -12,7 +12,7 @@ from brainfeat import runtime
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
-from brainfeat.heads.bundle import HeadBundle, require_base
+from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
@@ -119,8 +119,7 @@ class Predictor:
         window: str | None = None,
         allow_burned_in: bool = False,
     ) -> None:
-        if not isinstance(bundle, HeadBundle):
-            bundle = HeadBundle.load(bundle)
+        bundle = loaded(bundle)
         if taken := {UNCERTAIN, OUT_OF_DISTRIBUTION} & {*bundle.class_names}:
             raise BundleError(
                 f"a class has the name {', '.join(sorted(taken))}, which stands for an abstention; "

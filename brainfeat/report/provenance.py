@@ -44,9 +44,12 @@ GROUPINGS = {
 def make_leakage(study: Study) -> Section:
     """Show copies across splits, and what else gives the class away."""
     audit = study.audit
-    exact, near = audit.exact_duplicates, audit.near_duplicates
+    exact, copies, near = audit.exact_duplicates, audit.copies, audit.near_duplicates
     numbers = (exact.groups, exact.files, exact.cross_split_groups, exact.test_files)
     rows = [("exact duplicates", *(f"{number:,}" for number in numbers))]
+    if copies is not None:
+        numbers = (copies.groups, copies.images, copies.cross_split_groups, copies.test_files)
+        rows.append(("copies, in any orientation", *(f"{number:,}" for number in numbers)))
     if near is not None:
         numbers = (near.clusters, near.images, near.cross_split_clusters, near.test_files)
         title = f"near duplicates (similarity ≥ {near.threshold})"
@@ -66,12 +69,18 @@ def make_leakage(study: Study) -> Section:
             "Patient identifiers were hashed with a random key: a patient whose volumes were cut "
             "into slices in two runs counts as two."
         )
+    if copies is None:
+        blocks.append(
+            "Mirrored and turned copies were not searched for: the audit was of duplicates alone, "
+            "or the features have no signatures."
+        )
     if near is None:
         blocks.append("Near duplicates were not searched for, because there are too many images.")
     conflicts = Counter(conflict.kind for conflict in audit.label_conflicts)
     blocks.append(
         "Copies of one image with different labels: "
         f"{count(conflicts['exact-duplicates'], 'set')} of exact duplicates, "
+        f"{count(conflicts['copies'], 'pair')} of copies, "
         f"{count(conflicts['near-duplicates'], 'set')} of near duplicates."
     )
     blocks += _list_controls(study)

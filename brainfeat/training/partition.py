@@ -283,7 +283,7 @@ class Partition:
                 raise TableError(f"class {name!r} {reason}; add training images or drop the class")
 
 
-def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Grouping:
+def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit | None = None) -> Grouping:
     """Choose the groups that no split and no fold divides.
 
     Parameters
@@ -293,8 +293,9 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Group
         The table's groups where it has any, else clusters of near duplicates (auto); the table's
         groups (column); clusters of near duplicates joined with the table's groups
         (near-duplicates); or none.
-    found : Audit
-        The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`.
+    found : Audit or None
+        The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`; None makes
+        one where it is needed.
 
     Returns
     -------
@@ -313,6 +314,7 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit) -> Group
         raise TableError(f"{cache.path} has no groups; give the table a group column")
     if group_by == "column" or (group_by == "auto" and grouped):
         return Grouping(kind="column", labels=cache.groups)
+    found = found or audit_duplicates(cache)
     near = found.near_duplicates
     if group_by == "auto" and (near is None or near.chained):
         copies = label_exact_duplicates(cache.sha256) if found.exact_duplicates.groups else None

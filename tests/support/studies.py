@@ -18,7 +18,14 @@ NAMES = ("glioma", SCRIPT, "no|tumour `$x_1$`", "脑膜瘤")
 
 
 def draw_study(
-    make_cache: Callable[..., Path], *, class_names=NAMES, rows=400, copies=20, seed=0, cv=None
+    make_cache: Callable[..., Path],
+    *,
+    class_names=NAMES,
+    rows=400,
+    copies=20,
+    seed=0,
+    cv=None,
+    signature=None,
 ) -> SimpleNamespace:
     """Fit a head on clouds of vectors; some test images are copies of training images."""
     rng = np.random.default_rng(seed)
@@ -34,7 +41,8 @@ def draw_study(
         X[row] = X[source] + 1e-3 * rng.standard_normal(24)
         if place % 2:
             X[row], contents[row] = X[source], contents[source]
-    path = make_cache(X, y, class_names=class_names, splits=split.tolist(), contents=contents)
+    columns = {"splits": split.tolist(), "contents": contents, "signature": signature}
+    path = make_cache(X, y, class_names=class_names, **columns)
     cache = FeatureCache.open(path)
     bundle = fit_head(cache, head="lda", cv=cv)
     return SimpleNamespace(

@@ -1,0 +1,141 @@
+"""The copies of a cache's images: their groups, which of them are across splits, and how turned."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
+from brainfeat.leakage.copies import COPY_THRESHOLD, Copies, find_copies
+from brainfeat.leakage.duplicates import Labels, Pairs, connect_pairs
+
+Rows = NDArray[np.intp]
+
+_INVERSE = np.array([invert_orientation(turn) for turn in range(len(ORIENTATIONS))], np.int8)
+# Cosines are at most 1: an exact duplicate is more similar than any other copy.
+_EXACT = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CopySearch:
+    """What is known of the copies among some images.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n,), int
+        Group of each image: those that a chain of copies or exact duplicates connects. A blank
+        image has a group of its own.
+    orientation : ndarray of shape (n,), int8
+        Of each image, how its most similar copy among the images that were seen must be turned to
+        look like it, an index into :data:`brainfeat.cache.signature.ORIENTATIONS`; −1 without such
+        a copy, and for the images that were seen.
+    conflicts : Copies
+        Pairs that are not exact duplicates, whose labels differ.
+    """
+
+    labels: Labels
+    orientation: NDArray[np.int8]
+    conflicts: Copies
+
+    def count_orientations(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
+        """Count the chosen images that have a copy by its orientation; none that is 0."""
+        counts = Counter(self.orientation[chosen].tolist())
+        return {name: counts[turn] for turn, name in enumerate(ORIENTATIONS) if counts[turn]}
+
+
+def search_copies(
+    signatures: NDArray[np.int8],
+    same: Labels,
+    *,
+    y: NDArray[np.int64],
+    seen: NDArray[np.bool_],
+    threshold: float = COPY_THRESHOLD,
+) -> CopySearch:
+    """Search the copies among some images.
+
+    Each content is searched once, however many files have it, and pairs are not kept.
+
+    Parameters
+    ----------
+    signatures : ndarray of shape (n, 1936), int8
+    same : ndarray of shape (n,), int
+        Labels 0…k−1 of the contents, as
+        :func:`brainfeat.leakage.duplicates.label_exact_duplicates` gives them.
+    y : ndarray of shape (n,), int
+        Classes; −1 is unknown.
+    seen : ndarray of shape (n,), bool
+        Images that others are compared with, such as those of train and val.
+    threshold : float
+        As in :func:`brainfeat.leakage.copies.find_copies`.
+
+    Returns
+    -------
+    CopySearch
+    """
+    first, same = _represent(same)
+    blank = ~signatures.any(axis=1)
+    was_seen = np.zeros(len(first), np.bool_)
+    was_seen[same[seen & ~blank]] = True
+    best = np.where(was_seen, _EXACT, -1.0)
+    turns = np.where(was_seen, 0, -1).astype(np.int8)
+    conflicts: list[Copies] = []
+
+    def look() -> Iterator[Pairs]:
+        for block in find_copies(signatures[first], threshold=threshold):
+            back = block._replace(
+                first=block.second, second=block.first, orientation=_INVERSE[block.orientation]
+            )
+            for pairs in (block, back):
+                _keep_best(best, turns, _take(pairs, was_seen[pairs.second]))
+            one, other = y[first[block.first]], y[first[block.second]]
+            conflicts.append(_take(block, (one != other) & (one >= 0) & (other >= 0)))
+            yield Pairs(*block[:3])
+
+    labels = connect_pairs(look(), len(first))[same]
+    labels[blank] = len(first) + np.arange(blank.sum())
+    mixed = _join(conflicts)
+    return CopySearch(
+        labels=np.unique(labels, return_inverse=True)[1],
+        orientation=np.where(seen | blank, np.int8(-1), turns[same]),
+        conflicts=mixed._replace(first=first[mixed.first], second=first[mixed.second]),
+    )
+
+
+def _represent(same: Labels) -> tuple[Rows, Labels]:
+    """List the first image of each content, in order, and the place of each image's content."""
+    _, first = np.unique(same, return_index=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[same]
+
+
+def _join(blocks: list[Copies]) -> Copies:
+    if not blocks:
+        none = np.empty(0, np.intp)
+        return Copies(none, none, none.astype(np.float32), none.astype(np.int8))
+    return Copies(
+        np.concatenate([block.first for block in blocks]),
+        np.concatenate([block.second for block in blocks]),
+        np.concatenate([block.similarity for block in blocks]),
+        np.concatenate([block.orientation for block in blocks]),
+    )
+
+
+def _take(copies: Copies, chosen: NDArray[np.bool_]) -> Copies:
+    return Copies(
+        copies.first[chosen],
+        copies.second[chosen],
+        copies.similarity[chosen],
+        copies.orientation[chosen],
+    )
+
+
+def _keep_best(best: NDArray[np.float64], turns: NDArray[np.int8], pairs: Copies) -> None:
+    """Note for the first image of each pair the most similar second one, the least turned first."""
+    order = np.lexsort((pairs.orientation, -pairs.similarity, pairs.first))
+    images, place = np.unique(pairs.first[order], return_index=True)
+    similarity, turn = pairs.similarity[order][place], pairs.orientation[order][place]
+    better = similarity > best[images]
+    best[images[better]] = similarity[better]
+    turns[images[better]] = turn[better]
