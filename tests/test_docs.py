@@ -12,6 +12,7 @@ from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from types import FunctionType
 
 import click
 import numpy as np
@@ -471,3 +472,28 @@ def test_content_digest_is_as_described(tmp_path: Path) -> None:
     run_block(example, tmp_path, names)
     with FeatureCache.open(KEPT_CACHE) as cache:
         assert names["content_digest"](KEPT_CACHE) == cache.content_sha256
+
+
+# Parameters that are documented, in their order, with type and description; what is returned or
+# yielded, with a description; a first line in the imperative that ends in a full stop.
+DOCSTRING_RULES = frozenset("GL08 PR01 PR02 PR03 PR04 PR07 RT01 RT03 YD01 SS03 SS05".split())
+
+
+def list_public_callables() -> Iterator[str]:
+    """Yield the dotted names of public functions, and of the methods of public classes."""
+    for name in brainfeat.__all__:
+        home = f"brainfeat.{brainfeat._HOMES[name]}.{name}"
+        found = getattr(brainfeat, name)
+        if not inspect.isclass(found):
+            yield home
+            continue
+        for method, value in vars(found).items():
+            if not method.startswith("_") and isinstance(value, FunctionType | classmethod):
+                yield f"{home}.{method}"
+
+
+@pytest.mark.parametrize("name", list(list_public_callables()))
+def test_public_docstrings_are_complete(name: str) -> None:
+    validate = pytest.importorskip("numpydoc.validate").validate
+    found = [error for error in validate(name)["errors"] if error[0] in DOCSTRING_RULES]
+    assert not found

@@ -200,6 +200,7 @@ class FeatureCache:
         Returns
         -------
         ndarray of shape (n,), bool
+            Whether each row is selected.
         """
         chosen = self.y >= 0
         if not views:
@@ -236,6 +237,7 @@ class FeatureCache:
         Parameters
         ----------
         rows : ndarray of int, shape (m,)
+            The rows.
 
         Returns
         -------
@@ -268,11 +270,33 @@ class FeatureCache:
         self.close()
 
     def column(self, name: str) -> NDArray[Any]:
-        """Read a column as it is stored; texts stay UTF-8, a quarter the size of NumPy's str."""
+        """Read a column as it is stored; texts stay UTF-8, a quarter the size of NumPy's str.
+
+        Parameters
+        ----------
+        name : str
+            A dataset of the cache format, such as ``"sha256"``.
+
+        Returns
+        -------
+        ndarray of shape (n, …)
+            All rows of the dataset.
+        """
         return np.asarray(self._file.arrays[name])
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
-        """Yield a column in order, a few megabytes at a time."""
+        """Yield a column in order, a few megabytes at a time.
+
+        Parameters
+        ----------
+        name : str
+            A dataset of the cache format.
+
+        Returns
+        -------
+        iterator of ndarray of shape (m, …)
+            The next rows each time.
+        """
         return self._file.arrays[name].blocks()
 
     def _text(self, name: str) -> NDArray[np.str_]:

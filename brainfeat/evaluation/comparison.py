@@ -129,6 +129,7 @@ def compare(
     Returns
     -------
     Comparison
+        Metrics of each head, their differences with intervals, and a verdict.
 
     Raises
     ------

@@ -113,12 +113,19 @@ def extract(
         Name of a base, to which the options `weights` to `device` belong; or a callable from
         float32 images (n, h, w, 3) to float32 features (n, d) with the attributes ``spec`` and
         ``recipe`` (:class:`brainfeat.extraction.backbones.FeatureExtractor`).
-    weights, scaling, input_size, device
-        As in :func:`brainfeat.extraction.backbones.load_backbone`, where `backbone` is a name.
+    weights : {"imagenet", "random"} or path-like, default="imagenet"
+        Weights of a base that is given by name.
+    scaling : {"weights", "unit"}, default="weights"
+        Whether such a base gets the values that its weights were trained with, or 0 to 1.
+    input_size : int, default=224
+        Height and width in pixels of what such a base sees.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Number format of the convolutions; pooling is in float32. ``"auto"`` continues in the
         precision of an existing output, finished or not; for a new one it chooses as
         :func:`brainfeat.extraction.backbones.load_backbone` does.
+    device : str, default="auto"
+        Where such a base is computed, as in
+        :func:`brainfeat.extraction.backbones.load_backbone`.
     augment : int, default=0
         Augmented views to add to each image of the train split, or to every labelled image if the
         table has no splits.
@@ -149,6 +156,7 @@ def extract(
     Returns
     -------
     Extraction
+        What was computed, what was reused, and where it is.
 
     Raises
     ------

@@ -179,6 +179,11 @@ class HeadBundle:
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features of another spec.
 
+        Parameters
+        ----------
+        spec : FeatureSpec
+            The spec of the features.
+
         Raises
         ------
         SpecMismatchError

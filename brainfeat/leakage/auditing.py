@@ -60,6 +60,7 @@ def audit(
     Returns
     -------
     Audit
+        With shortcut and permutation test.
 
     Raises
     ------

@@ -194,7 +194,9 @@ class Predictor:
             As ``brainfeat.readers.series.find_inputs`` returns them.
         keep_images : bool
             Whether the answers have their images, such as for heat maps.
-        n_jobs, progress
+        n_jobs : int or None
+            As in :meth:`predict`.
+        progress : callable or None
             As in :meth:`predict`.
 
         Yields
@@ -244,6 +246,7 @@ class Predictor:
         Returns
         -------
         list of Prediction
+            One for each image, in their order.
         """
         names, bundle = self.bundle.class_names, self.bundle
         probabilities = bundle.predict_proba(X)

@@ -103,6 +103,16 @@ class SlicePolicy:
     def parse(cls, text: str) -> Self:
         """Read a policy from its `text`.
 
+        Parameters
+        ----------
+        text : str
+            As the property `text` gives it.
+
+        Returns
+        -------
+        SlicePolicy
+            The policy.
+
         Raises
         ------
         ParameterError

@@ -114,6 +114,7 @@ def write_slices(
     Returns
     -------
     Slicing
+        Where the slices are, and how many.
 
     Raises
     ------

@@ -135,6 +135,7 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     Returns
     -------
     ImageTable
+        The images with what is known of each.
 
     Raises
     ------
