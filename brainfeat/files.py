@@ -108,7 +108,11 @@ def check_output(
         raise error(f"{path} is not a regular file; name another output")
     if not overwrite:
         raise error(f"{path} exists; name another output or pass --overwrite")
-    if not is_so(lambda: recognise(path)):
+    try:
+        is_own = recognise(path)
+    except OSError as reason:
+        raise error(f"{path} cannot be read ({reason.strerror}), and is not replaced") from reason
+    if not is_own:
         raise error(f"{path} is not {kind} and is not replaced; name another output")
     check_folder(path.parent, error=error)
     return path

@@ -200,8 +200,16 @@ def test_an_output_that_is_there_is_kept(heads, tmp_path):
     path.write_text("precious")
     with pytest.raises(BundleError, match="exists"):
         export_head(heads["lda"], path, weights="random")
+    with pytest.raises(BundleError, match=r"is not .* and is not replaced"):
+        export_head(heads["lda"], path, weights="random", overwrite=True)
     assert path.read_text() == "precious"
-    assert export_head(heads["lda"], path, weights="random", overwrite=True).stat().st_size > 1e6
+    path.unlink()
+    before = export_head(heads["lda"], path, weights="random").read_bytes()
+    assert len(before) > 1e6
+    assert (
+        export_head(heads["logistic"], path, weights="random", overwrite=True).read_bytes()
+        != before
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]
 
 

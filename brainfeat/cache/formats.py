@@ -38,6 +38,8 @@ def has_format(path: Path, name: str) -> bool:
         The file cannot be read.
     """
     with path.open("rb") as file:
-        if not file.read(BASE).startswith(MAGIC):
-            return False
-    return read_format(path) in (name, None)
+        is_ours = file.read(BASE).startswith(MAGIC)
+    try:
+        return inspect_file(path).attributes.get("format") == name
+    except BrainfeatError:
+        return is_ours
