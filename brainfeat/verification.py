@@ -12,7 +12,8 @@ from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.shards import parts_folder, shard_paths
 from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.errors import BrainfeatError
-from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 
 
 def find_problems(path: str | os.PathLike[str]) -> list[str]:

@@ -236,7 +236,8 @@ def test_a_truncated_file_is_refused(saved, tmp_path):
         ("spec", "[]", "spec"),
         ("spec", "{}", "spec"),
         ("spec", "\ud7ff" * 3, "JSON"),
-        ("format_version", 2, "format version 2"),
+        ("format_version", 3, "format version 3"),
+        ("signature_version", 2, "signatures of version 2, but this brainfeat reads version 1"),
     ],
 )
 def test_an_attribute_that_lies_is_refused(craft, attribute, value, message):

@@ -288,6 +288,7 @@ class TestEvaluate:
         assert list(document["subsets"]) == [
             "all",
             "without_exact_duplicates",
+            "without_copies",
             "without_near_duplicates",
         ]
         assert set(document["subsets"]["all"]) == {

@@ -120,7 +120,8 @@ def test_groups_are_drawn_as_one_and_few_give_no_verdict(make_cache):
     assert found.n_groups == 8
     assert found.accuracy.interval is None
     assert (
-        found.verdict == "No verdict: class 'glioma' has images of 8 groups; an interval needs 10."
+        found.verdict == "No verdict: each class needs 10 groups; 'glioma' has 8, 'meningioma' "
+        "has 8, 'notumor' has 8, 'pituitary' has 8."
     )
 
 

@@ -24,7 +24,7 @@ from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, SHARD_SCHEMA
 from brainfeat.cache.storage import Schema
 from brainfeat.cli.main import COMMANDS, SECTIONS, group
 from brainfeat.extraction.architectures import BACKBONES
-from brainfeat.heads.bundle import BUNDLE_SCHEMA
+from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.classical import CLASSIFIERS
 from brainfeat.heads.kinds import HEAD_NAMES
 

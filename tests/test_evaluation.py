@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn import metrics
-from support.caches import write_vectors
+from support.caches import draw_signatures, write_vectors
 
 from brainfeat import evaluate, fit_head
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.signature import orient_signatures
+from brainfeat.cli import options
 from brainfeat.cli.evaluate import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
+from brainfeat.evaluation.bootstrap import BY_CLASS
+from brainfeat.evaluation.comparison import compare
 from brainfeat.evaluation.results import Evaluation
 from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
@@ -40,15 +44,18 @@ def name_files():
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):
-    """A cache of which 20 test images are identical to train images, and 30 more nearly so."""
+    """A cache whose test has 20 exact duplicates, 30 mirrored copies and 30 near duplicates."""
     X, y, splits = draw()
     contents = name_files()
     for row in range(400, 420):
         contents[row] = contents[row - 400]
         X[row] = X[row - 400]
     X[420:450] = X[20:50] + 0.01
+    signature = draw_signatures(IMAGES)
+    signature[400:420] = signature[:20]
+    signature[430:460] = orient_signatures(signature[100:130], 1)
     folder = tmp_path_factory.mktemp("leaky")
-    return write_vectors(folder, X, y, splits=splits, contents=contents)
+    return write_vectors(folder, X, y, splits=splits, contents=contents, signature=signature)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +68,15 @@ def test_copies_are_left_out(bundle, leaky):
     assert {name: subset.n for name, subset in vars(subsets).items()} == {
         "all": 200,
         "without_exact_duplicates": 180,
-        "without_near_duplicates": 150,
+        "without_copies": 150,
+        "without_near_duplicates": 140,
     }
 
 
 def test_metrics_without_copies_are_those_of_the_images_that_are_left(bundle, leaky):
     evaluation = evaluate(bundle, leaky)
     with FeatureCache.open(leaky) as cache:
-        X, y = cache.X[450:600], cache.y[450:600]
+        X, y = cache.X[460:600], cache.y[460:600]
     predicted = bundle.predict_proba(X).argmax(axis=1)
     left = evaluation.subsets.without_near_duplicates
     assert left.accuracy == pytest.approx(metrics.accuracy_score(y, predicted))
@@ -80,19 +88,22 @@ def test_metrics_without_copies_are_those_of_the_images_that_are_left(bundle, le
 def test_each_metric_is_in_its_interval(bundle, leaky):
     evaluation = evaluate(bundle, leaky)
     for subset in vars(evaluation.subsets).values():
-        for name, (low, high) in vars(subset.intervals).items():
+        for name in ("accuracy", "balanced_accuracy", "f1_macro"):
+            low, high = getattr(subset.intervals, name)
             assert low < getattr(subset, name) < high
     for entry in evaluation.per_class:
-        for name, (low, high) in vars(entry.intervals).items():
+        assert entry.intervals.binomial == ()
+        for name in BY_CLASS:
+            low, high = getattr(entry.intervals, name)
             assert low <= getattr(entry, name) <= high
 
 
 def test_an_image_that_the_head_has_seen_is_a_copy_of_itself(bundle, leaky):
     subsets = evaluate(bundle, leaky, split="train").subsets
     assert subsets.all.n == 350
-    assert subsets.without_exact_duplicates.n == subsets.without_near_duplicates.n == 0
-    assert subsets.without_near_duplicates.accuracy is None
-    assert subsets.without_near_duplicates.reason == "there are no images"
+    for name in ("exact_duplicates", "copies", "near_duplicates"):
+        subset = getattr(subsets, f"without_{name}")
+        assert (subset.n, subset.accuracy, subset.reason) == (0, None, "there are no images")
 
 
 def test_groups_of_the_table_are_drawn_as_one(make_cache):
@@ -109,30 +120,154 @@ def test_few_groups_of_a_class_give_metrics_without_intervals(make_cache):
     path = make_cache(X, y, splits=splits, groups=groups)
     evaluation = evaluate(fit_head(path, head="lda"), path)
     assert evaluation.subsets.all.intervals is None
-    assert "5 groups; an interval needs 10" in evaluation.subsets.all.reason
+    reason = "each class needs 10 groups; 'glioma' has 5"
+    assert reason in evaluation.subsets.all.reason
     assert evaluation.subsets.all.accuracy == evaluation.accuracy
     assert all(entry.intervals is None for entry in evaluation.per_class)
-    assert "No intervals: class 'glioma' has images of 5 groups" in to_text(evaluation)
+    assert f"no intervals: {reason}" in " ".join(to_text(evaluation).split())
     assert "95 % interval" not in to_text(evaluation)
     assert json.loads(json.dumps(evaluation.to_dict()))["subsets"]["all"]["intervals"] is None
 
 
 def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     X, y, _ = draw()
-    path = make_cache(X, y)
+    path = make_cache(X, y, signature=draw_signatures(IMAGES))
     bundle = fit_head(path, head="lda")
     evaluation = evaluate(bundle, path)
     held = bundle.training.split.test
-    assert [subset.n for subset in vars(evaluation.subsets).values()] == [held] * 3
+    assert [subset.n for subset in vars(evaluation.subsets).values()] == [held] * 4
     everything = evaluate(bundle, path, split="all").subsets
-    assert [subset.n for subset in vars(everything).values()] == [IMAGES, held, held]
+    assert [subset.n for subset in vars(everything).values()] == [IMAGES, held, held, held]
 
 
-def test_a_head_has_seen_nothing_of_another_cache_without_splits(bundle, make_cache):
+def test_copies_are_found_in_another_cache_and_near_duplicates_cannot_be(bundle, make_cache):
     X, y, _ = draw(seed=1)
-    other = make_cache(X, y, name="other.h5", paths=[f"other-{row}.png" for row in range(IMAGES)])
-    subsets = evaluate(bundle, other, split="all").subsets
-    assert [subset.n for subset in vars(subsets).values()] == [IMAGES] * 3
+    signature, seen = draw_signatures(IMAGES, seed=1), draw_signatures(IMAGES)
+    signature[:7] = orient_signatures(seen[60:67], 6)
+    contents = [f"other-{row}" for row in range(IMAGES)]
+    contents[:3] = name_files()[60:63]
+    other = make_cache(X, y, name="other.h5", contents=contents, signature=signature)
+    evaluation = evaluate(bundle, other, split="all")
+    sizes = {name: subset.n for name, subset in vars(evaluation.subsets).items()}
+    assert sizes == {
+        "all": 600,
+        "without_exact_duplicates": 597,
+        "without_copies": 593,
+        "without_near_duplicates": 0,
+    }
+    assert evaluation.subsets.without_near_duplicates.reason == (
+        "near duplicates are found by features, and the cache does not have 397 images that the "
+        "head was fitted on"
+    )
+    assert evaluation.seen_files == {"train": 3, "val": 0}
+    assert evaluation.copy_free.n == 593
+
+
+def test_a_head_knows_what_it_was_fitted_on_whatever_the_table_says(leaky, tmp_path):
+    """A head is fitted on another split than that of the cache, and evaluated on the cache's."""
+    rng = np.random.default_rng(0)
+    with FeatureCache.open(leaky) as cache:
+        splits = rng.permutation(cache.splits)
+        moved = tmp_path / "clean.csv"
+        lines = [
+            f"{path},{cache.class_names[label]},{split}"
+            for path, label, split in zip(cache.paths, cache.y, splits, strict=True)
+        ]
+        moved.write_text("path,label,split\n" + "\n".join(lines))
+        digests = [bytes(digest) for digest in cache.sha256]
+    with options.open_cache(leaky, table=moved) as relabelled:
+        head = fit_head(relabelled, head="lda", group_by="none")
+    evaluation = evaluate(head, leaky)
+    train, val = (
+        {digest for digest, split in zip(digests, splits, strict=True) if split == name}
+        for name in ("train", "val")
+    )
+    test = digests[400:]
+    assert evaluation.seen_files == {
+        "train": sum(digest in train for digest in test),
+        "val": sum(digest in val for digest in test),
+    }
+    left = sum(digest not in train | val for digest in test)
+    assert evaluation.subsets.without_exact_duplicates.n == left < 80
+    assert evaluation.subsets.without_copies.n < left
+    found = compare(head, head, leaky)
+    assert found.n == evaluation.subsets.without_copies.n
+    assert (found.left_out, found.left_out_as) == (200 - found.n, "copies")
+
+
+def test_of_a_head_that_does_not_record_it_nothing_is_certified(bundle, leaky, make_cache):
+    X, y, splits = draw(seed=1)
+    old = dataclasses.replace(bundle, fitted_images=None)
+    other = make_cache(X, y, splits=splits, name="other.h5", signature=draw_signatures(IMAGES))
+    evaluation = evaluate(old, other)
+    for name, subset in vars(evaluation.subsets).items():
+        assert (subset.accuracy is None) == (name != "all")
+    assert evaluation.seen_files is None
+    assert "does not record what it was fitted on" in " ".join(to_text(evaluation).split())
+    found = compare(old, old, other)
+    assert (found.n, found.left_out, found.left_out_as) == (200, 0, None)
+    assert "does not record" in found.warning
+    # The cache of its fit it knows by its digest.
+    assert evaluate(old, leaky).subsets.without_copies.n == 150
+
+
+def test_without_signatures_of_its_own_a_head_uses_those_of_the_cache(bundle, leaky, make_cache):
+    images = dataclasses.replace(bundle.fitted_images, signature=None)
+    bare = dataclasses.replace(bundle, fitted_images=images)
+    assert evaluate(bare, leaky).subsets.without_copies.n == 150
+    X, y, splits = draw(seed=1)
+    paths = [f"other-{row}.png" for row in range(IMAGES)]
+    other = make_cache(X, y, splits=splits, paths=paths, signature=draw_signatures(IMAGES))
+    left = evaluate(bare, other).subsets.without_copies
+    assert left.reason == (
+        "the head keeps no signatures of 400 images that it was fitted on and that the cache does "
+        "not have"
+    )
+    unsigned = make_cache(X, y, splits=splits, paths=paths, name="unsigned.h5")
+    reason = evaluate(bundle, unsigned).subsets.without_copies.reason
+    assert reason == "the cache has no signatures; run extract again to add them"
+
+
+def test_copy_free_images_are_measured_in_all_respects(bundle, leaky):
+    values = np.arange(IMAGES) // 500
+    evaluation = evaluate(bundle, leaky, by=values, prevalence={"glioma": 0.1})
+    part = evaluation.copy_free
+    with FeatureCache.open(leaky) as cache:
+        rows = np.r_[420:430, 460:600]
+        X, y = cache.X[rows], cache.y[rows]
+    p = bundle.predict_proba(X)
+    assert part.confusion_matrix == tuple(
+        map(tuple, metrics.confusion_matrix(y, p.argmax(axis=1)).tolist())
+    )
+    assert part.log_loss == pytest.approx(metrics.log_loss(y, p))
+    assert part.calibration.after.log_loss == pytest.approx(part.log_loss)
+    assert {value: subset.n for value, subset in part.by.items()} == {"0": 50, "1": 100}
+    assert part.few == {}
+    assert sum(entry.n for entry in part.calibration.after.bins) == part.n == 150
+    np.testing.assert_array_equal(part.predictions.rows, rows)
+
+
+def test_classes_with_few_images_left_are_named(make_cache):
+    """Where nearly all images of a class are copies, its scores on the rest say little."""
+    X, y, splits = draw()
+    signature = draw_signatures(IMAGES)
+    copies = np.flatnonzero((y == 2) & (np.arange(IMAGES) >= 400))[2:]
+    signature[copies] = orient_signatures(signature[: len(copies)], 3)
+    path = make_cache(X, y, splits=splits, signature=signature)
+    evaluation = evaluate(fit_head(path, head="lda", group_by="none"), path)
+    assert evaluation.few == {}
+    assert evaluation.copy_free.few == {"notumor": 2}
+    left = evaluation.subsets.without_copies
+    assert left.intervals.balanced_accuracy is None
+    assert left.intervals.accuracy[0] < left.accuracy < left.intervals.accuracy[1]
+    assert evaluation.copy_free.per_class[2].intervals is None
+    assert evaluation.copy_free.per_class[0].intervals is not None
+    text = " ".join(to_text(evaluation).split())
+    assert "Without copies, too few images are left of notumor (2) to say anything" in text
+    assert (
+        "Fewer than 10 groups: notumor (2 images); such scores, and means over the classes, say"
+        in text
+    )
 
 
 def test_a_chain_is_not_taken_for_copies(make_cache):
@@ -143,7 +278,7 @@ def test_a_chain_is_not_taken_for_copies(make_cache):
     left = evaluation.subsets.without_near_duplicates
     assert (left.n, left.accuracy) == (0, None)
     assert "one chain joins" in left.reason
-    assert "Without near duplicates: no metrics: near duplicates cannot be told" in " ".join(
+    assert "ithout near duplicates: no metrics: near duplicates cannot be told" in " ".join(
         to_text(evaluation).split()
     )
 
@@ -153,11 +288,11 @@ def test_near_duplicates_of_many_images_are_looked_for_where_asked(bundle, leaky
     left = evaluate(bundle, leaky).subsets.without_near_duplicates
     assert left.accuracy is None
     assert "up to 599 images, got 600" in left.reason
-    assert evaluate(bundle, leaky, threshold=0.92).subsets.without_near_duplicates.n == 150
+    assert evaluate(bundle, leaky, threshold=0.92).subsets.without_near_duplicates.n == 140
 
 
 def test_the_threshold_decides_what_is_near(bundle, leaky):
-    assert evaluate(bundle, leaky, threshold=0.99999999).subsets.without_near_duplicates.n > 150
+    assert evaluate(bundle, leaky, threshold=0.99999999).subsets.without_near_duplicates.n == 150
     with pytest.raises(ParameterError, match="threshold"):
         evaluate(bundle, leaky, threshold=1.5)
 
@@ -343,13 +478,13 @@ def test_an_audit_spares_the_search_and_changes_no_metric(bundle, leaky, split, 
         without = evaluate(bundle, cache, split=split)
     assert searches == [IMAGES, IMAGES]
     assert with_audit.to_dict() == without.to_dict()
-    for name in ("groups", "exact_duplicates", "near_duplicates"):
+    for name in ("groups", "exact_duplicates", "copies", "near_duplicates"):
         found, expected = (getattr(each.predictions, name) for each in (with_audit, without))
         np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
-    ("options", "images"), [({"split": "val"}, 400), ({"threshold": 0.95}, IMAGES)]
+    ("options", "images"), [({"split": "val"}, 420), ({"threshold": 0.95}, IMAGES)]
 )
 def test_an_audit_of_other_images_or_another_threshold_spares_nothing(
     bundle, leaky, options, images, searches
@@ -383,15 +518,20 @@ def run(bundle, leaky, tmp_path):
     return run
 
 
-def test_the_command_prints_the_three_side_by_side_and_warns(run):
+def test_the_command_prints_the_four_side_by_side_and_warns(run):
     result = run()
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     place = lines.index("With and without copies of seen images")
-    assert lines[place + 1].split() == ["without", "near", "without", "exact"]
-    assert lines[place + 2].split() == ["metric", "duplicates", "duplicates", "all", "images"]
-    assert lines[place + 3].split() == ["images", "150", "180", "200"]
-    assert re.fullmatch(r"accuracy( +0\.\d{3} \(0\.\d{3}–\d\.\d{3}\)){3}", lines[place + 5])
+    heads = [lines[place + line].split() for line in (1, 2, 3)]
+    assert heads == [
+        ["without", "without"],
+        ["without", "near", "exact"],
+        ["metric", "copies", "duplicates", "duplicates", "all", "images"],
+    ]
+    assert lines[place + 4].split() == ["images", "150", "140", "180", "200"]
+    assert re.fullmatch(r"accuracy( +0\.\d{3}){4}", lines[place + 6])
+    assert re.fullmatch(r"( +0\.\d{3}–\d\.\d{3}){4}", lines[place + 7])
     assert max(map(count_columns, lines)) <= 80
     assert "exact duplicates are in several splits" in result.stderr
 

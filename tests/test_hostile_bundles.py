@@ -29,7 +29,7 @@ from support.bundles import (
     run,
 )
 
-from brainfeat.heads.bundle import BUNDLE_SCHEMA
+from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.trees import to_arrays
 

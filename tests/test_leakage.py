@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.caches import draw_signatures
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cache.signature import ORIENTATIONS, SIGNATURE_SIZE, orient_signatures
@@ -80,14 +81,9 @@ def test_exact_duplicates_are_counted(examine):
     assert not any("labels" in finding for finding in found.findings[:2])
 
 
-def draw_signatures(seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(-127, 128, (IMAGES, SIGNATURE_SIZE)).astype(np.int8)
-
-
 def test_copies_are_counted_by_orientation_whatever_their_features(examine):
     X, y, splits = draw()
-    signature = draw_signatures()
+    signature = draw_signatures(IMAGES)
     # Two test images are mirrored copies of one training image, one is upside down, and one train
     # image is a copy of another.
     for copy, original, turn in ((396, 0, 1), (392, 0, 1), (397, 257, 2), (5, 1, 0)):
@@ -107,7 +103,7 @@ def test_copies_are_counted_by_orientation_whatever_their_features(examine):
 
 def test_a_test_image_counts_by_its_most_similar_copy(examine):
     X, y, splits = draw()
-    signature = draw_signatures()
+    signature = draw_signatures(IMAGES)
     signature[399] = orient_signatures(signature[3], 1)
     signature[7] = signature[399]
     signature[3, :60] //= 2
@@ -117,7 +113,7 @@ def test_a_test_image_counts_by_its_most_similar_copy(examine):
 
 def test_copies_of_different_labels_are_named_with_their_orientation(examine):
     X, y, splits = draw()
-    signature = draw_signatures()
+    signature = draw_signatures(IMAGES)
     signature[399] = orient_signatures(signature[0], ORIENTATIONS.index("rotate_90"))
     found = examine(X, y, splits=splits, signature=signature)
     assert found.label_conflicts == (
@@ -138,7 +134,7 @@ def test_a_mirrored_pair_of_two_labels_is_named_as_copies_also_where_its_feature
     examine,
 ):
     X, y, splits = draw()
-    signature = draw_signatures()
+    signature = draw_signatures(IMAGES)
     signature[399], X[399] = orient_signatures(signature[0], 1), X[0] + 1e-4
     found = examine(X, y, splits=splits, signature=signature)
     assert found.near_duplicates.clusters == 1
@@ -149,7 +145,7 @@ def test_a_mirrored_pair_of_two_labels_is_named_as_copies_also_where_its_feature
 
 def test_exact_duplicates_are_no_further_conflicts_of_copies(examine):
     X, y, splits = draw()
-    signature, contents = draw_signatures(), NAMES.copy()
+    signature, contents = draw_signatures(IMAGES), NAMES.copy()
     for copy in (1, 2):
         X[copy], contents[copy], signature[copy] = X[0], contents[0], signature[0]
     found = examine(X, y, splits=splits, signature=signature, contents=contents)
@@ -159,7 +155,7 @@ def test_exact_duplicates_are_no_further_conflicts_of_copies(examine):
 
 def test_a_test_image_that_only_a_chain_connects_with_train_has_no_copy_there(examine):
     X, y, splits = draw()
-    signature, rng = draw_signatures(), np.random.default_rng(1)
+    signature, rng = draw_signatures(IMAGES), np.random.default_rng(1)
     link = rng.normal(size=(3, SIGNATURE_SIZE))
     for row in (1, 2):  # 0 and 1, and 1 and 2, have a cosine of 0.955; 0 and 2 of its square, 0.912
         link[row] = 0.955 * link[row - 1] + np.sqrt(1 - 0.955**2) * link[row]
@@ -172,7 +168,7 @@ def test_a_test_image_that_only_a_chain_connects_with_train_has_no_copy_there(ex
 
 def test_blank_images_are_copies_of_nothing(examine):
     X, y, splits = draw()
-    signature, contents = draw_signatures(), NAMES.copy()
+    signature, contents = draw_signatures(IMAGES), NAMES.copy()
     signature[[0, 398, 399]] = 0
     X[399], contents[399], y[399] = X[398], contents[398], y[398]
     found = examine(X, y, splits=splits, signature=signature, contents=contents)
@@ -189,7 +185,7 @@ def test_a_content_is_searched_once_however_many_files_have_it(examine, monkeypa
 
     monkeypatch.setattr(copy_groups, "find_copies", count)
     X, y, splits = draw()
-    signature = draw_signatures()
+    signature = draw_signatures(IMAGES)
     contents = [NAMES[0]] * 300 + NAMES[300:]
     signature[:300], X[:300], y[:300] = signature[0], X[0], y[0]
     found = examine(X, y, splits=splits, signature=signature, contents=contents)
@@ -200,8 +196,10 @@ def test_a_content_is_searched_once_however_many_files_have_it(examine, monkeypa
 def test_without_signatures_copies_are_not_looked_for(examine):
     X, y, splits = draw()
     assert examine(X, y, splits=splits).copies is None
-    signed = examine(X, y, splits=splits, signature=draw_signatures(), how=audit_duplicates)
-    assert signed.copies is None
+    signature = draw_signatures(IMAGES)
+    few = {"signature": signature, "how": lambda cache: audit_duplicates(cache, limit=IMAGES - 1)}
+    assert examine(X, y, splits=splits, **few).copies is None
+    assert examine(X, y, splits=splits, signature=signature, how=audit_duplicates).copies
 
 
 def test_near_duplicates_are_clustered(examine):

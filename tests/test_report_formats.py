@@ -165,11 +165,18 @@ def test_metrics_have_three_decimals(outputs, name):
 @pytest.mark.parametrize("name", ["text", *DOCUMENTS])
 def test_new_images_come_before_all_images(outputs, name):
     words = getattr(outputs, name).words
-    near = outputs.evaluation.subsets.without_near_duplicates
+    new = outputs.evaluation.subsets.without_copies
     everything = outputs.evaluation.subsets.all
-    assert near.accuracy != everything.accuracy
+    assert new.accuracy != everything.accuracy
     summary = words["Summary"]
-    assert summary.index(f"{near.accuracy:.3f}") < summary.index(f"{everything.accuracy:.3f}")
-    matrices = words["Metrics by class"]
-    first = matrices.index("Confusion matrix without near duplicates")
-    assert first < matrices.index("Confusion matrix, all images")
+    assert summary.index(f"{new.accuracy:.3f}") < summary.index(f"{everything.accuracy:.3f}")
+    for section, title in (
+        ("Metrics by class", "Confusion matrix"),
+        ("Metrics by class", "Each class against the rest"),
+        ("Metrics by class", "Predictive values at another prevalence"),
+        ("Answers and abstention", "What brainfeat predict would do"),
+        ("Calibration", "Calibration"),
+    ):
+        if section in words:
+            first = words[section].index(f"{title}, without copies")
+            assert first < words[section].index(f"{title}, all images")

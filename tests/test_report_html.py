@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 from support.studies import NAMES, SCRIPT, draw_study, with_history
 
-from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli import reporting
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
@@ -117,37 +116,48 @@ def test_the_first_sentence_is_the_accuracy_on_new_images_with_its_interval(stud
 
 def test_the_accuracy_on_all_images_and_the_difference_follow(study):
     everything = study.evaluation.subsets.all
-    near = study.evaluation.subsets.without_near_duplicates
+    new = study.evaluation.subsets.without_copies
     second = summary(study)[1]
     assert show(everything.accuracy, everything.intervals.accuracy) in second
-    assert f"{abs(everything.accuracy - near.accuracy):.3f} " in second
-    assert f"near duplicate of {everything.n - near.n} of them" in second
+    assert f"{abs(everything.accuracy - new.accuracy):.3f} " in second
+    assert f"a copy of {everything.n - new.n} of them" in second
+    files = study.evaluation.seen_files
+    assert f"{files['train']} in the train split of its fit, {files['val']} in val" in second
 
 
 @pytest.mark.parametrize(("excess", "word"), [(0.05, "higher"), (-0.05, "lower")])
 def test_the_difference_has_its_direction(study, excess, word):
     subsets = study.evaluation.subsets
-    near = dataclasses.replace(
-        subsets.without_near_duplicates, accuracy=subsets.all.accuracy - excess
-    )
-    subsets = dataclasses.replace(subsets, without_near_duplicates=near)
+    new = dataclasses.replace(subsets.without_copies, accuracy=subsets.all.accuracy - excess)
+    subsets = dataclasses.replace(subsets, without_copies=new)
     assert f"0.050 {word}" in summary(study, subsets=subsets)[1]
 
 
+UNKNOWN = Subset(n=0, n_groups=0, reason="they were not looked for")
+
+
+def test_near_duplicates_stand_in_for_copies_that_were_not_looked_for(study):
+    subsets = dataclasses.replace(study.evaluation.subsets, without_copies=UNKNOWN)
+    first, _, third, *_ = summary(study, subsets=subsets)
+    assert "of which the head has seen no near duplicate, accuracy is" in first
+    assert third == "Copies were not looked for: they were not looked for."
+
+
 def test_an_unknown_accuracy_on_new_images_is_explained(study):
-    near = Subset(n=0, n_groups=0, reason="they were not looked for")
-    subsets = dataclasses.replace(study.evaluation.subsets, without_near_duplicates=near)
+    names = ("without_exact_duplicates", "without_copies", "without_near_duplicates")
+    subsets = dataclasses.replace(study.evaluation.subsets, **dict.fromkeys(names, UNKNOWN))
     first, second, *_ = summary(study, subsets=subsets)
-    assert first == "Accuracy without near duplicates is not known: they were not looked for."
-    assert "due to copies is not known" in second
+    assert first.startswith("On all 160 images (the test split), accuracy is 0.")
+    assert second == (
+        "How much of this is due to images that the head has seen is not known: they were not "
+        "looked for."
+    )
 
 
 def test_a_missing_interval_is_explained(study):
     subsets = study.evaluation.subsets
-    near = dataclasses.replace(
-        subsets.without_near_duplicates, intervals=None, reason="too few groups"
-    )
-    subsets = dataclasses.replace(subsets, without_near_duplicates=near)
+    new = dataclasses.replace(subsets.without_copies, intervals=None, reason="too few groups")
+    subsets = dataclasses.replace(subsets, without_copies=new)
     assert "no interval: too few groups" in summary(study, subsets=subsets)[0]
 
 
@@ -197,9 +207,16 @@ def test_headings_are_in_order(page):
 
 def test_every_chart_has_a_title_and_describes_its_numbers(study, page):
     charts_of_page = [svg for svg in page.find("svg") if svg.get("role") == "img"]
-    assert len(charts_of_page) == 9
-    for entry in study.evaluation.per_class:
-        assert f"AUC {show(entry.roc_auc, entry.intervals.roc_auc)}" in page.text
+    # Overall; then intervals by class, curves, reliability and risk, without copies and with them.
+    assert len(charts_of_page) == 3 + 2 * 6
+    for part in (study.evaluation.copy_free, study.evaluation):
+        for entry in part.per_class:
+            assert f"AUC {show(entry.roc_auc, entry.intervals.roc_auc)}" in page.text
+
+
+def test_no_id_is_on_the_page_twice(page):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 20
 
 
 def test_hostile_class_names_are_shown_as_they_are(page):
@@ -241,9 +258,9 @@ def test_the_confusion_matrices_have_the_counts(study, page):
         total = sum(row)
         for number in row:
             assert f"{number} {100 * number / total:.1f} %" in page.text
-    new = ~study.evaluation.predictions.near_duplicates
+    new = ~study.evaluation.predictions.copies
     assert 0 < new.sum() < len(new)
-    assert "Confusion matrix without near duplicates" in page.text
+    assert "Confusion matrix, without copies" in page.text
 
 
 def test_the_training_curves_name_the_epoch_that_was_kept(page):
@@ -296,19 +313,18 @@ def test_exclusions_are_counted_by_reason_without_their_paths(study):
     assert "patient-" not in page.text
 
 
-def test_copies_by_pixels_are_on_the_page(make_cache):
-    signature = np.random.default_rng(0).integers(-127, 128, (400, SIGNATURE_SIZE)).astype(np.int8)
-    signature[399] = orient_signatures(signature[0], 1)
-    found = draw_study(make_cache, signature=signature)
-    text = Page(render(found, audit=audit(found.cache))).text
-    found.cache.close()
-    assert "copies, in any orientation" in text
-    assert "1 pair of copies" in text
-    assert "were not searched for" not in text
+def test_copies_by_pixels_are_on_the_page(study, page):
+    row = study.audit.copies
+    assert row.test_files == 20
+    numbers = f"{row.groups} {row.images} {row.cross_split_groups} {row.test_files}"
+    assert f"copies, in any orientation {numbers}" in page.text
+    assert "were not searched for" not in page.text
 
 
 def test_it_is_said_that_copies_by_pixels_were_not_searched_for(study):
-    assert "Mirrored and turned copies were not searched for" in Page(render(study)).text
+    bare = dataclasses.replace(study.audit, copies=None)
+    text = Page(render(study, audit=bare)).text
+    assert "Mirrored and turned copies were not searched for" in text
 
 
 @pytest.mark.slow
@@ -365,7 +381,7 @@ def test_the_accuracy_on_seen_images_is_not_taken_for_that_on_new_ones(study, sp
     evaluation = evaluate(study.bundle, study.cache, split=split)
     text = Page(to_html(evaluation, bundle=study.bundle, cache=study.cache)).text
     if split == "train":
-        assert "Accuracy without near duplicates is not known: there are no images." in text
+        assert "The head has seen a copy of every image: how it does on new ones is not" in text
     else:
         assert "On all 400 images (all labelled images), it is" in text
 
@@ -377,7 +393,7 @@ def test_two_classes_and_few_images_make_a_page(make_cache):
     assert "no interval" in text
     assert "Overall metrics with 95 % intervals" not in text
     assert "Each class: sensitivity" not in text
-    assert "the head has seen a near duplicate of none of them" in text
+    assert "the head has seen a copy of none of them" in text
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def command(
     """Compare FIRST and SECOND, files that fit-head wrote, on FEATURES, which extract wrote.
 
     Both heads are measured on the same images, and without --all-images only on those that are new
-    to them: the images without a near duplicate in train and val. The 95 % intervals of the
-    differences are those of a paired bootstrap over groups.
+    to both: images of which neither has seen a copy. The 95 % intervals of the differences are
+    those of a paired bootstrap over groups.
     """
     from brainfeat.evaluation.comparison import compare
     from brainfeat.heads.bundle import HeadBundle
@@ -72,6 +72,11 @@ def command(
     for name, head, path in zip(("first", "second"), heads, (first, second), strict=True):
         options.say(f"{name:6}  {head.head}, {path}")
     options.say(f"images  {found.n:,} in {count(found.n_groups, 'group')}")
+    if found.left_out_as is not None:
+        kind = found.left_out_as.replace("_", " ")
+        options.say(f"        without {found.left_out:,} that a head has seen ({kind})")
+    if found.warning is not None:
+        options.say(f"warning: {found.warning}; some of these images may be among it", err=True)
     click.echo()
     for line in _describe(found):
         options.say(line)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from brainfeat.heads.record import Candidate, FitRecord, SearchRecord
 
 # Parts of the record of a fit that the JSON document has.
-_RECORDED = ("split", "val", "test", "calibration", "cv", "search", "group_by", "leakage")
+_RECORDED = (
+    *("split", "val", "test", "test_without_copies"),
+    *("calibration", "cv", "search", "group_by", "leakage"),
+)
 
 EXAMPLES = """\b
 Examples:
@@ -88,6 +91,13 @@ Examples:
     metavar="FEATURES",
     help="Features of out-of-distribution examples, such as rotated slices; predict then flags "
     "images like them.",
+)
+@click.option(
+    "--signature/--no-signature",
+    default=True,
+    show_default=True,
+    help="Keep the signatures of the images of train and val, by which evaluate and predict "
+    "recognise copies of them. A signature is as personal as a small picture of the image.",
 )
 @options.table_option
 @options.jobs_option
@@ -165,7 +175,11 @@ def _show(bundle: "HeadBundle") -> None:
 
 def _show_metrics(record: "FitRecord") -> None:
     rows = [("split", *(METRIC_NAMES[name] for name in SUBSET_METRICS))]
-    for split, metrics in (("val", record.val), ("test", record.test)):
+    for split, metrics in (
+        ("val", record.val),
+        ("test without copies", record.test_without_copies),
+        ("test", record.test),
+    ):
         if metrics is not None:
             values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
             rows.append((split, *map(format_metric, values)))

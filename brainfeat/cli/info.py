@@ -69,7 +69,8 @@ def _show(document: dict[str, Any]) -> None:
 def _describe(file: Path) -> dict[str, Any]:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.cache.formats import read_format
-    from brainfeat.heads.bundle import BUNDLE_SCHEMA, HeadBundle
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 
     if read_format(file) == BUNDLE_SCHEMA.format:
         return _describe_bundle(HeadBundle.load(file))

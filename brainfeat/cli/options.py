@@ -90,12 +90,12 @@ threshold_option = click.option(
 )
 group_by_option = click.option(
     "--group-by",
-    type=click.Choice(["auto", "column", "near-duplicates", "none"]),
+    type=click.Choice(["auto", "column", "copies", "near-duplicates", "none"]),
     default="auto",
     show_default=True,
-    help="Groups that no split and no fold may cut: the table's groups, otherwise clusters of near "
-    "duplicates (auto); the table's groups (column); clusters joined with the table's groups "
-    "(near-duplicates); or none.",
+    help="Groups that no split and no fold divides: copies, with the table's groups where it has "
+    "any, else with near duplicates (auto); the table's groups alone (column); copies, or near "
+    "duplicates and copies, with the table's groups (copies, near-duplicates); or none.",
 )
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."

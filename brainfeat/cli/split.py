@@ -68,8 +68,8 @@ def command(
 ) -> None:
     """Divide the images of TABLE_OR_CACHE into train, val and test, and write them as a CSV.
 
-    TABLE_OR_CACHE is a folder or CSV that extract reads, or a cache that it wrote. Near duplicates
-    in a cache are kept together; a folder or CSV has no features, so only exact duplicates are.
+    TABLE_OR_CACHE is a folder or CSV that extract reads, or a cache that it wrote. Copies in a
+    cache are kept together; of a folder or CSV, which has no features, only exact duplicates are.
     Existing splits are ignored. The CSV has the paths of the cache: write it to the folder that was
     extracted, or pass it to other commands as --table.
     """
@@ -115,7 +115,7 @@ def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: i
 def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     import numpy as np
 
-    from brainfeat.training.partition import choose_groups
+    from brainfeat.training.grouping import choose_groups
 
     with options.open_cache(source) as cache:
         grouping = choose_groups(cache, group_by)
@@ -135,9 +135,10 @@ def _read_table(source: Path, group_by: Any) -> _GroupedRows:
 
     table = read_table(source)
     rows = _make_rows(table.paths, table.labels, table.sources)
-    if group_by == "near-duplicates":
+    if group_by in ("copies", "near-duplicates"):
+        kind = group_by.replace("-", " ")
         raise TableError(
-            f"{source} has no features to find near duplicates with; extract it and split the cache"
+            f"{source} has no features to find {kind} with; extract it and split the cache"
         )
     if group_by == "none":
         return _GroupedRows(rows=rows, groups=[""] * len(rows), kind="none")

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.evaluation.binomial import bound_class, bound_overall
 from brainfeat.evaluation.results import ClassIntervals, Difference, Interval, SubsetIntervals
 
 # Below this, the groups of a class are too few to estimate their spread.
 MIN_GROUPS = 10
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
+NO_IMAGES = "there are no images"
 
 OVERALL = ("accuracy", "balanced_accuracy", "f1_macro")
 BY_CLASS = ("precision", "recall", "f1", "specificity", "npv", "roc_auc", "average_precision")
@@ -25,23 +27,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Percentile intervals of a bootstrap over groups, or why there are none.
+    """Intervals of a bootstrap over groups, or why some or all are missing.
 
     Attributes
     ----------
     n_groups : int
         Groups that were resampled.
     reason : str or None
-        Why there are no intervals.
+        Why intervals are missing.
     overall : SubsetIntervals or None
-    by_class : tuple of ClassIntervals, or None
-        Of each class, where they were asked for.
+        None where there are too few groups.
+    by_class : tuple of ClassIntervals or None, or None
+        Of each class, where they were asked for; None for a class of too few groups.
     """
 
     n_groups: int
     reason: str | None
     overall: SubsetIntervals | None
-    by_class: tuple[ClassIntervals, ...] | None
+    by_class: tuple[ClassIntervals | None, ...] | None
 
 
 def find_intervals(
@@ -82,7 +85,10 @@ def find_intervals(
     Returns
     -------
     Intervals
-        Without intervals where a class has images of fewer than 10 groups.
+        Without intervals where there are fewer than 10 groups; without those of a class, and of
+        means over the classes, where a class has images of fewer. A metric that is 0 or 1 has the
+        exact binomial interval of :mod:`brainfeat.evaluation.binomial`, as resampling cannot change
+        it; a ROC AUC or an average precision of 1 has none.
 
     Raises
     ------
@@ -105,10 +111,11 @@ def find_intervals(
     labels, p = np.asarray(y, np.intp), np.asarray(probabilities, np.float64)
     _, unit = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = int(unit.max(initial=-1)) + 1
-    if reason := find_shortage(labels, unit, class_names):
+    reason = find_shortage(labels, unit, class_names)
+    if n_groups < MIN_GROUPS:
         return Intervals(n_groups=n_groups, reason=reason, overall=None, by_class=None)
-    k = len(class_names)
-    counts = count_by_group(labels, p.argmax(axis=1), unit, k)
+    predicted, k = p.argmax(axis=1), len(class_names)
+    counts = count_by_group(labels, predicted, unit, k)
     rankings = [_Ranking(labels == label, p[:, label], unit) for label in range(k)]
     sampled: dict[str, list[Floats]] = {name: [] for name in (*OVERALL, *BY_CLASS)}
     for weights in draw_weights(n_groups, len(labels), n_resamples, random_state):
@@ -119,13 +126,23 @@ def find_intervals(
         for name, values in scores.items():
             sampled[name].append(values)
     whole = {name: np.concatenate(values) for name, values in sampled.items() if values}
+    bounds = bound_overall(labels, predicted, unit, confidence=CONFIDENCE)
+    overall = {name: bounds.get(name) or _interval(whole[name]) for name in OVERALL}
+    means = [name for name in OVERALL if name != "accuracy"]
+    by_class = None
+    if each_class:
+        by_class = tuple(
+            _class_intervals(whole, label, labels, predicted, unit) for label in range(k)
+        )
     return Intervals(
         n_groups=n_groups,
-        reason=None,
-        overall=SubsetIntervals(**{name: _interval(whole[name]) for name in OVERALL}),
-        by_class=tuple(_class_intervals(whole, label) for label in range(k))
-        if each_class
-        else None,
+        reason=reason,
+        overall=SubsetIntervals(
+            accuracy=overall["accuracy"],
+            **{name: None if reason else overall[name] for name in means},
+            binomial=tuple(name for name in bounds if name == "accuracy" or not reason),
+        ),
+        by_class=by_class,
     )
 
 
@@ -226,15 +243,32 @@ def _resample_differences(
 def find_shortage(
     y: NDArray[np.intp], groups: NDArray[np.intp], class_names: Sequence[str]
 ) -> str | None:
-    """Return a sentence on the class with too few groups for an interval; None if there is none."""
-    for label, name in enumerate(class_names):
-        n_groups = len(np.unique(groups[y == label]))
-        if 0 < n_groups < MIN_GROUPS:
-            return (
-                f"class {name!r} has images of {n_groups} group{'s' if n_groups != 1 else ''}; "
-                f"an interval needs {MIN_GROUPS}"
-            )
-    return None if len(y) else "there are no images"
+    """Return a sentence on the classes with too few groups for an interval; None without any."""
+    if not len(y):
+        return NO_IMAGES
+    sizes = _count_groups(y, groups, len(class_names))
+    few = [
+        f"{name!r} has {size}"
+        for name, size in zip(class_names, sizes, strict=True)
+        if 0 < size < MIN_GROUPS
+    ]
+    return f"each class needs {MIN_GROUPS} groups; {', '.join(few)}" if few else None
+
+
+def count_few(
+    y: NDArray[np.intp], groups: NDArray[np.intp], class_names: Sequence[str]
+) -> dict[str, int]:
+    """Count the images of each class that has images of too few groups, or none."""
+    sizes = _count_groups(y, groups, len(class_names))
+    return {
+        name: int((y == label).sum())
+        for label, (name, size) in enumerate(zip(class_names, sizes, strict=True))
+        if size < MIN_GROUPS
+    }
+
+
+def _count_groups(y: NDArray[np.intp], groups: NDArray[np.intp], k: int) -> list[int]:
+    return [len(np.unique(groups[y == label])) for label in range(k)]
 
 
 def draw_weights(
@@ -331,14 +365,25 @@ def _rank_classes(rankings: Sequence[_Ranking], weights: Floats) -> dict[str, Fl
     }
 
 
-def _class_intervals(sampled: Mapping[str, Floats], label: int) -> ClassIntervals:
-    columns = {name: sampled[name][:, label] for name in BY_CLASS}
-    return ClassIntervals(
-        **{
-            name: _interval(values) if np.isfinite(values).any() else None
-            for name, values in columns.items()
-        }
-    )
+def _class_intervals(
+    sampled: Mapping[str, Floats],
+    label: int,
+    y: NDArray[np.intp],
+    predicted: NDArray[np.intp],
+    groups: NDArray[np.intp],
+) -> ClassIntervals | None:
+    """Find the intervals of a class; None where it, or the rest, has too few groups."""
+    is_class = y == label
+    if any(0 < len(np.unique(groups[side])) < MIN_GROUPS for side in (is_class, ~is_class)):
+        return None
+    ends: dict[str, Interval | None] = {}
+    for name in BY_CLASS:
+        values = sampled[name][:, label]
+        ends[name] = _interval(values) if np.isfinite(values).any() else None
+        if ends[name] in ((0.0, 0.0), (1.0, 1.0)):
+            ends[name] = None
+    bounds = bound_class(is_class, predicted == label, groups, confidence=CONFIDENCE)
+    return ClassIntervals(**{**ends, **bounds}, binomial=tuple(bounds))
 
 
 def _divide(part: Floats, whole: Floats, *, nothing: float = np.nan) -> Floats:

@@ -12,7 +12,8 @@ from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
 from brainfeat.evaluation.results import Difference
-from brainfeat.evaluation.subsets import find_seen, match_classes, open_both, select_images
+from brainfeat.evaluation.seen_images import SeenImages, find_seen
+from brainfeat.evaluation.subsets import match_classes, open_both, select_images
 from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -41,12 +42,23 @@ class Comparison:
         probability that they differ at least as much if each such image were equally likely to be
         either head's. The test takes images for independent, and its p-value is too small where
         they are copies of one another.
+    left_out : int
+        Number of images that were left out because one of the heads has seen them.
+    left_out_as : str or None
+        As what it has seen them: ``"copies"``, which exact duplicates are too; where copies were
+        not looked for ``"near_duplicates"`` or ``"exact_duplicates"``; None where no image was to
+        be left out, or it is not known which.
+    warning : str or None
+        Why that is not known.
     reason : str or None
         Why there are no intervals.
     """
 
     n: int
     n_groups: int
+    left_out: int
+    left_out_as: str | None
+    warning: str | None
     accuracy: Difference
     balanced_accuracy: Difference
     f1_macro: Difference
@@ -119,8 +131,9 @@ def compare(
     split : {"test", "val", "train", "all"}
         Which images, as in :func:`brainfeat.evaluate`.
     new : bool
-        Whether images are left out of which the heads have seen a near duplicate, or, where these
-        are not looked for, an exact duplicate. A head that memorises images would win on them.
+        Whether images are left out of which a head has seen a copy, by the pixels; where the cache
+        has no signatures, a near duplicate, by the features, or the same file. A head that
+        memorises images would win on them.
     n_resamples : int
         At least 1,000.
     random_state : int
@@ -159,16 +172,16 @@ def compare(
     ...     heads = [fit_head(result.output, head=name) for name in ("knn", "lda")]
     ...     found = compare(*heads, result.output)
     >>> found.n, found.verdict[:40]
-    (16, "No verdict: class 'glioma' has images of")
+    (16, 'No verdict: each class needs 10 groups; ')
     """
     with open_both(cache, first, second) as (opened, heads):
         names = _require_same_classes(*heads)
         rows = _select_common(heads, opened, split)
         seen = find_seen(heads, opened, rows)
+        left_out_as = _choose_kind(seen) if new else None
         kept = np.ones(len(rows), np.bool_)
-        if new:
-            near = seen.near_duplicates
-            kept = ~(seen.exact_duplicates if near is None else near)
+        if left_out_as is not None:
+            kept = ~getattr(seen, left_out_as)
         rows, groups = rows[kept], seen.groups[kept]
         if not len(rows):
             raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
@@ -187,6 +200,9 @@ def compare(
     return Comparison(
         n=len(rows),
         n_groups=found.n_groups,
+        left_out=int((~kept).sum()),
+        left_out_as=left_out_as,
+        warning=seen.reasons["exact_duplicates"] if new and left_out_as is None else None,
         accuracy=found.accuracy,
         balanced_accuracy=found.balanced_accuracy,
         f1_macro=found.f1_macro,
@@ -209,6 +225,12 @@ def mcnemar_p_value(first_only: int, second_only: int) -> float:
 
     either = first_only + second_only
     return float(binomtest(first_only, either).pvalue) if either else 1.0
+
+
+def _choose_kind(seen: SeenImages) -> str | None:
+    """Choose as what images are left out: as copies, if these were looked for."""
+    kinds = ("copies", "near_duplicates", "exact_duplicates")
+    return next((kind for kind in kinds if getattr(seen, kind) is not None), None)
 
 
 def _require_same_classes(first: "HeadBundle", second: "HeadBundle") -> tuple[str, ...]:

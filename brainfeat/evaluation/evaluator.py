@@ -13,8 +13,10 @@ from brainfeat.evaluation.bootstrap import (
     CONFIDENCE,
     MIN_GROUPS,
     N_RESAMPLES,
+    NO_IMAGES,
     Intervals,
     count_by_group,
+    count_few,
     find_intervals,
     score_overall,
 )
@@ -24,13 +26,13 @@ from brainfeat.evaluation.results import (
     ClassEvaluation,
     Evaluation,
     Predictions,
+    Results,
     ScaledReliability,
     Subset,
     Subsets,
 )
+from brainfeat.evaluation.seen_images import find_seen
 from brainfeat.evaluation.subsets import (
-    SeenImages,
-    find_seen,
     match_classes,
     open_both,
     read_column,
@@ -62,11 +64,15 @@ def evaluate(
     Augmented views and unlabelled images are left out. Classes are matched by name, so that the
     cache and the bundle may have them in different orders.
 
-    The metrics are also given without the images of which the head has seen an exact duplicate, and
-    without those of which it has seen a near duplicate: these are the metrics on images that are
-    new to the head. The 95 % intervals are percentiles of a bootstrap over groups: those of the
-    table, or else clusters of near duplicates. There are no intervals where a class has images of
-    fewer than 10 groups.
+    The metrics are also given for the images that are new to the head: without those whose file it
+    was fitted or validated on (exact duplicates); without those of which it has seen a copy, by the
+    pixels, mirrored and turned ones too; and without those of which it has seen a near duplicate,
+    by the features. What a head has seen its file records, so the table cannot hide it, and the
+    cache may be another one than that of the fit.
+
+    The 95 % intervals are percentiles of a bootstrap over groups: those of the table, or else
+    clusters of copies. A class with images of fewer than 10 groups has no intervals, and means over
+    the classes then have none. A metric of 0 or 1 has the exact binomial interval over groups.
 
     Parameters
     ----------
@@ -127,93 +133,152 @@ def evaluate(
     >>> evaluation.subsets.without_exact_duplicates.n == evaluation.n
     True
     """
-    with open_both(cache, bundle) as (features, (head,)):
-        rows = select_images(head, features, split)
-        y = match_classes(features.y[rows], features.class_names, head.class_names)
-        fractions = check_prevalence(prevalence, head.class_names)
-        values = None if by is None else read_column(features, by)[rows]
-        X = features.X[rows]
-        seen = find_seen([head], features, rows, threshold=threshold, audit=audit)
-    scores = head.scores(X)
-    probabilities = softmax(scores, temperature=head.temperature)
     bootstrap = Bootstrap(
         method="percentile",
         confidence=CONFIDENCE,
         n_resamples=n_resamples,
         random_state=random_state,
     )
-    sample = _Sample(
-        predictions=Predictions(
-            rows=rows,
-            y=y,
-            probabilities=probabilities,
-            groups=seen.groups,
-            exact_duplicates=seen.exact_duplicates,
-            near_duplicates=seen.near_duplicates,
-        ),
-        class_names=head.class_names,
-        bootstrap=bootstrap,
+    with open_both(cache, bundle) as (features, (head,)):
+        rows = select_images(head, features, split)
+        y = match_classes(features.y[rows], features.class_names, head.class_names)
+        sample = _Sample(
+            head=head,
+            X=features.X[rows],
+            values=None if by is None else read_column(features, by)[rows],
+            prevalence=check_prevalence(prevalence, head.class_names),
+            bootstrap=bootstrap,
+        )
+        seen = find_seen([head], features, rows, threshold=threshold, audit=audit)
+        seen_files = None
+        if head.fitted_images is not None:
+            seen_files = head.fitted_images.count(features.sha256[rows])
+    predictions = Predictions(
+        rows=rows,
+        y=y,
+        probabilities=head.predict_proba(sample.X),
+        groups=seen.groups,
+        exact_duplicates=seen.exact_duplicates,
+        copies=seen.copies,
+        near_duplicates=seen.near_duplicates,
     )
-    found = sample.find_intervals()
-    metrics = measure(y, probabilities, class_names=head.class_names)
+    results, everything = sample.measure(predictions)
+    copy_free, without_copies = sample.measure_copy_free(predictions, everything, seen.reasons)
     return Evaluation(
-        **{**vars(metrics), "per_class": _add_intervals(metrics.per_class, found)},
+        **vars(results),
         split=split,
-        subsets=_measure_subsets(sample, seen, found),
-        bootstrap=bootstrap,
-        by={} if values is None else dict(_measure_by(sample, values)),
-        prevalence=find_predictive_values(metrics, fractions),
-        calibration=ScaledReliability(
-            temperature=head.temperature,
-            before=reliability(y, softmax(scores)),
-            after=reliability(y, probabilities),
+        seen_files=seen_files,
+        subsets=Subsets(
+            all=everything,
+            without_copies=without_copies,
+            **{
+                f"without_{name}": sample.summarise_new(predictions, name, everything, seen.reasons)
+                for name in ("exact_duplicates", "near_duplicates")
+            },
         ),
-        abstention=measure_abstention(head, X, y, probabilities),
-        predictions=sample.predictions,
+        copy_free=copy_free,
+        bootstrap=bootstrap,
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Sample:
-    """The images that are measured, and how subsets of them are."""
+    """The images that are measured, and how they and subsets of them are."""
 
-    predictions: Predictions
-    class_names: tuple[str, ...]
+    head: "HeadBundle"
+    X: NDArray[np.float32]
+    values: NDArray[np.str_] | None
+    prevalence: Mapping[str, float]
     bootstrap: Bootstrap
 
-    def find_intervals(
-        self, chosen: NDArray[np.bool_] | None = None, *, each_class: bool = True
-    ) -> Intervals:
-        """Find the intervals of the chosen images, or of all."""
-        kept = slice(None) if chosen is None else chosen
+    def measure(
+        self, predictions: Predictions, chosen: NDArray[np.bool_] | None = None
+    ) -> tuple[Results, Subset]:
+        """Measure all, or the chosen, of the images in all respects; and sum them up."""
+        kept = np.ones(len(predictions.y), np.bool_) if chosen is None else chosen
+        some, X = predictions.select(kept), self.X[kept]
+        y, names = some.y, self.head.class_names
+        found = self._find_intervals(some, each_class=True)
+        metrics = measure(y, some.probabilities, class_names=names)
+        results = Results(
+            **{**vars(metrics), "per_class": _add_intervals(metrics.per_class, found)},
+            few=count_few(y, some.groups, names),
+            by={} if self.values is None else dict(self._measure_by(some, self.values[kept])),
+            prevalence=find_predictive_values(metrics, self.prevalence),
+            calibration=ScaledReliability(
+                temperature=self.head.temperature,
+                before=reliability(y, softmax(self.head.scores(X))),
+                after=reliability(y, some.probabilities),
+            ),
+            abstention=measure_abstention(self.head, X, y, some.probabilities),
+            predictions=some,
+        )
+        return results, self._summarise(some, found)
+
+    def measure_copy_free(
+        self, predictions: Predictions, everything: Subset, reasons: Mapping[str, str]
+    ) -> tuple[Results | None, Subset]:
+        """Measure the images of which the head has seen no copy in all respects, if it has any."""
+        copies = predictions.copies
+        if copies is None or not copies.any() or copies.all():
+            return None, self.summarise_new(predictions, "copies", everything, reasons)
+        return self.measure(predictions, ~copies)
+
+    def summarise_new(
+        self,
+        predictions: Predictions,
+        name: str,
+        everything: Subset,
+        reasons: Mapping[str, str],
+    ) -> Subset:
+        """Measure the images that are new to the head, where it is known which these are."""
+        seen: NDArray[np.bool_] | None = getattr(predictions, name)
+        if seen is None:
+            return Subset(n=0, n_groups=0, reason=reasons[name])
+        if not seen.any():
+            # The intervals of all images are known.
+            return everything
+        return self._summarise(predictions.select(~seen))
+
+    def _find_intervals(self, some: Predictions, *, each_class: bool) -> Intervals:
         return find_intervals(
-            self.predictions.y[kept],
-            self.predictions.probabilities[kept],
-            groups=self.predictions.groups[kept],
-            class_names=self.class_names,
+            some.y,
+            some.probabilities,
+            groups=some.groups,
+            class_names=self.head.class_names,
             each_class=each_class,
             n_resamples=self.bootstrap.n_resamples,
             random_state=self.bootstrap.random_state,
         )
 
-    def measure(self, chosen: NDArray[np.bool_], found: Intervals | None = None) -> Subset:
-        """Measure the chosen images."""
-        y = self.predictions.y[chosen]
-        found = found or self.find_intervals(chosen, each_class=False)
-        if not len(y):
-            return Subset(n=0, n_groups=0, reason="there are no images")
-        predicted = self.predictions.probabilities[chosen].argmax(axis=1)
-        together = np.zeros(len(y), np.intp)
-        k = len(self.class_names)
-        counts = count_by_group(y, predicted, together, k).reshape(1, k, k)
+    def _summarise(self, some: Predictions, found: Intervals | None = None) -> Subset:
+        """Measure images in the few respects of a subset."""
+        if not len(some.y):
+            return Subset(n=0, n_groups=0, reason=NO_IMAGES)
+        found = found or self._find_intervals(some, each_class=False)
+        predicted, k = some.probabilities.argmax(axis=1), len(self.head.class_names)
+        together = np.zeros(len(some.y), np.intp)
+        counts = count_by_group(some.y, predicted, together, k).reshape(1, k, k)
         metrics = {name: float(values[0]) for name, values in score_overall(counts).items()}
         return Subset(
-            n=len(y),
+            n=len(some.y),
             n_groups=found.n_groups,
             **metrics,
             intervals=found.overall,
             reason=found.reason,
         )
+
+    def _measure_by(
+        self, some: Predictions, values: NDArray[np.str_]
+    ) -> Iterator[tuple[str, Subset]]:
+        for value in np.unique(values):
+            chosen = some.select(values == value)
+            n_groups = len(np.unique(chosen.groups))
+            if n_groups < MIN_GROUPS:
+                reason = f"too few groups: {n_groups}, and {MIN_GROUPS} are needed"
+                yield str(value), Subset(n=len(chosen.y), n_groups=n_groups, reason=reason)
+            else:
+                yield str(value), self._summarise(chosen)
 
 
 def _add_intervals(
@@ -224,29 +289,3 @@ def _add_intervals(
         ClassEvaluation(**vars(scores), intervals=ends)
         for scores, ends in zip(per_class, intervals, strict=True)
     )
-
-
-def _measure_subsets(sample: _Sample, seen: SeenImages, found: Intervals) -> Subsets:
-    def measure(kept: NDArray[np.bool_]) -> Subset:
-        # The intervals of all images are known.
-        return sample.measure(kept, found if kept.all() else None)
-
-    near = seen.near_duplicates
-    return Subsets(
-        all=measure(np.ones(len(seen.exact_duplicates), np.bool_)),
-        without_exact_duplicates=measure(~seen.exact_duplicates),
-        without_near_duplicates=(
-            Subset(n=0, n_groups=0, reason=seen.reason) if near is None else measure(~near)
-        ),
-    )
-
-
-def _measure_by(sample: _Sample, values: NDArray[np.str_]) -> Iterator[tuple[str, Subset]]:
-    for value in np.unique(values):
-        chosen = values == value
-        n_groups = len(np.unique(sample.predictions.groups[chosen]))
-        if n_groups < MIN_GROUPS:
-            reason = f"too few groups: {n_groups}, and {MIN_GROUPS} are needed"
-            yield str(value), Subset(n=int(chosen.sum()), n_groups=n_groups, reason=reason)
-        else:
-            yield str(value), sample.measure(chosen)

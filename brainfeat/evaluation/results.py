@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.heads.calibration import Reliability
 from brainfeat.metrics import ClassScores, Metrics
 
@@ -21,7 +22,9 @@ class ClassIntervals:
     ----------
     precision, recall, f1, specificity, npv, roc_auc, average_precision : tuple of float, or None
         Of the score of the same name in :class:`brainfeat.metrics.ClassScores`; None where that is
-        not defined.
+        not defined, and of a ROC AUC or an average precision of 1.
+    binomial : tuple of str
+        The scores that are 0 or 1, whose interval is the exact binomial one over groups.
     """
 
     precision: Interval | None
@@ -31,6 +34,7 @@ class ClassIntervals:
     npv: Interval | None
     roc_auc: Interval | None
     average_precision: Interval | None
+    binomial: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +56,17 @@ class SubsetIntervals:
 
     Attributes
     ----------
-    accuracy, balanced_accuracy, f1_macro : tuple of float
+    accuracy : tuple of float
+    balanced_accuracy, f1_macro : tuple of float, or None
+        None where a class has too few groups.
+    binomial : tuple of str
+        The metrics that are 0 or 1, whose interval is the exact binomial one over groups.
     """
 
     accuracy: Interval
-    balanced_accuracy: Interval
-    f1_macro: Interval
+    balanced_accuracy: Interval | None
+    f1_macro: Interval | None
+    binomial: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +96,23 @@ class Subset:
 
 @dataclass(frozen=True, kw_only=True)
 class Subsets:
-    """Metrics with and without the images that the head has seen a copy of.
+    """Metrics with and without the images that the head has seen, each subset within the former.
 
     Attributes
     ----------
     all : Subset
         Of all images.
     without_exact_duplicates : Subset
-        Of those of which the head has not seen an exact duplicate.
+        Of those of which the head has not seen the same file.
+    without_copies : Subset
+        Nor a copy, by the pixels, in any of eight orientations.
     without_near_duplicates : Subset
-        Of those of which the head has not seen a near duplicate.
+        Nor a near duplicate, by the features.
     """
 
     all: Subset
     without_exact_duplicates: Subset
+    without_copies: Subset
     without_near_duplicates: Subset
 
 
@@ -239,34 +251,41 @@ class Predictions:
     probabilities : ndarray of shape (n, k), float64
     groups : ndarray of shape (n,), int
         Images of one group are resampled together.
-    exact_duplicates : ndarray of shape (n,), bool
-        Whether the head has seen an exact duplicate.
+    exact_duplicates : ndarray of shape (n,), bool, or None
+        Whether the head has seen the same file; None where that is not known.
+    copies : ndarray of shape (n,), bool, or None
+        Whether it has seen that or a copy; None likewise.
     near_duplicates : ndarray of shape (n,), bool, or None
-        Whether the head has seen a near duplicate; None where these were not looked for.
+        Whether it has seen one of these or a near duplicate; None likewise.
     """
 
     rows: NDArray[np.intp]
     y: NDArray[np.intp]
     probabilities: NDArray[np.float64]
     groups: NDArray[np.intp]
-    exact_duplicates: NDArray[np.bool_]
+    exact_duplicates: NDArray[np.bool_] | None
+    copies: NDArray[np.bool_] | None
     near_duplicates: NDArray[np.bool_] | None
+
+    def select(self, chosen: NDArray[np.bool_]) -> Self:
+        """Return the chosen images alone."""
+        kept: dict[str, Any] = {
+            name: None if array is None else array[chosen] for name, array in vars(self).items()
+        }
+        return type(self)(**kept)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Metrics):
-    """Metrics of a head on images of a cache, with intervals and what they depend on.
+class Results(Metrics):
+    """All that is measured of some images.
 
     Attributes
     ----------
     per_class : tuple of ClassEvaluation
         As in :class:`brainfeat.metrics.Metrics`, with intervals.
-    split : str
-        Which images of the cache were measured.
-    subsets : Subsets
-        The images with and without those that the head has seen a copy of.
-    bootstrap : Bootstrap
-        How intervals were computed.
+    few : dict of str to int
+        Number of images of each class that has images of fewer than 10 groups: its scores, and its
+        part in a mean over the classes, say little.
     by : dict of str to Subset
         Subsets of the images by value of a column; empty where none was given.
     prevalence : dict of str to PredictiveValues
@@ -280,9 +299,7 @@ class Evaluation(Metrics):
     """
 
     per_class: tuple[ClassEvaluation, ...]
-    split: str
-    subsets: Subsets
-    bootstrap: Bootstrap
+    few: Mapping[str, int]
     by: Mapping[str, Subset]
     prevalence: Mapping[str, PredictiveValues]
     calibration: ScaledReliability
@@ -300,3 +317,60 @@ class Evaluation(Metrics):
         document = Metrics.to_dict(replace(self, predictions=None))
         del document["predictions"]
         return document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Results):
+    """Metrics of a head on images of a cache, with intervals and what they depend on.
+
+    Attributes
+    ----------
+    split : str
+        Which images of the cache were measured.
+    seen_files : dict of str to int, or None
+        Number of these images on whose file the head was fitted (``"train"``) and validated
+        (``"val"``), whatever the table calls them; None where its file does not record that.
+    subsets : Subsets
+        The images with and without those that the head has seen.
+    copy_free : Results or None
+        All that is measured of the images of which the head has seen no copy; None where these are
+        all images, or none, or where copies were not looked for.
+    bootstrap : Bootstrap
+        How intervals were computed.
+    """
+
+    split: str
+    seen_files: Mapping[str, int] | None
+    subsets: Subsets
+    copy_free: Results | None
+    bootstrap: Bootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions as what JSON can hold.
+
+        Returns
+        -------
+        dict
+            The attributes by name, as in :meth:`brainfeat.metrics.Metrics.to_dict`.
+        """
+        document = Results.to_dict(replace(self, copy_free=None))
+        return {
+            **document,
+            "copy_free": None if self.copy_free is None else self.copy_free.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(
+        cls, document: Mapping[str, Any], *, error: type[BrainfeatError] = ParameterError
+    ) -> Self:
+        """Read what :meth:`to_dict` returned.
+
+        Raises
+        ------
+        BrainfeatError
+            A metric is missing or of another type, or not every class has its scores.
+        """
+        found = document.get("copy_free") if isinstance(document, Mapping) else None
+        copy_free = None if found is None else Results.from_dict(found, error=error)
+        evaluation = super().from_dict({**document, "copy_free": None}, error=error)
+        return replace(evaluation, copy_free=copy_free)

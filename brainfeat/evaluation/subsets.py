@@ -1,9 +1,8 @@
-"""Which images a head is measured on: those of a split, and those that are new to the head."""
+"""Which images a head is measured on: those of a split, with their classes and other columns."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,36 +13,11 @@ from brainfeat.errors import BundleError, CacheError, ParameterError
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.results import Audit
 
 Rows = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # Columns of a cache by whose values images can be divided.
 COLUMNS = ("source", "group", "split", "width", "height", "channels")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenImages:
-    """Which images one of several heads has seen a duplicate of.
-
-    Attributes
-    ----------
-    exact_duplicates : ndarray of shape (m,), bool
-        Whether it has seen a file of the same content.
-    near_duplicates : ndarray of shape (m,), bool, or None
-        Whether it has seen a near duplicate; None where these were not looked for.
-    reason : str or None
-        Why near duplicates were not looked for.
-    groups : ndarray of shape (m,), int
-        Images of one group are not independent: those of a group of the table; where it has no
-        groups, near duplicates of each other, or else exact duplicates.
-    """
-
-    exact_duplicates: Flags
-    near_duplicates: Flags | None
-    reason: str | None
-    groups: NDArray[np.intp]
 
 
 @contextmanager
@@ -152,73 +126,6 @@ def match_classes(
     return matched
 
 
-def find_seen(
-    bundles: "Sequence[HeadBundle]",
-    cache: "FeatureCache",
-    rows: Rows,
-    *,
-    threshold: float | None = None,
-    audit: "Audit | None" = None,
-) -> SeenImages:
-    """Find the images that have a duplicate among those that one of the heads has seen.
-
-    A head has seen the images of train and val; where the table has no splits, those that its fit
-    did not hold out as a test. An image that it has seen is a copy of itself.
-
-    Parameters
-    ----------
-    bundles : sequence of HeadBundle
-    cache : FeatureCache
-    rows : ndarray of int, shape (m,)
-        Rows of view 0.
-    threshold : float or None
-        Least similarity of near duplicates. None takes the default of :func:`brainfeat.audit`, does
-        not look for them among more than 50,000 images, and does not take a chain for copies.
-    audit : Audit or None
-        As in :func:`brainfeat.leakage.overlap.find_overlap`.
-
-    Returns
-    -------
-    SeenImages
-    """
-    from brainfeat.leakage.duplicates import (
-        NEAR_SEARCH_LIMIT,
-        NEAR_THRESHOLD,
-        label_exact_duplicates,
-    )
-    from brainfeat.leakage.overlap import find_overlap
-
-    seen = np.unique(np.concatenate([_list_seen(bundle, cache) for bundle in bundles]))
-    same = label_exact_duplicates(cache.sha256)
-    exact = np.isin(same[rows], same[seen])
-    clusters, near, reason = same[rows], None, None
-    n_images = len(np.union1d(rows, seen))
-    if threshold is None and n_images > NEAR_SEARCH_LIMIT:
-        reason = (
-            f"near duplicates are looked for among up to {NEAR_SEARCH_LIMIT:,} images, got "
-            f"{n_images:,}; pass a threshold to look"
-        )
-    else:
-        overlap = find_overlap(
-            cache,
-            rows,
-            seen,
-            threshold=NEAR_THRESHOLD if threshold is None else threshold,
-            audit=audit,
-        )
-        reason = overlap.chain if threshold is None else None
-        if reason is None:
-            clusters, near = overlap.clusters, overlap.near_duplicates
-    named = cache.groups[rows]
-    units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
-    return SeenImages(
-        exact_duplicates=exact,
-        near_duplicates=near,
-        reason=reason,
-        groups=np.unique(units, return_inverse=True)[1],
-    )
-
-
 def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
     """Read a column of a cache as texts, or check values that are given.
 
@@ -255,16 +162,6 @@ def _held_out(bundle: "HeadBundle", split: str) -> list[str]:
     if held_out is None or split not in ("val", "test"):
         return []
     return list(held_out.val if split == "val" else held_out.test)
-
-
-def _list_seen(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:
-    labelled = cache.mask()
-    if cache.splits[labelled].any():
-        return np.flatnonzero(cache.mask("train") | cache.mask("val"))
-    rows = np.flatnonzero(labelled)
-    kept = np.isin(cache.image_ids(rows), _held_out(bundle, "test"))
-    # A head that held none of these images out was fitted on others.
-    return rows[~kept] if kept.any() else rows[:0]
 
 
 def _explain_no_rows(cache: "FeatureCache", split: str) -> str:

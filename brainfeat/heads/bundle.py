@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,55 +13,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.formats import has_format
 from brainfeat.cache.schema import read_json
+from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import DatasetRule, Schema, StoredFile, Verify
+from brainfeat.cache.storage import StoredFile, Verify
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
 from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
+from brainfeat.heads.bundle_schema import (
+    BUNDLE_SCHEMA,
+    FORMAT_1,
+    check_signature_version,
+    take,
+    take_all,
+    with_prefix,
+)
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.kinds import HEAD_NAMES, head_scores
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
-from brainfeat.heads.trees import TREE_ARRAYS
 
 # Significant bits of a number.
 _PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
 _PROBE = ("probe/X", "probe/probabilities")
-
-BUNDLE_SCHEMA = Schema(
-    format="brainfeat-head",
-    version=1,
-    datasets={
-        r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
-        r"dense/\d/bias": DatasetRule(dtype="<f4"),
-        r"dense/mean": DatasetRule(dtype="<f8"),
-        r"dense/scale": DatasetRule(dtype="<f8"),
-        r"skops": DatasetRule(dtype="|u1"),
-        **{
-            rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in TREE_ARRAYS.items()
-        },
-        **{
-            rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in OOD_ARRAYS.items()
-        },
-        **{
-            rf"conformal/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in CONFORMAL_ARRAYS.items()
-        },
-        r"probe/X": DatasetRule(dtype="<f4", ndim=2),
-        r"probe/probabilities": DatasetRule(dtype="<f8", ndim=2),
-    },
-    attributes=frozenset({"spec", "class_names", "head", "temperature", "training"}),
-    error=BundleError,
-    format_error=BundleError,
-    corrupt_error=BundleError,
-    remedy="restore a copy, or fit it again with brainfeat fit-head",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,6 +68,8 @@ class HeadBundle:
         Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
         Predicts sets of classes that hold the true class at a target coverage.
+    fitted_images : FittedImages or None
+        The images that it was fitted on, by digest and signature; None in a file of format 1.
     content_sha256 : str
         Digest of the content of the file that it was loaded from; empty if it was not loaded.
     """
@@ -104,6 +84,7 @@ class HeadBundle:
     probe: NDArray[np.float32]
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
+    fitted_images: FittedImages | None = None
     content_sha256: str = ""
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -220,13 +201,15 @@ class HeadBundle:
                 f"the parameters {self.params} cannot be stored as JSON ({error}); "
                 "pass plain numbers, texts, lists or dictionaries"
             ) from error
+        known = {} if self.fitted_images is None else {"signature_version": SIGNATURE_VERSION}
         return write_file(
             path,
-            BUNDLE_SCHEMA,
+            BUNDLE_SCHEMA if known else FORMAT_1,
             datasets={
                 **to_arrays(self.head, self.estimator),
-                **_with_prefix("scope", self.ood_detector),
-                **_with_prefix("conformal", self.conformal),
+                **with_prefix("scope", self.ood_detector),
+                **with_prefix("conformal", self.conformal),
+                **with_prefix("fitted", self.fitted_images),
                 "probe/X": self.probe,
                 "probe/probabilities": self.predict_proba(self.probe),
             },
@@ -236,6 +219,7 @@ class HeadBundle:
                 "head": head,
                 "temperature": float(self.temperature),
                 "training": canonical_json(self.training.to_dict()),
+                **known,
             },
         )
 
@@ -286,8 +270,11 @@ class HeadBundle:
             raise BundleError("the probe vectors are missing")
         probe, expected = map(arrays.pop, _PROBE)
         size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
-        scope = _take(arrays, "scope", OOD_ARRAYS)
-        conformal = _take(arrays, "conformal", CONFORMAL_ARRAYS)
+        scope = take_all(arrays, "scope", OOD_ARRAYS)
+        conformal = take_all(arrays, "conformal", CONFORMAL_ARRAYS)
+        fitted = take(arrays, "fitted")
+        if "signature_version" in stored:
+            check_signature_version(stored["signature_version"])
         bundle = cls(
             spec=spec,
             class_names=names,
@@ -299,6 +286,7 @@ class HeadBundle:
             probe=probe,
             ood_detector=OODDetector.from_arrays(scope, **size) if scope else None,
             conformal=Conformal.from_arrays(conformal, n_classes=len(names)) if conformal else None,
+            fitted_images=FittedImages.from_arrays(fitted) if fitted else None,
             content_sha256=file.content_sha256,
         )
         bundle._check_probe(expected)
@@ -371,23 +359,6 @@ def check_target(
         inputs=inputs,
         error=BundleError,
     )
-
-
-def _with_prefix(prefix: str, part: OODDetector | Conformal | None) -> dict[str, NDArray[Any]]:
-    arrays = {} if part is None else part.to_arrays()
-    return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
-def _take(
-    arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
-) -> dict[str, NDArray[Any]]:
-    """Take the arrays of a folder out of `arrays`: all those of the format, or none."""
-    inside = [name for name in arrays if name.startswith(f"{prefix}/")]
-    taken = {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in inside}
-    if taken and set(taken) != set(names):
-        found, wanted = (", ".join(sorted(given)) for given in (taken, names))
-        raise BundleError(f"{prefix} has the arrays {found}; expected {wanted}")
-    return taken
 
 
 def _read_names(stored: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,9 @@ from brainfeat.heads.calibration import Calibration
 from brainfeat.leakage.results import AuditSummary
 from brainfeat.metrics import Metrics
 
+# Metrics of images in a record.
+_MEASURED = ("val", "test", "test_without_copies")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSizes:
@@ -176,7 +179,7 @@ class FitRecord:
     held_out : HeldOut or None
         Images that the fit held out; None where the table has splits.
     group_by : str or None
-        What no split and no fold divides: ``"column"``, ``"near-duplicates"``,
+        What no split and no fold divides: ``"column"``, ``"copies"``, ``"near-duplicates"``,
         ``"exact-duplicates"`` or ``"none"``.
     leakage : AuditSummary or None
         Audit of the cache, without paths.
@@ -184,6 +187,9 @@ class FitRecord:
         Whether the head was fitted again on train and val after `val` had been computed.
     val, test : Metrics or None
         Metrics of the validation and of the test images; None where there are none.
+    test_without_copies : Metrics or None
+        Metrics of the test images of which train and val have no copy; None where these are all
+        images or none, or copies were not looked for.
     cv : CrossValidationScores or None
         None without cross-validation.
     calibration : Calibration or None
@@ -214,6 +220,7 @@ class FitRecord:
     refitted_on_val: bool | None = None
     val: Metrics | None = None
     test: Metrics | None = None
+    test_without_copies: Metrics | None = None
     cv: CrossValidationScores | None = None
     calibration: Calibration | None = None
     search: SearchRecord | None = None
@@ -234,7 +241,7 @@ class FitRecord:
         >>> document["split"], document["cv"]
         ({'train': 70, 'val': 15, 'test': 15}, None)
         """
-        measured = {name: getattr(self, name) for name in ("val", "test", "cv")}
+        measured = {name: getattr(self, name) for name in (*_MEASURED, "cv")}
         return {
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
@@ -259,7 +266,7 @@ class FitRecord:
         if not isinstance(document, dict):
             raise BundleError(f"expected a JSON object, got {type(document).__name__}")
         found = _rename_old_keys(document)
-        for name in ("val", "test"):
+        for name in _MEASURED:
             found[name] = _read_metrics(found.get(name))
         if isinstance(found.get("cv"), dict):
             pooled = _read_metrics(found["cv"].get("out_of_fold"))

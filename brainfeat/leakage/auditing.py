@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,11 @@ def audit(
     Copies show the same pixels, upright, mirrored or turned by quarter turns: their signatures have
     a cosine of 0.92 or more. They are looked for where the cache has signatures, whatever the base.
     Near duplicates are pairs whose centred features have a cosine of `threshold` or more, and what
-    chains of such pairs connect. The permutation test shuffles the labels between clusters, within
-    which they stay the same, and predicts for each test image the label of the most similar image
-    of train and val: with nothing to learn, it can only be above chance where duplicates are on
-    both sides. Where the table has no splits, five grouped folds take their place.
+    chains of such pairs connect. The permutation test shuffles the labels between clusters of
+    copies (without signatures, of near duplicates), within which they stay the same, and predicts
+    for each test image the label of the most similar image of train and val: with nothing to learn,
+    it can only be above chance where duplicates are on both sides. Where the table has no splits,
+    five grouped folds take their place.
 
     Parameters
     ----------
@@ -89,9 +91,10 @@ def audit(
     """
     with opened(cache) as features:
         images = Images(features)
-        found = _find_duplicates(images, threshold=threshold, copies=True)
+        found = _find_duplicates(images, threshold=threshold)
         shown = images.rows[images.y >= 0]
-        y, clusters = features.y[shown], found.clusters[shown]
+        y = features.y[shown]
+        clusters = (found.clusters if found.copies is None else found.copy_clusters)[shown]
         if len(np.unique(y)) < 2:
             return found
         rows, splits = FeatureRows(features, shown), features.splits[shown]
@@ -103,13 +106,13 @@ def audit(
 
 
 def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIMIT) -> Audit:
-    """Look for exact and near duplicates and their label conflicts alone.
+    """Look for exact duplicates, copies, near duplicates and their label conflicts alone.
 
     Parameters
     ----------
     cache : FeatureCache
     limit : int or None
-        Images up to which near duplicates are looked for; None looks always.
+        Images up to which copies and near duplicates are looked for; None looks always.
 
     Returns
     -------
@@ -123,14 +126,14 @@ def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIM
     """
     images = Images(cache)
     looked = limit is None or len(images.rows) <= limit
-    return _find_duplicates(images, threshold=NEAR_THRESHOLD if looked else None, copies=False)
+    return _find_duplicates(images, threshold=NEAR_THRESHOLD if looked else None)
 
 
-def _find_duplicates(images: Images, *, threshold: float | None, copies: bool) -> Audit:
-    """Make an audit without controls; without a threshold, also without near duplicates."""
+def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
+    """Make an audit without controls; without a threshold, of exact duplicates alone."""
     cache, rows = images.cache, images.rows
     same = label_exact_duplicates(cache.sha256[rows])
-    found = _search_copies(images, same) if copies else None
+    found = None if threshold is None else _search_copies(images, same)
     clusters, near = same, None
     if threshold is not None:
         labels = label_near_duplicates(FeatureRows(cache, rows), threshold=threshold)
@@ -138,8 +141,12 @@ def _find_duplicates(images: Images, *, threshold: float | None, copies: bool) -
         near = _describe_clusters(clusters, images.splits, threshold)
     named = images.groups != ""
     _, numbers = np.unique(images.groups[named], return_inverse=True)
-    every = np.full(len(cache), -1, np.intp)
-    every[rows] = clusters
+    copied = {}
+    if found is not None:
+        copied = {
+            "copy_clusters": _spread(join_labels(same, found.labels), rows, len(cache), -1),
+            "seen_copies": _spread(found.orientation >= 0, rows, len(cache), 0),
+        }
     return Audit(
         images=len(rows),
         exact_duplicates=_count_copies(same, images.splits),
@@ -150,9 +157,17 @@ def _find_duplicates(images: Images, *, threshold: float | None, copies: bool) -
         shortcut=None,
         permutation=None,
         copies=None if found is None else _describe_copies(found, images.splits),
-        clusters=every,
+        clusters=_spread(clusters, rows, len(cache), -1),
+        **copied,
         content_sha256=cache.content_sha256,
     )
+
+
+def _spread(values: NDArray[Any], rows: Rows, n: int, other: int) -> NDArray[Any]:
+    """Return one value per row of a cache: those of some rows, and another one."""
+    spread = np.full(n, other, values.dtype)
+    spread[rows] = values
+    return spread
 
 
 def _search_copies(images: Images, same: Labels) -> CopySearch | None:

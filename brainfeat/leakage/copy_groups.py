@@ -52,6 +52,7 @@ def search_copies(
     y: NDArray[np.int64],
     seen: NDArray[np.bool_],
     threshold: float = COPY_THRESHOLD,
+    n_queries: int | None = None,
 ) -> CopySearch:
     """Search the copies among some images.
 
@@ -69,12 +70,16 @@ def search_copies(
         Images that others are compared with, such as those of train and val.
     threshold : float
         As in :func:`brainfeat.leakage.copies.find_copies`.
+    n_queries : int or None
+        Pairs without one of the first images are not looked for; None looks for all.
 
     Returns
     -------
     CopySearch
     """
     first, same = _represent(same)
+    # The contents are in the order of the images.
+    n_contents = None if n_queries is None else int(same[:n_queries].max(initial=-1)) + 1
     blank = ~signatures.any(axis=1)
     was_seen = np.zeros(len(first), np.bool_)
     was_seen[same[seen & ~blank]] = True
@@ -83,7 +88,7 @@ def search_copies(
     conflicts: list[Copies] = []
 
     def look() -> Iterator[Pairs]:
-        for block in find_copies(signatures[first], threshold=threshold):
+        for block in find_copies(signatures[first], threshold=threshold, n_queries=n_contents):
             back = block._replace(
                 first=block.second, second=block.first, orientation=_INVERSE[block.orientation]
             )

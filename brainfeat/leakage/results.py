@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BrainfeatError, ParameterError
@@ -249,6 +250,11 @@ class Audit:
     clusters : ndarray of shape (n,), int
         Cluster of near duplicates of each row of the cache, −1 for augmented views; where near
         duplicates were not looked for, of exact duplicates. Empty in an audit read from JSON.
+    copy_clusters : ndarray of shape (n,), int
+        Group of copies and exact duplicates of each row of the cache, −1 for augmented views. Empty
+        where copies were not looked for.
+    seen_copies : ndarray of shape (n,), bool
+        Whether train or val of the table has a copy of an image of neither. Empty likewise.
     content_sha256 : str
         Digest of the cache; empty in an audit read from JSON.
     """
@@ -264,6 +270,12 @@ class Audit:
     copies: CopyGroups | None = None
     clusters: Labels = field(
         default_factory=lambda: np.empty(0, np.intp), repr=False, compare=False
+    )
+    copy_clusters: Labels = field(
+        default_factory=lambda: np.empty(0, np.intp), repr=False, compare=False
+    )
+    seen_copies: NDArray[np.bool_] = field(
+        default_factory=lambda: np.empty(0, np.bool_), repr=False, compare=False
     )
     content_sha256: str = field(default="", repr=False, compare=False)
 
@@ -288,7 +300,7 @@ class Audit:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but clusters and digest as what JSON can hold, and the findings.
+        """Return all but the arrays and the digest as what JSON can hold, and the findings.
 
         Returns
         -------
@@ -296,7 +308,8 @@ class Audit:
             The attributes by name, and ``findings``, a list of sentences.
         """
         document = write_record(self)
-        del document["clusters"], document["content_sha256"]
+        for name in ("clusters", "copy_clusters", "seen_copies", "content_sha256"):
+            del document[name]
         return {**document, "findings": self.findings}
 
     @classmethod

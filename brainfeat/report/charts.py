@@ -44,7 +44,7 @@ _AXES_LEFT, _AXES_WIDTH = 0.355, 0.285
 IntervalRow = tuple[str, "float | None", "Interval | None"]
 
 
-def draw_roc(predictions: "Predictions", classes: Sequence[int]) -> str:
+def draw_roc(predictions: "Predictions", classes: Sequence[int], *, name: str = "roc") -> str:
     """Draw a ROC curve for each of some classes against the rest."""
     from sklearn.metrics import roc_curve
 
@@ -54,10 +54,12 @@ def draw_roc(predictions: "Predictions", classes: Sequence[int]) -> str:
         truth = predictions.y == label
         x, y, _ = roc_curve(truth, predictions.probabilities[:, label])
         axes.plot(x, y, **_line(place))
-    return _to_svg(figure, "roc")
+    return _to_svg(figure, name)
 
 
-def draw_precision_recall(predictions: "Predictions", classes: Sequence[int]) -> str:
+def draw_precision_recall(
+    predictions: "Predictions", classes: Sequence[int], *, name: str = "precision-recall"
+) -> str:
     """Draw precision over recall for each of some classes against the rest."""
     from sklearn.metrics import precision_recall_curve
 
@@ -68,10 +70,10 @@ def draw_precision_recall(predictions: "Predictions", classes: Sequence[int]) ->
             truth, predictions.probabilities[:, label], drop_intermediate=True
         )
         axes.plot(recall, precision, drawstyle="steps-post", **_line(place))
-    return _to_svg(figure, "precision-recall")
+    return _to_svg(figure, name)
 
 
-def draw_reliability(curves: Sequence[Sequence["Bin"]]) -> str:
+def draw_reliability(curves: Sequence[Sequence["Bin"]], *, name: str = "reliability") -> str:
     """Draw accuracy over the mean probability of each bin, and the number of its images.
 
     Parameters
@@ -79,6 +81,8 @@ def draw_reliability(curves: Sequence[Sequence["Bin"]]) -> str:
     curves : sequence of bins
         One or two lists of the ``bins`` of :func:`brainfeat.heads.calibration.reliability`; the
         numbers of images are those of the first.
+    name : str
+        What the ids of the drawing start with.
     """
     figure = make_figure(_WIDTH, 4.6, layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -99,17 +103,17 @@ def draw_reliability(curves: Sequence[Sequence["Bin"]]) -> str:
         )  # fmt: skip
     below.set_ylim(bottom=0)
     below.locator_params(axis="y", nbins=3, integer=True)
-    return _to_svg(figure, "reliability")
+    return _to_svg(figure, name)
 
 
-def draw_risk(points: Sequence[tuple[float, float]]) -> str:
+def draw_risk(points: Sequence[tuple[float, float]], *, name: str = "risk") -> str:
     """Draw the fraction of wrong predictions over the fraction of answered images."""
     figure = make_figure(_WIDTH, 3.0, layout="constrained")
     axes = figure.subplots()
     _style(axes, "fraction answered, the most confident first", "fraction wrong")
     axes.plot(*zip(*points, strict=True), **_line(0))
     axes.set(xlim=(0, 1.02), ylim=(0, 1.1 * max(0.01, *(risk for _, risk in points))))
-    return _to_svg(figure, "risk")
+    return _to_svg(figure, name)
 
 
 def draw_history(

@@ -12,7 +12,7 @@ from brainfeat.evaluation.bootstrap import MIN_GROUPS
 from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import GROUPINGS
 from brainfeat.report.study import Study
-from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
+from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES, name_headline
 from brainfeat.text import count, format_metric, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
@@ -190,6 +190,8 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     groups = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
     near = audit.near_duplicates
     across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
+    if audit.copies is not None:
+        across += f", {count(audit.copies.cross_split_groups, 'set')} of copies"
     if near is not None:
         across += f" and {count(near.cross_split_clusters, 'set')} of near duplicates"
     return {
@@ -284,15 +286,17 @@ def _describe_fit(study: Study) -> dict[str, str | None]:
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:
     evaluation = study.evaluation
-    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
+    everything = evaluation.subsets.all
+    found = name_headline(evaluation.subsets)
+    new = getattr(evaluation.subsets, found)
     intervals = bool(everything.intervals)
     accuracies = [
         f"{estimate_metric(subset, 'accuracy')} {title}"
         for subset, title in (
-            (near, SUBSET_NAMES["without_near_duplicates"]),
+            (new, SUBSET_NAMES[found]),
             (everything, f"on {SUBSET_NAMES['all']}"),
         )
-        if subset.accuracy is not None
+        if subset is everything or (subset.accuracy is not None and subset.n < everything.n)
     ]
     parts = (
         f"by value of a column, {count(len(evaluation.by), 'value')} (section Metrics by value of "

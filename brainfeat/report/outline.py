@@ -58,7 +58,7 @@ def list_results(
             sections.append(make_values(metrics))
         sections.append(make_calibration(metrics, fitted=fitted))
         if metrics.abstention:
-            sections.append(make_abstention(metrics.abstention))
+            sections.append(make_abstention(metrics))
     return sections
 
 

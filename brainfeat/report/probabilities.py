@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.results import Results
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
     Block,
@@ -15,7 +16,7 @@ from brainfeat.report.blocks import (
     estimate_metric,
     show,
 )
-from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES
+from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES, SUBSET_NAMES, list_parts
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" = None) -> Section:
-    """Show how far the probabilities can be believed.
+    """Show how far the probabilities can be believed, without copies first.
 
     Parameters
     ----------
@@ -32,39 +33,43 @@ def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" =
     fitted : Calibration or None
         The record of the images that the temperature was fitted on.
     """
-    temperature, after = evaluation.calibration.temperature, evaluation.calibration.after
-    if temperature == 1.0:
-        origin = "The temperature of the head is 1: its scores are used as they are."
-        columns = {"all images": after}
-    else:
-        origin = (
-            f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
-            "scores of held-out images."
+    temperature = evaluation.calibration.temperature
+    origin = (
+        "The temperature of the head is 1: its scores are used as they are."
+        if temperature == 1.0
+        else f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
+        "scores of held-out images."
+    )
+    blocks: list[Block] = [
+        (
+            f"{origin} A well calibrated head is right on 80 % of the images of which it is 80 % "
+            "confident."
         )
-        columns = {"calibrated": after, "uncalibrated": evaluation.calibration.before}
-    bins = _list_bins(after.bins)
-    tables: list[Block] = [
-        _list_calibration(evaluation, columns),
-        *_list_fitted_temperature(fitted),
-        bins,
     ]
+    for name, part in list_parts(evaluation):
+        if isinstance(part, Results):
+            blocks.append(_show_calibration(part, name))
     return Section(
         name="calibration",
         title="Calibration",
-        blocks=[
-            (
-                f"{origin} A well calibrated head is right on 80 % of the images of which it is "
-                "80 % confident."
-            ),
-            Columns(parts=[[_draw_reliability(columns, bins)], tables]),
-        ],
+        blocks=[*blocks, *_list_fitted_temperature(fitted)],
         brief=False,
     )
 
 
-def _list_bins(bins: "Sequence[Bin]") -> Table:
+def _show_calibration(part: Results, name: str) -> Columns:
+    after, words = part.calibration.after, SUBSET_NAMES[name]
+    columns = {words: after}
+    if part.calibration.temperature != 1.0:
+        columns = {"calibrated": after, "uncalibrated": part.calibration.before}
+    bins = _list_bins(after.bins, words)
+    tables: list[Block] = [_list_calibration(part, columns, words), bins]
+    return Columns(parts=[[_draw_reliability(columns, bins, name)], tables])
+
+
+def _list_bins(bins: "Sequence[Bin]", words: str) -> Table:
     return Table(
-        title="Numbers of the reliability diagram",
+        title=f"Numbers of the reliability diagram, {words}",
         head=("probability", "images", "mean probability", METRIC_NAMES["accuracy"]),
         rows=[
             (
@@ -78,25 +83,29 @@ def _list_bins(bins: "Sequence[Bin]") -> Table:
     )
 
 
-def _draw_reliability(columns: "Mapping[str, Reliability]", bins: Table) -> Chart:
+def _draw_reliability(columns: "Mapping[str, Reliability]", bins: Table, name: str) -> Chart:
     return Chart(
-        title="Reliability diagram",
-        caption="All images, by the probability of their predicted class. On the dotted diagonal "
+        title=f"Reliability diagram, {SUBSET_NAMES[name]}",
+        caption="Images by the probability of their predicted class. On the dotted diagonal "
         "the head is right as often as its probabilities state; below it, it is overconfident. "
         "Larger points and higher bars stand for more images.",
         description=" ".join(
             f"Probability {ends}: {n} images, mean {mean}, accuracy {accuracy}."
             for ends, n, mean, accuracy in bins.rows
         ),
-        draw=partial(charts.draw_reliability, [found.bins for found in columns.values()]),
+        draw=partial(
+            charts.draw_reliability,
+            [found.bins for found in columns.values()],
+            name=f"reliability-{name.replace('_', '-')}",
+        ),
         legend=list(columns) if len(columns) > 1 else (),
     )
 
 
-def _list_calibration(evaluation: "Evaluation", columns: "Mapping[str, Reliability]") -> Table:
-    worst = 1 if len(evaluation.class_names) == 2 else 2
+def _list_calibration(part: Results, columns: "Mapping[str, Reliability]", words: str) -> Table:
+    worst = 1 if len(part.class_names) == 2 else 2
     return Table(
-        title="Calibration, all images",
+        title=f"Calibration, {words}",
         head=("metric", *columns),
         rows=[
             (METRIC_NAMES[name], *(estimate_metric(found, name) for found in columns.values()))
@@ -128,11 +137,23 @@ def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
     )
 
 
-def make_abstention(found: "Abstention") -> Section:
-    """Show what the head would answer and leave open."""
-    target, alarms = found.target_coverage, found.false_alarm_rate
+def make_abstention(evaluation: "Evaluation") -> Section:
+    """Show what the head would answer and leave open, without copies first."""
+    return Section(
+        name="abstention",
+        title="Answers and abstention",
+        blocks=[
+            _show_abstention(part.abstention, name)
+            for name, part in list_parts(evaluation)
+            if isinstance(part, Results) and part.abstention is not None
+        ],
+    )
+
+
+def _show_abstention(found: "Abstention", name: str) -> Columns:
+    target, alarms, words = found.target_coverage, found.false_alarm_rate, SUBSET_NAMES[name]
     outcomes = Table(
-        title="What brainfeat predict would do, all images",
+        title=f"What brainfeat predict would do, {words}",
         head=("outcome", "fraction"),
         rows=[
             ("answered with one class", estimate(found.answered)),
@@ -144,23 +165,19 @@ def make_abstention(found: "Abstention") -> Section:
         "out, has several classes or none.",
     )
     coverage = Table(
-        title=f"Coverage of the prediction set by class (target {target:g})",
+        title=f"Coverage of the prediction set by class, {words} (target {target:g})",
         head=("class", "coverage"),
-        rows=[(name, estimate(value)) for name, value in found.coverage_by_class.items()],
+        rows=[(label, estimate(value)) for label, value in found.coverage_by_class.items()],
         explanation="Coverage is the fraction of the images of a class whose prediction set has "
         f"that class. The target, and a false alarm rate of {alarms:g} of the out-of-distribution "
         "detector, hold for images that are independent of each other and like those of training.",
     )
     points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(
-        title="Risk and coverage",
+        title=f"Risk and coverage, {words}",
         caption="The fraction of wrong predictions if the head answered only the images of which "
         "it is most confident, over the fraction of the images that it answers.",
         description=" ".join(f"Of {x:.0%} of the images {show(y)} are wrong." for x, y in points),
-        draw=partial(charts.draw_risk, points),
+        draw=partial(charts.draw_risk, points, name=f"risk-{name.replace('_', '-')}"),
     )
-    return Section(
-        name="abstention",
-        title="Answers and abstention",
-        blocks=[Columns(parts=[[curve], [outcomes, coverage]])],
-    )
+    return Columns(parts=[[curve], [outcomes, coverage]])

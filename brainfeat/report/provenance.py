@@ -35,7 +35,8 @@ _MEANINGS = {
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
     "column": "groups of the table, such as patients",
-    "near-duplicates": "clusters of near duplicates",
+    "copies": "copies, and groups of the table where it has any",
+    "near-duplicates": "near duplicates and copies, and groups of the table where it has any",
     "exact-duplicates": "exact duplicates",
     "none": "nothing",
 }
@@ -71,8 +72,8 @@ def make_leakage(study: Study) -> Section:
         )
     if copies is None:
         blocks.append(
-            "Mirrored and turned copies were not searched for: the audit was of duplicates alone, "
-            "or the features have no signatures."
+            "Mirrored and turned copies were not searched for: the features have no signatures, or "
+            "there are too many images."
         )
     if near is None:
         blocks.append("Near duplicates were not searched for, because there are too many images.")
@@ -162,11 +163,12 @@ def _list_flow(study: Study) -> list[tuple[str, str]]:
         ("without a label", images - labelled),
         (f"not in {study.split_name}", labelled - study.evaluation.n),
         ("evaluated", study.evaluation.n),
-        (SUBSET_NAMES["without_exact_duplicates"], subsets.without_exact_duplicates.n),
     ]
-    near = subsets.without_near_duplicates
-    if near.accuracy is not None:
-        rows.append((SUBSET_NAMES["without_near_duplicates"], near.n))
+    # Each of these is within the one before it.
+    for name in ("without_exact_duplicates", "without_copies", "without_near_duplicates"):
+        subset = getattr(subsets, name)
+        if subset.accuracy is not None:
+            rows.append((SUBSET_NAMES[name], subset.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 

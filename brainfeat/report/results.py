@@ -1,12 +1,12 @@
 """The overall results of an evaluation, in sections; the metrics to believe come first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
-from brainfeat.evaluation.results import Evaluation
+from brainfeat.evaluation.results import Evaluation, Results
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
     Block,
@@ -29,6 +29,8 @@ from brainfeat.report.wording import (
     SUBSET_METRICS,
     SUBSET_NAMES,
     capitalise,
+    list_parts,
+    name_headline,
     name_split,
 )
 from brainfeat.text import count, format_interval, format_number
@@ -36,6 +38,14 @@ from brainfeat.text import count, format_interval, format_number
 if TYPE_CHECKING:
     from brainfeat.evaluation.results import Subset, Subsets
     from brainfeat.metrics import Metrics
+
+
+# What a head has seen of the images that a subset leaves out.
+_KINDS = {
+    "without_copies": "a copy",
+    "without_near_duplicates": "a near duplicate",
+    "without_exact_duplicates": "an exact duplicate",
+}
 
 
 def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section:
@@ -62,48 +72,81 @@ def summarise(metrics: "Metrics") -> list[str]:
                 "whether the head has seen copies of them is not known."
             )
         ]
+    name, part = list_parts(metrics)[0]
+    words = "on all images" if name == "all" else SUBSET_NAMES[name]
+    few = getattr(part, "few", {})
     recalls = [
-        (entry.recall, entry.name) for entry in metrics.per_class if entry.recall is not None
+        (entry.recall, entry.name)
+        for entry in part.per_class
+        if entry.recall is not None and (name == "all" or entry.name not in few)
     ]
     if len(recalls) > 1:
         (worst, worst_name), (best, best_name) = min(recalls), max(recalls)
         sentences.append(
-            f"Sensitivity on all images is {show(best)} in every class."
+            f"Sensitivity {words} is {show(best)} in every class."
             if worst == best
-            else f"Sensitivity on all images ranges from {show(worst)} ({worst_name}) to "
+            else f"Sensitivity {words} ranges from {show(worst)} ({worst_name}) to "
             f"{show(best)} ({best_name})."
         )
     return sentences
 
 
 def _describe_accuracy(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the accuracy without near duplicates, then that on all images."""
-    near, everything = evaluation.subsets.without_near_duplicates, evaluation.subsets.all
+    """Yield the accuracy on images that are new to the head, then that on all images."""
+    subsets, everything = evaluation.subsets, evaluation.subsets.all
+    name = name_headline(subsets)
+    new, kind = getattr(subsets, name), _KINDS.get(name, "")
     of_all = f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}),"
-    accuracy = estimate_metric(everything, "accuracy")
-    if near.accuracy is None or everything.accuracy is None:
-        reason = near.reason or "there are no images"
-        yield f"Accuracy without near duplicates is not known: {reason}."
-        yield f"{of_all} it is {accuracy}; how much of this is due to copies is not known."
+    if name == "all":
+        reason = subsets.without_exact_duplicates.reason
+        yield f"{of_all} accuracy is {_describe_certainty(everything)}."
+        yield f"How much of this is due to images that the head has seen is not known: {reason}."
         return
-    n_near = everything.n - near.n
-    if not n_near:
+    if new.n == everything.n:
         yield (
-            f"{of_all} accuracy is {_describe_certainty(everything)}; the head has seen a near "
-            "duplicate of none of them."
+            f"{of_all} accuracy is {_describe_certainty(everything)}; the head has seen {kind} of "
+            "none of them."
         )
-        return
-    n_exact = everything.n - evaluation.subsets.without_exact_duplicates.n
-    excess = everything.accuracy - near.accuracy
-    yield (
-        f"On {count(near.n, 'image')} of which the head has seen no near duplicate, accuracy is "
-        f"{_describe_certainty(near)}."
+    elif not new.n:
+        yield f"The head has seen {kind} of every image: how it does on new ones is not known."
+        yield f"{of_all} accuracy is {_describe_certainty(everything)}."
+    else:
+        yield (
+            f"On {count(new.n, 'image')} of which the head has seen no "
+            f"{kind.partition(' ')[2]}, accuracy is {_describe_certainty(new)}."
+        )
+        excess = (everything.accuracy or 0) - (new.accuracy or 0)
+        yield (
+            f"{of_all} it is {estimate_metric(everything, 'accuracy')}, {show(abs(excess))} "
+            f"{'higher' if excess >= 0 else 'lower'}: the head has seen {kind} of "
+            f"{everything.n - new.n:,} of them, {_count_files(evaluation)}."
+        )
+    if subsets.without_copies.reason is not None and name != "without_copies":
+        yield f"Copies were not looked for: {subsets.without_copies.reason}."
+    yield from _describe_few(evaluation)
+
+
+def _count_files(evaluation: Evaluation) -> str:
+    """Count the images on whose very file the head was fitted or validated."""
+    files = evaluation.seen_files
+    seen = evaluation.n - evaluation.subsets.without_exact_duplicates.n
+    if files is None or not seen:
+        return f"and an exact duplicate of {seen:,}"
+    return (
+        f"and an exact duplicate of {seen:,} ({files['train']:,} in the train split of its fit, "
+        f"{files['val']:,} in val)"
     )
-    yield (
-        f"{of_all} it is {accuracy}, {show(abs(excess))} {'higher' if excess >= 0 else 'lower'}: "
-        f"the head has seen a near duplicate of {n_near:,} of them, and an exact duplicate of "
-        f"{n_exact:,}."
-    )
+
+
+def _describe_few(evaluation: Evaluation) -> Iterator[str]:
+    """Yield which classes have too few images that are new to the head."""
+    new = evaluation.copy_free
+    if new is not None and (few := {k: n for k, n in new.few.items() if k not in evaluation.few}):
+        classes = ", ".join(f"{name} ({number:,})" for name, number in few.items())
+        yield (
+            f"Without copies, too few images are left of {classes} to say anything about them, and "
+            "means over the classes say little."
+        )
 
 
 def _describe_certainty(subset: "Subset") -> str:
@@ -132,10 +175,10 @@ def make_overall(metrics: "Metrics") -> Section:
     if isinstance(metrics, Evaluation):
         blocks = [
             (
-                "Exact duplicates are files with the same bytes as an image that the head has seen "
-                "in train or val; near duplicates have nearly the same features, such as the same "
-                "slice saved again or a neighbouring slice. A head can recognise both, so they say "
-                "little about new patients."
+                "Exact duplicates are files that the head was fitted or validated on; copies show "
+                "the same pixels as one of these, re-encoded, mirrored or turned; near duplicates "
+                "have nearly the same features, such as a neighbouring slice. A head can recognise "
+                "all three, so they say little about new patients."
             ),
             _list_subsets(metrics),
             _list_further(metrics),
@@ -181,10 +224,14 @@ def _list_bare(metrics: "Metrics") -> Table:
 
 def _list_further(metrics: "Metrics") -> Table:
     worst = 1 if len(metrics.class_names) == 2 else 2
+    parts = list_parts(metrics)
     return Table(
-        title="Further metrics, all images",
-        head=("metric", SUBSET_NAMES["all"]),
-        rows=[(METRIC_NAMES[name], estimate(getattr(metrics, name))) for name in FURTHER_METRICS],
+        title="Further metrics",
+        head=("metric", *(SUBSET_NAMES[name] for name, _ in parts)),
+        rows=[
+            (METRIC_NAMES[name], *(estimate(getattr(part, name)) for _, part in parts))
+            for name in FURTHER_METRICS
+        ],
         explanation="The macro ROC AUC is the mean over classes, each against the rest. Smaller is "
         f"better for the log loss and the Brier score, which runs from 0 to {worst}.",
     )
@@ -195,8 +242,21 @@ def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
         yield (
             "In brackets: 95 % intervals, percentiles of "
             f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
-            "(patients of the table, or else clusters of near duplicates)."
+            "(patients of the table, or else clusters of copies)."
         )
+    if _is_bounded(evaluation):
+        yield (
+            "Resampling cannot change a metric without an error: its interval is the exact "
+            "binomial one (Clopper–Pearson) over groups."
+        )
+
+
+def _is_bounded(evaluation: Evaluation) -> bool:
+    """Return whether an interval is a binomial one."""
+    subsets = [getattr(evaluation.subsets, name) for name in SUBSET_NAMES]
+    classes = [entry for _, part in list_parts(evaluation) for entry in part.per_class]
+    found = [getattr(record, "intervals", None) for record in (*subsets, *classes)]
+    return any(intervals is not None and intervals.binomial for intervals in found)
 
 
 def _has_intervals(subsets: "Subsets") -> bool:
@@ -244,36 +304,41 @@ def _draw_subsets(subsets: "Subsets") -> Iterator[Chart]:
 
 
 def make_values(evaluation: Evaluation) -> Section:
-    """Show the metrics by value of a column of the table."""
-    rows = [
-        (
-            value or NO_VALUE,
-            f"{subset.n:,}",
-            f"{subset.n_groups:,}",
-            estimate_metric(subset, "accuracy"),
-            estimate_metric(subset, "balanced_accuracy"),
-        )
-        for value, subset in evaluation.by.items()
-    ]
+    """Show the metrics by value of a column of the table, without copies first."""
     return Section(
         name="values",
         title="Metrics by value of a column",
         blocks=[
-            Table(
-                title="All images, by value of the column",
-                head=(
-                    "value",
-                    "images",
-                    "groups",
-                    METRIC_NAMES["accuracy"],
-                    METRIC_NAMES["balanced_accuracy"],
-                ),
-                rows=rows,
-                note=f"Values with fewer than {MIN_GROUPS} groups have no metrics."
-                if any(subset.accuracy is None for subset in evaluation.by.values())
-                else "",
-            )
+            _list_values(part.by, SUBSET_NAMES[name])
+            for name, part in list_parts(evaluation)
+            if isinstance(part, Results)
         ],
+    )
+
+
+def _list_values(by: "Mapping[str, Subset]", words: str) -> Table:
+    return Table(
+        title=f"{capitalise(words)}, by value of the column",
+        head=(
+            "value",
+            "images",
+            "groups",
+            METRIC_NAMES["accuracy"],
+            METRIC_NAMES["balanced_accuracy"],
+        ),
+        rows=[
+            (
+                value or NO_VALUE,
+                f"{subset.n:,}",
+                f"{subset.n_groups:,}",
+                estimate_metric(subset, "accuracy"),
+                estimate_metric(subset, "balanced_accuracy"),
+            )
+            for value, subset in by.items()
+        ],
+        note=f"Values with fewer than {MIN_GROUPS} groups have no metrics."
+        if any(subset.accuracy is None for subset in by.values())
+        else "",
     )
 
 

@@ -1,5 +1,16 @@
 """The one name that each metric and each subset has, in every output format."""
 
+from typing import TYPE_CHECKING
+
+from brainfeat.evaluation.bootstrap import MIN_GROUPS, NO_IMAGES
+from brainfeat.text import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from brainfeat.evaluation.results import Subset, Subsets
+    from brainfeat.metrics import Metrics
+
 # Metrics by the name of their attribute.
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -30,18 +41,61 @@ CLASS_METRIC_NAMES = {
 
 # Subsets of the images, the one to believe first.
 SUBSET_NAMES = {
+    "without_copies": "without copies",
     "without_near_duplicates": "without near duplicates",
     "without_exact_duplicates": "without exact duplicates",
     "all": "all images",
 }
 # The same where there is little room.
 SHORT_SUBSET_NAMES = {
+    "without_copies": "no copies",
     "without_near_duplicates": "no near duplicates",
     "without_exact_duplicates": "no exact duplicates",
     "all": "all images",
 }
 # What stands where a column of the table has no value.
 NO_VALUE = "(none)"
+
+
+def list_parts(metrics: "Metrics") -> "list[tuple[str, Metrics]]":
+    """List the images that are described one after the other: those to believe first.
+
+    Parameters
+    ----------
+    metrics : Metrics
+
+    Returns
+    -------
+    list of (str, Metrics)
+        The name of a subset, and what is measured of it: of the images of which the head has seen
+        no copy, where there are some and others; and of all images.
+    """
+    copy_free = getattr(metrics, "copy_free", None)
+    parts = [("without_copies", copy_free)] if copy_free is not None else []
+    return [*parts, ("all", metrics)]
+
+
+def describe_few(few: "Mapping[str, int]") -> str:
+    """Name the classes of too few groups, and how many images they have.
+
+    Examples
+    --------
+    >>> describe_few({"meningioma": 17, "notumor": 0})
+    'Fewer than 10 groups: meningioma (17 images), notumor (0 images)'
+    """
+    classes = [f"{name} ({count(number, 'image')})" for name, number in few.items()]
+    return f"Fewer than {MIN_GROUPS} groups: {', '.join(classes)}"
+
+
+def name_headline(subsets: "Subsets") -> str:
+    """Name the subset to believe: without copies, or where these are not known, the next one."""
+    kinds = ("without_copies", "without_near_duplicates", "without_exact_duplicates")
+    return next((kind for kind in kinds if is_known(getattr(subsets, kind))), "all")
+
+
+def is_known(subset: "Subset") -> bool:
+    """Return whether it is known which images a subset has; it may have none."""
+    return subset.n > 0 or subset.reason == NO_IMAGES
 
 
 def capitalise(text: str) -> str:

@@ -15,6 +15,7 @@ from brainfeat.errors import CacheError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
+from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
@@ -23,7 +24,8 @@ from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
-from brainfeat.training.partition import GroupBy, Partition, choose_groups
+from brainfeat.training.grouping import GroupBy, choose_groups
+from brainfeat.training.partition import Partition
 from brainfeat.training.selection import CrossValidation, Selection, cross_validate, select_head
 
 # Candidates of a head, and folds, of a search where neither is given.
@@ -72,6 +74,7 @@ def fit_head(
     cv: int | None = None,
     group_by: GroupBy = "auto",
     ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
+    signature: bool = True,
     n_jobs: int | None = None,
     random_state: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -115,14 +118,19 @@ def fit_head(
     cv : int or None
         Number of folds of a cross-validation over train and validation. None does none, or takes 5
         where candidates are compared.
-    group_by : {"auto", "column", "near-duplicates", "none"}
-        Groups that no split and no fold divides: the table's groups where it has any, else clusters
-        of near duplicates (auto); the table's groups (column); clusters joined with the table's
-        groups (near-duplicates); or none. Above 50,000 images, and where one chain joins a tenth of
-        the images, auto takes exact duplicates instead of near duplicates.
+    group_by : {"auto", "column", "copies", "near-duplicates", "none"}
+        Groups that no split and no fold divides: copies, with the table's groups where it has any,
+        else with near duplicates (auto); the table's groups alone (column); copies, or near
+        duplicates and copies, with the table's groups (copies, near-duplicates); or none. Above
+        50,000 images, and where one chain joins a tenth of the images, auto takes exact duplicates
+        instead of copies or near duplicates.
     ood_examples : FeatureCache, path-like or None
         Features of out-of-distribution examples, such as rotated slices, which the detector of the
         head learns to flag. The head itself is not fitted on them.
+    signature : bool
+        Whether the head keeps the signatures of the images of train and val, by which copies of
+        them are found in other caches and in images to predict. A signature is as personal as a
+        small picture of the image.
     n_jobs : int or None
         Number of processes that fit folds; None takes all cores.
     random_state : int
@@ -209,6 +217,7 @@ def fit_head(
             probe=_make_probe(partition.X, random_state),
             ood_detector=_fit_detector(partition, examples, random_state=int(random_state)),
             conformal=fit.conformal,
+            fitted_images=_collect_images(features, partition, signature=signature),
         )
 
 
@@ -293,8 +302,20 @@ def _calibrate(
     )
 
 
-def _measure_test(head: FittedHead, partition: Partition) -> Metrics | None:
+def _measure_copy_free(head: FittedHead, partition: Partition, audit: Audit) -> Metrics | None:
+    """Measure the test images without copies, where the splits of the table left some."""
+    test = partition.rows[partition.splits["test"]]
+    if audit.copies is None or not audit.seen_copies[test].any():
+        return None
+    return _measure_test(head, partition, ~audit.seen_copies)
+
+
+def _measure_test(
+    head: FittedHead, partition: Partition, chosen: NDArray[np.bool_]
+) -> Metrics | None:
+    """Measure the test images among the chosen rows of the cache."""
     test = partition.splits["test"]
+    test = test[chosen[partition.rows[test]]]
     if not len(test):
         return None
     probabilities = head.predict_proba(partition.X[test])
@@ -317,7 +338,8 @@ def _make_record(
         leakage=audit.summary(),
         refitted_on_val=not needs_validation(recipe.head),
         val=fit.val,
-        test=_measure_test(fit.head, partition),
+        test=_measure_test(fit.head, partition, np.ones(len(cache), np.bool_)),
+        test_without_copies=_measure_copy_free(fit.head, partition, audit),
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),
@@ -326,6 +348,18 @@ def _make_record(
         random_state=int(recipe.random_state),
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
+    )
+
+
+def _collect_images(cache: FeatureCache, partition: Partition, *, signature: bool) -> FittedImages:
+    """Collect digests, and signatures where there are any, of the images of each split."""
+    rows = {name: partition.rows[images] for name, images in partition.splits.items()}
+    signatures = cache.signature if signature else None
+    return FittedImages.collect(
+        {name: cache.sha256[found] for name, found in rows.items()},
+        None
+        if signatures is None
+        else {name: signatures[found] for name, found in rows.items() if name != "test"},
     )
 
 

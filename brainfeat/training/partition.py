@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
 from brainfeat.heads.record import HeldOut
-from brainfeat.leakage.auditing import audit_duplicates
-from brainfeat.leakage.duplicates import join_labels, label_exact_duplicates
-from brainfeat.leakage.results import Audit
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
+from brainfeat.training.grouping import Grouping
 
-GroupBy = Literal["auto", "column", "near-duplicates", "none"]
 Rows = NDArray[np.intp]
 # Training and test images of a fold.
 Fold = tuple[Rows, Rows]
@@ -24,23 +21,6 @@ SPLITS = ("train", "val", "test")
 
 # Rows that are checked in one step, so that a million rows are not copied.
 _BLOCK_ROWS = 8192
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grouping:
-    """Groups of images that no split and no fold divides.
-
-    Attributes
-    ----------
-    kind : str
-        What a group is: ``"column"``, ``"near-duplicates"``, ``"exact-duplicates"`` or ``"none"``.
-    labels : ndarray of shape (n,), str or int, or None
-        Group of each row of the cache, valid at the rows of view 0. None where every image is a
-        group of its own.
-    """
-
-    kind: str
-    labels: NDArray[Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,53 +261,6 @@ class Partition:
                     else "has no images"
                 )
                 raise TableError(f"class {name!r} {reason}; add training images or drop the class")
-
-
-def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit | None = None) -> Grouping:
-    """Choose the groups that no split and no fold divides.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-    group_by : {"auto", "column", "near-duplicates", "none"}
-        The table's groups where it has any, else clusters of near duplicates (auto); the table's
-        groups (column); clusters of near duplicates joined with the table's groups
-        (near-duplicates); or none.
-    found : Audit or None
-        The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`; None makes
-        one where it is needed.
-
-    Returns
-    -------
-    Grouping
-        Of exact duplicates where near duplicates cannot be told apart, or were not looked for.
-
-    Raises
-    ------
-    TableError
-        The table has no groups, and `group_by` asks for them.
-    """
-    grouped = bool(cache.groups.any())
-    if group_by == "none":
-        return Grouping(kind="none", labels=None)
-    if group_by == "column" and not grouped:
-        raise TableError(f"{cache.path} has no groups; give the table a group column")
-    if group_by == "column" or (group_by == "auto" and grouped):
-        return Grouping(kind="column", labels=cache.groups)
-    found = found or audit_duplicates(cache)
-    near = found.near_duplicates
-    if group_by == "auto" and (near is None or near.chained):
-        copies = label_exact_duplicates(cache.sha256) if found.exact_duplicates.groups else None
-        return Grouping(kind="exact-duplicates", labels=copies)
-    clusters = found.clusters if near else audit_duplicates(cache, limit=None).clusters
-    if not grouped and near is not None and not near.clusters:
-        return Grouping(kind="near-duplicates", labels=None)
-    if grouped:
-        # Images without a group are joined with nothing.
-        names = np.where(cache.groups != "", cache.groups, np.arange(len(cache)).astype(np.str_))
-        _, numbers = np.unique(names, return_inverse=True)
-        clusters = join_labels(clusters + 1, numbers)
-    return Grouping(kind="near-duplicates", labels=clusters)
 
 
 def _check_cache(cache: FeatureCache, y: NDArray[np.int64]) -> None:

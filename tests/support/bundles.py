@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from brainfeat.cache import writing
+from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
+from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.record import FitRecord
 
@@ -29,6 +31,19 @@ def draw(n_classes=4):
     y = np.arange(80) % n_classes
     centres = 1.5 * rng.standard_normal((4, 8))
     return (centres[y] + rng.standard_normal((80, 8))).astype(np.float32), y
+
+
+def draw_fitted_images(seed=0):
+    """Draw digests and signatures of two images of train, one of val and one of test."""
+    rng = np.random.default_rng(seed)
+    sizes = {"train": 2, "val": 1, "test": 1}
+    return FittedImages.collect(
+        {name: rng.integers(0, 256, (n, 32)).astype(np.uint8) for name, n in sizes.items()},
+        {
+            name: rng.integers(-127, 128, (n, SIGNATURE_SIZE)).astype(np.int8)
+            for name, n in sizes.items()
+        },
+    )
 
 
 def make_estimator(head, n_classes=4, **params):
@@ -59,6 +74,7 @@ def make_bundle(head="svm", n_classes=4, **fields):
             "temperature": 1.3,
             "training": FitRecord(seconds=1.5),
             "probe": draw(n_classes)[0][:16] + np.float32(0.1),
+            "fitted_images": draw_fitted_images(),
             **fields,
         }
     )

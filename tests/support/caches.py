@@ -10,8 +10,15 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import SHARD_SCHEMA, Measured
 from brainfeat.cache.shards import parts_folder, remove_parts, write_shard
+from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
+
+
+def draw_signatures(rows: int, seed: int = 0) -> np.ndarray:
+    """Draw signatures of images that are copies of nothing."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-127, 128, (rows, SIGNATURE_SIZE)).astype(np.int8)
 
 
 def write_vectors(

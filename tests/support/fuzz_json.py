@@ -24,7 +24,7 @@ from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.cli.info import command as info
 from brainfeat.errors import BrainfeatError
-from brainfeat.heads.bundle import BUNDLE_SCHEMA
+from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from support.caches import write_vectors
 
 VALUES = (

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.signature import orient_signatures
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.heads.record import History
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.training.fitting import fit_head
+from support.caches import draw_signatures
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ("glioma", SCRIPT, "no|tumour `$x_1$`", "脑膜瘤")
@@ -35,12 +37,15 @@ def draw_study(
     split = np.where(np.arange(rows) < 0.6 * rows, "train", "test")
     # The last test images are copies of the first training images, and half of them exact ones.
     contents = [f"content-{row}" for row in range(rows)]
+    signature = draw_signatures(rows) if signature is None else signature.copy()
     for place in range(copies):
         row = rows - 1 - place
         source = next(other for other in range(place, rows) if y[other] == y[row])
+        signature[row] = orient_signatures(signature[source], 1)
         X[row] = X[source] + 1e-3 * rng.standard_normal(24)
         if place % 2:
             X[row], contents[row] = X[source], contents[source]
+            signature[row] = signature[source]
     columns = {"splits": split.tolist(), "contents": contents, "signature": signature}
     path = make_cache(X, y, class_names=class_names, **columns)
     cache = FeatureCache.open(path)

@@ -1,0 +1,99 @@
+"""What the format of head files requires of their datasets and attributes."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from brainfeat.cache.signature import SIGNATURE_VERSION
+from brainfeat.cache.storage import DatasetRule, Schema
+from brainfeat.errors import BundleError
+from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.fitted_images import FITTED_ARRAYS, FittedImages
+from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
+from brainfeat.heads.trees import TREE_ARRAYS
+
+FORMAT_1 = Schema(
+    format="brainfeat-head",
+    version=1,
+    datasets={
+        r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
+        r"dense/\d/bias": DatasetRule(dtype="<f4"),
+        r"dense/mean": DatasetRule(dtype="<f8"),
+        r"dense/scale": DatasetRule(dtype="<f8"),
+        r"skops": DatasetRule(dtype="|u1"),
+        **{
+            rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in TREE_ARRAYS.items()
+        },
+        **{
+            rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in OOD_ARRAYS.items()
+        },
+        **{
+            rf"conformal/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in CONFORMAL_ARRAYS.items()
+        },
+        r"probe/X": DatasetRule(dtype="<f4", ndim=2),
+        r"probe/probabilities": DatasetRule(dtype="<f8", ndim=2),
+    },
+    attributes=frozenset({"spec", "class_names", "head", "temperature", "training"}),
+    error=BundleError,
+    format_error=BundleError,
+    corrupt_error=BundleError,
+    remedy="restore a copy, or fit it again with brainfeat fit-head",
+)
+BUNDLE_SCHEMA = replace(
+    FORMAT_1,
+    version=2,
+    datasets={
+        **FORMAT_1.datasets,
+        **{
+            rf"fitted/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in FITTED_ARRAYS.items()
+        },
+    },
+    attributes=FORMAT_1.attributes | {"signature_version"},
+    earlier=(FORMAT_1,),
+)
+
+
+def check_signature_version(version: object) -> None:
+    """Refuse signatures of another version.
+
+    Raises
+    ------
+    BundleError
+        The version is another one than that of :mod:`brainfeat.cache.signature`.
+    """
+    if version != SIGNATURE_VERSION:
+        raise BundleError(
+            f"signatures of version {version}, but this brainfeat reads version "
+            f"{SIGNATURE_VERSION}; use the brainfeat that wrote them, or fit the head again"
+        )
+
+
+def with_prefix(
+    prefix: str, part: OODDetector | Conformal | FittedImages | None
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a part of a head by their full names; none where there is no part."""
+    arrays = {} if part is None else part.to_arrays()
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+
+def take(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Take the arrays of a folder out of the arrays of a file."""
+    inside = [name for name in arrays if name.startswith(f"{prefix}/")]
+    return {name.removeprefix(f"{prefix}/"): arrays.pop(name) for name in inside}
+
+
+def take_all(
+    arrays: dict[str, NDArray[Any]], prefix: str, names: Collection[str]
+) -> dict[str, NDArray[Any]]:
+    """Take the arrays of a folder out of `arrays`: all those of the format, or none."""
+    taken = take(arrays, prefix)
+    if taken and set(taken) != set(names):
+        found, wanted = (", ".join(sorted(given)) for given in (taken, names))
+        raise BundleError(f"{prefix} has the arrays {found}; expected {wanted}")
+    return taken
