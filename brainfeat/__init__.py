@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.heads.dense import DenseHead
     from brainfeat.leakage.auditing import audit
+    from brainfeat.leakage.cross_audit import audit_between
     from brainfeat.prediction.predictor import Predictor, predict
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import write_slices
@@ -28,6 +29,7 @@ _HOMES = {
     "Predictor": "prediction.predictor",
     "SlicePolicy": "readers.volumes",
     "audit": "leakage.auditing",
+    "audit_between": "leakage.cross_audit",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluator",
     "extract": "extraction.extractor",
@@ -46,6 +48,7 @@ __all__ = [
     "Predictor",
     "SlicePolicy",
     "audit",
+    "audit_between",
     "compare",
     "evaluate",
     "extract",

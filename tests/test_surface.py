@@ -160,6 +160,7 @@ def test_public_names() -> None:
         "Predictor",
         "SlicePolicy",
         "audit",
+        "audit_between",
         "compare",
         "evaluate",
         "extract",
