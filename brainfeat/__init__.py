@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brainfeat.heads.dense import DenseHead
     from brainfeat.leakage.auditing import audit
     from brainfeat.leakage.cross_audit import audit_between
+    from brainfeat.leakage.linking import link_caches
     from brainfeat.prediction.predictor import Predictor, predict
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import write_slices
@@ -34,6 +35,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluator",
     "extract": "extraction.extractor",
     "fit_head": "training.fitting",
+    "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
     "write_slices": "tables.slicing",
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit_head",
+    "link_caches",
     "predict",
     "read_table",
     "write_slices",

@@ -184,6 +184,11 @@ def run_audit_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("audit", take("vectors"), write_mirrored(take, folder))
 
 
+def run_link(take: Take, folder: Path) -> Iterator[Any]:
+    mirrored, output = write_mirrored(take, folder), folder / "linked.csv"
+    yield ask("link", mirrored, take("vectors"), "--take", "source,label", "-o", output)
+
+
 def run_split(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("split", take("vectors"), "-o", folder / "split.csv")
 

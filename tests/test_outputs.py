@@ -49,6 +49,10 @@ WRITERS = {
         "audit features.h5 second.h5 --pairs OUT",
         ["features.h5", "second.h5"],
     ),
+    "link": (
+        "link features.h5 second.h5 --take label -o OUT",
+        ["features.h5", "second.h5"],
+    ),
     "predict": ("predict head.h5 images -o OUT", ["head.h5", "images/glioma/0.png"]),
     "predict --heatmap": ("predict head.h5 images --heatmap OUT", ["images", "images/glioma"]),
     "export": (
@@ -159,7 +163,7 @@ def test_an_input_is_not_replaced(run, here, writer, given, how):
     refuse(run, here, writer, output)
 
 
-OWN = {"features.h5": {"extract"}, "head.h5": {"fit-head"}, "table.csv": {"split"}}
+OWN = {"features.h5": {"extract"}, "head.h5": {"fit-head"}, "table.csv": {"split", "link"}}
 OTHERS = [
     (writer, other)
     for writer in sorted(set(WRITERS) - FOLDERS - {"export"})

@@ -118,6 +118,7 @@ OPTIONS = {
         "--random-state",
         "--json",
     },
+    "link": {"--take", "--output", "--verify", "--overwrite", "--json"},
     "slices": {
         "--output",
         "--slices",
@@ -165,6 +166,7 @@ def test_public_names() -> None:
         "evaluate",
         "extract",
         "fit_head",
+        "link_caches",
         "predict",
         "read_table",
         "write_slices",
