@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.heads.dense import DenseHead
     from brainfeat.leakage.auditing import audit
+    from brainfeat.leakage.cross_audit import audit_between
+    from brainfeat.leakage.linking import link_caches
     from brainfeat.prediction.predictor import Predictor, predict
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import write_slices
@@ -28,10 +30,12 @@ _HOMES = {
     "Predictor": "prediction.predictor",
     "SlicePolicy": "readers.volumes",
     "audit": "leakage.auditing",
+    "audit_between": "leakage.cross_audit",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluator",
     "extract": "extraction.extractor",
     "fit_head": "training.fitting",
+    "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
     "write_slices": "tables.slicing",
@@ -46,10 +50,12 @@ __all__ = [
     "Predictor",
     "SlicePolicy",
     "audit",
+    "audit_between",
     "compare",
     "evaluate",
     "extract",
     "fit_head",
+    "link_caches",
     "predict",
     "read_table",
     "write_slices",

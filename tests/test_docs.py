@@ -386,6 +386,17 @@ def test_report_page_writes_what_it_says(workplace: Path) -> None:
         assert (workplace / name).read_text(encoding="utf-8").startswith(start)
 
 
+@pytest.mark.slow
+def test_link_page_prints_what_it_shows(tmp_path: Path) -> None:
+    steps = run_page("how-to/link.md", tmp_path)
+    shown = [step for step in steps if step.shown]
+    assert len(shown) == 2
+    for step in shown:
+        assert without_numbers(step.printed) == without_numbers(step.shown), step.command
+    assert re.search(r"^group +48 +0 +0 +0 +0$", shown[1].printed, re.MULTILINE)
+    assert steps[-1].printed.startswith("LinkedColumn(taken=0, agreed=48,")
+
+
 def test_weights_page_agrees_with_the_table_of_backbones() -> None:
     rows = rows_after(read("how-to/weights.md"), "## Where ImageNet weights come from")
     described = {

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.caches import write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
 
 from brainfeat.benchmark import stages
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.main import COMMANDS, load_command
 
@@ -169,6 +171,31 @@ def run_extract(take: Take, folder: Path) -> Iterator[Any]:
 
 def run_audit(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("audit", take("vectors"))
+
+
+def write_mirrored(take: Take, folder: Path) -> Path:
+    """Write a cache of three images of another set, mirrored, of which one has another class."""
+    signature = np.zeros((4, SIGNATURE_SIZE), np.int8)
+    with FeatureCache.open(take("vectors")) as cache:
+        assert cache.signature is not None
+        signature[:3] = orient_signatures(cache.signature[[0, 5, 10]], 1)
+    return write_vectors(
+        folder,
+        np.zeros((4, 4)),
+        np.array([1, 1, -1, -1]),
+        name="mirrored.h5",
+        sources=["a", "b", "", ""],
+        signature=signature,
+    )
+
+
+def run_audit_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
+    yield ask("audit", take("vectors"), write_mirrored(take, folder))
+
+
+def run_link(take: Take, folder: Path) -> Iterator[Any]:
+    mirrored, output = write_mirrored(take, folder), folder / "linked.csv"
+    yield ask("link", mirrored, take("vectors"), "--take", "source,label", "-o", output)
 
 
 def run_split(take: Take, folder: Path) -> Iterator[Any]:

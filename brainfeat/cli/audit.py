@@ -2,21 +2,25 @@
 
 import csv
 import sys
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.cli.overlaps import describe_overlaps
 from brainfeat.errors import BrainfeatError
 from brainfeat.text import align, count, format_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.leakage.cross_audit import CrossAudit, CrossPair
+    from brainfeat.leakage.overlap import Pair
     from brainfeat.leakage.results import Audit
 
 # Exit code of --strict where something was found.
@@ -27,25 +31,28 @@ EXAMPLES = """\b
 Examples:
   brainfeat audit mri.h5
   brainfeat audit mri.h5 --strict --pairs pairs.csv
+  brainfeat audit mri.h5 other-hospital.h5
 """
 
 
 @click.command("audit", short_help="Find copies across splits, and other leaks.", epilog=EXAMPLES)
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument(
+    "features", type=click.Path(path_type=Path), metavar="FEATURES...", nargs=-1, required=True
+)
 @options.threshold_option
 @options.table_option
 @click.option("--strict", is_flag=True, help=f"End with exit code {_FOUND} if anything is found.")
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path),
-    help="Write each pair of near duplicates to a CSV file.",
+    help="Write each pair of near duplicates, or of copies between caches, to a CSV file.",
 )
 @options.verify_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
 def command(
-    features: Path,
+    features: tuple[Path, ...],
     *,
     threshold: float,
     table: Path | None,
@@ -56,37 +63,81 @@ def command(
     random_state: int,
     as_json: bool,
 ) -> None:
-    """Look in FEATURES, a file that extract wrote, for reasons why metrics are too good.
+    """Look in FEATURES, files that extract wrote, for reasons why metrics are too good.
 
     The audit finds exact duplicates and near duplicates in several splits, groups in several
     splits, and copies with conflicting labels. It measures how well the class is predicted without
     the pixels (a shortcut), and how well shuffled labels are predicted (memorisation).
-    """
-    from brainfeat.files import check_output
-    from brainfeat.leakage.auditing import audit
-    from brainfeat.leakage.overlap import Pair
-    from brainfeat.tables.csv_cells import has_header
 
+    Of several FEATURES, of any bases, it finds the exact duplicates and copies that each two of
+    them have in common, and those with conflicting labels. It then looks for nothing within one
+    file: audit that file alone.
+    """
     if pairs is not None:
-        check_output(
-            pairs,
-            overwrite=overwrite,
-            kind="a list of pairs that brainfeat wrote",
-            recognise=lambda found: has_header(found, [field.name for field in fields(Pair)]),
-            inputs=(features, table),
+        _check_pairs(pairs, inputs=(*features, table), overwrite=overwrite)
+    if len(features) > 1:
+        _refuse_options_of_one_file()
+    with ExitStack() as stack:
+        caches = [
+            stack.enter_context(options.open_cache(path, table=table, verify=verify))
+            for path in features
+        ]
+        found = (
+            _audit_several(caches)
+            if len(caches) > 1
+            else _audit_one(caches[0], threshold=threshold, random_state=random_state)
         )
-    with options.open_cache(features, table=table, verify=verify) as cache:
-        found = audit(cache, threshold=threshold, random_state=random_state)
         if pairs is not None:
-            _write_pairs(pairs, cache, threshold)
-        has_splits = bool(cache.splits.any())
+            _write_pairs(pairs, found.pairs, found.columns)
     if as_json:
-        options.print_json(found.to_dict())
+        options.print_json(found.audit.to_dict())
     else:
-        for line in _describe(found, has_splits=has_splits):
+        for line in found.lines:
             options.say(line)
-    if strict and found.findings:
+    if strict and found.audit.findings:
         sys.exit(_FOUND)
+
+
+class _Found(NamedTuple):
+    """An audit, the lines that describe it, and its pairs with the columns of their CSV."""
+
+    audit: "Audit | CrossAudit"
+    lines: list[str]
+    pairs: "Iterable[Pair | CrossPair]"
+    columns: list[str]
+
+
+def _audit_one(cache: "FeatureCache", *, threshold: float, random_state: int) -> _Found:
+    from brainfeat.leakage.auditing import audit
+    from brainfeat.leakage.overlap import Pair, list_pairs
+
+    found = audit(cache, threshold=threshold, random_state=random_state)
+    lines = _describe(found, has_splits=bool(cache.splits.any()))
+    return _Found(found, lines, list_pairs(cache, threshold=threshold), _list_columns(Pair))
+
+
+def _audit_several(caches: "Sequence[FeatureCache]") -> _Found:
+    from brainfeat.leakage.cross_audit import CrossPair, describe_matching, list_cross_pairs
+    from brainfeat.leakage.matching import match_caches
+
+    matching = match_caches(caches)
+    found = describe_matching(matching)
+    pairs = list_cross_pairs(matching)
+    return _Found(found, describe_overlaps(found), pairs, _list_columns(CrossPair))
+
+
+def _refuse_options_of_one_file() -> None:
+    """Refuse options that change nothing where several files are audited."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("threshold", "table", "random_state")
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} cannot be used with several FEATURES; audit each of them alone"
+        )
 
 
 def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
@@ -152,20 +203,40 @@ def _describe_sides(number: int, test_images: int) -> str:
     return f"{number:,} across splits, {copied} with a copy in train or val"
 
 
-def _write_pairs(path: Path, cache: "FeatureCache", threshold: float) -> None:
+def _list_columns(kind: "type[Pair | CrossPair]") -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _check_pairs(path: Path, *, inputs: "Iterable[Path | None]", overwrite: bool) -> None:
+    """Refuse a file that the pairs must not be written to."""
+    from brainfeat.files import check_output
+    from brainfeat.leakage.cross_audit import CrossPair
+    from brainfeat.leakage.overlap import Pair
+    from brainfeat.tables.csv_cells import has_header
+
+    check_output(
+        path,
+        overwrite=overwrite,
+        kind="a list of pairs that brainfeat wrote",
+        recognise=lambda found: any(
+            has_header(found, _list_columns(kind)) for kind in (Pair, CrossPair)
+        ),
+        inputs=inputs,
+    )
+
+
+def _write_pairs(path: Path, pairs: "Iterable[Pair | CrossPair]", columns: list[str]) -> None:
     from brainfeat.files import atomic_write
-    from brainfeat.leakage.overlap import Pair, list_pairs
     from brainfeat.tables.csv_cells import csv_cell
 
-    columns = [field.name for field in fields(Pair)]
     try:
         with (
             atomic_write(path) as temporary,
             temporary.open("x", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            for pair in list_pairs(cache, threshold=threshold):
-                writer.writerow({name: csv_cell(str(getattr(pair, name))) for name in columns})
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            for pair in pairs:
+                writer.writerow(csv_cell(str(getattr(pair, name))) for name in columns)
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

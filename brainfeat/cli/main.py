@@ -12,7 +12,7 @@ from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_i
 from brainfeat.errors import BrainfeatError
 
 SECTIONS = {
-    "Tables": ["slices", "split"],
+    "Tables": ["slices", "split", "link"],
     "Stage one (images to features)": ["extract"],
     "Stage two (features to heads)": ["fit-head", "evaluate", "compare", "audit"],
     "Answers (images to predictions)": ["predict", "export"],
