@@ -17,6 +17,8 @@ from brainfeat import FeatureCache, audit_between
 from brainfeat.cache import writing
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.errors import CacheError, CacheFormatError, ParameterError
+from brainfeat.leakage import matching
+from brainfeat.leakage.copies import find_copies
 from brainfeat.leakage.cross_audit import CrossAudit, list_cross_pairs
 from brainfeat.leakage.matching import match_caches
 from brainfeat.leakage.results import LabelConflict
@@ -81,6 +83,24 @@ def test_each_two_of_several_caches_are_compared(make):
         (str(caches[i]), str(caches[j])) for i, j in ((0, 1), (0, 2), (1, 2))
     ]
     assert [(o.first.copies, o.second.copies) for o in overlaps] == [(1, 1), (2, 2), (2, 2)]
+
+
+def test_contents_that_only_the_largest_cache_has_are_not_compared_with_each_other(
+    make, monkeypatch
+):
+    searched = []
+
+    def count(signatures, *, n_queries):
+        searched.append((len(signatures), n_queries))
+        return find_copies(signatures, n_queries=n_queries)
+
+    monkeypatch.setattr(matching, "find_copies", count)
+    a = make("a", ["0", "1/1", "2", "2", "3"], contents=["x", "a", "y", "y", "b"])
+    b = make("b", ["0", "1"], contents=["x", "c"])
+    for pair in ((a, b), (b, a)):
+        found = overlap_of(*pair)
+        assert {found.first.copies, found.second.copies} == {2}
+    assert searched == [(5, 2)] * 2
 
 
 def test_views_are_no_images(make):
@@ -275,6 +295,14 @@ class TestCommand:
         assert "label conflicts: 1\n  upright: a-1.png (glioma), b-1.png (notumor)" in result.out
         assert "Copies within one cache were not looked for" in result.out
         assert "copies are in both caches: 2 of 3 images" in result.out.split("Found:")[1]
+
+    def test_more_conflicts_are_left_to_json(self, run, make):
+        shows = [str(number) for number in range(8)]
+        a = make("a", shows, labels=["glioma"] * 8)
+        b = make("b", shows, labels=["notumor"] * 8)
+        assert "  and 3 more, which --json lists" in run("audit", a, b).out
+        (overlap,) = json.loads(run("audit", a, b, "--json").out)["overlaps"]
+        assert len(overlap["label_conflicts"]) == 8
 
     def test_strict_ends_with_3_where_a_copy_is_found(self, run, make):
         a, b, c = make("a", ["0", "1"]), make("b", ["0/1"]), make("c", ["2"])

@@ -250,6 +250,11 @@ class TestCommand:
         document = json.loads(run(*arguments, tmp_path / "u.csv", "--json").out)
         assert len(document["conflicts"]) == 8
 
+    def test_caches_of_the_same_images_are_told(self, run, make, tmp_path):
+        a, b = make("a", ["0"], contents=["x"]), make("b", ["0"], contents=["x"], groups=["p"])
+        printed = run("link", a, b, "--take", "group", "-o", tmp_path / "t.csv").out
+        assert f"{a} and {b} are caches of the same images" in printed
+
     def test_another_command_takes_the_table(self, run, make, tmp_path):
         a = make("a", ["0", "1"], labels=["glioma", "notumor"])
         b = make("b", ["0", "1"], groups=["p", "p"], labels=["glioma", "glioma"])

@@ -247,7 +247,8 @@ class _ByContent(NamedTuple):
 def match_caches(caches: Sequence[FeatureCache]) -> Matching:
     """Find the exact duplicates and the copies between caches.
 
-    Each content is searched once, however many images and caches have it.
+    Each content is searched once, however many images and caches have it, and those that only the
+    largest cache has are not compared with each other.
 
     Parameters
     ----------
@@ -273,29 +274,45 @@ def match_caches(caches: Sequence[FeatureCache]) -> Matching:
                 f"{one.path} and {other.path} are the same file; expected different caches"
             )
     images = tuple(SignedImages(cache) for cache in caches)
-    starts = np.cumsum([0, *map(len, images)])
-    contents = label_exact_duplicates(
-        np.concatenate([some.cache.sha256[some.rows] for some in images])
-    )
-    signatures = _read_signatures(images, starts, contents)
-    parts = tuple(np.split(contents, starts[1:-1]))
+    contents, n_queries = _number_contents(images)
+    signatures = _read_signatures(images, contents)
+    only = _find_only_cache(contents, len(signatures))
     return Matching(
         images=images,
-        contents=parts,
+        contents=contents,
         blank=np.asarray(~signatures.any(axis=1)),
-        copies=_search(signatures, _find_only_cache(parts, len(signatures))),
+        copies=_search(signatures, only, n_queries=n_queries),
     )
+
+
+def _number_contents(images: Sequence[SignedImages]) -> tuple[tuple[Labels, ...], int]:
+    """Assign numbers to contents, the last ones to those that only the largest cache has.
+
+    Returns those of the images of each cache, and how many contents are not among these last.
+    """
+    sizes = [len(some) for some in images]
+    labels = label_exact_duplicates(
+        np.concatenate([some.cache.sha256[some.rows] for some in images])
+    )
+    elsewhere = np.repeat(np.arange(len(sizes)) != np.argmax(sizes), sizes)
+    queried = np.zeros(labels.max() + 1, np.bool_)
+    queried[labels[elsewhere]] = True
+    number = np.argsort(np.argsort(~queried, kind="stable"))
+    contents = np.split(number[labels], np.cumsum(sizes)[:-1])
+    return tuple(contents), int(queried.sum())
 
 
 def _read_signatures(
-    images: Sequence[SignedImages], starts: Rows, contents: Labels
+    images: Sequence[SignedImages], contents: Sequence[Labels]
 ) -> NDArray[np.int8]:
-    """Read the signature of the first image of each content, (k, 1936)."""
-    _, first = np.unique(contents, return_index=True)
-    signatures = np.empty((len(first), SIGNATURE_SIZE), np.int8)
-    for some, start in zip(images, starts[:-1], strict=True):
-        here = (start <= first) & (first < start + len(some))
-        signatures[here] = some.read_signatures(first[here] - start)
+    """Read the signature of an image of each content, (k, 1936)."""
+    signatures = np.empty((1 + max(held.max() for held in contents), SIGNATURE_SIZE), np.int8)
+    missing = np.ones(len(signatures), np.bool_)
+    for some, held in zip(images, contents, strict=True):
+        numbers, first = np.unique(held, return_index=True)
+        new = missing[numbers]
+        signatures[numbers[new]] = some.read_signatures(first[new])
+        missing[numbers] = False
     return signatures
 
 
@@ -310,11 +327,11 @@ def _find_only_cache(contents: Sequence[Labels], k: int) -> Rows:
     return only
 
 
-def _search(signatures: NDArray[np.int8], only: Rows) -> Copies:
+def _search(signatures: NDArray[np.int8], only: Rows, *, n_queries: int) -> Copies:
     """Find the copies among contents, but for pairs within one cache."""
     none = np.empty(0, np.intp)
     found = [Copies(none, none, none.astype(np.float32), none.astype(np.int8))]
-    for block in find_copies(signatures):
+    for block in find_copies(signatures, n_queries=n_queries):
         across = (only[block.first] != only[block.second]) | (only[block.first] < 0)
         found.append(Copies(*(column[across] for column in block)))
     return Copies(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
