@@ -5,11 +5,12 @@ import dataclasses
 import json
 import os
 import shutil
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageOps
 from support.halves import CLASSES, SIZE, Blocks, draw
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
@@ -397,3 +398,52 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(run, images):
 def test_an_empty_folder_is_an_error(run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no JPEG, PNG, DICOM or NIfTI files" in str(run(tmp_path / "empty").exception)
+
+
+# Images that the head has seen
+
+
+def test_images_of_the_fit_are_marked(predictor, bundle, slices, images, tmp_path):
+    """The same file, a mirrored copy of it, an image of the test split, and a new one."""
+    digests = {digest.tobytes() for digest in bundle.fitted_images.seen}
+    paths = sorted(slices.rglob("*.png"))
+    seen = next(path for path in paths if sha256(path.read_bytes()).digest() in digests)
+    held_out = next(path for path in paths if sha256(path.read_bytes()).digest() not in digests)
+    with Image.open(seen) as image:
+        ImageOps.mirror(image).save(tmp_path / "mirrored.jpg", quality=90)
+    found = predictor.predict([seen, tmp_path / "mirrored.jpg", held_out, images / "clear.png"])
+    assert [answer.seen for answer in found] == ["exact-duplicate", "copy", None, None]
+    assert Prediction.from_json(json.dumps(found[1].to_dict())) == found[1]
+
+
+def test_without_signatures_only_files_are_recognised(bundle, slices, tmp_path):
+    bare = dataclasses.replace(
+        bundle, fitted_images=dataclasses.replace(bundle.fitted_images, signature=None)
+    )
+    paths = sorted(slices.rglob("*.png"))
+    digests = {digest.tobytes() for digest in bundle.fitted_images.seen}
+    seen = next(path for path in paths if sha256(path.read_bytes()).digest() in digests)
+    with Image.open(seen) as image:
+        ImageOps.mirror(image).save(tmp_path / "mirrored.png")
+    for head, expected in (
+        (bare, ["exact-duplicate", None]),
+        (dataclasses.replace(bundle, fitted_images=None), [None, None]),
+    ):
+        answers = Predictor(head, backbone=Blocks()).predict([seen, tmp_path / "mirrored.png"])
+        assert [answer.seen for answer in answers] == expected
+
+
+def test_the_command_says_that_an_image_was_seen(bundle, slices, tmp_path, monkeypatch):
+    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    head = bundle.save(tmp_path / "head.h5")
+    digests = {digest.tobytes() for digest in bundle.fitted_images.seen}
+    seen = next(
+        path
+        for path in sorted(slices.rglob("*.png"))
+        if sha256(path.read_bytes()).digest() in digests
+    )
+    result = CliRunner().invoke(command, [str(head), str(seen), "-o", str(tmp_path / "out.csv")])
+    assert result.exit_code == 0, result.output
+    assert "fitted or validated on this file; this says nothing about new images" in result.stdout
+    (row,) = csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines())
+    assert row["seen"] == "exact-duplicate"

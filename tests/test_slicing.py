@@ -396,6 +396,11 @@ def test_a_slice_is_predicted_as_its_png_is(predictor, hospital, sliced):
     rows = [row for row in range(len(table)) if table.groups[row] == group]
     expected = predictor.predict([table.absolute_path(row) for row in rows])
     assert [it.probabilities for it in answers] == [it.probabilities for it in expected]
+    seen = [it.seen for it in expected]
+    assert "exact-duplicate" in seen
+    # A slice has no file, so that it is recognised by its pixels.
+    assert all(it.seen == "copy" for it, how in zip(answers, seen, strict=True) if how is not None)
+    assert whole.slices.seen == sum(it.seen is not None for it in answers)
 
 
 def find_group(sliced, hospital):

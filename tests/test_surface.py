@@ -101,6 +101,8 @@ OPTIONS = {
         "--cv",
         "--group-by",
         "--ood-examples",
+        "--signature",
+        "--no-signature",
         "--jobs",
         "--table",
         "--overwrite",

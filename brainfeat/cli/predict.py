@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _SHOWN = 5
 # The first columns of the table of predictions.
 _COLUMNS = ("path", "frame", "decision", "forced")
+# How the head has seen an image.
+_SEEN = {
+    "exact-duplicate": "the head was fitted or validated on this file",
+    "copy": "the head was fitted or validated on a copy of this image",
+}
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 EXAMPLES = """\b
@@ -167,6 +172,8 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
         if answer.frame is not None:
             continue
         options.say(f"{answer.path}: {describe(answer)}")
+        if answer.seen is not None:
+            options.say(f"  {_SEEN[answer.seen]}; this says nothing about new images")
         if answer.slices is not None:
             options.say(f"  {_describe_slices(answer.slices)}")
     spec = predictor.bundle.spec
@@ -210,6 +217,8 @@ def _describe_slices(slices: "SliceSummary") -> str:
         frames = slices.carried_by.get(name, ())
         which = ", ".join(map(str, frames[:_SHOWN])) + (" …" if len(frames) > _SHOWN else "")
         parts.append(f"{number:,} {name}{f' (no. {which})' if which else ''}")
+    if slices.seen:
+        parts.append(f"{slices.seen:,} that the head was fitted or validated on, or on a copy")
     return f"{count(slices.n, 'slice')}: {'; '.join(parts)}"
 
 
@@ -222,7 +231,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
     writer.writerow(
         [
             *(*_COLUMNS, *probabilities),
-            *("prediction_set", "score", "threshold", "flagged", "error"),
+            *("prediction_set", "score", "threshold", "flagged", "seen", "error"),
         ]
     )
     for answer in found:
@@ -236,6 +245,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
                 *(answer.probabilities.get(name, "") for name in class_names),
                 csv_cell(" | ".join(answer.prediction_set or ())),
                 *(("", "", "") if ood is None else (ood.score, ood.threshold, ood.flagged)),
+                answer.seen or "",
                 csv_cell(answer.error or ""),
             ]
         )

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import ParameterError
+
+# How a head has seen an image: it was fitted or validated on the same file, or on a copy.
+Seen = Literal["exact-duplicate", "copy"]
 
 UNCERTAIN = "uncertain"
 OUT_OF_DISTRIBUTION = "out-of-distribution"
@@ -64,11 +67,14 @@ class SliceSummary:
     carried_by : dict of str to tuple of int
         By predicted class, the most probable first: the frames of its slices, the most confident
         first.
+    seen : int
+        Number of slices that the head was fitted or validated on, or on a copy of which.
     """
 
     n: int
     decisions: Mapping[str, int]
     carried_by: Mapping[str, tuple[int, ...]]
+    seen: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +102,9 @@ class Prediction:
         Whether the decision is the most probable class although the head would abstain.
     nearest : tuple of Neighbour
         The most similar of the training images that the head keeps.
+    seen : {"exact-duplicate", "copy"} or None
+        Whether the head was fitted or validated on this file, or on a copy of it by the pixels: the
+        prediction then says nothing about new images. None also where that is not known.
     error : str or None
         Why the image cannot be read.
     slices : SliceSummary or None
@@ -110,6 +119,7 @@ class Prediction:
     out_of_distribution: OutOfDistribution | None = None
     forced: bool = False
     nearest: tuple[Neighbour, ...] = ()
+    seen: Seen | None = None
     error: str | None = None
     slices: SliceSummary | None = None
 
@@ -236,7 +246,10 @@ def pool_slices(
         out_of_distribution=ood,
         forced=forced,
         slices=SliceSummary(
-            n=len(answers), decisions=dict(Counter(decisions)), carried_by=carried_by
+            n=len(answers),
+            decisions=dict(Counter(decisions)),
+            carried_by=carried_by,
+            seen=sum(answer.seen is not None for answer in answers),
         ),
     )
 

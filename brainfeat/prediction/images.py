@@ -1,19 +1,22 @@
 """Image files and slices on their way through a base: each is read once, and keeps its place."""
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.preprocessing import preprocess_image
-from brainfeat.readers import read_image
+from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
+from brainfeat.readers import read_bytes, read_image
+from brainfeat.readers.raster import ImageBytes
 from brainfeat.readers.series import Inputs
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
 from brainfeat.runtime import Forward
@@ -38,6 +41,10 @@ class InputImage:
         As the base sees it, RGB in [0, 1].
     pixels : ndarray of shape (h, w, 3), uint8, or None
         As it was read; None where that is not kept.
+    sha256 : bytes or None
+        Digest of the file; None for a slice of a volume.
+    signature : ndarray of shape (1936,), int8, or None
+        As in :func:`brainfeat.cache.signature.compute_signature`; None where it was not wanted.
     error : str or None
         Why it cannot be read.
     """
@@ -46,7 +53,24 @@ class InputImage:
     frame: int | None = None
     image: Floats | None = None
     pixels: NDArray[np.uint8] | None = None
+    sha256: bytes | None = None
+    signature: NDArray[np.int8] | None = None
     error: str | None = None
+
+
+@dataclass
+class ImageCounter:
+    """Counts images that are done, and those that are known."""
+
+    progress: Callable[[int, int], None] | None
+    total: int = 0
+    done: int = 0
+
+    def add(self, number: int) -> None:
+        """Report that some more are done."""
+        self.done += number
+        if self.progress is not None:
+            self.progress(self.done, self.total)
 
 
 def choose_policy(
@@ -98,7 +122,7 @@ def count_images(inputs: Inputs) -> int | None:
 
 
 def read_images(
-    paths: Sequence[Path], spec: FeatureSpec, *, keep_pixels: bool, n_jobs: int
+    paths: Sequence[Path], spec: FeatureSpec, *, keep_pixels: bool, sign: bool, n_jobs: int
 ) -> Iterator[InputImage]:
     """Read and preprocess image files in threads, in their order.
 
@@ -109,6 +133,8 @@ def read_images(
         How images are preprocessed.
     keep_pixels : bool
         Whether the pixels are kept, besides what the base sees.
+    sign : bool
+        Whether signatures are computed.
     n_jobs : int
         Threads.
 
@@ -120,21 +146,25 @@ def read_images(
     def read(place: int) -> InputImage:
         name = os.fspath(paths[place])
         try:
-            pixels = read_image(paths[place])
+            data = read_bytes(paths[place], name=name)
+            image = read_image(ImageBytes(data), name=name)
         except ImageReadError as error:
             return InputImage(name=name, error=error.reason)
+        # As bytes, which pictures show: many images wait for the base at once.
+        pixels = quantize_image(image)
         return InputImage(
             name=name,
-            image=preprocess_image(pixels, size=spec.input_size, fit=spec.fit),
-            # As bytes, which pictures show: many images wait for the base at once.
-            pixels=np.rint(255 * pixels).astype(np.uint8) if keep_pixels else None,
+            image=preprocess_image(image, size=spec.input_size, fit=spec.fit),
+            pixels=pixels if keep_pixels else None,
+            sha256=hashlib.sha256(data).digest(),
+            signature=compute_signature(pixels) if sign else None,
         )
 
     return map_ahead(read, len(paths), n_jobs=n_jobs, ahead=_AHEAD)
 
 
 def prepare_slices(
-    slices: Iterable[Slice], spec: FeatureSpec, *, name: str, keep_pixels: bool
+    slices: Iterable[Slice], spec: FeatureSpec, *, name: str, keep_pixels: bool, sign: bool
 ) -> Iterator[InputImage]:
     """Preprocess the slices of a volume, as :func:`read_images` does with their PNG files.
 
@@ -144,7 +174,7 @@ def prepare_slices(
     spec : FeatureSpec
     name : str
         Of the volume.
-    keep_pixels : bool
+    keep_pixels, sign : bool
 
     Yields
     ------
@@ -156,6 +186,7 @@ def prepare_slices(
             frame=frame,
             image=preprocess_image(grey_image(pixels), size=spec.input_size, fit=spec.fit),
             pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
+            signature=compute_signature(pixels) if sign else None,
         )
 
 

@@ -26,6 +26,7 @@ from brainfeat.prediction.answers import (
     pool_slices,
 )
 from brainfeat.prediction.images import (
+    ImageCounter,
     InputImage,
     choose_policy,
     compute_features,
@@ -33,6 +34,7 @@ from brainfeat.prediction.images import (
     prepare_slices,
     read_images,
 )
+from brainfeat.prediction.recognition import recognise
 from brainfeat.readers.series import Inputs, Series, find_inputs, read_volume
 from brainfeat.readers.volumes import cut_slices
 
@@ -128,6 +130,8 @@ class Predictor:
         spec, detector = bundle.spec, bundle.ood_detector
         self.bundle = bundle
         self.policy = choose_policy(spec, slices=slices, window=window)
+        fitted = bundle.fitted_images
+        self._signs = fitted is not None and fitted.signature is not None
         self._force = force
         self._allow_burned_in = allow_burned_in
         self._threshold = None if detector is None else detector.threshold(false_alarm_rate)
@@ -204,11 +208,12 @@ class Predictor:
         Answer
             In the order of :meth:`predict`.
         """
-        number, counter = len(inputs.images), _Counter(progress, total=len(inputs.images))
+        number, counter = len(inputs.images), ImageCounter(progress, total=len(inputs.images))
         images = read_images(
             inputs.images,
             self.bundle.spec,
             keep_pixels=keep_images,
+            sign=self._signs,
             n_jobs=n_jobs or runtime.usable_cores(),
         )
         yield from self._predict_images(images, number, counter)
@@ -230,7 +235,7 @@ class Predictor:
         list of Prediction
             For the volume (:func:`brainfeat.prediction.answers.pool_slices`), then for each slice.
         """
-        answers = self._predict_volume(series, _Counter(None), keep_pixels=False)
+        answers = self._predict_volume(series, ImageCounter(None), keep_pixels=False)
         return [answer.prediction for answer in answers]
 
     def answer(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
@@ -295,7 +300,7 @@ class Predictor:
         )
 
     def _predict_volume(
-        self, series: Series, counter: "_Counter", *, keep_pixels: bool
+        self, series: Series, counter: ImageCounter, *, keep_pixels: bool
     ) -> Iterator[Answer]:
         try:
             volume = read_volume(series, allow_burned_in=self._allow_burned_in)
@@ -304,7 +309,13 @@ class Predictor:
             return
         slices = list(cut_slices(volume, self.policy))
         counter.total += len(slices)
-        images = prepare_slices(slices, self.bundle.spec, name=series.name, keep_pixels=keep_pixels)
+        images = prepare_slices(
+            slices,
+            self.bundle.spec,
+            name=series.name,
+            keep_pixels=keep_pixels,
+            sign=self._signs,
+        )
         answers = list(self._predict_images(images, len(slices), counter))
         yield Answer(prediction=self._pool([answer.prediction for answer in answers]))
         yield from answers
@@ -318,7 +329,7 @@ class Predictor:
         return pool_slices(answers, names, prediction_set=kept, force=self._force)
 
     def _predict_images(
-        self, images: Iterable[InputImage], number: int, counter: "_Counter"
+        self, images: Iterable[InputImage], number: int, counter: ImageCounter
     ) -> Iterator[Answer]:
         spec = self.bundle.spec
         copies, preferred = compile_copies(self.backbone, n_images=self._n_images)
@@ -327,26 +338,13 @@ class Predictor:
             names = [entry.name for entry in entries if entry.error is None]
             answers = iter(self.answer(features, names) if names else ())
             counter.add(len(names))
-            for entry in entries:
+            seen = recognise(entries, self.bundle.fitted_images)
+            for entry, how in zip(entries, seen, strict=True):
                 if entry.error is not None:
                     yield Answer(prediction=Prediction(path=entry.name, error=entry.error))
                     continue
-                answer = replace(next(answers), frame=entry.frame)
+                answer = replace(next(answers), frame=entry.frame, seen=how)
                 yield Answer(prediction=answer, pixels=entry.pixels, image=entry.image)
-
-
-@dataclass
-class _Counter:
-    """Images that are done, and those that are known."""
-
-    progress: Progress | None
-    total: int = 0
-    done: int = 0
-
-    def add(self, number: int) -> None:
-        self.done += number
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 def predict(
