@@ -16,7 +16,8 @@ from brainfeat.errors import CacheError, ParameterError
 from brainfeat.leakage import copy_groups
 from brainfeat.leakage.auditing import audit, audit_duplicates
 from brainfeat.leakage.copies import find_copies
-from brainfeat.leakage.overlap import find_overlap, list_pairs
+from brainfeat.leakage.overlap import find_overlap
+from brainfeat.leakage.pairs import list_pairs
 from brainfeat.leakage.results import Audit, AuditSummary, LabelConflict
 
 IMAGES, WIDTH = 400, 64
@@ -499,3 +500,19 @@ def test_pairs_are_listed_once(make_cache):
     with FeatureCache.open(make_cache(X, y, splits=splits)) as cache:
         pairs = [(pair.first, pair.second) for pair in list_pairs(cache)]
     assert len(pairs) == len(set(pairs)) == 3
+
+
+def test_copies_are_listed_with_their_orientation_beside_near_duplicates(make_cache):
+    X, y, splits = draw()
+    X[398] = X[1] * 1.001
+    signature = draw_signatures(IMAGES)
+    signature[399] = orient_signatures(signature[3], ORIENTATIONS.index("rotate_90"))
+    with FeatureCache.open(make_cache(X, y, splits=splits, signature=signature)) as cache:
+        copy, near = list_pairs(cache)
+    assert (copy.kind, copy.first, copy.second) == ("copies", "image-00003.png", "image-00399.png")
+    assert (copy.orientation, copy.similarity) == ("rotate_270", 1.0)
+    assert (copy.split_first, copy.split_second) == ("train", "test")
+    assert (near.kind, near.first, near.second) == (
+        *("near-duplicates", "image-00001.png", "image-00398.png"),
+    )
+    assert near.orientation == ""

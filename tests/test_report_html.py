@@ -567,7 +567,7 @@ def test_the_command_line_offers_every_checklist():
 # Pictures
 
 
-def test_errors_and_near_duplicates_are_shown_where_images_are_included(study):
+def test_errors_and_copies_are_shown_where_images_are_included(study):
     asked = []
 
     def read(path):
@@ -586,6 +586,21 @@ def test_errors_and_near_duplicates_are_shown_where_images_are_included(study):
     worst = wrong[predictions.probabilities[wrong, predicted[wrong]].argmax()]
     assert asked[0] == study.cache.paths[predictions.rows[worst]]
     assert "similarity 1.000" in page.text
+
+
+def test_copies_are_shown_in_one_orientation(study):
+    """Every second copy of the study is mirrored: turned, the two pictures of a pair are equal."""
+    image = np.linspace(0, 1, 40 * 60, dtype=np.float32).reshape(40, 60)
+
+    def read(path):
+        row = int(path.removeprefix("image-").removesuffix(".png"))
+        return image[:, ::-1] if row >= 380 and (399 - row) % 2 == 0 else image
+
+    page = Page(render(study, images=read))
+    pictures = [picture["src"] for picture in page.find("img")][-24:]
+    assert pictures[0::2] == pictures[1::2]
+    assert "similarity 1.000, flip left right" in page.text
+    assert "similarity 1.000, upright" in page.text
 
 
 def test_a_picture_is_a_png_of_at_most_200_columns():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.leakage.cross_audit import CrossAudit, CrossPair
-    from brainfeat.leakage.overlap import Pair
+    from brainfeat.leakage.pairs import Pair
     from brainfeat.leakage.results import Audit
 
 # Exit code of --strict where something was found.
@@ -45,7 +45,8 @@ Examples:
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path),
-    help="Write each pair of near duplicates, or of copies between caches, to a CSV file.",
+    help="Write each pair of copies and of near duplicates, or of copies between caches, to a CSV "
+    "file.",
 )
 @options.verify_option
 @options.overwrite_option
@@ -109,7 +110,7 @@ class _Found(NamedTuple):
 
 def _audit_one(cache: "FeatureCache", *, threshold: float, random_state: int) -> _Found:
     from brainfeat.leakage.auditing import audit
-    from brainfeat.leakage.overlap import Pair, list_pairs
+    from brainfeat.leakage.pairs import Pair, list_pairs
 
     found = audit(cache, threshold=threshold, random_state=random_state)
     lines = _describe(found, has_splits=bool(cache.splits.any()))
@@ -211,7 +212,7 @@ def _check_pairs(path: Path, *, inputs: "Iterable[Path | None]", overwrite: bool
     """Refuse a file that the pairs must not be written to."""
     from brainfeat.files import check_output
     from brainfeat.leakage.cross_audit import CrossPair
-    from brainfeat.leakage.overlap import Pair
+    from brainfeat.leakage.pairs import Pair
     from brainfeat.tables.csv_cells import has_header
 
     check_output(

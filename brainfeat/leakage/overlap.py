@@ -1,6 +1,5 @@
-"""Duplicates between two sets of images of a cache, and pair by pair."""
+"""Duplicates between two sets of images of a cache."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +11,11 @@ from brainfeat.leakage.duplicates import (
     NEAR_THRESHOLD,
     Labels,
     explain_chain,
-    find_near_duplicates,
     join_labels,
     label_exact_duplicates,
     label_near_duplicates,
 )
-from brainfeat.leakage.images import FeatureRows, Images, Rows
+from brainfeat.leakage.images import FeatureRows, Rows
 from brainfeat.leakage.results import Audit
 
 
@@ -101,59 +99,3 @@ def _has_looked(audit: Audit, images: Rows, threshold: float) -> bool:
         and audit.near_duplicates.threshold == threshold
         and np.array_equal(np.flatnonzero(audit.clusters >= 0), images)
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two images that are near duplicates.
-
-    Attributes
-    ----------
-    first, second : str
-        Paths.
-    similarity : float
-        To four decimals.
-    split_first, split_second, label_first, label_second : str
-        Empty where the table names none.
-    """
-
-    first: str
-    second: str
-    similarity: float
-    split_first: str
-    split_second: str
-    label_first: str
-    label_second: str
-
-
-def list_pairs(cache: FeatureCache, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pair]:
-    """Yield each pair of near duplicates.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-    threshold : float
-
-    Yields
-    ------
-    Pair
-
-    Raises
-    ------
-    CacheError
-        As in :func:`brainfeat.audit`.
-    """
-    images = Images(cache)
-    names = np.array([*cache.class_names, ""])[images.y]
-    paths = cache.paths[images.rows]
-    for pairs in find_near_duplicates(FeatureRows(cache, images.rows), threshold=threshold):
-        for first, second, similarity in zip(*pairs, strict=True):
-            yield Pair(
-                first=str(paths[first]),
-                second=str(paths[second]),
-                similarity=round(float(similarity), 4),
-                split_first=str(images.splits[first]),
-                split_second=str(images.splits[second]),
-                label_first=str(names[first]),
-                label_second=str(names[second]),
-            )

@@ -1,16 +1,18 @@
-"""Pictures for a report: the worst errors, and near duplicates side by side."""
+"""Pictures for a report: the worst errors, and copies side by side."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainfeat.leakage.overlap import Pair, list_pairs
+from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
+from brainfeat.leakage.pairs import Pair, list_copies, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
 from brainfeat.report.study import Study
+from brainfeat.report.wording import capitalise
 from brainfeat.text import format_metric
 
 N_ERRORS = 12
@@ -30,15 +32,17 @@ def make_gallery(study: Study, images: ReadImage) -> Section:
         if errors
         else "Every prediction is correct."
     )
+    kind = "copies" if study.audit.copies is not None else "near duplicates"
     pairs = [_show_pair(pair, images) for pair in _choose_pairs(study)]
+    turned = ", turned to look like it" if kind == "copies" else ""
     blocks.append(
         Gallery(
-            title="Near duplicates: an image that the head has seen, and one of the test split, "
-            "from the most to the least similar",
+            title=f"{capitalise(kind)}: an image that the head has seen, and one of the test split"
+            f"{turned}, from the most to the least similar",
             groups=pairs,
         )
         if pairs
-        else "No test image has a near duplicate in train or val."
+        else f"No test image has {kind} in train or val."
     )
     return Section(name="images", title="Images", blocks=blocks)
 
@@ -67,12 +71,9 @@ def _show_error(
 
 
 def _choose_pairs(study: Study) -> list["_Copy"]:
-    """Choose the nearest seen image of some test images, spread evenly over similarities."""
-    near = study.audit.near_duplicates
-    if near is None or near.chained:
-        return []
+    """Choose the most similar seen image of some test images, spread evenly over similarities."""
     best: dict[str, _Copy] = {}
-    for pair in list_pairs(study.cache, threshold=near.threshold):
+    for pair in _list_pairs(study):
         copy = _find_copy(pair)
         if copy is not None:
             known = best.get(copy.test.path)
@@ -81,6 +82,15 @@ def _choose_pairs(study: Study) -> list["_Copy"]:
     ranked = sorted(best.values(), key=lambda copy: (-copy.similarity, copy.test.path))
     places = np.unique(np.linspace(0, len(ranked) - 1, N_PAIRS).round().astype(int))
     return [ranked[place] for place in places] if ranked else []
+
+
+def _list_pairs(study: Study) -> Iterator[Pair]:
+    """List the pairs of copies, or where these are not known, of near duplicates."""
+    near = study.audit.near_duplicates
+    if study.audit.copies is not None:
+        yield from list_copies(study.cache)
+    elif near is not None and not near.chained:
+        yield from list_pairs(study.cache, threshold=near.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,31 +104,58 @@ class _Image:
 
 @dataclass(frozen=True, kw_only=True)
 class _Copy:
-    """A test image and a near duplicate that the head has seen."""
+    """A test image and a duplicate that the head has seen.
+
+    Attributes
+    ----------
+    seen, test : _Image
+    similarity : float
+    orientation : int
+        How the test image must be turned to look like the other.
+    """
 
     seen: _Image
     test: _Image
     similarity: float
+    orientation: int
 
 
 def _find_copy(pair: Pair) -> _Copy | None:
     """Tell the sides of a pair apart by their splits; None for a pair that is not across them."""
     first = _Image(path=pair.first, split=pair.split_first, label=pair.label_first)
     second = _Image(path=pair.second, split=pair.split_second, label=pair.label_second)
-    for test, seen in ((first, second), (second, first)):
+    turn = ORIENTATIONS.index(pair.orientation) if pair.orientation else 0
+    for test, seen, orientation in (
+        (first, second, invert_orientation(turn)),
+        (second, first, turn),
+    ):
         if test.split == "test" and seen.split in {"train", "val"}:
-            return _Copy(seen=seen, test=test, similarity=pair.similarity)
+            return _Copy(seen=seen, test=test, similarity=pair.similarity, orientation=orientation)
     return None
 
 
 def _show_pair(copy: _Copy, images: ReadImage) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    sides = (copy.seen, copy.test)
+    sides = ((copy.seen, 0), (copy.test, copy.orientation))
     pictures = tuple(
-        _make_picture(images(side.path), f"{side.split} image, {side.label or 'unlabelled'}")
-        for side in sides
+        _make_picture(
+            _turn(images(side.path), orientation),
+            f"{side.split} image, {side.label or 'unlabelled'}",
+        )
+        for side, orientation in sides
     )
-    texts = [f"{side.split}: {side.path}" for side in sides]
-    return pictures, (f"similarity {format_metric(copy.similarity)}", *texts)
+    turned = ORIENTATIONS[copy.orientation].replace("_", " ")
+    return pictures, (
+        f"similarity {format_metric(copy.similarity)}, {turned}",
+        *(f"{side.split}: {side.path}" for side, _ in sides),
+    )
+
+
+def _turn(image: ArrayLike, orientation: int) -> ArrayLike:
+    """Turn an image (height, width, …) as :data:`brainfeat.cache.signature.ORIENTATIONS` says."""
+    pixels = np.asarray(image)
+    pixels = pixels[:, ::-1] if orientation & 1 else pixels
+    pixels = pixels[::-1] if orientation & 2 else pixels
+    return pixels.swapaxes(0, 1) if orientation & 4 else pixels
 
 
 def _make_picture(image: ArrayLike, text: str) -> Picture:
