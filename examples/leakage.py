@@ -15,6 +15,7 @@ from brainfeat import FeatureCache, audit, evaluate, fit_head
 from brainfeat.evaluation.results import Evaluation, Subset
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.leakage.splitting import split_rows
+from brainfeat.training.grouping import choose_groups
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,42 +28,49 @@ def main(arguments: list[str] | None = None) -> None:
 
     with FeatureCache.open(chosen.features) as cache:
         found = audit(cache)
-        evaluation = evaluate(fit_head(cache, head=chosen.head), cache)
-        subsets = evaluation.subsets
-        show(f"{chosen.head}, the table's test images", subsets.all)
-        show("  without exact duplicates in train", subsets.without_exact_duplicates)
-        show("  without near duplicates in train", subsets.without_near_duplicates)
-        split_anew(cache, found.clusters)
+        head = fit_head(cache, head=chosen.head)
+        evaluation = evaluate(head, cache, by=name_copies(cache, evaluate(head, cache)))
+        show(f"{chosen.head}, the table's test images", evaluation.subsets.all)
+        show_new(evaluation)
+        if "copy" in evaluation.by:
+            show("  the copies alone", evaluation.by["copy"])
+        split_anew(cache)
         grouped = evaluate(fit_head(cache, head=chosen.head), cache).subsets.all
-        show(f"{chosen.head}, split anew by clusters", grouped)
+        show(f"{chosen.head}, split anew without cutting copies", grouped)
     if chosen.random:
         with FeatureCache.open(chosen.random) as cache:
             memory = fit_head(cache, head="knn", params={"n_neighbors": 1})
-            remembered = evaluate(memory, cache, by=find_copies(cache, evaluation))
+            remembered = evaluate(memory, cache)
             show("nearest neighbour, random weights", remembered.subsets.all)
-            show("  without exact duplicates in train", remembered.subsets.without_exact_duplicates)
-            if "new" in remembered.by:
-                show("  without near duplicates in train", remembered.by["new"])
+            show_new(remembered)
     print("\nfound by the audit:")
     for finding in found.findings or ["nothing"]:
         print(f"- {finding}")
+
+
+def show_new(evaluation: Evaluation) -> None:
+    """Print the scores on images that are new to the head."""
+    for name in ("exact_duplicates", "copies", "near_duplicates"):
+        subset = getattr(evaluation.subsets, f"without_{name}")
+        show(f"  without {name.replace('_', ' ')} in train", subset)
 
 
 def show(name: str, subset: Subset) -> None:
     """Print accuracy, its interval and the number of images."""
     accuracy = "n/a" if subset.accuracy is None else f"{subset.accuracy:.3f}"
     interval = subset.intervals and "({:.3f}–{:.3f})".format(*subset.intervals.accuracy)
-    print(f"{name:38}{accuracy:>6}  {interval or subset.reason}  {subset.n:,} images")
+    print(f"{name:42}{accuracy:>6}  {interval or subset.reason}  {subset.n:,} images")
 
 
-def split_anew(cache: FeatureCache, clusters: np.ndarray) -> None:
-    """Give the cache a new split of the same sizes that cuts no cluster of near duplicates."""
+def split_anew(cache: FeatureCache) -> None:
+    """Give the cache a new split of the same sizes that cuts no group of copies."""
+    groups = choose_groups(cache, "auto").labels
     labelled = cache.mask()
     fractions = {name: (cache.splits[labelled] == name).mean() for name in ("val", "test")}
     splits = split_rows(
         cache.y[labelled],
         fractions={name: size for name, size in fractions.items() if size},
-        groups=clusters[labelled],
+        groups=None if groups is None else groups[labelled],
         class_names=cache.class_names,
     )
     protocol = dict.fromkeys(cache.paths.tolist(), ("", ""))
@@ -71,12 +79,11 @@ def split_anew(cache: FeatureCache, clusters: np.ndarray) -> None:
     cache.assign(protocol)
 
 
-def find_copies(cache: FeatureCache, evaluation: Evaluation) -> np.ndarray:
-    """Return for each row whether pretrained features find a near duplicate of it in train."""
+def name_copies(cache: FeatureCache, evaluation: Evaluation) -> np.ndarray:
+    """Return for each row whether the head has seen a copy of it."""
     found = evaluation.predictions
     values = np.full(len(cache), "not evaluated")
-    if found.near_duplicates is not None:
-        values[found.rows] = np.where(found.near_duplicates, "copy", "new")
+    values[found.rows] = "new" if found.copies is None else np.where(found.copies, "copy", "new")
     return values
 
 

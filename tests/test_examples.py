@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.caches import draw_signatures
 from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.signature import orient_signatures
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.phantoms import write_phantoms
 from brainfeat.readers import read_image
@@ -108,12 +110,20 @@ def test_leakage_prints_the_scores_with_and_without_copies(
     X = rng.normal(size=(400, 48)) + 0.5 * rng.normal(size=(4, 48))[y]
     contents = [f"{row}" for row in range(400)]
     X[300:330], contents[300:330] = X[:30], contents[:30]
-    splits = ["train"] * 300 + ["test"] * 100
-    features = make_cache(X, y, splits=splits, contents=contents)
-    random = make_cache(rng.normal(size=X.shape), y, splits=splits, name="random.h5")
+    signature = draw_signatures(400)
+    signature[300:330] = signature[:30]
+    signature[330:340] = orient_signatures(signature[30:40], 1)
+    given = {
+        "splits": ["train"] * 300 + ["test"] * 100,
+        "contents": contents,
+        "signature": signature,
+    }
+    features = make_cache(X, y, **given)
+    random = make_cache(rng.normal(size=X.shape), y, name="random.h5", **given)
     lines = run_example("leakage", str(features), "--head", "lda", "--random", str(random))
     scores = [line for line in lines.splitlines() if line.endswith(" images")]
-    assert [line.split()[-2] for line in scores] == ["100", "70", "70", "100", "100", "100", "70"]
+    sizes = ["100", "70", "60", "60"]
+    assert [line.split()[-2] for line in scores] == [*sizes, "40", "100", *sizes]
     assert "- exact duplicates are in several splits: 30 groups" in lines
 
 
