@@ -365,7 +365,7 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 LONGER = {
     "benchmark_audit": 90,
     "benchmark_growth": 90,
-    "leakage": 90,
+    "leakage": 95,
     "readme_picture": 90,
     "odd_images": 120,
     "near_threshold": 130,
