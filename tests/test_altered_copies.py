@@ -14,6 +14,7 @@ from brainfeat.leakage import altered_copies as module
 from brainfeat.leakage.alignment import align_images
 from brainfeat.leakage.altered_copies import find_altered_copies
 from brainfeat.leakage.copies import Copies, find_copies
+from brainfeat.leakage.copy_groups import search_copies
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.readers import read_image
 
@@ -231,3 +232,59 @@ def test_the_public_set_has_altered_copies_of_one_class_each(real_data):
     assert len(pairs) == pytest.approx(425, abs=10)
     assert (classes[pairs[:, 0]] == classes[pairs[:, 1]]).all()
     assert abs(len(copied[find_altered_copies] - copied[find_copies]) - 3) <= 1
+
+
+# In groups of copies
+
+
+def search(signatures, *, seen, y=None, **options):
+    n = len(signatures)
+    return search_copies(
+        signatures,
+        np.arange(n),
+        y=np.zeros(n, np.int64) if y is None else np.array(y),
+        seen=np.isin(np.arange(n), seen),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def family():
+    """A slice, a cropped copy of it, that mirrored, and a slice of another patient."""
+    slice_, other = (draw_slice("glioma", patient=patient, level=4) for patient in (0, 7))
+    cropped = slice_[10:-10, 10:-10]
+    return np.stack([compute_signature(it) for it in (slice_, cropped, cropped[:, ::-1], other)])
+
+
+def test_altered_copies_join_groups_and_count_as_seen(family):
+    found = search(family, seen=[0])
+    assert found.labels[0] == found.labels[1] == found.labels[2] != found.labels[3]
+    # The mirrored one is a copy of the cropped one, which stands for both of them.
+    assert found.orientation.tolist() == [-1, -1, -1, -1]
+    assert found.altered.tolist() == found.seen.tolist() == [False, True, True, False]
+
+
+def test_an_image_with_a_copy_as_it_is_is_not_counted_as_altered(family):
+    found = search(family, seen=[0, 2])
+    assert ORIENTATIONS[found.orientation[1]] == "flip_left_right"
+    assert found.altered.tolist() == [False] * 4
+    assert found.seen.tolist() == [False, True, False, False]
+
+
+def test_queries_find_the_same_altered_copies(family):
+    order = [1, 3, 0, 2]
+    found = search(family[order], seen=[2], n_queries=2)
+    assert found.altered[:2].tolist() == [True, False]
+
+
+def test_altered_copies_of_different_labels_are_conflicts(family):
+    conflicts = search(family, seen=[0], y=[0, 1, 1, 0]).conflicts
+    assert (conflicts.first.tolist(), conflicts.second.tolist()) == ([0], [1])
+    assert not len(search(family, seen=[0], y=[0, -1, -1, 0]).conflicts.first)
+
+
+def test_among_too_many_groups_altered_copies_are_not_looked_for(family, monkeypatch):
+    monkeypatch.setattr("brainfeat.leakage.copy_groups.ALTERED_SEARCH_LIMIT", 2)
+    found = search(family, seen=[0])
+    assert found.altered is None
+    assert not found.seen.any()

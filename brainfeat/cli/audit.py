@@ -165,6 +165,8 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
         )
         yield "copies", f"{copies.groups:,} groups of {copies.images:,} images, by their pixels"
         yield "", _describe_sides(copies.cross_split_groups, copies.test_files)
+        if copies.altered:
+            turns += f"{', ' if turns else ''}{copies.altered:,} altered"
         if turns:
             yield "", turns
     else:

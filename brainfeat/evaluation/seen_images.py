@@ -155,7 +155,7 @@ def _find_copies(
         seen=np.arange(n) >= len(rows),
         n_queries=len(rows),
     )
-    return _Found(flags=search.orientation[: len(rows)] >= 0, clusters=search.labels[: len(rows)])
+    return _Found(flags=search.seen[: len(rows)], clusters=search.labels[: len(rows)])
 
 
 def _find_near(

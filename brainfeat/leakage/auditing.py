@@ -145,7 +145,7 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
     if found is not None:
         copied = {
             "copy_clusters": _spread(join_labels(same, found.labels), rows, len(cache), -1),
-            "seen_copies": _spread(found.orientation >= 0, rows, len(cache), 0),
+            "seen_copies": _spread(found.seen, rows, len(cache), 0),
         }
     return Audit(
         images=len(rows),
@@ -186,7 +186,8 @@ def _describe_copies(found: CopySearch, splits: NDArray[np.str_]) -> CopyGroups:
         groups=groups.groups,
         images=groups.files,
         cross_split_groups=groups.cross_split_groups,
-        test_files=int((found.orientation[test] >= 0).sum()),
+        test_files=int(found.seen[test].sum()),
+        altered=None if found.altered is None else int(found.altered[test].sum()),
         by_orientation=found.count_orientations(test),
     )
 

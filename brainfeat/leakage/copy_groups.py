@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
+from brainfeat.leakage.altered_copies import ALTERED_SEARCH_LIMIT, find_altered_copies
 from brainfeat.leakage.copies import COPY_THRESHOLD, Copies, find_copies
 from brainfeat.leakage.duplicates import Labels, Pairs, connect_pairs
 
@@ -25,19 +26,29 @@ class CopySearch:
     Attributes
     ----------
     labels : ndarray of shape (n,), int
-        Group of each image: those that a chain of copies or exact duplicates connects. A blank
-        image has a group of its own.
+        Group of each image: those that a chain of copies, altered or not, or exact duplicates
+        connects. A blank image has a group of its own.
     orientation : ndarray of shape (n,), int8
         Of each image, how its most similar copy among the images that were seen must be turned to
         look like it, an index into :data:`brainfeat.cache.signature.ORIENTATIONS`; −1 without such
         a copy, and for the images that were seen.
+    altered : ndarray of shape (n,), bool, or None
+        Whether an image that has no such copy has an altered one: rotated by some degrees, cropped
+        or padded. None where altered copies were not looked for.
     conflicts : Copies
         Pairs that are not exact duplicates, whose labels differ.
     """
 
     labels: Labels
     orientation: NDArray[np.int8]
+    altered: NDArray[np.bool_] | None
     conflicts: Copies
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Whether an image was not seen but has a copy that was, altered or not, (n,) bool."""
+        copied = self.orientation >= 0
+        return copied if self.altered is None else copied | self.altered
 
     def count_orientations(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
         """Count the chosen images that have a copy by its orientation; none that is 0."""
@@ -56,7 +67,8 @@ def search_copies(
 ) -> CopySearch:
     """Search the copies among some images.
 
-    Each content is searched once, however many files have it, and pairs are not kept.
+    Each content is searched once, however many files have it, and pairs are not kept. Altered
+    copies are looked for among one image of each group, where there are at most 20,000 groups.
 
     Parameters
     ----------
@@ -98,14 +110,46 @@ def search_copies(
             conflicts.append(_take(block, (one != other) & (one >= 0) & (other >= 0)))
             yield Pairs(*block[:3])
 
-    labels = connect_pairs(look(), len(first))[same]
+    contents = connect_pairs(look(), len(first))
+    altered, pairs = _find_altered(signatures[first], contents, was_seen, n_queries=n_contents)
+    labels = connect_pairs([Pairs(*pairs[:3])], len(first), labels=contents)[same]
+    differ = y[first[pairs.first]] != y[first[pairs.second]]
+    known = (y[first[pairs.first]] >= 0) & (y[first[pairs.second]] >= 0)
+    conflicts.append(_take(pairs, differ & known))
     labels[blank] = len(first) + np.arange(blank.sum())
     mixed = _join(conflicts)
     return CopySearch(
         labels=np.unique(labels, return_inverse=True)[1],
         orientation=np.where(seen | blank, np.int8(-1), turns[same]),
+        altered=None if altered is None else altered[same] & (turns[same] < 0) & ~seen & ~blank,
         conflicts=mixed._replace(first=first[mixed.first], second=first[mixed.second]),
     )
+
+
+def _find_altered(
+    signatures: NDArray[np.int8],
+    labels: Labels,
+    was_seen: NDArray[np.bool_],
+    *,
+    n_queries: int | None,
+) -> tuple[NDArray[np.bool_] | None, Copies]:
+    """Find the contents whose group has an altered copy in a group that was seen, and the pairs.
+
+    One content stands for each group, the first one: so those of queries come first.
+    """
+    _, representatives = np.unique(labels, return_index=True)
+    order = np.sort(representatives)
+    if len(order) > ALTERED_SEARCH_LIMIT:
+        return None, _join([])
+    n_groups = None if n_queries is None else int((order < n_queries).sum())
+    pairs = _join(list(find_altered_copies(signatures[order], n_queries=n_groups)))
+    pairs = pairs._replace(first=order[pairs.first], second=order[pairs.second])
+    seen_groups = np.zeros(labels.max(initial=-1) + 1, np.bool_)
+    seen_groups[labels[was_seen]] = True
+    altered = np.zeros(len(seen_groups), np.bool_)
+    for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
+        altered[labels[one[seen_groups[labels[other]]]]] = True
+    return altered[labels], pairs
 
 
 def _represent(same: Labels) -> tuple[Rows, Labels]:

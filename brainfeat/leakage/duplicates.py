@@ -170,7 +170,7 @@ def label_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> La
     return connect_pairs(find_near_duplicates(X, threshold=threshold), X.shape[0])
 
 
-def connect_pairs(blocks: Iterable[Pairs], n: int) -> Labels:
+def connect_pairs(blocks: Iterable[Pairs], n: int, *, labels: Labels | None = None) -> Labels:
     """Label rows by what chains of pairs connect, holding few of the pairs at a time.
 
     Parameters
@@ -179,13 +179,15 @@ def connect_pairs(blocks: Iterable[Pairs], n: int) -> Labels:
         Pairs in blocks, which are read once.
     n : int
         Number of rows.
+    labels : ndarray of shape (n,), int, or None
+        Labels that rows have already; None gives each its own.
 
     Returns
     -------
     ndarray of shape (n,), int
         Labels 0…k−1; most of them of a single row.
     """
-    labels = np.arange(n)
+    labels = np.arange(n) if labels is None else labels
     waiting: list[Pairs] = []
     held = 0
     for pairs in blocks:

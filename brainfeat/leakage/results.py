@@ -60,6 +60,9 @@ class CopyGroups:
         Images of the test split of which train or val has a copy.
     by_orientation : dict of str to int
         These test images by the orientation of their most similar copy in train or val.
+    altered : int or None
+        Those of them that have only an altered copy there: rotated by some degrees, cropped or
+        padded. None where altered copies were not looked for.
     """
 
     threshold: float
@@ -68,6 +71,7 @@ class CopyGroups:
     cross_split_groups: int
     test_files: int
     by_orientation: Mapping[str, int]
+    altered: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,10 +362,11 @@ def _describe_copies(found: CopyGroups | None, conflicts: int) -> Iterator[str]:
         yield f"copies have different labels: {count(conflicts, 'pair')}"
     if found and found.cross_split_groups:
         turned = sum(n for name, n in found.by_orientation.items() if name != "upright")
+        altered = f", {found.altered:,} rotated, cropped or padded" if found.altered else ""
         yield (
             f"copies are in several splits: {count(found.cross_split_groups, 'group')}, "
             f"{count(found.test_files, 'test image')} with a copy in train or val, {turned:,} of "
-            "them mirrored or turned"
+            f"them mirrored or turned{altered}"
         )
 
 
