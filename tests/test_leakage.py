@@ -10,7 +10,12 @@ from click.testing import CliRunner
 from support.caches import draw_signatures
 
 from brainfeat import FeatureCache, read_table
-from brainfeat.cache.signature import ORIENTATIONS, SIGNATURE_SIZE, orient_signatures
+from brainfeat.cache.signature import (
+    ORIENTATIONS,
+    SIGNATURE_SIZE,
+    compute_signature,
+    orient_signatures,
+)
 from brainfeat.cli.audit import command
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.leakage import copy_groups
@@ -19,6 +24,7 @@ from brainfeat.leakage.copies import find_copies
 from brainfeat.leakage.overlap import find_overlap
 from brainfeat.leakage.pairs import list_pairs
 from brainfeat.leakage.results import Audit, AuditSummary, LabelConflict
+from brainfeat.phantoms import draw_slice
 
 IMAGES, WIDTH = 400, 64
 NAMES = [f"image-{row:03}.png" for row in range(IMAGES)]
@@ -507,8 +513,13 @@ def test_copies_are_listed_with_their_orientation_beside_near_duplicates(make_ca
     X[398] = X[1] * 1.001
     signature = draw_signatures(IMAGES)
     signature[399] = orient_signatures(signature[3], ORIENTATIONS.index("rotate_90"))
+    slice_ = draw_slice("glioma", patient=0, level=4)
+    signature[5], signature[397] = map(compute_signature, (slice_, slice_[10:-10, -10:10:-1]))
     with FeatureCache.open(make_cache(X, y, splits=splits, signature=signature)) as cache:
-        copy, near = list_pairs(cache)
+        copy, altered, near = list_pairs(cache)
+    assert (altered.kind, altered.orientation) == ("altered-copies", "flip_left_right")
+    assert (altered.first, altered.second) == ("image-00005.png", "image-00397.png")
+    assert 0.98 <= altered.similarity < 1
     assert (copy.kind, copy.first, copy.second) == ("copies", "image-00003.png", "image-00399.png")
     assert (copy.orientation, copy.similarity) == ("rotate_270", 1.0)
     assert (copy.split_first, copy.split_second) == ("train", "test")

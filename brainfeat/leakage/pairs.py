@@ -1,6 +1,6 @@
 """The copies and near duplicates of a cache, pair by pair."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import ORIENTATIONS
-from brainfeat.leakage.copies import find_copies
+from brainfeat.leakage.altered_copies import ALTERED_SEARCH_LIMIT, find_altered_copies
+from brainfeat.leakage.copies import Copies, find_copies
 from brainfeat.leakage.duplicates import NEAR_THRESHOLD, find_near_duplicates
 from brainfeat.leakage.images import FeatureRows, Images
+
+Kind = Literal["copies", "altered-copies", "near-duplicates"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +23,14 @@ class Pair:
 
     Attributes
     ----------
-    kind : {"copies", "near-duplicates"}
-        Exact duplicates are copies, too.
+    kind : {"copies", "altered-copies", "near-duplicates"}
+        Exact duplicates are copies, too. Altered copies are rotated by some degrees, cropped or
+        padded.
     first, second : str
         Paths.
     similarity : float
-        To four decimals: the cosine of the signatures, or of the centred features.
+        To four decimals: the cosine of the signatures, the correlation of the aligned images, or
+        the cosine of the centred features.
     orientation : str
         How the second copy must be turned to look like the first, one of
         :data:`brainfeat.cache.signature.ORIENTATIONS`; empty for near duplicates.
@@ -33,7 +38,7 @@ class Pair:
         Empty where the table names none.
     """
 
-    kind: Literal["copies", "near-duplicates"]
+    kind: Kind
     first: str
     second: str
     similarity: float
@@ -45,7 +50,10 @@ class Pair:
 
 
 def list_pairs(cache: FeatureCache, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pair]:
-    """Yield each pair of copies, where the cache has signatures, then each of near duplicates.
+    """Yield each pair of copies, then of altered copies, then of near duplicates.
+
+    Copies are looked for where the cache has signatures, and altered ones among up to 20,000
+    images.
 
     Parameters
     ----------
@@ -63,8 +71,11 @@ def list_pairs(cache: FeatureCache, *, threshold: float = NEAR_THRESHOLD) -> Ite
     CacheError
         As in :func:`brainfeat.audit`.
     """
-    yield from list_copies(cache)
     names = _Names(Images(cache))
+    yield from list_copies(cache)
+    if cache.signature is not None and len(names.images.rows) <= ALTERED_SEARCH_LIMIT:
+        blocks = find_altered_copies(cache.signature[names.images.rows])
+        yield from names.make_copies("altered-copies", blocks)
     rows = FeatureRows(cache, names.images.rows)
     for block in find_near_duplicates(rows, threshold=threshold):
         for first, second, similarity in zip(*block, strict=True):
@@ -85,9 +96,7 @@ def list_copies(cache: FeatureCache) -> Iterator[Pair]:
     if cache.signature is None:
         return
     names = _Names(Images(cache))
-    for block in find_copies(cache.signature[names.images.rows]):
-        for first, second, similarity, turn in zip(*block, strict=True):
-            yield names.make_pair("copies", first, second, similarity, ORIENTATIONS[turn])
+    yield from names.make_copies("copies", find_copies(cache.signature[names.images.rows]))
 
 
 class _Names:
@@ -98,9 +107,14 @@ class _Names:
         self._paths: NDArray[np.str_] = images.cache.paths[images.rows]
         self._labels = np.array([*images.cache.class_names, ""])[images.y]
 
+    def make_copies(self, kind: Kind, blocks: Iterable[Copies]) -> Iterator[Pair]:
+        for block in blocks:
+            for first, second, similarity, turn in zip(*block, strict=True):
+                yield self.make_pair(kind, first, second, similarity, ORIENTATIONS[turn])
+
     def make_pair(
         self,
-        kind: Literal["copies", "near-duplicates"],
+        kind: Kind,
         first: int,
         second: int,
         similarity: float,

@@ -345,7 +345,7 @@ def _list_findings(audit: Audit) -> Iterator[str]:
         yield (
             "near duplicates are in several splits: "
             f"{count(near.cross_split_clusters, 'cluster')}, "
-            f"{count(near.test_files, 'test image')} with a copy in train or val"
+            f"{count(near.test_files, 'test image')} with one in train or val"
         )
     if audit.groups_across_splits:
         yield f"groups of the table are in several splits: {audit.groups_across_splits:,}"
