@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.caches import draw_signatures
 
 from brainfeat import FeatureCache, read_table
 from brainfeat.cli import main, options
@@ -395,11 +396,11 @@ class TestLeakageIsSaid:
         X, y = rng.standard_normal((80, 64)), np.arange(80) % 4
         X[79], y[79] = X[0], y[0]
         splits = np.repeat(["train", "test"], [60, 20])
-        cache = make_cache(X, y, splits=splits)
+        cache = make_cache(X, y, splits=splits, signature=draw_signatures(80))
         told = run("fit-head", cache, "-o", tmp_path / "head.h5", "--head", "lda")
         assert told.err == (
-            "warning: near duplicates are in several splits: 1 cluster, 1 test image with a copy "
-            f"in train or val; see brainfeat audit {cache}\n"
+            "warning: near duplicates are in several splits: 1 cluster, 1 test image with one in "
+            f"train or val; see brainfeat audit {cache}\n"
         )
 
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
@@ -602,3 +603,18 @@ class TestOthers:
         assert run("--version").out.startswith("brainfeat, version 0.1")
         assert run("extract").code == 2
         assert run("nonsense").code == 2
+
+
+@pytest.mark.parametrize("command", ["fit-head", "split"])
+def test_that_copies_are_not_looked_for_is_said_in_one_line(
+    run: Run, features: Path, make_cache: Callable[..., Path], tmp_path: Path, command: str
+) -> None:
+    rng = np.random.default_rng(0)
+    bare = make_cache(rng.standard_normal((80, 8)), np.arange(80) % 4)
+    options = {"fit-head": ("--head", "knn", "--jobs", 1), "split": ()}[command]
+    line = run(command, bare, "-o", tmp_path / "out.h5", *options).err
+    assert line == (
+        f"warning: {bare} has no signatures, so copies are not looked for; run extract again to "
+        "add them\n"
+    )
+    assert "signatures" not in run(command, features, "-o", tmp_path / "b.h5", *options).err

@@ -141,6 +141,7 @@ def command(
         options.ProgressLine("cross-validating", "fits") as progress,
     ):
         bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
+        options.warn_of_missing_signatures(cache)
     bundle.save(output, overwrite=overwrite)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, features)

@@ -222,6 +222,16 @@ def open_cache(
         yield cache
 
 
+def warn_of_missing_signatures(cache: "FeatureCache") -> None:
+    """Warn in one line on stderr if copies cannot be looked for."""
+    if cache.signature is None:
+        say(
+            f"warning: {cache.path} has no signatures, so copies are not looked for; run "
+            "extract again to add them",
+            err=True,
+        )
+
+
 def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     """Warn in one line on stderr if there is leakage."""
     if findings:

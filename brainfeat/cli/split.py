@@ -118,6 +118,8 @@ def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     from brainfeat.training.grouping import choose_groups
 
     with options.open_cache(source) as cache:
+        if group_by not in ("column", "none"):
+            options.warn_of_missing_signatures(cache)
         grouping = choose_groups(cache, group_by)
         images = np.flatnonzero(cache.view == 0)
         labels = np.array([*cache.class_names, ""])[cache.y[images]]
