@@ -96,6 +96,7 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
         },
         "rejected": [asdict(rejected) for rejected in cache.rejected],
         "augmentation": cache.augmentation,
+        "signatures": cache.signature is not None,
         "fingerprint": cache.fingerprint,
         "spec": asdict(cache.spec),
         "created_at": cache.created_at,
@@ -104,7 +105,8 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
 
 
 def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
-    record = bundle.training
+    record, fitted = bundle.training, bundle.fitted_images
+    new = record.test_without_copies
     return {
         "kind": "fitted head",
         "whole": True,
@@ -114,7 +116,10 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "temperature": bundle.temperature,
         "split": None if record.split is None else asdict(record.split),
         "val_accuracy": None if record.val is None else record.val.accuracy,
+        "test_accuracy_without_copies": None if new is None else new.accuracy,
         "test_accuracy": None if record.test is None else record.test.accuracy,
+        "fitted_images": None if fitted is None else len(fitted.seen),
+        "signatures": fitted is not None and fitted.signature is not None,
         "fingerprint": bundle.spec.fingerprint,
         "spec": asdict(bundle.spec),
         "random_state": record.random_state,
