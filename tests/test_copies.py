@@ -120,6 +120,24 @@ def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
     assert sorted(told) == sorted(pairs)
 
 
+@pytest.mark.parametrize("n_queries", [0, 1, 7, 12, 40])
+def test_queries_are_the_first_images_of_pairs(monkeypatch, n_queries):
+    signatures = sign(turn(blots(row % 9), ORIENTATIONS[row % 8]) for row in range(40))
+    pairs = found(signatures)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    queried = found(signatures, n_queries=n_queries)
+    assert set(queried) == {pair for pair in pairs if pair[0] < n_queries}
+    assert {pair: queried[pair][0] for pair in queried} == {
+        pair: pairs[pair][0] for pair in queried
+    }
+
+
+@pytest.mark.parametrize("n_queries", [-1, 3])
+def test_a_number_of_queries_out_of_range(n_queries):
+    with pytest.raises(ParameterError, match=f"n_queries {n_queries}; expected 0 to 2, the number"):
+        list(find_copies(np.zeros((2, 1936), np.int8), n_queries=n_queries))
+
+
 def test_no_rows():
     assert list(find_copies(np.zeros((0, 1936), np.int8))) == []
 

@@ -52,7 +52,10 @@ class Copies(NamedTuple):
 
 
 def find_copies(
-    signatures: NDArray[np.int8], *, threshold: float = COPY_THRESHOLD
+    signatures: NDArray[np.int8],
+    *,
+    threshold: float = COPY_THRESHOLD,
+    n_queries: int | None = None,
 ) -> Iterator[Copies]:
     """Yield all pairs of images that are copies of each other in one of eight orientations.
 
@@ -63,6 +66,10 @@ def find_copies(
         that of a blank image, is a copy of nothing.
     threshold : float
         Least cosine of two signatures, above 0 and at most 1.
+    n_queries : int or None
+        Yield only the pairs whose first image is among the first `n_queries`, 0…n: these images
+        are compared with each other and with all others, but the others not with each other. None
+        compares all.
 
     Yields
     ------
@@ -72,7 +79,8 @@ def find_copies(
     Raises
     ------
     ParameterError
-        The threshold is out of range, or the signatures have another shape or dtype.
+        The threshold or the number of queries is out of range, or the signatures have another
+        shape or dtype.
 
     Examples
     --------
@@ -90,9 +98,15 @@ def find_copies(
             f"signatures of shape {signatures.shape} and dtype {signatures.dtype}; expected "
             f"(n, {SIGNATURE_SIZE}) of int8"
         )
+    if n_queries is None:
+        n_queries = len(signatures)
+    if not 0 <= n_queries <= len(signatures):
+        raise ParameterError(
+            f"n_queries {n_queries}; expected 0 to {len(signatures)}, the number of signatures"
+        )
     coarse = _coarse_directions(signatures)
-    for low in range(0, len(coarse), _BLOCK_ROWS):
-        rows = coarse[low : low + _BLOCK_ROWS]
+    for low in range(0, n_queries, _BLOCK_ROWS):
+        rows = coarse[low : min(low + _BLOCK_ROWS, n_queries)]
         for start in range(low, len(coarse), _BLOCK_COLUMNS):
             columns = coarse[start : start + _BLOCK_COLUMNS].reshape(-1, _COARSE_SIDE**2)
             candidates = _find_candidates(rows, columns, low=low, start=start)
