@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from functools import cache
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from PIL import Image
 from brainfeat.cache.signature import ORIENTATIONS, compute_signature, orient_signatures
 from brainfeat.errors import ParameterError
 from brainfeat.leakage import copies as module
+from brainfeat.leakage import folding, neighbours
 from brainfeat.leakage.copies import Copies, find_copies
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.readers import read_image
@@ -110,8 +113,10 @@ def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
     signatures = sign(turn(blots(row % 9), ORIENTATIONS[row % 8]) for row in range(40))
     pairs = found(signatures)
     assert len(pairs) == sum(size * (size - 1) // 2 for size in Counter(np.arange(40) % 9).values())
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(module, "_BLOCK_COLUMNS", 5)
+    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(neighbours, "_BLOCK_COLUMNS", 5)
+    monkeypatch.setattr(folding, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(module, "_PAIRS_READ", 5)
     monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 2)
     blocks = list(find_copies(signatures))
     assert len(blocks) > 10
@@ -120,11 +125,77 @@ def test_blocks_of_any_size_give_the_same_pairs(monkeypatch):
     assert sorted(told) == sorted(pairs)
 
 
+def compare(signatures, threshold):
+    """Compare all whole signatures with each other in all orientations."""
+    directions = signatures / np.linalg.norm(signatures.astype(float), axis=1, keepdims=True)
+    cosines = np.stack([directions @ orient_signatures(directions, turn).T for turn in range(8)])
+    best = cosines.max(axis=0)
+    return {
+        (int(a), int(b)): (ORIENTATIONS[cosines[:, a, b].argmax()], pytest.approx(best[a, b], 1e-6))
+        for a, b in zip(*np.nonzero(np.triu(best >= threshold, 1)), strict=True)
+    }
+
+
+def blend(signatures, seed):
+    """Draw signatures between pairs of others, turned: from copies to unlike images."""
+    rng = np.random.default_rng(seed)
+    one, other = (signatures[rng.integers(len(signatures), size=200)] for _ in range(2))
+    part = rng.uniform(0, 0.6, (200, 1))
+    blended = np.rint((1 - part) * one + part * other).astype(np.int8)
+    turns = rng.integers(8, size=200)
+    return np.stack(
+        [orient_signatures(row, turn) for row, turn in zip(blended, turns, strict=True)]
+    )
+
+
+@cache
+def sign_phantoms():
+    """Compute the signatures of 16 slices of different patients."""
+    return sign(
+        draw_slice(name, patient=patient, level=4) for name in CLASS_NAMES for patient in range(4)
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.8, 0.92, 0.97])
+@pytest.mark.parametrize("drawn", ["noise", "phantoms"])
+def test_all_pairs_are_those_of_brute_force(drawn, threshold):
+    noise = np.random.default_rng(0).integers(-127, 128, (20, 1936)).astype(np.int8)
+    signatures = blend(noise if drawn == "noise" else sign_phantoms(), seed=int(100 * threshold))
+    pairs = compare(signatures, threshold)
+    assert len(pairs) > 100
+    assert found(signatures, threshold=threshold) == pairs
+
+
+def test_among_many_images_copies_are_found_in_cells(monkeypatch):
+    signatures = sign(turn(blots(row % 150), ORIENTATIONS[row % 8]) for row in range(400))
+    pairs = found(signatures)
+    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 399)
+    monkeypatch.setattr(neighbours, "_CELL_POINTS", 10)
+    monkeypatch.setattr(neighbours, "_PROBES", 3)
+    assert found(signatures) == pairs
+    assert found(signatures, n_queries=90) == {pair: pairs[pair] for pair in pairs if pair[0] < 90}
+
+
+def test_signatures_are_read_from_a_file(tmp_path):
+    signatures = sign(turn(blots(row % 20), ORIENTATIONS[row % 8]) for row in range(60))
+    with h5py.File(tmp_path / "signatures.h5", "w") as file:
+        file["signature"] = signatures
+        assert found(file["signature"]) == found(signatures)
+
+
+def test_turned_signatures_have_a_similarity_of_1():
+    signature = sign([blots(3)])
+    signatures = np.concatenate([orient_signatures(signature, turn) for turn in range(8)])
+    pairs = found(signatures, threshold=1)
+    assert len(pairs) == 28
+    assert {similarity for _, similarity in pairs.values()} == {1}
+
+
 @pytest.mark.parametrize("n_queries", [0, 1, 7, 12, 40])
 def test_queries_are_the_first_images_of_pairs(monkeypatch, n_queries):
     signatures = sign(turn(blots(row % 9), ORIENTATIONS[row % 8]) for row in range(40))
     pairs = found(signatures)
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 7)
     queried = found(signatures, n_queries=n_queries)
     assert set(queried) == {pair for pair in pairs if pair[0] < n_queries}
     assert {pair: queried[pair][0] for pair in queried} == {

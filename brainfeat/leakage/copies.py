@@ -1,20 +1,16 @@
 """Copies: images that show the same pixels, upright, mirrored or turned by quarter turns."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.signature import (
-    ORIENTATIONS,
-    SIDE,
-    SIGNATURE_SIZE,
-    invert_orientation,
-    orient_signatures,
-    orient_squares,
-)
+from brainfeat.cache.signature import ORIENTATIONS, SIDE, SIGNATURE_SIZE, orient_squares
 from brainfeat.errors import ParameterError
+from brainfeat.leakage.folding import Signatures, describe_signatures
+from brainfeat.leakage.neighbours import find_neighbours
 
 # The cosine of two signatures from which on images are copies of each other. Measured by
 # examples/copy_threshold.py on 7,019 public slices: from 0.92 to 0.97 the number of test images
@@ -22,13 +18,9 @@ from brainfeat.errors import ParameterError
 # four pairs that show one slice.
 COPY_THRESHOLD = 0.92
 
-# Pairs whose lowest frequencies are less alike are not looked at: all copies there are more so.
-_COARSE_SIDE = 10
-_COARSE_THRESHOLD = 0.93
-_BLOCK_ROWS = 512
-_BLOCK_COLUMNS = 4096
-# Pairs that are compared in full at once: 16,384 pairs of float32 signatures are 254 MB.
-_PAIRS_AT_ONCE = 16_384
+# Pairs whose signatures are read at once, 16 MB, and compared at once: 1 MB of float32 each.
+_PAIRS_READ = 4096
+_PAIRS_AT_ONCE = 128
 
 
 class Copies(NamedTuple):
@@ -52,18 +44,24 @@ class Copies(NamedTuple):
 
 
 def find_copies(
-    signatures: NDArray[np.int8],
+    signatures: Signatures,
     *,
     threshold: float = COPY_THRESHOLD,
     n_queries: int | None = None,
 ) -> Iterator[Copies]:
     """Yield all pairs of images that are copies of each other in one of eight orientations.
 
+    The pairs are those of a comparison of all signatures in all orientations: whatever cannot be a
+    copy is ruled out by a bound. Only among more than
+    :data:`brainfeat.leakage.neighbours.EXACT_LIMIT` images are not all compared, and a pair could
+    be missed; of planted copies at a cosine of 0.93 or more, none is.
+
     Parameters
     ----------
-    signatures : ndarray of shape (n, 1936), int8
+    signatures : array-like of shape (n, 1936), int8
         As :func:`brainfeat.cache.signature.compute_signature` returns them. A signature of zeros,
-        that of a blank image, is a copy of nothing.
+        that of a blank image, is a copy of nothing. A dataset that is indexed by rows is read a
+        block at a time.
     threshold : float
         Least cosine of two signatures, above 0 and at most 1.
     n_queries : int or None
@@ -93,78 +91,90 @@ def find_copies(
     """
     if not 0 < threshold <= 1:
         raise ParameterError(f"threshold {threshold}; expected above 0 and at most 1")
-    if signatures.ndim != 2 or signatures.shape[1] != SIGNATURE_SIZE or signatures.dtype != np.int8:
+    if signatures.shape[1:] != (SIGNATURE_SIZE,) or signatures.dtype != np.int8:
         raise ParameterError(
             f"signatures of shape {signatures.shape} and dtype {signatures.dtype}; expected "
             f"(n, {SIGNATURE_SIZE}) of int8"
         )
     if n_queries is None:
-        n_queries = len(signatures)
-    if not 0 <= n_queries <= len(signatures):
+        n_queries = signatures.shape[0]
+    if not 0 <= n_queries <= signatures.shape[0]:
         raise ParameterError(
-            f"n_queries {n_queries}; expected 0 to {len(signatures)}, the number of signatures"
+            f"n_queries {n_queries}; expected 0 to {signatures.shape[0]}, the number of signatures"
         )
-    coarse = _coarse_directions(signatures)
-    for low in range(0, n_queries, _BLOCK_ROWS):
-        rows = coarse[low : min(low + _BLOCK_ROWS, n_queries)]
-        for start in range(low, len(coarse), _BLOCK_COLUMNS):
-            columns = coarse[start : start + _BLOCK_COLUMNS].reshape(-1, _COARSE_SIDE**2)
-            candidates = _find_candidates(rows, columns, low=low, start=start)
-            yield from _confirm(signatures, *candidates, threshold=threshold)
-
-
-def _coarse_directions(signatures: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Return the lowest frequencies, evened out and scaled to length 1, (n, 10, 10)."""
-    frequencies = np.arange(_COARSE_SIDE)
-    weights = 1 / np.sqrt(1 + np.hypot(frequencies[:, None], frequencies))
-    square = signatures.reshape(-1, SIDE, SIDE)[:, :_COARSE_SIDE, :_COARSE_SIDE]
-    directions: NDArray[np.float32] = (square * weights).astype(np.float32)
-    lengths = np.linalg.norm(directions, axis=(1, 2), keepdims=True)
-    np.divide(directions, lengths, out=directions, where=lengths > 0)
-    return directions
-
-
-def _find_candidates(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], *, low: int, start: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int8]]:
-    """List pairs (row < column) and orientations whose coarse directions are alike."""
-    found = []
-    for orientation in range(len(ORIENTATIONS)):
-        # The rows are turned, so the columns must be turned back.
-        turned = orient_squares(rows, orientation)
-        alike = turned.reshape(len(rows), -1) @ columns.T >= np.float32(_COARSE_THRESHOLD)
-        first, second = np.nonzero(alike)
-        ordered = first + low < second + start
-        back = np.full(ordered.sum(), invert_orientation(orientation), np.int8)
-        found.append((first[ordered] + low, second[ordered] + start, back))
-    first, second, orientations = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return first, second, orientations
+    rows, descriptions = describe_signatures(signatures)
+    distance = np.sqrt(2 - 2 * threshold)
+    asked = int(np.searchsorted(rows, n_queries))
+    for first, second in find_neighbours(descriptions, distance, n_queries=asked):
+        yield from _confirm(signatures, rows[first], rows[second], threshold=threshold)
 
 
 def _confirm(
-    signatures: NDArray[np.int8],
+    signatures: Signatures,
     first: NDArray[np.intp],
     second: NDArray[np.intp],
-    orientation: NDArray[np.int8],
     *,
     threshold: float,
 ) -> Iterator[Copies]:
-    """Compare whole signatures of candidates, and keep the best orientation of each pair."""
+    """Compare whole signatures, and keep the pairs that are copies."""
+    for start in range(0, len(first), _PAIRS_READ):
+        some = slice(start, start + _PAIRS_READ)
+        rows, places = np.unique([first[some], second[some]], return_inverse=True)
+        similarity, orientation = _compare(signatures[rows], *places)
+        kept = np.flatnonzero(similarity >= np.float32(threshold))
+        if len(kept):
+            one, other = rows[places[:, kept]]
+            yield Copies(one, other, similarity[kept], orientation[kept])
+
+
+def _compare(
+    signatures: NDArray[np.int8], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Return the largest cosine of each pair of rows, and the orientation that gives it.
+
+    The products are whole numbers and exact, so where two are equal the least turned one wins.
+    """
+    lengths = np.sqrt(np.square(signatures, dtype=np.int32).sum(axis=1))
     similarity = np.empty(len(first), np.float32)
+    orientation = np.empty(len(first), np.int8)
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = (
+            signatures[rows[some]].astype(np.float32).reshape(-1, SIDE, SIDE)
+            for rows in (first, second)
+        )
+        sums = np.concatenate(
+            [_sum_kinds(one * other), _sum_kinds(one * other.swapaxes(1, 2))], axis=1
+        )
+        products = sums @ _signs().T
+        orientation[some] = products.argmax(axis=1)
+        similarity[some] = products.max(axis=1) / (lengths[first[some]] * lengths[second[some]])
+    return similarity, orientation
+
+
+def _sum_kinds(products: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum products over the coefficients of each kind, (p, 44, 44) to (p, 4).
+
+    Sums of 484 products of two int8 are below 2²⁴, so float32 holds them exactly.
+    """
+    return (products.reshape(-1, SIGNATURE_SIZE) @ _kinds()).astype(np.float64)
+
+
+@cache
+def _kinds() -> NDArray[np.float32]:
+    """Mark the coefficients of each kind, (1936, 4): by whether either frequency is odd."""
+    odd = np.arange(SIDE) % 2
+    kinds = (2 * odd[:, None] + odd).reshape(-1)
+    marks: NDArray[np.float32] = (kinds[:, None] == np.arange(4)).astype(np.float32)
+    return marks
+
+
+@cache
+def _signs() -> NDArray[np.float64]:
+    """Return the signs of four kinds, and of four kinds transposed, by orientation, (8, 8)."""
+    signs = np.zeros((len(ORIENTATIONS), 8))
     for turn in range(len(ORIENTATIONS)):
-        places = np.flatnonzero(orientation == turn)
-        for start in range(0, len(places), _PAIRS_AT_ONCE):
-            some = places[start : start + _PAIRS_AT_ONCE]
-            one = signatures[first[some]].astype(np.float32)
-            other = orient_signatures(signatures[second[some]], turn).astype(np.float32)
-            lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-            similarity[some] = np.einsum("ij,ij->i", one, other) / lengths
-    kept = np.flatnonzero(similarity >= np.float32(threshold))
-    # The best orientation of each pair comes first, and is the one that is kept.
-    order = kept[np.lexsort((-similarity[kept], second[kept], first[kept]))]
-    pairs = np.stack([first[order], second[order]], axis=1)
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    best = order[new]
-    if len(best):
-        yield Copies(first[best], second[best], similarity[best], orientation[best])
+        ones = orient_squares(np.ones((SIDE, SIDE), np.float32), turn).reshape(-1)
+        start = 4 * (turn >= 4)
+        signs[turn, start : start + 4] = np.sign(ones @ _kinds())
+    return signs
