@@ -59,7 +59,8 @@ def find_seen(
 
     A head knows the files and the signatures of the images that it was fitted and validated on,
     whatever the table calls them now. The file of an earlier version does not: nothing is known of
-    what it has seen, but where its fit made the splits on this cache, and recorded what it held out.
+    what it has seen, but where its fit made the splits, on this cache, and recorded what it held
+    out.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def find_seen(
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """Images of which a head has seen a duplicate, or why that is not known; the clusters of all."""
+    """Images of which a head has seen a duplicate, or why that is not known; clusters of all."""
 
     flags: Flags | None = None
     clusters: Rows | None = None
