@@ -145,9 +145,11 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
     _, numbers = np.unique(images.groups[named], return_inverse=True)
     copied = {}
     if found is not None:
+        seen = _find_seen(images)
+        exact = np.isin(same, same[seen]) & ~seen
         copied = {
             "copy_clusters": _spread(join_labels(same, found.labels), rows, len(cache), -1),
-            "seen_copies": _spread(found.seen, rows, len(cache), 0),
+            "seen_copies": _spread(found.seen | exact, rows, len(cache), 0),
         }
     return Audit(
         images=len(rows),
@@ -177,8 +179,11 @@ def _search_copies(images: Images, same: Labels) -> CopySearch | None:
     signatures = images.cache.signature
     if signatures is None:
         return None
-    seen = np.isin(images.splits, ("train", "val"))
-    return search_copies(signatures[images.rows], same, y=images.y, seen=seen)
+    return search_copies(signatures[images.rows], same, y=images.y, seen=_find_seen(images))
+
+
+def _find_seen(images: Images) -> NDArray[np.bool_]:
+    return np.isin(images.splits, ("train", "val"))
 
 
 def _describe_copies(found: CopySearch, splits: NDArray[np.str_]) -> CopyGroups:

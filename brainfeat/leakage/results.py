@@ -259,7 +259,8 @@ class Audit:
         Group of copies and exact duplicates of each row of the cache, −1 for augmented views. Empty
         where copies were not looked for.
     seen_copies : ndarray of shape (n,), bool
-        Whether train or val of the table has a copy of an image of neither. Empty likewise.
+        Whether train or val of the table has a copy or an exact duplicate of an image of neither.
+        Empty likewise.
     content_sha256 : str
         Digest of the cache; empty in an audit read from JSON.
     """
