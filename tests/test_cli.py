@@ -18,6 +18,7 @@ import pytest
 from support.caches import draw_signatures
 
 from brainfeat import FeatureCache, read_table
+from brainfeat.cache.signature import orient_signatures
 from brainfeat.cli import main, options
 from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
@@ -347,6 +348,24 @@ class TestSplit:
         assert read_rows(output) != rows
         run("split", cache, "-o", output, "--overwrite", "--val-fraction", "0")
         assert {row.split for row in read_rows(output)} == {"train", "test"}
+
+    def test_groups_of_the_table_keep_their_names(
+        self, run: Run, make_cache: Any, tmp_path: Path
+    ) -> None:
+        """Images 0 and 4 are of two patients and copies of one another."""
+        rng = np.random.default_rng(0)
+        X, y, signature = rng.standard_normal((80, 64)), np.arange(80) % 4, draw_signatures(80)
+        signature[4] = orient_signatures(signature[0], 1)
+        # So is image 8 a copy of image 12, and only the latter has a patient.
+        signature[8] = orient_signatures(signature[12], 2)
+        groups = [f"patient-{row}" for row in range(80)]
+        groups[8], groups[20] = "", "copies-00001"
+        cache = make_cache(X, y, groups=groups, signature=signature)
+        output = tmp_path / "table.csv"
+        assert "(copies) is divided" in run("split", cache, "-o", output).out
+        groups[0] = groups[4] = "copies-00002"
+        groups[8] = "patient-12"
+        assert [row.group for row in read_rows(output)] == groups
 
     def test_of_a_folder_identical_files_are_kept_together(
         self, run: Run, slices: Path, tmp_path: Path

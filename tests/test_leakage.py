@@ -137,6 +137,19 @@ def test_copies_of_different_labels_are_named_with_their_orientation(examine):
     assert AuditSummary.from_dict(summary.to_dict()) == summary
 
 
+def test_a_conflict_is_found_by_the_labelled_file_of_a_content(examine):
+    """Image 0 has no label; its exact duplicate 4 has, and image 399 is a mirrored copy of both."""
+    X, y, splits = draw()
+    signature, contents = draw_signatures(IMAGES), NAMES.copy()
+    X[4], contents[4], signature[4] = X[0], contents[0], signature[0]
+    signature[399] = orient_signatures(signature[0], 1)
+    y[0] = -1
+    found = examine(X, y, splits=splits, signature=signature, contents=contents)
+    assert [conflict.paths for conflict in found.label_conflicts] == [
+        ("image-00004.png", "image-00399.png")
+    ]
+
+
 def test_a_mirrored_pair_of_two_labels_is_named_as_copies_also_where_its_features_are_alike(
     examine,
 ):

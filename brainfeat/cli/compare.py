@@ -29,7 +29,7 @@ Examples:
 @click.option(
     "--all-images",
     is_flag=True,
-    help="Include the images of which the heads have seen a near duplicate.",
+    help="Include the images of which a head has seen a copy.",
 )
 @options.table_option
 @options.random_state_option

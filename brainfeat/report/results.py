@@ -176,9 +176,9 @@ def make_overall(metrics: "Metrics") -> Section:
         blocks = [
             (
                 "Exact duplicates are files that the head was fitted or validated on; copies show "
-                "the same pixels as one of these, re-encoded, mirrored or turned; near duplicates "
-                "have nearly the same features, such as a neighbouring slice. A head can recognise "
-                "all three, so they say little about new patients."
+                "the same pixels as one of these, re-encoded, mirrored, turned or cropped; near "
+                "duplicates have nearly the same features, such as a neighbouring slice. A head "
+                "can recognise all three, so they say little about new patients."
             ),
             _list_subsets(metrics),
             _list_further(metrics),
@@ -242,7 +242,7 @@ def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
         yield (
             "In brackets: 95 % intervals, percentiles of "
             f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
-            "(patients of the table, or else clusters of copies)."
+            "(patients of the table, and clusters of copies)."
         )
     if _is_bounded(evaluation):
         yield (

@@ -302,12 +302,17 @@ def _calibrate(
     )
 
 
-def _measure_copy_free(head: FittedHead, partition: Partition, audit: Audit) -> Metrics | None:
-    """Measure the test images without copies, where the splits of the table left some."""
-    test = partition.rows[partition.splits["test"]]
-    if audit.copies is None or not audit.seen_copies[test].any():
+def _measure_copy_free(
+    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
+) -> Metrics | None:
+    """Measure the test images without copies, where train and val have some."""
+    if audit.copies is None:
         return None
-    return _measure_test(head, partition, ~audit.seen_copies)
+    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
+    copied = audit.seen_copies if cache.splits.any() else np.isin(clusters, clusters[fitted])
+    if not copied[partition.rows[partition.splits["test"]]].any():
+        return None
+    return _measure_test(head, partition, ~copied)
 
 
 def _measure_test(
@@ -339,7 +344,7 @@ def _make_record(
         refitted_on_val=not needs_validation(recipe.head),
         val=fit.val,
         test=_measure_test(fit.head, partition, np.ones(len(cache), np.bool_)),
-        test_without_copies=_measure_copy_free(fit.head, partition, audit),
+        test_without_copies=_measure_copy_free(cache, fit.head, partition, audit),
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),
@@ -354,13 +359,10 @@ def _make_record(
 def _collect_images(cache: FeatureCache, partition: Partition, *, signature: bool) -> FittedImages:
     """Collect digests, and signatures where there are any, of the images of each split."""
     rows = {name: partition.rows[images] for name, images in partition.splits.items()}
-    signatures = cache.signature if signature else None
-    return FittedImages.collect(
-        {name: cache.sha256[found] for name, found in rows.items()},
-        None
-        if signatures is None
-        else {name: signatures[found] for name, found in rows.items() if name != "test"},
-    )
+    digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
+    if signature and cache.signature is not None:
+        signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}
+    return FittedImages.collect(digests, signatures)
 
 
 def _read_examples(
