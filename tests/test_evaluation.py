@@ -129,6 +129,17 @@ def test_few_groups_of_a_class_give_metrics_without_intervals(make_cache):
     assert json.loads(json.dumps(evaluation.to_dict()))["subsets"]["all"]["intervals"] is None
 
 
+def test_of_very_many_classes_a_few_are_named(make_cache):
+    rng = np.random.default_rng(0)
+    y, names = np.arange(240) % 40, [f"class-{label}" for label in range(40)]
+    splits = np.repeat(["train", "val", "test"], 80)
+    path = make_cache(rng.standard_normal((240, 8)), y, splits=splits, class_names=names)
+    evaluation = evaluate(fit_head(path, head="lda"), path)
+    assert evaluation.subsets.all.reason.endswith("'class-9' has 2 and 30 more")
+    assert len(evaluation.few) == 40
+    assert "class-9 (2 images) and 30 more" in " ".join(to_text(evaluation).split())
+
+
 def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     X, y, _ = draw()
     path = make_cache(X, y, signature=draw_signatures(IMAGES))

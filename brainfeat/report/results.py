@@ -33,7 +33,7 @@ from brainfeat.report.wording import (
     name_headline,
     name_split,
 )
-from brainfeat.text import count, format_interval, format_number
+from brainfeat.text import count, format_interval, format_number, name_some
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.results import Subset, Subsets
@@ -142,7 +142,7 @@ def _describe_few(evaluation: Evaluation) -> Iterator[str]:
     """Yield which classes have too few images that are new to the head."""
     new = evaluation.copy_free
     if new is not None and (few := {k: n for k, n in new.few.items() if k not in evaluation.few}):
-        classes = ", ".join(f"{name} ({number:,})" for name, number in few.items())
+        classes = name_some([f"{name} ({number:,})" for name, number in few.items()])
         yield (
             f"Without copies, too few images are left of {classes} to say anything about them, and "
             "means over the classes say little."
