@@ -488,6 +488,14 @@ class TestCommand:
         assert "1 cluster" in printed.split("Found:")[1]
         assert "at a similarity of 0.92; largest: 2" in printed
 
+    def test_it_says_where_altered_copies_were_not_looked_for(self, make_cache, monkeypatch):
+        X, y, splits = draw()
+        path = make_cache(X, y, splits=splits, signature=draw_signatures(IMAGES))
+        words = "not looked for among so many: rotated, cropped or padded ones"
+        assert words not in self.run(path).stdout
+        monkeypatch.setattr(copy_groups, "ALTERED_SEARCH_LIMIT", IMAGES - 1)
+        assert words in self.run(path).stdout
+
     def test_pairs_go_to_a_csv_that_no_spreadsheet_runs(self, leaky, tmp_path):
         pairs = tmp_path / "pairs.csv"
         assert self.run(leaky, "--pairs", pairs).exit_code == 0

@@ -170,6 +170,8 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
             turns += f"{', ' if turns else ''}{copies.altered:,} altered"
         if turns:
             yield "", turns
+        if copies.altered is None:
+            yield "", "not looked for among so many: rotated, cropped or padded ones"
     else:
         yield "copies", "not looked for: the cache has no signatures; run extract again"
     if near := audit.near_duplicates:
