@@ -135,6 +135,25 @@ class TestExtract:
         assert document["classes"]["glioma"] == {"train": 0, "val": 0, "test": 0, "without": 4}
         assert document["warnings"][0].startswith("the classes 'Glioma_' and 'glioma'")
 
+    def test_masks_are_left_out_unless_they_are_to_be_kept(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "some"
+        shutil.copytree(slices / "Testing", folder)
+        first = min((folder / "glioma").iterdir())
+        shutil.copy(first, first.with_stem(f"{first.stem}_mask"))
+        for chosen, number in (((), 0), (("--keep-masks",), 1)):
+            output = folder / f"{number}.csv"
+            split = run("split", folder, "-o", output, "--group-by", "none", *chosen)
+            assert ("mask beside images" in split.err) == (not number)
+            assert len(read_rows(output)) == 16 + number
+            document = json.loads(
+                run(
+                    "extract", folder, "-o", tmp_path / f"{number}.h5", *SMALL, *chosen, "--json"
+                ).out
+            )
+            assert document["classes"]["glioma"]["without"] == 4 + number
+
     def test_a_class_that_cannot_be_read_ends_the_run(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:

@@ -216,3 +216,60 @@ class TestCopies:
             read_table(tmp_path)
         shutil.rmtree(tmp_path / "Br35H-Mask-RCNN")
         assert read_table(tmp_path).class_names == ("no", "pred", "yes")
+
+
+class TestMasks:
+    """Masks tell a head where a tumour is; names decide."""
+
+    @pytest.mark.parametrize(
+        ("image", "mask"),
+        [
+            ("1.png", "1_mask.png"),
+            ("scan (1).jpg", "scan (1)_mask.png"),
+            ("scan (1).jpg", "scan (1)_mask_2.png"),
+            ("TCGA_1_19960101_3.png", "TCGA_1_19960101_3_MASK.PNG"),
+            ("p_t1ce.png", "p_seg.png"),
+            ("1.png", "mask_1.png"),
+            ("1.png", "masks/1.png"),
+            ("1.png", "Mask/deep/1.png"),
+        ],
+    )
+    def test_are_left_out_beside_their_image(self, tmp_path, image, mask):
+        make_files(make_classes(tmp_path, 12, "no"), f"yes/{image}", f"yes/{mask}")
+        table = read_table(tmp_path)
+        assert [path for path in table.paths if path.startswith("yes")] == [f"yes/{image}"]
+        assert table.left_out == {LeftOut("mask beside images", "yes"): 1}
+        assert Inventory.of(table).warnings[-1].startswith("1 image left out for having the name")
+        kept = read_table(tmp_path, keep_masks=True)
+        assert (len(kept), kept.left_out) == (len(table) + 1, {})
+
+    @pytest.mark.parametrize("name", ["unmasked.png", "mask.png", "2_mask.png", "1_masked.png"])
+    def test_other_names_are_images(self, tmp_path, name):
+        make_files(make_classes(tmp_path, 12, "no"), "yes/1.png", f"yes/{name}")
+        assert f"yes/{name}" in read_table(tmp_path).paths
+
+    def test_a_mask_beside_an_image_of_another_folder_is_an_image(self, tmp_path):
+        make_files(tmp_path, "no/1.png", "yes/1_mask.png")
+        assert read_table(tmp_path).paths == ("no/1.png", "yes/1_mask.png")
+
+    def test_a_folder_of_masks_is_no_class(self, tmp_path):
+        make_classes(tmp_path, 12, "yes", "no", "masks")
+        table = read_table(tmp_path)
+        assert table.class_names == ("no", "yes")
+        assert table.skipped == {"mask beside images": 12}
+        assert read_table(tmp_path, keep_masks=True).class_names == ("masks", "no", "yes")
+
+    def test_a_class_of_masks_only_is_an_error(self, tmp_path):
+        make_files(make_classes(tmp_path, 12, "no"), "yes/masks/1.png")
+        with pytest.raises(TableError, match=r"yes' has no images .*1 .png \(mask beside images\)"):
+            read_table(tmp_path)
+
+    def test_only_masks_is_an_error_that_names_the_remedy(self, tmp_path):
+        make_files(tmp_path, "masks/1.png")
+        with pytest.raises(TableError, match=r"only images .*'masks/1.png'; .*keep_masks=True"):
+            read_table(tmp_path)
+
+    def test_a_csv_is_read_as_it_is(self, tmp_path):
+        make_files(tmp_path, "1.png", "1_mask.png")
+        (tmp_path / "table.csv").write_text("path,label\n1.png,a\n1_mask.png,b\n")
+        assert len(read_table(tmp_path / "table.csv")) == 2

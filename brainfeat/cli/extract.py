@@ -107,6 +107,7 @@ Examples:
     help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
     "too. A signature is as personal as a small picture of the image.",
 )
+@options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -118,6 +119,7 @@ def command(
     zoom: float,
     flip: bool,
     random_state: int,
+    keep_masks: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -137,7 +139,7 @@ def command(
     from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(data)
+    table = read_table(data, keep_masks=keep_masks)
     inventory = Inventory.of(table)
     _show_inventory(inventory, as_json=as_json)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)

@@ -8,19 +8,22 @@ from pathlib import Path
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.raster import IMAGE_SUFFIXES
-from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, Parts, find_depth, find_empty
-from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Row, quote, suffix_of, text_trouble
+from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, find_depth, find_empty
+from brainfeat.tables.masks import MASK, find_masks
+from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
 
 _OTHER = "not an image"
 
 
-def read_folder(root: Path) -> tuple[list[Row], Counter[LeftOut]]:
+def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Counter[LeftOut]]:
     """Read the rows of the images below a folder.
 
     Parameters
     ----------
     root : Path
         The folder, which is walked once.
+    keep_masks : bool, default=False
+        Whether images that are named as masks are kept.
 
     Returns
     -------
@@ -41,6 +44,8 @@ def read_folder(root: Path) -> tuple[list[Row], Counter[LeftOut]]:
             f"{quote(root)} has no images ({', '.join(IMAGE_SUFFIXES)});"
             f" {_describe_left_out(_count(found.left_out, 0))}"
         )
+    if not keep_masks:
+        _leave_out_masks(root, found)
     depth = find_depth(root, found)
     empty = find_empty(root, found, depth)
     rows = list(_take_rows(found, depth))
@@ -51,6 +56,18 @@ def read_folder(root: Path) -> tuple[list[Row], Counter[LeftOut]]:
             f"{quote(root)}: no image has a usable name; {_describe_left_out(left_out)}"
         )
     return sorted(rows), left_out
+
+
+def _leave_out_masks(root: Path, found: Contents) -> None:
+    masks = find_masks(found.images)
+    if len(masks) == len(found.images):
+        raise TableError(
+            f"{quote(root)} has only images that are named as masks, such as"
+            f" {quote('/'.join(min(masks)))}; rename them, or keep them with keep_masks=True"
+            " (--keep-masks)"
+        )
+    found.left_out.extend((parts, MASK) for parts in sorted(masks))
+    found.images[:] = [parts for parts in found.images if parts not in masks]
 
 
 def _take_rows(found: Contents, depth: int) -> Iterator[Row]:

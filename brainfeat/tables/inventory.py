@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from brainfeat.tables.layout import EMPTY
+from brainfeat.tables.masks import MASK
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
 from brainfeat.text import align, count
@@ -69,6 +70,7 @@ class Inventory:
             *self._find_small(),
             *self._find_empty(),
             *self._find_no_classes(),
+            *self._find_masks(),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +172,13 @@ class Inventory:
                     f"the class {quote(name)} is named as a folder of images without a class; if"
                     " it is one, move it away"
                 )
+
+    def _find_masks(self) -> Iterator[str]:
+        if masks := sum(n for kind, n in self.left_out.items() if kind.reason == MASK):
+            yield (
+                f"{count(masks, 'image')} left out for having the name of a mask; if that is wrong,"
+                " pass --keep-masks"
+            )
 
 
 def _describe(reason: str, found: list[tuple[int, LeftOut]]) -> str:

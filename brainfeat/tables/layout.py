@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brainfeat.errors import TableError
-from brainfeat.tables.rows import SPLIT_NAMES, quote, some, suffix_of
-
-Parts = tuple[str, ...]  # parts of a path below the root
+from brainfeat.tables.masks import is_mask_folder
+from brainfeat.tables.rows import SPLIT_NAMES, Parts, quote, some, suffix_of
 
 EMPTY = "class folder without images"
 HIDDEN = "hidden"
@@ -114,7 +113,9 @@ def find_empty(root: Path, found: Contents, depth: int) -> list[Parts]:
             others[parts[:level]][reason, suffix_of(parts[-1])] += 1
     empty = []
     for folder in sorted(parts for parts in found.folders if len(parts) == level):
-        if folder in filled or (depth == 2 and folder[0].lower() not in SPLIT_NAMES):
+        if folder in filled or is_mask_folder(folder[-1]):
+            continue
+        if depth == 2 and folder[0].lower() not in SPLIT_NAMES:
             continue
         if any(suffix not in _DOCUMENTS for _, suffix in others[folder]):
             raise TableError(

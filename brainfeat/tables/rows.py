@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from brainfeat.errors import TableError
 
+Parts = tuple[str, ...]  # parts of a path below the folder of a table
+
 SPLITS = ("train", "val", "test")
 
 SPLIT_NAMES = {

@@ -111,7 +111,7 @@ class ImageTable:
         return self.root.joinpath(self.paths[row]).absolute()
 
 
-def read_table(path: str | os.PathLike[str]) -> ImageTable:
+def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> ImageTable:
     """Read a table of images from a folder or a CSV file.
 
     Five layouts are supported:
@@ -131,10 +131,17 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     Hidden and other files are skipped and counted in `ImageTable.skipped`. A CSV file may list
     files with any suffix; whether they are images is found when they are read. Links are followed.
 
+    In a folder, images that are named as masks of others are left out, because a head would learn
+    from them where a tumour is: those in folders called ``mask``, ``masks``, ``seg``,
+    ``segmentation`` or ``segmentations``, and ``1_mask.png`` or ``1_seg.png`` beside ``1.png``.
+    Names decide: masks that have the names of images are not found.
+
     Parameters
     ----------
     path : path-like
         The folder or the CSV file.
+    keep_masks : bool, default=False
+        Whether such images are kept. A CSV file is read as it is in either case.
 
     Returns
     -------
@@ -166,7 +173,7 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     if is_so((source / SLICES_NOTE).is_file):
         return _build(source / SLICES_TABLE, *read_csv(source / SLICES_TABLE))
     if is_so(source.is_dir):
-        return _build(source, *read_folder(source))
+        return _build(source, *read_folder(source, keep_masks=keep_masks))
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file")
     if is_so(source.is_file):
