@@ -1,12 +1,12 @@
 """The images below a folder; its layout gives their classes and splits."""
 
-import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
+from brainfeat.readers.listing import walk_folders
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, find_depth, find_empty
 from brainfeat.tables.masks import MASK, find_masks
@@ -112,55 +112,28 @@ def _describe_left_out(left_out: Counter[LeftOut]) -> str:
 
 
 def _walk(root: Path) -> Contents:
-    """Find every image below a folder; links are followed, but no folder is entered twice."""
-    found = Contents([], [], [])
-    # A link to a parent of the root would lead through the whole disk.
-    seen = {_identity(parent) for parent in root.resolve().parents if is_so(parent.exists)}
-    pending: deque[Parts] = deque([()])
-    while pending:
-        parts = pending.popleft()
-        folder = root.joinpath(*parts)
-        try:
-            identity = _identity(folder)
-            if identity in seen:
-                found.left_out.append((parts, "folder seen before"))
-                continue
-            with os.scandir(folder) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise TableError(
-                f"the folder {quote(folder)} cannot be listed ({error.strerror}); make it"
-                " readable or move it away"
-            ) from error
-        seen.add(identity)
-        if len(parts) in (1, 2):
-            found.folders.append(parts)
-        for entry in listing:
-            _sort_in(entry, parts, found, pending)
+    """Find every image below a folder."""
+    walk = walk_folders(root, _refuse)
+    found = Contents([], [], [(parts, "folder seen before") for parts in walk.repeated])
+    for listing in walk.listings:
+        if len(listing.parts) in (1, 2):
+            found.folders.append(listing.parts)
+        found.left_out.extend(((*listing.parts, name), HIDDEN) for name in listing.hidden)
+        for entry in listing.files:
+            parts = (*listing.parts, entry.name)
+            if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+                found.left_out.append((parts, _OTHER))
+            elif is_so(entry.is_file):
+                found.images.append(parts)
+            else:
+                broken = "broken link" if entry.is_symlink() else "not a regular file"
+                found.left_out.append((parts, broken))
     return found
 
 
-def _sort_in(
-    entry: os.DirEntry[str],
-    parts: Parts,
-    found: Contents,
-    pending: deque[Parts],
-) -> None:
-    here = (*parts, entry.name)
-    if entry.name.startswith(".") or entry.name == "__MACOSX":
-        found.left_out.append((here, HIDDEN))
-    elif is_so(entry.is_dir):
-        # Real folders come before links, so that a folder that is also linked keeps its real path.
-        (pending.append if entry.is_symlink() else pending.appendleft)(here)
-    elif Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
-        found.left_out.append((here, _OTHER))
-    elif not is_so(entry.is_file):
-        reason = "broken link" if entry.is_symlink() else "not a regular file"
-        found.left_out.append((here, reason))
-    else:
-        found.images.append(here)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _refuse(folder: Path, error: OSError) -> None:
+    # A folder that is left out in silence would change the data.
+    raise TableError(
+        f"the folder {quote(folder)} cannot be listed ({error.strerror}); make it readable or move"
+        " it away"
+    ) from error
