@@ -453,6 +453,13 @@ def test_features_that_are_not_finite_are_refused(make_cache, value):
     assert "not finite in 1 of 120 rows" in refuse(CacheError, make_cache(X, y))
 
 
+def test_features_that_are_the_same_in_all_rows_are_refused(make_cache):
+    X, y = draw()
+    message = refuse(CacheError, make_cache(np.full_like(X, 0.1), y))
+    assert "the same features in all 120 rows" in message
+    assert "not all black" in message
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -52,6 +52,7 @@ Examples:
     help="Fraction of the images for the validation split; 0 for none.",
 )
 @options.group_by_option
+@options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -62,6 +63,7 @@ def command(
     test_fraction: float,
     val_fraction: float,
     group_by: Any,
+    keep_masks: bool,
     overwrite: bool,
     random_state: int,
     as_json: bool,
@@ -77,7 +79,11 @@ def command(
 
     check_target(output, overwrite=overwrite, inputs=(source,))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
-    found = (_read_table if is_table else _read_cache)(source, group_by)
+    found = (
+        _read_table(source, group_by, keep_masks=keep_masks)
+        if is_table
+        else _read_cache(source, group_by)
+    )
     fractions = {"val": val_fraction, "test": test_fraction}
     divided = _divide(found, fractions, random_state)
     write_rows(divided, output, overwrite=overwrite)
@@ -136,11 +142,14 @@ def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
 
 
-def _read_table(source: Path, group_by: Any) -> _GroupedRows:
+def _read_table(source: Path, group_by: Any, *, keep_masks: bool) -> _GroupedRows:
     from brainfeat.errors import TableError
+    from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(source)
+    table = read_table(source, keep_masks=keep_masks)
+    for line in Inventory.of(table).describe_left_out():
+        options.say(line, err=True)
     rows = _make_rows(table.paths, table.labels, table.sources)
     if group_by in ("copies", "near-duplicates"):
         kind = group_by.replace("-", " ")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.evaluation.abstention import measure_abstention
 from brainfeat.evaluation.bootstrap import (
     CONFIDENCE,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from brainfeat.leakage.results import Audit
 
 
+@default_errors
 def evaluate(
     bundle: "HeadBundle | str | os.PathLike[str]",
     cache: "FeatureCache | str | os.PathLike[str]",

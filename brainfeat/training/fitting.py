@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
@@ -62,6 +63,7 @@ class _Fit:
     conformal: Conformal
 
 
+@default_errors
 def fit_head(
     cache: FeatureCache | str | os.PathLike[str],
     *,

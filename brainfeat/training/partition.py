@@ -283,4 +283,9 @@ def _read_features(cache: FeatureCache, rows: Rows) -> NDArray[np.float32]:
             f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
             "extract them again, in float32"
         )
+    if len(X) > 1 and (X[0] == X).all():
+        raise CacheError(
+            f"{cache.path} has the same features in all {len(X):,} rows, from which nothing can be "
+            "learned; check that its images are not all black, and that its weights are not zeros"
+        )
     return X
