@@ -35,7 +35,7 @@ from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
 from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredArray, StoredFile
-from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
 
 FORMAT_1 = select_schema(CACHE_SCHEMA, signature=False)
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
@@ -181,12 +181,31 @@ class TestMask:
     def test_it_selects_features(self, cache):
         np.testing.assert_array_equal(cache.X[cache.mask("train")], FEATURES[[0, 2]])
 
+    @pytest.mark.parametrize("split", ["Test", "all", ""])
+    def test_an_unknown_split_is_refused(self, cache, split):
+        with pytest.raises(ParameterError, match=f"'{split}'; expected one of train, val, test"):
+            cache.mask(split)
+
     def test_it_does_not_change_the_cache(self, cache):
         cache.mask("train")[:] = True
         assert np.flatnonzero(cache.mask("train")).tolist() == [0, 2]
 
 
 class TestOpening:
+    def test_a_path_is_opened(self, example):
+        with FeatureCache(str(example)) as cache, FeatureCache.open(example) as same:
+            assert len(cache) == N_ROWS
+            assert cache.content_sha256 == same.content_sha256
+
+    def test_a_damaged_file_is_refused_by_both_ways(self, example, tmp_path):
+        damaged = tmp_path / "damaged.h5"
+        damaged.write_bytes(example.read_bytes()[:-1])
+        for make in (FeatureCache, FeatureCache.open):
+            with pytest.raises(CacheCorruptError):
+                make(damaged)
+            with pytest.raises(ParameterError, match="verify"):
+                make(damaged, verify="no")
+
     def test_features_stay_on_disk(self, tmp_path):
         """A cache of 16 MiB opens with a few kilobytes read."""
         features = np.zeros((1 << 10, 1 << 12), np.float32)

@@ -126,6 +126,11 @@ class TestCache:
             assert row == {"width": 17, "height": 50, "channels": 1}
             assert cache.table["file_bytes"][0] == (images / "c/3.png").stat().st_size
 
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_path_is_read_as_a_table(self, images, finished, tmp_path, kind):
+        extract(kind(images / "table.csv"), tmp_path / "again.h5", backbone=Blocks())
+        assert contents(tmp_path / "again.h5") == contents(finished)
+
     def test_the_spec_is_the_backbones(self, finished):
         with FeatureCache.open(finished) as cache:
             assert cache.spec == SPEC

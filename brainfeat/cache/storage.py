@@ -32,6 +32,10 @@ Verify = Literal["full", "off"]
 
 LONG_FOLDER = "attributes/"
 
+# What takes a head and a cache takes them in one order, which is easily turned.
+HEAD_FIRST = "where both are taken, the head comes before the cache"
+_KINDS = {"brainfeat-features": "a feature cache", "brainfeat-head": "a head"}
+
 _BLOCK_BYTES = 8 << 20
 _TEXT_LIMIT = 64 << 20
 # What h5py raises on a damaged file depends on where the damage is.
@@ -332,8 +336,9 @@ def _check_contents(path: Path, schema: Schema) -> tuple[Contents, Schema]:
 
 def _check_format(contents: Contents, schema: Schema) -> Schema:
     attributes = contents.attributes
-    if attributes.get("format") != schema.format:
-        raise schema.format_error(f"not a {schema.format} file")
+    if (found := attributes.get("format")) != schema.format:
+        kind = f", but {_KINDS[found]}; {HEAD_FIRST}" if found in _KINDS else ""
+        raise schema.format_error(f"not a {schema.format} file{kind}")
     schema = schema.select(attributes.get("format_version"))
     for name, array in contents.arrays.items():
         rule = _LONG_RULE if _is_long(name) else schema.rule(name)
