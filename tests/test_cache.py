@@ -257,7 +257,7 @@ class TestOpening:
         data[place] ^= 1
         (tmp_path / "damaged.h5").write_bytes(data)
         with (
-            pytest.raises(CacheCorruptError, match=r"damaged.h5: damaged .*brainfeat extract"),
+            pytest.raises(CacheCorruptError, match=r"damaged.h5: damaged .*extract again with"),
             FeatureCache.open(tmp_path / "damaged.h5", verify=verify) as cache,
         ):
             cache.X[:]
@@ -370,7 +370,7 @@ class TestSignature:
             ),
             (
                 lambda file: file.attrs.__setitem__("signature_version", 2),
-                "signatures of version 2, but this brainfeat reads version 1; .*--overwrite",
+                "signatures of version 2, but this brainfeat reads version 1; .*overwrite=True",
             ),
             (lambda file: file.attrs.__setitem__("format_version", 1), "unknown dataset"),
             (

@@ -9,6 +9,7 @@ import click
 
 from brainfeat import __version__
 from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_interrupt
+from brainfeat.cli.wording import log_to_stderr, translate
 from brainfeat.errors import BrainfeatError
 
 SECTIONS = {
@@ -79,10 +80,10 @@ def main(arguments: list[str] | None = None) -> Any:
     130, SIGTERM 143. A bug keeps its traceback.
     """
     try:
-        with sigterm_as_interrupt():
+        with sigterm_as_interrupt(), log_to_stderr():
             group.main(args=arguments, prog_name="brainfeat", standalone_mode=False)
     except BrainfeatError as error:
-        fail(str(error), 1)
+        fail(translate(error), 1)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (Interrupted, Ended) as stop:

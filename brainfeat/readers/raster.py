@@ -233,8 +233,8 @@ def read_bytes(
         reason = (error.strerror or str(error)).lower()
         if error.errno in _SHORTAGES:
             raise BrainfeatError(
-                f"{name}: {reason}; the image may be intact; raise the limit or lower --jobs, and "
-                "run again"
+                f"{name}: {reason}; the image may be intact; raise the limit or pass a "
+                "smaller n_jobs=N, and run again"
             ) from error
         raise ImageReadError(name, reason) from error
     except ValueError as error:  # a NUL in the path
