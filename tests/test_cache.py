@@ -34,7 +34,8 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
 from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
-from brainfeat.cache.storage import StoredArray, StoredFile
+from brainfeat.cache.storage import StoredFile
+from brainfeat.cache.stored_array import StoredArray
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
 
 FORMAT_1 = select_schema(CACHE_SCHEMA, signature=False)
@@ -978,7 +979,7 @@ class TestMerge:
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
     monkeypatch.setattr("brainfeat.cache.row_index._BLOCK_ROWS", 1000)
-    monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr("brainfeat.cache.stored_array._BLOCK_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]
     paths = [

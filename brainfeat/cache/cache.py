@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.schema import CACHE_SCHEMA, MEASURED, Rejected, check_shapes, read_json
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import HEAD_FIRST, StoredArray, StoredFile, Verify
+from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
+from brainfeat.cache.stored_array import StoredArray
 from brainfeat.errors import CacheError, CacheFormatError, ParameterError
 
 _SPLITS = ("train", "val", "test")
