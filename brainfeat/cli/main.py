@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> Any:
     A BrainfeatError becomes one line on stderr and exit code 1, a usage error click's 2, Ctrl-C
     130, SIGTERM 143. A bug keeps its traceback.
     """
+    escape_unprintable()
     try:
         with sigterm_as_interrupt(), log_to_stderr():
             group.main(args=arguments, prog_name="brainfeat", standalone_mode=False)
@@ -98,6 +100,13 @@ def main(arguments: list[str] | None = None) -> Any:
         # What reads stdout has gone, as in `brainfeat … | head`: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def escape_unprintable() -> None:
+    """Let stdout and stderr escape what their encoding lacks, such as a dash in Latin-1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str, code: int) -> None:
