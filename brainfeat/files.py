@@ -107,7 +107,7 @@ def check_output(
     if not is_so(path.is_file):
         raise error(f"{path} is not a regular file; name another output")
     if not overwrite:
-        raise error(f"{path} exists; name another output or pass --overwrite")
+        raise error(f"{path} exists; name another output or pass overwrite=True")
     try:
         is_own = recognise(path)
     except OSError as reason:

@@ -495,7 +495,7 @@ class TestImagenet:
         download(urllib.error.URLError(OSError(-2, "Name or service not known")))
         message = refused(load_backbone(name, input_size=SIZE))
         assert local_imagenet_file(name).name in message
-        assert "--weights PATH" in message
+        assert "weights=PATH" in message
         assert "Name or service not known" in message
         assert ("MD5" in message) == (BACKBONES[name].md5 is not None)
         assert str(BACKBONES[name].md5 or "") in message
@@ -544,7 +544,7 @@ class TestImagenet:
         message = refused(load_backbone("vgg16", input_size=SIZE))
         assert str(path) in message
         assert BACKBONES["vgg16"].md5 in message
-        assert "--weights PATH" in message
+        assert "weights=PATH" in message
         assert path.read_bytes() == b"half of it"
 
     def test_a_damaged_local_file_without_a_checksum(self, home, download):

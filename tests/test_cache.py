@@ -34,8 +34,9 @@ from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
 from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
 from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
-from brainfeat.cache.storage import StoredArray, StoredFile
-from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError
+from brainfeat.cache.storage import StoredFile
+from brainfeat.cache.stored_array import StoredArray
+from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
 
 FORMAT_1 = select_schema(CACHE_SCHEMA, signature=False)
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
@@ -181,12 +182,31 @@ class TestMask:
     def test_it_selects_features(self, cache):
         np.testing.assert_array_equal(cache.X[cache.mask("train")], FEATURES[[0, 2]])
 
+    @pytest.mark.parametrize("split", ["Test", "all", ""])
+    def test_an_unknown_split_is_refused(self, cache, split):
+        with pytest.raises(ParameterError, match=f"'{split}'; expected one of train, val, test"):
+            cache.mask(split)
+
     def test_it_does_not_change_the_cache(self, cache):
         cache.mask("train")[:] = True
         assert np.flatnonzero(cache.mask("train")).tolist() == [0, 2]
 
 
 class TestOpening:
+    def test_a_path_is_opened(self, example):
+        with FeatureCache(str(example)) as cache, FeatureCache.open(example) as same:
+            assert len(cache) == N_ROWS
+            assert cache.content_sha256 == same.content_sha256
+
+    def test_a_damaged_file_is_refused_by_both_ways(self, example, tmp_path):
+        damaged = tmp_path / "damaged.h5"
+        damaged.write_bytes(example.read_bytes()[:-1])
+        for make in (FeatureCache, FeatureCache.open):
+            with pytest.raises(CacheCorruptError):
+                make(damaged)
+            with pytest.raises(ParameterError, match="verify"):
+                make(damaged, verify="no")
+
     def test_features_stay_on_disk(self, tmp_path):
         """A cache of 16 MiB opens with a few kilobytes read."""
         features = np.zeros((1 << 10, 1 << 12), np.float32)
@@ -238,7 +258,7 @@ class TestOpening:
         data[place] ^= 1
         (tmp_path / "damaged.h5").write_bytes(data)
         with (
-            pytest.raises(CacheCorruptError, match=r"damaged.h5: damaged .*brainfeat extract"),
+            pytest.raises(CacheCorruptError, match=r"damaged.h5: damaged .*extract again with"),
             FeatureCache.open(tmp_path / "damaged.h5", verify=verify) as cache,
         ):
             cache.X[:]
@@ -351,7 +371,7 @@ class TestSignature:
             ),
             (
                 lambda file: file.attrs.__setitem__("signature_version", 2),
-                "signatures of version 2, but this brainfeat reads version 1; .*--overwrite",
+                "signatures of version 2, but this brainfeat reads version 1; .*overwrite=True",
             ),
             (lambda file: file.attrs.__setitem__("format_version", 1), "unknown dataset"),
             (
@@ -959,7 +979,7 @@ class TestMerge:
 def test_a_merge_takes_few_bytes_a_row(tmp_path, monkeypatch):
     """Five million rows of 512 features stay below 1 GB: examples/benchmark_merge.py."""
     monkeypatch.setattr("brainfeat.cache.row_index._BLOCK_ROWS", 1000)
-    monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr("brainfeat.cache.stored_array._BLOCK_BYTES", 64 << 10)
     rows, width = 40_000, 4
     sha256 = [number.to_bytes(32, "big") for number in range(rows)]
     paths = [

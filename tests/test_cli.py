@@ -68,6 +68,23 @@ def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
         assert word in result.err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoding", "dash"), [("latin-1", b"\\u2013"), ("ascii", "–".encode())])
+def test_a_terminal_that_lacks_characters_shows_all_lines(
+    features: Path, svm: Path, encoding: str, dash: bytes
+) -> None:
+    # Where the encoding is ASCII, which is taken for a missing locale, click writes UTF-8.
+    done = subprocess.run(
+        [sys.executable, "-m", "brainfeat", "evaluate", str(svm), str(features)],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert dash in done.stdout
+    assert done.stdout.count(b"\n") > 20
+
+
 class TestExtract:
     def test_json_has_the_keys_of_the_interface(
         self, run: Run, slices: Path, tmp_path: Path

@@ -26,7 +26,7 @@ from brainfeat.tables.table import read_table
 IMAGES = 12
 FILES = ("cache", "shard", "bundle")
 REMEDIES = {
-    "cache": "extract --overwrite|(expected|not) a brainfeat-features file",
+    "cache": "extract again with .*overwrite|(expected|not) a brainfeat-features file",
     "shard": "",
     "bundle": "fit-head|(expected|not) a brainfeat-head file",
 }

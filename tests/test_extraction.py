@@ -126,6 +126,11 @@ class TestCache:
             assert row == {"width": 17, "height": 50, "channels": 1}
             assert cache.table["file_bytes"][0] == (images / "c/3.png").stat().st_size
 
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_path_is_read_as_a_table(self, images, finished, tmp_path, kind):
+        extract(kind(images / "table.csv"), tmp_path / "again.h5", backbone=Blocks())
+        assert contents(tmp_path / "again.h5") == contents(finished)
+
     def test_the_spec_is_the_backbones(self, finished):
         with FeatureCache.open(finished) as cache:
             assert cache.spec == SPEC
@@ -452,7 +457,7 @@ class TestUpdate:
     def test_a_changed_image_is_refused_without_overwrite(self, images, table, finished):
         before = state(finished)
         draw(images / "a/1.png", 99)
-        with pytest.raises(CacheError, match=r"1 rows .*a/1.png, view 0.*--overwrite"):
+        with pytest.raises(CacheError, match=r"1 rows .*a/1.png, view 0.*overwrite=True"):
             run(table, finished)
         assert state(finished) == before
 
@@ -638,7 +643,7 @@ class TestSignature:
 
     def test_they_are_not_dropped_without_overwrite(self, table, finished):
         before = state(finished)
-        with pytest.raises(CacheError, match=r"features.h5 holds signatures .*--overwrite"):
+        with pytest.raises(CacheError, match=r"features.h5 holds signatures .*overwrite=True"):
             run(table, finished, signature=False)
         assert state(finished) == before
 
@@ -869,7 +874,7 @@ class TestOutput:
     def test_another_spec(self, table, finished):
         before = state(finished)
         other = Blocks(spec=dataclasses.replace(SPEC, scaling="unit"))
-        with pytest.raises(SpecMismatchError, match=r"--overwrite.*scaling: weights and unit"):
+        with pytest.raises(SpecMismatchError, match=r"overwrite=True.*scaling: weights and unit"):
             extract(table, finished, backbone=other)
         assert state(finished) == before
         assert not other.batches
@@ -1103,7 +1108,7 @@ class TestTwoRunsWithoutLocks:
                 extract(table, output, backbone=theirs)
                 return super().__call__(images)
 
-        with pytest.raises(SpecMismatchError, match=r"overwrite replaces it.*scaling"):
+        with pytest.raises(SpecMismatchError, match=r"overwrite=True replaces it.*scaling"):
             extract(table, output, backbone=Overtaken())
         assert contents(output)["spec"] == theirs.spec
 

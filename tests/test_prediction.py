@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -447,3 +448,90 @@ def test_the_command_says_that_an_image_was_seen(bundle, slices, tmp_path, monke
     assert "fitted or validated on this file; this says nothing about new images" in result.stdout
     (row,) = csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines())
     assert row["seen"] == "exact-duplicate"
+
+
+# What predict takes: one image or many, files or images in memory
+
+
+def test_one_path_is_one_image(predictor, bundle, images):
+    path = images / "clear.png"
+    (expected,) = predictor.predict([path])
+    assert predictor.predict(str(path)) == predictor.predict(path) == [expected]
+    assert predict(bundle, str(path), backbone=Blocks()) == [expected]
+
+
+def hold(path, kind):
+    image = Image.open(path)
+    unit = np.asarray(image) / 255
+    return {
+        "pillow": image,
+        "grey uint8": np.asarray(image),
+        "rgb uint8": np.asarray(image.convert("RGB")),
+        "float32": unit.astype(np.float32),
+        "float64 rgb": np.dstack([unit] * 3),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["pillow", "grey uint8", "rgb uint8", "float32", "float64 rgb"])
+def test_an_image_in_memory_is_predicted_as_its_file(predictor, images, kind):
+    path = images / "clear.png"
+    (expected,) = predictor.predict(path)
+    (found,) = predictor.predict(hold(path, kind))
+    assert found == dataclasses.replace(expected, path="image 1")
+
+
+def test_files_and_images_in_memory_keep_their_order(predictor, images):
+    clear, noise = images / "clear.png", images / "noise.png"
+    found = predictor.predict([noise, np.asarray(Image.open(clear)), clear, Image.open(noise)])
+    assert [entry.path for entry in found] == [str(noise), "image 2", str(clear), "image 4"]
+    assert [entry.decision for entry in found] == [
+        *("out-of-distribution", "glioma"),
+        *("glioma", "out-of-distribution"),
+    ]
+
+
+def test_an_image_of_pillow_is_turned_upright_as_its_file_is(predictor, images):
+    path, exif = images / "turned.png", Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(images / "clear.png") as image:
+        image.convert("RGBA").save(path, exif=exif)
+    (expected,) = predictor.predict(path)
+    with Image.open(path) as image:
+        (turned,) = predictor.predict(image)
+        (upright,) = predictor.predict(ImageOps.exif_transpose(image))
+    assert turned.probabilities == upright.probabilities == expected.probabilities
+
+
+def test_a_copy_in_memory_is_recognised(predictor, slices):
+    (found,) = predictor.predict(Image.open(slices / "glioma" / "001.png"))
+    assert found.seen == "copy"
+
+
+def test_a_damaged_image_of_pillow_cannot_be_read(predictor, images):
+    (images / "cut.png").write_bytes((images / "noise.png").read_bytes()[:90])
+    with Image.open(images / "cut.png") as image:
+        (found,) = predictor.predict(image)
+    assert (found.path, found.decision) == ("image 1", None)
+    assert found.error
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"scan.png", "images of type bytes; expected a path, an image of Pillow or an array"),
+        (7, "images of type int"),
+        (io.BytesIO(b"x"), "images of type BytesIO"),
+        ([None], "image 1 is of type NoneType"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"\(2, 8, 8, 3\).*pass several images as a list"),
+        (np.zeros((8, 8, 4), np.uint8), r"shape \(8, 8, 4\); expected \(h, w\) or \(h, w, 3\)"),
+        (np.zeros((0, 8), np.uint8), r"shape \(0, 8\)"),
+        (np.zeros((8, 8), np.uint16), "array of uint16; expected uint8, or floating point"),
+        (np.full((8, 8), 255.0), r"values from 255 to 255; expected \[0, 1\]: divide"),
+        (np.full((8, 8), np.nan), r"values from nan to nan"),
+        (Image.new("F", (8, 8)), "mode 'F', whose white is not known"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_refused(predictor, given, message):
+    with pytest.raises(ParameterError, match=message):
+        predictor.predict(given)

@@ -149,7 +149,7 @@ class TestMemory:
 
     @pytest.fixture(autouse=True)
     def small_blocks(self, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache.storage._BLOCK_BYTES", 64 << 10)
+        monkeypatch.setattr("brainfeat.cache.stored_array._BLOCK_BYTES", 64 << 10)
         monkeypatch.setattr(module, "_BLOCK_ROWS", 1024)
 
     @staticmethod

@@ -120,6 +120,14 @@ def test_each_slice_is_a_row_with_its_patient_and_modality(sliced, hospital):
             assert not image.info
 
 
+def test_one_path_is_one_input(hospital, tmp_path):
+    one = hospital / "glioma" / "glioma-7"
+    alone = write_slices(str(one), tmp_path / "alone", patient_key=KEY)
+    listed = write_slices(iter([one]), tmp_path / "listed", patient_key=KEY)
+    assert alone.slices == listed.slices == 4
+    assert alone.table.read_bytes() == listed.table.read_bytes()
+
+
 def test_the_note_describes_the_slices_but_not_the_patients(sliced):
     note = json.loads((sliced.output / "slices.json").read_text())
     assert note["policy"] == SlicePolicy().text

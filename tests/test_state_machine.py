@@ -204,7 +204,7 @@ class History(RuleBasedStateMachine):
             self.count("extract: refused, no image")
             return
         if self.would_drop() and not overwrite:
-            with pytest.raises(CacheError, match="overwrite to drop"):
+            with pytest.raises(CacheError, match="overwrite=True to drop"):
                 self.run(backbone, n_jobs=n_jobs)
             self.count("extract: refused, rows would be dropped")
             self.kept |= missing

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pickle
 import random
 from contextlib import contextmanager, suppress
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from support import fuzz_json, fuzz_storage
 from support.stored import ATTRIBUTES, EXAMPLES, SCHEMA, read, unchanged, write
 
-from brainfeat.cache import storage, writing
+from brainfeat.cache import storage, stored_array, writing
 from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.stored_array import StoredArray
 from brainfeat.cache.writing import as_text
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
 
@@ -407,6 +409,7 @@ class TestGuard:
 
 ROWS = 41
 chunked = np.arange(ROWS * 3, dtype="<f4").reshape(ROWS, 3)
+cube = np.arange(4 * 3 * 2, dtype="<f8").reshape(4, 3, 2)
 pieces = {"matrix": chunked, "count": np.arange(ROWS) * 7, "text": as_text(map(str, range(ROWS)))}
 
 row_numbers = st.integers(-ROWS, ROWS - 1)
@@ -423,6 +426,14 @@ indices = st.one_of(
     st.lists(st.booleans(), min_size=ROWS, max_size=ROWS),
     st.lists(st.booleans(), min_size=ROWS, max_size=ROWS).map(np.array),
     st.just(np.zeros(ROWS, bool)),
+    st.just(...),
+)
+columns = st.one_of(
+    st.integers(-3, 2),
+    st.slices(3),
+    st.lists(st.integers(-3, 2), min_size=1),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+    st.none(),
     st.just(...),
 )
 wrong_indices = {
@@ -442,10 +453,10 @@ wrong_indices = {
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory):
-    path = write(tmp_path_factory.mktemp("stored") / "file.h5", pieces)
+    path = write(tmp_path_factory.mktemp("stored") / "file.h5", {**pieces, "real": cube})
     with StoredFile(path, SCHEMA) as file, pytest.MonkeyPatch.context() as patch:
         # So that what is not chunked is read in many blocks too.
-        patch.setattr(storage, "_BLOCK_BYTES", 50)
+        patch.setattr(stored_array, "_BLOCK_BYTES", 50)
         yield file.arrays
 
 
@@ -463,9 +474,47 @@ class TestStoredArray:
         with pytest.raises(IndexError):
             arrays["count"][rows]
 
-    def test_columns_are_indexed_after_the_rows(self, arrays):
-        with pytest.raises(IndexError, match=r"array\[rows\]\[:, columns\]"):
-            arrays["matrix"][0, 1]
+    @given(rows=indices, columns=columns)
+    def test_rows_and_columns_are_numpys(self, arrays, rows, columns):
+        try:
+            expected = chunked[rows, columns]
+        except IndexError:
+            with pytest.raises(IndexError):
+                arrays["matrix"][rows, columns]
+            return
+        result = arrays["matrix"][rows, columns]
+        assert np.shape(result) == np.shape(expected)
+        np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *((), (...,), (None, 3), (..., 0), (..., 1, 1), (2, ..., 1), (True, 0), (None,)),
+            *(
+                (slice(None, None, -2), slice(1), [1, 0]),
+                ([1, 0], [2, 1], [0, 1]),
+                (slice(2), 1, 0),
+            ),
+            *(np.ix_([3, 1, 3], [0, 2]), (np.arange(4) > 1, [2, 0]), (slice(9, 4), [0])),
+        ],
+        ids=str,
+    )
+    def test_other_keys_are_numpys(self, arrays, key):
+        np.testing.assert_array_equal(arrays["real"][key], cube[key])
+        assert np.shape(arrays["real"][key]) == np.shape(cube[key])
+
+    def test_a_column_is_read_block_by_block(self, arrays, monkeypatch):
+        asked = []
+        read = StoredArray._read
+        monkeypatch.setattr(
+            StoredArray, "_read", lambda self, rows: asked.append(rows) or read(self, rows)
+        )
+        arrays["matrix"][:, 1]
+        assert {rows.stop - rows.start for rows in asked} == {4}
+
+    def test_it_is_a_sequence_of_its_rows(self, arrays):
+        for row, expected in zip(arrays["matrix"], chunked, strict=True):
+            np.testing.assert_array_equal(row, expected)
 
     @pytest.mark.parametrize("name", pieces)
     def test_it_says_what_it_is(self, arrays, name):
@@ -495,9 +544,9 @@ class TestStoredArray:
 
     def test_a_row_reads_its_row_alone(self, arrays, monkeypatch):
         asked = []
-        read = storage.StoredArray._read
+        read = StoredArray._read
         monkeypatch.setattr(
-            storage.StoredArray, "_read", lambda self, rows: asked.append(rows) or read(self, rows)
+            StoredArray, "_read", lambda self, rows: asked.append(rows) or read(self, rows)
         )
         arrays["matrix"][7]
         arrays["matrix"][10:12]
@@ -511,6 +560,35 @@ class TestStoredArray:
             array[0]
         assert not isinstance(caught.value, CacheCorruptError)
         assert repr(array) == "<StoredArray /matrix: shape (10, 3), dtype float32>"
+
+    def test_a_pickled_array_is_opened_again_where_it_is_needed(self, path):
+        with StoredFile(path, SCHEMA) as file:
+            pickled = pickle.dumps(file.arrays["matrix"])
+        assert len(pickled) < 5000
+        first, second = pickle.loads(pickled), pickle.loads(pickled)
+        np.testing.assert_array_equal(first, EXAMPLES["matrix"])
+        assert first is second
+
+    @pytest.mark.parametrize(
+        ("verify", "error"), [("full", CacheCorruptError), ("off", CacheFormatError)]
+    )
+    def test_a_pickled_array_of_a_file_that_was_damaged_is_refused(self, path, verify, error):
+        with StoredFile(path, SCHEMA, verify=verify) as file:
+            pickled = pickle.dumps(file.arrays["matrix"])
+        data = bytearray(path.read_bytes())
+        data[600 if verify == "off" else -3] ^= 255
+        path.write_bytes(data)
+        with pytest.raises(error):
+            pickle.loads(pickled)
+
+    @pytest.mark.parametrize("verify", ["full", "off"])
+    def test_a_pickled_array_of_a_file_that_was_replaced_is_refused(self, path, verify):
+        with StoredFile(path, SCHEMA, verify=verify) as file:
+            pickled = pickle.dumps(file.arrays["matrix"])
+        path.unlink()
+        write(path, note="another")
+        with pytest.raises(CacheError, match=r"file.h5: another file since it was opened; open it"):
+            pickle.loads(pickled)
 
 
 @pytest.mark.slow

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.schema import CACHE_SCHEMA, MEASURED, Rejected, check_shapes, read_json
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import StoredArray, StoredFile, Verify
-from brainfeat.errors import CacheError, CacheFormatError
+from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
+from brainfeat.cache.stored_array import StoredArray
+from brainfeat.errors import CacheError, CacheFormatError, ParameterError
+
+_SPLITS = ("train", "val", "test")
 
 # Number of texts that are decoded at a time.
 _TEXT_ROWS = 64 << 10
@@ -22,7 +25,12 @@ _TEXT_ROWS = 64 << 10
 class FeatureCache:
     """An open feature cache, whose features stay on disk until they are indexed.
 
-    Open one with :meth:`open`, in a ``with`` statement or with :meth:`close`.
+    A ``with`` statement closes it at its end, and so does :meth:`close`.
+
+    Parameters
+    ----------
+    path, verify
+        As of :meth:`open`, which is the same.
 
     Attributes
     ----------
@@ -47,19 +55,21 @@ class FeatureCache:
     --------
     Read the training rows::
 
-        with FeatureCache.open("features.h5") as cache:
+        with FeatureCache("features.h5") as cache:
             train = cache.mask("train")
             X, y = cache.X[train], cache.y[train]
     """
 
-    def __init__(self, file: StoredFile) -> None:
-        self._file = file
-        self.path = file.path
-        try:
-            self._read_attributes()
-            self._check_arrays()
-        except CacheFormatError as error:
-            raise CacheFormatError(f"{file.path}: {error}") from error
+    def __init__(self, path: str | os.PathLike[str], *, verify: Verify = "full") -> None:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(StoredFile(path, CACHE_SCHEMA, verify=verify))
+            self.path = self._file.path
+            try:
+                self._read_attributes()
+                self._check_arrays()
+            except CacheFormatError as error:
+                raise CacheFormatError(f"{self.path}: {error}") from error
+            stack.pop_all()
 
     def _read_attributes(self) -> None:
         stored = self._file.attributes
@@ -110,10 +120,7 @@ class FeatureCache:
         CacheCorruptError
             The file is truncated, or its bytes have changed since it was written.
         """
-        with ExitStack() as stack:
-            cache = cls(stack.enter_context(StoredFile(path, CACHE_SCHEMA, verify=verify)))
-            stack.pop_all()
-            return cache
+        return cls(path, verify=verify)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -201,7 +208,16 @@ class FeatureCache:
         -------
         ndarray of shape (n,), bool
             Whether each row is selected.
+
+        Raises
+        ------
+        ParameterError
+            There is no split of that name.
         """
+        if split is not None and split not in _SPLITS:
+            raise ParameterError(
+                f"unknown split {split!r}; expected one of {', '.join(_SPLITS)}, or None for all"
+            )
         chosen = self.y >= 0
         if not views:
             chosen &= self.view == 0
@@ -327,10 +343,15 @@ def opened(cache: FeatureCache | str | os.PathLike[str]) -> Iterator[FeatureCach
     Raises
     ------
     CacheError
-        As in :meth:`FeatureCache.open`.
+        As in :meth:`FeatureCache.open`, or something else was given.
     """
     if isinstance(cache, FeatureCache):
         yield cache
+    elif not isinstance(cache, str | os.PathLike):
+        raise CacheError(
+            f"a {type(cache).__name__} in place of a feature cache; expected a FeatureCache or a "
+            f"path; {HEAD_FIRST}"
+        )
     else:
         with FeatureCache.open(cache) as found:
             yield found

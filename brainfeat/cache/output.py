@@ -104,9 +104,9 @@ class Output:
         """
         if not self._overwrite:
             if self.cache is not None:
-                here = f"{self.path} (--overwrite replaces it)"
+                here = f"{self.path} (overwrite=True replaces it)"
                 self.cache.spec.require(spec, here=here, there="this run")
-            here = f"the unfinished {parts_folder(self.path)} (--overwrite discards it)"
+            here = f"the unfinished {parts_folder(self.path)} (overwrite=True discards it)"
             for shard in self.shards:
                 shard.spec.require(spec, here=here, there="this run")
         if self.cache is not None and self.cache.spec != spec:
@@ -129,13 +129,13 @@ class Output:
             for path in sorted(lacking):
                 _logger.warning(
                     "%s has no signatures; its images are decoded again to compute them "
-                    "(--no-signature leaves them out)",
+                    "(signature=False leaves them out)",
                     path,
                 )
         elif cache is not None and cache.signature is not None and not self._overwrite:
             raise CacheError(
-                f"{self.path} holds signatures that this run would drop; pass --overwrite "
-                "to drop them and keep the features, or leave out --no-signature"
+                f"{self.path} holds signatures that this run would drop; pass "
+                "overwrite=True to drop them and keep the features, or leave out signature=False"
             )
 
     def index(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> RowIndex:
@@ -211,8 +211,8 @@ class Output:
             first = self.cache.column("path")[lost[0]].decode("utf-8")
             raise CacheError(
                 f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
-                f"{first}, view {self.cache.view[lost[0]]}); pass --overwrite "
-                "to drop them and keep the others, or choose another output"
+                f"{first}, view {self.cache.view[lost[0]]}); pass "
+                "overwrite=True to drop them and keep the others, or choose another output"
             )
 
     def merge(

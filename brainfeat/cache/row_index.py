@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.storage import Schema, StoredArray, StoredFile
+from brainfeat.cache.storage import Schema, StoredFile
+from brainfeat.cache.stored_array import StoredArray
 
 _OPEN_FILES = 16
 _KEY_BYTES = 34

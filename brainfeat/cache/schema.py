@@ -49,7 +49,7 @@ _CACHE_SCHEMA_1 = Schema(
     error=CacheError,
     format_error=CacheFormatError,
     corrupt_error=CacheCorruptError,
-    remedy="restore a copy, or create it again with brainfeat extract --overwrite",
+    remedy="restore a copy, or extract again with overwrite=True",
 )
 
 _SHARD_SCHEMA_1 = Schema(
@@ -151,7 +151,7 @@ def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
         raise CacheFormatError(
             f"signatures of version {version}, but this brainfeat reads version "
             f"{SIGNATURE_VERSION}; use the brainfeat that wrote them, or extract again with "
-            "--overwrite"
+            "overwrite=True"
         )
     if "signature" in file.arrays and file.arrays["signature"].shape[1] != SIGNATURE_SIZE:
         raise CacheFormatError(f"signature must have {SIGNATURE_SIZE:,} columns")

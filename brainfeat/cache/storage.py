@@ -7,14 +7,12 @@ itself opens a file only when :mod:`brainfeat.cache.hdf5_guard` has found nothin
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Self, get_args
 
 from brainfeat.cache.digests import (
     MAGIC,
@@ -26,16 +24,18 @@ from brainfeat.cache.digests import (
 )
 from brainfeat.cache.hdf5_guard import BASE, Contents, inspect_file
 from brainfeat.cache.hdf5_messages import GuardError
+from brainfeat.cache.stored_array import HDF5_ERRORS, StoredArray, translate_error
 from brainfeat.errors import BrainfeatError, ParameterError
 
 Verify = Literal["full", "off"]
 
 LONG_FOLDER = "attributes/"
 
-_BLOCK_BYTES = 8 << 20
+# What takes a head and a cache takes them in one order, which is easily turned.
+HEAD_FIRST = "where both are taken, the head comes before the cache"
+_KINDS = {"brainfeat-features": "a feature cache", "brainfeat-head": "a head"}
+
 _TEXT_LIMIT = 64 << 20
-# What h5py raises on a damaged file depends on where the damage is.
-_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,94 +117,6 @@ class Schema:
         return next(matches, None)
 
 
-class StoredArray:
-    """An array in an open file, read from disk when it is indexed.
-
-    ``array[10:20]``, ``array[mask]`` and ``array[indices]`` read only those rows;
-    ``numpy.asarray(array)`` reads the whole array.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : numpy.dtype
-    ndim : int
-    """
-
-    def __init__(self, dataset: Any, path: Path, schema: Schema) -> None:
-        self._dataset = dataset
-        self._path = path
-        self._schema = schema
-        self._name = str(dataset.name)
-        self.shape: tuple[int, ...] = dataset.shape
-        self.dtype: np.dtype[Any] = dataset.dtype
-        self.ndim: int = len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"<StoredArray {self._name}: shape {self.shape}, dtype {self.dtype}>"
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a stored array can only be read into a new array")
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        if isinstance(rows, tuple):
-            raise IndexError("a stored array is indexed by rows only; use array[rows][:, columns]")
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step != 1:
-                return self._gather(np.arange(start, stop, step))
-            block: NDArray[Any] = self._read(slice(start, max(start, stop)))
-            return block
-        # NumPy itself decides what an index selects.
-        index = np.arange(len(self))[rows]
-        if index.ndim == 0:
-            row: NDArray[Any] = self._read(int(index))
-            return row
-        return self._gather(index.reshape(-1)).reshape(index.shape + self.shape[1:])
-
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the rows in order, a few megabytes at a time."""
-        step = self._block_rows()
-        for start in range(0, len(self), step):
-            yield self._read(slice(start, start + step))
-
-    def _block_rows(self) -> int:
-        row_bytes = max(1, self.dtype.itemsize * int(np.prod(self.shape[1:])))
-        chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
-        return int(max(chunk, _BLOCK_BYTES // row_bytes // chunk * chunk))
-
-    def _gather(self, index: NDArray[np.intp]) -> NDArray[Any]:
-        result = np.empty((len(index), *self.shape[1:]), self.dtype)
-        order = np.argsort(index, kind="stable")
-        ordered = index[order]
-        step = self._dataset.chunks[0] if self._dataset.chunks else self._block_rows()
-        starts = np.unique(ordered // step) * step
-        bounds = np.searchsorted(ordered, np.append(starts, len(self)))
-        for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
-            block = self._read(slice(int(start), int(start) + step))
-            result[order[low:high]] = block[ordered[low:high] - start]
-        return result
-
-    def _read(self, rows: int | slice) -> Any:
-        if not self._dataset:
-            raise self._schema.error(f"{self._path}: the file is closed; open it again")
-        try:
-            return self._dataset[rows]
-        except _HDF5_ERRORS as error:
-            raise _translate(error, self._path, self._schema) from error
-
-
-def _translate(error: Exception, path: Path, schema: Schema) -> BrainfeatError:
-    """Distinguish a failure of the system, which has an errno, from a damaged file."""
-    if getattr(error, "errno", None):
-        return schema.error(f"{path}: cannot be read ({error})")
-    return schema.corrupt_error(f"{path}: damaged ({error}); {schema.remedy}")
-
-
 class StoredFile:
     """An open file of one format.
 
@@ -251,19 +163,26 @@ class StoredFile:
         self.schema = schema
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
-        except _HDF5_ERRORS as error:
-            raise _translate(error, self.path, schema) from error
+        except HDF5_ERRORS as error:
+            raise translate_error(error, self.path, schema) from error
+        found = str(contents.attributes.get("content_sha256"))
         try:
             arrays = {
-                name: StoredArray(self._file[name], self.path, schema) for name in contents.arrays
+                name: StoredArray(
+                    self._file[name],
+                    self.path,
+                    schema,
+                    reopen=partial(_reopen, self.path.absolute(), schema, verify, name, found),
+                )
+                for name in contents.arrays
             }
             self.attributes = _read_attributes(contents, arrays, schema, self.path)
         except BaseException as error:
             # HDF5 cannot always close a file that it could not read; the first error is the cause.
-            with suppress(*_HDF5_ERRORS):
+            with suppress(*HDF5_ERRORS):
                 self._file.close()
-            if isinstance(error, _HDF5_ERRORS) and not isinstance(error, BrainfeatError):
-                raise _translate(error, self.path, schema) from error
+            if isinstance(error, HDF5_ERRORS) and not isinstance(error, BrainfeatError):
+                raise translate_error(error, self.path, schema) from error
             raise
         self.arrays = {name: arrays[name] for name in arrays if not _is_long(name)}
 
@@ -289,6 +208,24 @@ class StoredFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# Files that were opened again for arrays that came from another process.
+_REOPENED: dict[tuple[Path, str, Verify], StoredFile] = {}
+
+
+def _reopen(
+    path: Path, schema: Schema, verify: Verify, name: str, content_sha256: str
+) -> StoredArray:
+    """Return an array of a file that is opened once a process, and must be what it was."""
+    key = (path, content_sha256, verify)
+    if key not in _REOPENED:
+        file = StoredFile(path, schema, verify=verify)
+        if file.content_sha256 != content_sha256:
+            file.close()
+            raise schema.error(f"{path}: another file since it was opened; open it again")
+        _REOPENED[key] = file
+    return _REOPENED[key].arrays[name]
 
 
 def _check_bytes(path: Path, schema: Schema, *, verify: Verify) -> None:
@@ -332,8 +269,9 @@ def _check_contents(path: Path, schema: Schema) -> tuple[Contents, Schema]:
 
 def _check_format(contents: Contents, schema: Schema) -> Schema:
     attributes = contents.attributes
-    if attributes.get("format") != schema.format:
-        raise schema.format_error(f"not a {schema.format} file")
+    if (found := attributes.get("format")) != schema.format:
+        kind = f", but {_KINDS[found]}; {HEAD_FIRST}" if found in _KINDS else ""
+        raise schema.format_error(f"not a {schema.format} file{kind}")
     schema = schema.select(attributes.get("format_version"))
     for name, array in contents.arrays.items():
         rule = _LONG_RULE if _is_long(name) else schema.rule(name)

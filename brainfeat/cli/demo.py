@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.errors import BrainfeatError
 from brainfeat.text import count
 
@@ -137,7 +138,7 @@ def _choose_weights(backbone: str) -> str:
     try:
         load_backbone(backbone, weights="imagenet").recipe  # noqa: B018 - it looks for the file
     except WeightsError as error:
-        _say(f"no ImageNet weights: {error}")
+        _say(f"no ImageNet weights: {translate(error)}")
         _say(
             "The demo continues with RANDOM weights. Its features are random projections, which "
             "show the workflow but not how good the method is."
@@ -166,4 +167,4 @@ def _draw_pictures(table: Any, evaluation: Any, output: Path) -> None:
         )
         save_confusion_matrix(evaluation, output / "confusion-matrix.png")
     except MissingDependencyError as error:
-        _say(f"no pictures are drawn: {error}")
+        _say(f"no pictures are drawn: {translate(error)}")

@@ -12,8 +12,8 @@ from brainfeat.files import is_same_file, is_so
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from brainfeat.prediction.answers import Prediction
-    from brainfeat.prediction.predictor import Answer, Predictor
+    from brainfeat.prediction.answers import Answer, Prediction
+    from brainfeat.prediction.predictor import Predictor
 
 # Images whose maps are computed at once.
 _AT_ONCE = 16

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -53,7 +54,7 @@ def command(file: Path, *, verify: bool, as_json: bool) -> None:
 def _verify(file: Path) -> list[str]:
     from brainfeat.verification import find_problems
 
-    return find_problems(file)
+    return [translate(problem) for problem in find_problems(file)]
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -3,12 +3,14 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from brainfeat import __version__
 from brainfeat.cli.options import Ended, Interrupted, interruption, sigterm_as_interrupt
+from brainfeat.cli.wording import log_to_stderr, translate
 from brainfeat.errors import BrainfeatError
 
 SECTIONS = {
@@ -78,11 +80,12 @@ def main(arguments: list[str] | None = None) -> Any:
     A BrainfeatError becomes one line on stderr and exit code 1, a usage error click's 2, Ctrl-C
     130, SIGTERM 143. A bug keeps its traceback.
     """
+    escape_unprintable()
     try:
-        with sigterm_as_interrupt():
+        with sigterm_as_interrupt(), log_to_stderr():
             group.main(args=arguments, prog_name="brainfeat", standalone_mode=False)
     except BrainfeatError as error:
-        fail(str(error), 1)
+        fail(translate(error), 1)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (Interrupted, Ended) as stop:
@@ -97,6 +100,13 @@ def main(arguments: list[str] | None = None) -> Any:
         # What reads stdout has gone, as in `brainfeat … | head`: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def escape_unprintable() -> None:
+    """Let stdout and stderr escape what their encoding lacks, such as a dash in Latin-1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str, code: int) -> None:

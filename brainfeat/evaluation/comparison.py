@@ -252,7 +252,7 @@ def _select_common(heads: Sequence["HeadBundle"], cache: "FeatureCache", split: 
         raise BundleError(
             f"the heads held different images out as {split!r}, {len(first):,} and {len(second):,} "
             f"of which {len(np.intersect1d(first, second)):,} are the same; fit both with one "
-            "random state, --group-by and table, or give the table splits"
+            "random_state=SEED and group_by=RULE on one table, or give the table splits"
         )
     return first
 

@@ -22,7 +22,7 @@ from brainfeat.extraction.backbones import FeatureExtractor, Image, load_backbon
 from brainfeat.extraction.run import Progress, Run, Task
 from brainfeat.readers import read_image
 from brainfeat.tables.origin import find_origin
-from brainfeat.tables.table import ImageTable
+from brainfeat.tables.table import ImageTable, read_table
 
 ChosenPrecision = Precision | Literal["auto"]
 
@@ -79,7 +79,7 @@ class Extraction:
 
 @default_errors
 def extract(
-    table: ImageTable,
+    table: ImageTable | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     backbone: str | FeatureExtractor = "vgg16",
@@ -107,8 +107,8 @@ def extract(
 
     Parameters
     ----------
-    table : ImageTable
-        As :func:`brainfeat.read_table` returns it.
+    table : ImageTable or path-like
+        The images, or the folder or CSV file that :func:`brainfeat.read_table` reads them from.
     output : path-like
         The cache to write or to update. Rows of an unfinished run are kept in ``OUTPUT.parts``.
     backbone : str or FeatureExtractor, default="vgg16"
@@ -165,7 +165,7 @@ def extract(
     CacheError
         If the output cannot be used or written. It is left as it was.
     TableError
-        If the table is empty, or its images were made of volumes in several ways.
+        If the table cannot be read or is empty, or its images were made of volumes in several ways.
     ImageReadError
         If no image can be read, or if one cannot and `on_error` is ``"raise"``.
     ParameterError
@@ -176,12 +176,10 @@ def extract(
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
-    >>> from brainfeat import read_table
     >>> from brainfeat.phantoms import write_phantoms
     >>> with TemporaryDirectory() as folder:
-    ...     table = read_table(write_phantoms(f"{folder}/slices", patients_per_class=2, size=48))
     ...     result = extract(
-    ...         table,
+    ...         write_phantoms(f"{folder}/slices", patients_per_class=2, size=48),
     ...         f"{folder}/features.h5",
     ...         backbone="mobilenet-0.75",
     ...         weights="random",
@@ -194,6 +192,8 @@ def extract(
     output = Path(output)
     identify(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    if not isinstance(table, ImageTable):
+        table = read_table(table)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
     task = Task(

@@ -105,7 +105,7 @@ class ShardWriter:
         if not np.isfinite(features).all():
             raise CacheError(
                 "the backbone gave features that are not finite; "
-                "use --precision float32, or other weights"
+                'use precision="float32", or other weights'
             )
         self._items.extend(items)
         self._features.append(features)

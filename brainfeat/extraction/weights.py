@@ -69,7 +69,7 @@ def find_weights_file(weights: str, name: str) -> Path:
     if not path.is_file():
         raise WeightsError(
             f"no weights file {weights}; expected imagenet, random, or the path of a "
-            "Keras weights file (.h5 or .weights.h5); pass it with --weights"
+            "Keras weights file (.h5 or .weights.h5); pass it with weights=PATH"
         )
     if path.suffix not in (".h5", ".hdf5"):
         raise WeightsError(
@@ -103,7 +103,7 @@ def fetch_imagenet_file(name: str) -> Path:
     if architecture.md5 and digest_file(path, "md5") != architecture.md5:
         raise WeightsError(
             f"{path} is damaged: its MD5 is not {architecture.md5}; "
-            "remove it so that it is downloaded again, or pass another file with --weights PATH"
+            "remove it so that it is downloaded again, or pass another file with weights=PATH"
         )
     return path
 
@@ -120,7 +120,7 @@ def _download(url: str, path: Path, md5: str | None, checksum: str) -> Path:
     except Exception as error:  # get_file raises plain exceptions
         raise WeightsError(
             f"the ImageNet weights {path.name}{checksum} are missing and could not be downloaded "
-            f"from {url}: {error}; pass a copy with --weights PATH, or --weights random to go on "
+            f'from {url}: {error}; pass a copy with weights=PATH, or weights="random" to go on '
             "without pretrained features"
         ) from error
     return Path(fetched)

@@ -15,7 +15,7 @@ from brainfeat.cache.formats import has_format
 from brainfeat.cache.schema import read_json
 from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.storage import StoredFile, Verify
+from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json
 from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
@@ -334,8 +334,21 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
 
 
 def loaded(head: HeadBundle | str | os.PathLike[str]) -> HeadBundle:
-    """Return a head, which is loaded where a path is given."""
-    return head if isinstance(head, HeadBundle) else HeadBundle.load(head)
+    """Return a head, which is loaded where a path is given.
+
+    Raises
+    ------
+    BundleError
+        As in :meth:`HeadBundle.load`, or something else was given.
+    """
+    if isinstance(head, HeadBundle):
+        return head
+    if not isinstance(head, str | os.PathLike):
+        raise BundleError(
+            f"a {type(head).__name__} in place of a head; expected a HeadBundle or a path; "
+            f"{HEAD_FIRST}"
+        )
+    return HeadBundle.load(head)
 
 
 def check_target(

@@ -84,7 +84,8 @@ class Prediction:
     Attributes
     ----------
     path : str
-        As it was given; of a volume, whose path can contain a name, its number instead.
+        As it was given; of a volume, whose path can contain a name, its number instead; of an image
+        in memory its place among what was given, such as ``"image 1"``.
     frame : int or None
         Number of the slice in a volume, from 1.
     decision : str or None
@@ -161,6 +162,25 @@ class Prediction:
             The text is not JSON, or an attribute is missing or of another type.
         """
         return read_record(cls, parse_json(text, error=ParameterError), error=ParameterError)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """A prediction, and the image that it is for.
+
+    Attributes
+    ----------
+    prediction : Prediction
+    pixels : ndarray of shape (h, w, 3), uint8, or None
+        The image as it was read; None for a volume, for an image that cannot be read, and where
+        images are not kept.
+    image : ndarray of shape (s, s, 3), float32, or None
+        The same as the base saw it, RGB in [0, 1]; None likewise.
+    """
+
+    prediction: Prediction
+    pixels: NDArray[np.uint8] | None = None
+    image: NDArray[np.float32] | None = None
 
 
 def decide(

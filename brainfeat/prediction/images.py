@@ -16,6 +16,7 @@ from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
 from brainfeat.readers import read_bytes, read_image
+from brainfeat.readers.held import HeldImage
 from brainfeat.readers.raster import ImageBytes
 from brainfeat.readers.series import Inputs
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
@@ -34,7 +35,7 @@ class InputImage:
     Attributes
     ----------
     name : str
-        The path, or the number of the volume.
+        The path, or the number of the volume or of the image in memory.
     frame : int or None
         Number of the slice in its volume.
     image : ndarray of shape (s, s, 3), float32, or None
@@ -42,7 +43,7 @@ class InputImage:
     pixels : ndarray of shape (h, w, 3), uint8, or None
         As it was read; None where that is not kept.
     sha256 : bytes or None
-        Digest of the file; None for a slice of a volume.
+        Digest of the file; None for a slice of a volume and for an image in memory.
     signature : ndarray of shape (1936,), int8, or None
         As in :func:`brainfeat.cache.signature.compute_signature`; None where it was not wanted.
     error : str or None
@@ -122,13 +123,18 @@ def count_images(inputs: Inputs) -> int | None:
 
 
 def read_images(
-    paths: Sequence[Path], spec: FeatureSpec, *, keep_pixels: bool, sign: bool, n_jobs: int
+    sources: Sequence[Path | HeldImage],
+    spec: FeatureSpec,
+    *,
+    keep_pixels: bool,
+    sign: bool,
+    n_jobs: int,
 ) -> Iterator[InputImage]:
-    """Read and preprocess image files in threads, in their order.
+    """Read and preprocess image files, and images in memory, in threads, in their order.
 
     Parameters
     ----------
-    paths : sequence of Path
+    sources : sequence of Path or HeldImage
     spec : FeatureSpec
         How images are preprocessed.
     keep_pixels : bool
@@ -144,10 +150,15 @@ def read_images(
     """
 
     def read(place: int) -> InputImage:
-        name = os.fspath(paths[place])
+        source, digest = sources[place], None
+        name = source.name if isinstance(source, HeldImage) else os.fspath(source)
         try:
-            data = read_bytes(paths[place], name=name)
-            image = read_image(ImageBytes(data), name=name)
+            if isinstance(source, HeldImage):
+                image = source.read()
+            else:
+                data = read_bytes(source, name=name)
+                digest = hashlib.sha256(data).digest()
+                image = read_image(ImageBytes(data), name=name)
         except ImageReadError as error:
             return InputImage(name=name, error=error.reason)
         # As bytes, which pictures show: many images wait for the base at once.
@@ -156,11 +167,11 @@ def read_images(
             name=name,
             image=preprocess_image(image, size=spec.input_size, fit=spec.fit),
             pixels=pixels if keep_pixels else None,
-            sha256=hashlib.sha256(data).digest(),
+            sha256=digest,
             signature=compute_signature(pixels) if sign else None,
         )
 
-    return map_ahead(read, len(paths), n_jobs=n_jobs, ahead=_AHEAD)
+    return map_ahead(read, len(sources), n_jobs=n_jobs, ahead=_AHEAD)
 
 
 def prepare_slices(

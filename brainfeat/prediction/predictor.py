@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
     OUT_OF_DISTRIBUTION,
     UNCERTAIN,
+    Answer,
     Neighbour,
     OutOfDistribution,
     Prediction,
@@ -36,29 +37,14 @@ from brainfeat.prediction.images import (
     read_images,
 )
 from brainfeat.prediction.recognition import recognise
+from brainfeat.readers.held import list_given
 from brainfeat.readers.series import Inputs, Series, find_inputs, read_volume
 from brainfeat.readers.volumes import cut_slices
 
+if TYPE_CHECKING:
+    from brainfeat.readers.held import Given
+
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Answer:
-    """A prediction, and the image that it is for.
-
-    Attributes
-    ----------
-    prediction : Prediction
-    pixels : ndarray of shape (h, w, 3), uint8, or None
-        The image as it was read; None for a volume, for an image that cannot be read, and where
-        images are not kept.
-    image : ndarray of shape (s, s, 3), float32, or None
-        The same as the base saw it, RGB in [0, 1]; None likewise.
-    """
-
-    prediction: Prediction
-    pixels: NDArray[np.uint8] | None = None
-    image: NDArray[np.float32] | None = None
 
 
 class Predictor:
@@ -157,30 +143,38 @@ class Predictor:
 
     def predict(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        images: "Given | Iterable[Given]",
         *,
         n_jobs: int | None = None,
         progress: Progress | None = None,
     ) -> list[Prediction]:
-        """Predict image files, the images in folders, and volumes.
+        """Predict image files, the images in folders, volumes, and images in memory.
 
         Parameters
         ----------
-        paths : iterable of path-like
-            JPEG, PNG, DICOM and NIfTI files, and folders, of which all such files are taken.
+        images : path-like, PIL.Image.Image, ndarray, or iterable of these
+            JPEG, PNG, DICOM and NIfTI files, and folders, of which all such files are taken. An
+            array is one image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
         n_jobs : int or None
             Threads that read and decode; None takes all cores.
         progress : callable or None
-            Called with the number of images that are done, and of all that are known so far: the
-            slices of a volume are counted when it is read.
+            Called with the number of images that are done, and of all that are known: the slices of
+            a volume are counted when it is read.
 
         Returns
         -------
         list of Prediction
-            For the images, in their order; then for what cannot be read; then for each volume one
-            for itself and one for each of its slices. What cannot be read has an `error`.
+            For the images, in their order; then for files that are no image; then for each volume
+            one for itself and one for each slice. What cannot be read has an `error`.
+
+        Raises
+        ------
+        ParameterError
+            Something else was given, or an image in memory whose white is not known.
         """
-        found = self.predict_inputs(find_inputs(paths), n_jobs=n_jobs, progress=progress)
+        found = self.predict_inputs(
+            find_inputs(list_given(images)), n_jobs=n_jobs, progress=progress
+        )
         return [answer.prediction for answer in found]
 
     def predict_inputs(
@@ -199,9 +193,7 @@ class Predictor:
             As ``brainfeat.readers.series.find_inputs`` returns them.
         keep_images : bool
             Whether the answers have their images, such as for heat maps.
-        n_jobs : int or None
-            As in :meth:`predict`.
-        progress : callable or None
+        n_jobs, progress
             As in :meth:`predict`.
 
         Yields
@@ -351,19 +343,17 @@ class Predictor:
 
 def predict(
     bundle: HeadBundle | str | os.PathLike[str],
-    paths: Iterable[str | os.PathLike[str]],
+    images: "Given | Iterable[Given]",
     **options: Any,
 ) -> list[Prediction]:
-    """Predict image files, the images in folders, and volumes.
+    """Predict image files, the images in folders, volumes, and images in memory.
 
     Parameters
     ----------
-    bundle : HeadBundle or path-like
-        The fitted head.
-    paths : iterable of path-like
-        As :meth:`Predictor.predict` takes them.
-    **options
+    bundle, **options
         As :class:`Predictor` takes them.
+    images
+        As :meth:`Predictor.predict` takes them.
 
     Returns
     -------
@@ -373,7 +363,7 @@ def predict(
     Raises
     ------
     BrainfeatError
-        As in :class:`Predictor`.
+        As in :class:`Predictor` and :meth:`Predictor.predict`.
 
     Examples
     --------
@@ -390,10 +380,10 @@ def predict(
     ...         input_size=32,
     ...     )
     ...     bundle = fit_head(result.output, head="knn")
-    ...     (found,) = predict(bundle, [table.absolute_path(0)], weights="random")
+    ...     (found,) = predict(bundle, table.absolute_path(0), weights="random")
     >>> list(found.probabilities), found.error
     (['glioma', 'meningioma', 'notumor', 'pituitary'], None)
     """
-    inputs = find_inputs(paths)
+    inputs = find_inputs(list_given(images))
     predictor = Predictor(bundle, **{"n_images": count_images(inputs), **options})
     return [answer.prediction for answer in predictor.predict_inputs(inputs)]

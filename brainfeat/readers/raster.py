@@ -233,8 +233,8 @@ def read_bytes(
         reason = (error.strerror or str(error)).lower()
         if error.errno in _SHORTAGES:
             raise BrainfeatError(
-                f"{name}: {reason}; the image may be intact; raise the limit or lower --jobs, and "
-                "run again"
+                f"{name}: {reason}; the image may be intact; raise the limit or pass a "
+                "smaller n_jobs=N, and run again"
             ) from error
         raise ImageReadError(name, reason) from error
     except ValueError as error:  # a NUL in the path
@@ -321,21 +321,25 @@ def _plugins() -> "dict[str, type[ImageFile]]":
 
 def _decode(contents: Contents, name: str) -> "Image":
     """Decode the pixels and rotate them upright."""
-    from PIL.Image import Transpose
-
     kind = contents.header.format
-    method = _TRANSPOSITIONS.get(_orientation(contents.exif))
     try:
         with _plugins()[kind](BytesIO(contents.stream)) as image:
             image.load()
             if kind == "PNG":
                 _check_png(image, contents, name)
-            pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
-            return pixels.transpose(Transpose[method]) if method else pixels
+            return _turn_upright(image, contents.exif)
     except ImageReadError:
         raise
     except _DAMAGE as error:
         raise ImageReadError(name, _reason(kind, error)) from error
+
+
+def _turn_upright(image: "Image", exif: bytes) -> "Image":
+    from PIL.Image import Transpose
+
+    method = _TRANSPOSITIONS.get(_orientation(exif))
+    pixels = image if image.mode in ("RGB", "I;16") else image.convert("RGB")
+    return pixels.transpose(Transpose[method]) if method else pixels
 
 
 def _check_png(image: "Image", contents: Contents, name: str) -> None:
@@ -369,6 +373,15 @@ def _orientation(exif: bytes) -> int:
     except struct.error:  # the block ends before the entry
         return 1
     return 1
+
+
+def convert_image(image: "Image", *, name: str) -> npt.NDArray[np.float32]:
+    """Convert an image of Pillow as `read_image` does; it raises `ImageReadError` likewise."""
+    try:
+        image.load()
+        return _to_unit(_turn_upright(image, image.info.get("exif", b"")))
+    except _DAMAGE as error:
+        raise ImageReadError(name, _reason(image.format or "Pillow", error)) from error
 
 
 def _to_unit(image: "Image") -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
+from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.raster import IMAGE_SUFFIXES
@@ -66,21 +67,21 @@ class Inputs(NamedTuple):
 
     Attributes
     ----------
-    images : list of Path
-        Files that are not volumes: all that were named, and those in folders that have the suffix
-        of an image.
+    images : list of Path or HeldImage
+        Images in memory, and files that are not volumes: all that were named, and those in folders
+        that have the suffix of an image.
     series : list of Series
         The volumes.
     unreadable : list of Unreadable
         Files whose series cannot be determined, and folders that cannot be listed.
     """
 
-    images: list[Path]
+    images: list[Path | HeldImage]
     series: list[Series]
     unreadable: list[Unreadable]
 
 
-def find_inputs(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
+def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
     """Find the images and the volumes among files and below folders, in the order of their paths.
 
     Each folder is walked once, and links to files and folders are followed, as
@@ -90,8 +91,8 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
 
     Parameters
     ----------
-    paths : iterable of path-like
-        Files and folders.
+    given : iterable of path-like or HeldImage
+        Files and folders; images in memory stay where they are.
 
     Returns
     -------
@@ -102,10 +103,14 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
     MissingDependencyError
         If there are DICOM files and pydicom is not installed.
     """
-    given = [Path(path) for path in paths]
+    entries = list(given)
     found = Inputs([], [], [])
-    for number, path in enumerate(given, 1):
-        argument = f"argument {number}, " if len(given) > 1 else ""
+    for number, entry in enumerate(entries, 1):
+        if isinstance(entry, HeldImage):
+            found.images.append(entry)
+            continue
+        path = Path(entry)
+        argument = f"argument {number}, " if len(entries) > 1 else ""
         files, troubles = _list_files(path)
         found.unreadable.extend(Unreadable(f"{argument}a folder", trouble) for trouble in troubles)
         found.images.extend(file for file, kind in files if kind is None)

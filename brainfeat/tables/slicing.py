@@ -18,6 +18,7 @@ from typing import Any
 
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
+from brainfeat.readers.held import list_paths
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import read_rows, write_rows
@@ -90,7 +91,7 @@ def write_slices(
 
     Parameters
     ----------
-    paths : iterable of path-like
+    paths : path-like, or iterable of path-like
         DICOM and NIfTI files, and folders of them.
     output : path-like
         The folder to make. It has the slices, ``table.csv``, and ``slices.json``, which describes
@@ -131,16 +132,16 @@ def write_slices(
     --------
     The middle slices of all series below a folder, as a table for stage one::
 
-        slicing = write_slices(["series"], "slices", policy=SlicePolicy(slices="middle"))
+        slicing = write_slices("series", "slices", policy=SlicePolicy(slices="middle"))
         table = read_table(slicing.output)
     """
-    output = Path(output)
+    output, given = Path(output), list_paths(paths)
     policy = policy or SlicePolicy()
     if label and class_folders:
         raise ParameterError("both label and class_folders are given; expected one of them")
     check_key(patient_key)
-    _check_output(output, overwrite=overwrite, inputs=list(paths))
-    series, refused = _find(paths)
+    _check_output(output, overwrite=overwrite, inputs=given)
+    series, refused = _find(given)
     temporary = output.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         temporary.mkdir()
@@ -229,11 +230,8 @@ def read_patient_key(path: str | os.PathLike[str]) -> bytes:
     return key
 
 
-def _find(
-    paths: Iterable[str | os.PathLike[str]],
-) -> tuple[list[Series], list[dict[str, str]]]:
+def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
     """Find the volumes, and the reasons for files and folders that cannot be read."""
-    given = [Path(path) for path in paths]
     images, series, unreadable = find_inputs(given)
     named = {*given} & {*images}
     if named:
