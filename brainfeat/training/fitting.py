@@ -16,7 +16,6 @@ from brainfeat.errors import CacheError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
-from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
@@ -219,7 +218,7 @@ def fit_head(
             probe=_make_probe(partition.X, random_state),
             ood_detector=_fit_detector(partition, examples, random_state=int(random_state)),
             conformal=fit.conformal,
-            fitted_images=_collect_images(features, partition, signature=signature),
+            fitted_images=partition.collect_images(features, signature=signature),
         )
 
 
@@ -356,15 +355,6 @@ def _make_record(
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
     )
-
-
-def _collect_images(cache: FeatureCache, partition: Partition, *, signature: bool) -> FittedImages:
-    """Collect digests, and signatures where there are any, of the images of each split."""
-    rows = {name: partition.rows[images] for name, images in partition.splits.items()}
-    digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
-    if signature and cache.signature is not None:
-        signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}
-    return FittedImages.collect(digests, signatures)
 
 
 def _read_examples(
