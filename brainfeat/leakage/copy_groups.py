@@ -68,7 +68,7 @@ def search_copies(
     """Search the copies among some images.
 
     Each content is searched once, however many files have it, and pairs are not kept. Altered
-    copies are looked for among one image of each group, where there are at most 20,000 groups.
+    copies are looked for among one image of each group, where there are at most 10,000 groups.
 
     Parameters
     ----------
