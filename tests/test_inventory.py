@@ -107,7 +107,7 @@ class TestLeftOut:
         make_files(tmp_path, *(f"a/1.s{i}" for i in range(8)), "a/2.s3")
         (line,) = take(tmp_path).describe_left_out()
         assert line.startswith("skipped 9 files: not an image (2 .s3 in 'a', 1 .s0 in 'a'")
-        assert line.endswith(" and 3 more kinds)")
+        assert line.endswith(" and 3 more)")
 
 
 class TestClassesWithoutImages:
@@ -180,11 +180,17 @@ class TestNames:
 class TestSmallClasses:
     def test_a_class_of_three_images(self, tmp_path):
         make_classes(make_classes(tmp_path, 3, "rare"), 12, "a", "b")
-        assert warn(tmp_path).startswith("the class 'rare' has only 3 images to fit a head on; it")
+        assert warn(tmp_path).startswith(
+            "few images to fit a head on of 'rare' (3); it takes 10 of each"
+        )
 
     def test_test_images_do_not_count(self, tmp_path):
         make_classes(make_classes(tmp_path, 9, "train/a"), 12, "train/b", "test/a", "test/b")
-        assert warn(tmp_path).startswith("the class 'a' has only 9 images")
+        assert warn(tmp_path).startswith("few images to fit a head on of 'a' (9);")
+
+    def test_many_such_classes_are_one_warning(self, tmp_path):
+        make_classes(tmp_path, 5, *(f"patient-{i}" for i in range(9)))
+        assert "'patient-4' (5) and 4 more; it takes" in warn(tmp_path)
 
 
 class TestCopies:

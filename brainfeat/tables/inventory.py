@@ -149,13 +149,16 @@ class Inventory:
 
     def _find_small(self) -> Iterator[str]:
         """Find the classes with too few images to divide them into folds."""
-        for name, numbers in self.classes.items():
-            fitted = sum(numbers.values()) - numbers["test"]
-            if 0 < fitted < FEW_IMAGES:
-                yield (
-                    f"the class {quote(name)} has only {count(fitted, 'image')} to fit a head on;"
-                    f" it takes {FEW_IMAGES} or more to validate and calibrate one"
-                )
+        fitted = {name: sum(n.values()) - n["test"] for name, n in self.classes.items()}
+        small = [name for name, number in fitted.items() if 0 < number < FEW_IMAGES]
+        if small:
+            shown = ", ".join(f"{quote(name)} ({fitted[name]})" for name in small[:_SHOWN])
+            if (more := len(small) - _SHOWN) > 0:
+                shown += f" and {more:,} more"
+            yield (
+                f"few images to fit a head on of {shown};"
+                f" it takes {FEW_IMAGES} of each class or more to validate and calibrate one"
+            )
 
     def _find_empty(self) -> Iterator[str]:
         empty = [kind.folder for kind in self.left_out if kind.reason == EMPTY]
@@ -198,7 +201,7 @@ def _describe(reason: str, found: list[tuple[int, LeftOut]]) -> str:
         if kind.suffix or kind.folder
     ]
     more = len(kinds) - _SHOWN
-    shown = ", ".join(kinds[:_SHOWN]) + (f" and {more:,} more kinds" if more > 0 else "")
+    shown = ", ".join(kinds[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
     noun = (
         "folder" if reason.startswith("folder") else "row" if reason == "listed twice" else "file"
     )
