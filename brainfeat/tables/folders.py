@@ -9,7 +9,10 @@ from typing import NamedTuple
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.readers.series import has_volumes
 from brainfeat.tables.rows import SPLIT_NAMES, Row, quote, some, text_trouble
+
+CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
 
 
 def read_folder(root: Path) -> tuple[list[Row], Counter[str]]:
@@ -38,6 +41,7 @@ def read_folder(root: Path) -> tuple[list[Row], Counter[str]]:
         raise TableError(
             f"{quote(root)} has no images ({', '.join(IMAGE_SUFFIXES)});"
             f" {_describe_skipped(found.skipped)}"
+            f"{'; ' + CUT_VOLUMES if has_volumes(root) else ''}"
         )
     rows: list[Row] = []
     skipped = found.skipped
