@@ -13,6 +13,8 @@ WIDTH = 80
 
 _ELLIPSIS = "…"
 _GAP = "  "
+# Names that a sentence lists at most.
+_NAMED = 10
 
 # Control, format (such as text direction), surrogate, private and unassigned characters, and the
 # separators of lines and paragraphs: what could move the cursor or reorder what is read.
@@ -41,6 +43,18 @@ def format_metric(value: object, *, signed: bool = False) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return UNDEFINED
     return f"{value:{'+' if signed else ''}.{DECIMALS}f}"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """List names in a sentence: the first ten, and how many more there are.
+
+    Examples
+    --------
+    >>> name_some(["glioma", "notumor"]), name_some(["a"] * 12)
+    ('glioma, notumor', 'a, a, a, a, a, a, a, a, a, a and 2 more')
+    """
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def format_interval(interval: tuple[float, float] | None, *, signed: bool = False) -> str:

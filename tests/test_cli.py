@@ -19,6 +19,7 @@ import pytest
 from support.caches import draw_signatures
 
 from brainfeat import FeatureCache, read_table
+from brainfeat.cache.signature import orient_signatures
 from brainfeat.cli import main, options
 from brainfeat.cli.main import SECTIONS
 from brainfeat.phantoms import write_phantoms
@@ -27,6 +28,9 @@ from brainfeat.tables.csv_rows import read_rows
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SMALL = ["--backbone", "mobilenet-0.75", "--weights", "random", "--size", "32"]
+INVENTORY = re.compile(
+    r"^(skipped|warning:|class  )|  [\d,]+$|without a class$"
+)  # what extract says first
 Run = Callable[..., SimpleNamespace]
 
 
@@ -58,7 +62,7 @@ def refused(result: SimpleNamespace, *words: str, code: int = 1) -> None:
     """Check that a run ended with one line that names the thing and the remedy."""
     assert result.code == code, result.err
     assert result.out == ""
-    lines = [line for line in result.err.splitlines() if not line.startswith("skipped")]
+    lines = [line for line in result.err.splitlines() if not INVENTORY.search(line)]
     if code == 1:
         assert len(lines) == 1, result.err
     for word in words:
@@ -131,6 +135,52 @@ class TestExtract:
         assert "rejected glioma/broken.png: empty file" in result.err
         assert "skipped 1 file: not an image" in result.err
         assert "1 image rejected" in result.out
+
+    def test_what_was_found_is_said_before_the_work(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder, output = tmp_path / "some", tmp_path / "f.h5"
+        shutil.copytree(slices / "Testing", folder)
+        (folder / "pituitary").rename(folder / "Glioma_")
+        (folder / "glioma" / "1.tif").touch()
+        result = run("extract", folder, "-o", output, *SMALL)
+        assert result.code == 0
+        assert "skipped 1 file: not an image (1 .tif in 'glioma')\n" in result.err
+        assert "warning: the classes 'Glioma_' and 'glioma' differ only in case" in result.err
+        assert re.search(r"^class +images\nGlioma_ +4\nglioma +4\n", result.err, re.MULTILINE)
+        document = json.loads(run("extract", folder, "-o", output, *SMALL, "--json").out)
+        found = {"reason": "not an image", "folder": "glioma", "suffix": ".tif", "number": 1}
+        assert document["left_out"] == [found]
+        assert document["classes"]["glioma"] == {"train": 0, "val": 0, "test": 0, "without": 4}
+        assert document["warnings"][0].startswith("the classes 'Glioma_' and 'glioma'")
+
+    def test_masks_are_left_out_unless_they_are_to_be_kept(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "some"
+        shutil.copytree(slices / "Testing", folder)
+        first = min((folder / "glioma").iterdir())
+        shutil.copy(first, first.with_stem(f"{first.stem}_mask"))
+        for chosen, number in (((), 0), (("--keep-masks",), 1)):
+            output = folder / f"{number}.csv"
+            split = run("split", folder, "-o", output, "--group-by", "none", *chosen)
+            assert ("mask beside images" in split.err) == (not number)
+            assert len(read_rows(output)) == 16 + number
+            document = json.loads(
+                run(
+                    "extract", folder, "-o", tmp_path / f"{number}.h5", *SMALL, *chosen, "--json"
+                ).out
+            )
+            assert document["classes"]["glioma"]["without"] == 4 + number
+
+    def test_a_class_that_cannot_be_read_ends_the_run(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "some"
+        shutil.copytree(slices / "Testing", folder)
+        for image in (folder / "glioma").iterdir():
+            image.rename(image.with_suffix(".tif"))
+        refused(run("extract", folder, "-o", tmp_path / "f.h5", *SMALL), "glioma", ".tif", "PNG")
 
     def test_on_error_raise_ends_at_the_first_bad_image(
         self, run: Run, slices: Path, tmp_path: Path
@@ -365,6 +415,24 @@ class TestSplit:
         assert read_rows(output) != rows
         run("split", cache, "-o", output, "--overwrite", "--val-fraction", "0")
         assert {row.split for row in read_rows(output)} == {"train", "test"}
+
+    def test_groups_of_the_table_keep_their_names(
+        self, run: Run, make_cache: Any, tmp_path: Path
+    ) -> None:
+        """Images 0 and 4 are of two patients and copies of one another."""
+        rng = np.random.default_rng(0)
+        X, y, signature = rng.standard_normal((80, 64)), np.arange(80) % 4, draw_signatures(80)
+        signature[4] = orient_signatures(signature[0], 1)
+        # So is image 8 a copy of image 12, and only the latter has a patient.
+        signature[8] = orient_signatures(signature[12], 2)
+        groups = [f"patient-{row}" for row in range(80)]
+        groups[8], groups[20] = "", "copies-00001"
+        cache = make_cache(X, y, groups=groups, signature=signature)
+        output = tmp_path / "table.csv"
+        assert "(copies) is divided" in run("split", cache, "-o", output).out
+        groups[0] = groups[4] = "copies-00002"
+        groups[8] = "patient-12"
+        assert [row.group for row in read_rows(output)] == groups
 
     def test_of_a_folder_identical_files_are_kept_together(
         self, run: Run, slices: Path, tmp_path: Path

@@ -247,14 +247,19 @@ def test_turned_signatures_are_as_similar_as_turned_images():
         assert found(turned)[0, 1][1] == pytest.approx(base, abs=1e-5)
 
 
+@cache
+def sign_public_set(root):
+    """Compute the signatures of the public set, with the paths of its slices."""
+    paths = sorted(root.glob("*/*/*.jpg"))
+    return paths, sign(
+        np.rint(read_image(path) * np.float32(255)).astype(np.uint8) for path in paths
+    )
+
+
 @pytest.mark.deep
 def test_the_public_set_has_992_test_images_with_a_copy_in_train(real_data):
     """And four pairs whose labels contradict each other."""
-    root = real_data / "data" / "brain-mri"
-    paths = sorted(root.glob("*/*/*.jpg"))
-    signatures = sign(
-        np.rint(read_image(path) * np.float32(255)).astype(np.uint8) for path in paths
-    )
+    paths, signatures = sign_public_set(real_data / "data" / "brain-mri")
     train = np.array(["Training" in path.parts for path in paths])
     classes = np.array([path.parent.name for path in paths])
     copied, conflicts = set(), []
@@ -271,3 +276,14 @@ def test_the_public_set_has_992_test_images_with_a_copy_in_train(real_data):
     assert {"Tr-me_0831", "Tr-pi_0520"} in conflicts
     assert {"Tr-me_0942", "Tr-pi_0515"} in conflicts
     assert {"Tr-me_1311", "Tr-pi_0043"} in conflicts
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("points", [100, 25, 8])
+def test_cells_miss_no_copy_in_the_public_set(real_data, monkeypatch, points):
+    _, signatures = sign_public_set(real_data / "data" / "brain-mri")
+    pairs = found(signatures)
+    assert len(pairs) > 25_000
+    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
+    monkeypatch.setattr(neighbours, "_CELL_POINTS", points)
+    assert found(signatures) == pairs

@@ -129,6 +129,17 @@ def test_few_groups_of_a_class_give_metrics_without_intervals(make_cache):
     assert json.loads(json.dumps(evaluation.to_dict()))["subsets"]["all"]["intervals"] is None
 
 
+def test_of_very_many_classes_a_few_are_named(make_cache):
+    rng = np.random.default_rng(0)
+    y, names = np.arange(240) % 40, [f"class-{label}" for label in range(40)]
+    splits = np.repeat(["train", "val", "test"], 80)
+    path = make_cache(rng.standard_normal((240, 8)), y, splits=splits, class_names=names)
+    evaluation = evaluate(fit_head(path, head="lda"), path)
+    assert evaluation.subsets.all.reason.endswith("'class-9' has 2 and 30 more")
+    assert len(evaluation.few) == 40
+    assert "class-9 (2 images) and 30 more" in " ".join(to_text(evaluation).split())
+
+
 def test_without_splits_the_head_has_seen_what_it_did_not_hold_out(make_cache):
     X, y, _ = draw()
     path = make_cache(X, y, signature=draw_signatures(IMAGES))
@@ -207,8 +218,53 @@ def test_of_a_head_that_does_not_record_it_nothing_is_certified(bundle, leaky, m
     found = compare(old, old, other)
     assert (found.n, found.left_out, found.left_out_as) == (200, 0, None)
     assert "does not record" in found.warning
-    # The cache of its fit it knows by its digest.
-    assert evaluate(old, leaky).subsets.without_copies.n == 150
+    # The table of the cache need not be the one that the head was fitted with.
+    assert evaluate(old, leaky).subsets.without_copies.accuracy is None
+
+
+def test_a_head_that_does_not_record_its_images_may_record_what_it_held_out(make_cache, tmp_path):
+    """Also where the cache gets other splits from a table later."""
+    X, y, splits = draw()
+    path = make_cache(X, y, signature=draw_signatures(IMAGES))
+    fitted = fit_head(path, head="lda")
+    old = dataclasses.replace(fitted, fitted_images=None)
+    assert evaluate(old, path).subsets.without_copies.n == fitted.training.split.test
+    table = tmp_path / "table.csv"
+    lines = [
+        f"{name},{CLASSES[label]},{split}"
+        for name, label, split in zip(name_files(), y, splits, strict=True)
+    ]
+    table.write_text("path,label,split\n" + "\n".join(lines))
+    with options.open_cache(path, table=table) as divided:
+        subsets = [evaluate(head, divided).subsets.without_copies for head in (old, fitted)]
+    assert subsets[0] == subsets[1]
+    assert subsets[0].n < 60
+
+
+def test_copies_are_drawn_as_one_also_where_what_the_head_has_seen_is_not_known(bundle, make_cache):
+    X, y, _ = draw(seed=1)
+    signature = draw_signatures(IMAGES, seed=1)
+    signature[300:] = orient_signatures(signature[:300], 2)
+    paths = [f"other-{row}.png" for row in range(IMAGES)]
+    other = make_cache(X, y, paths=paths, signature=signature)
+    images = dataclasses.replace(bundle.fitted_images, signature=None)
+    for known in (None, images, bundle.fitted_images):
+        head = dataclasses.replace(bundle, fitted_images=known)
+        assert evaluate(head, other, split="all").subsets.all.n_groups == 300
+
+
+def test_groups_of_the_table_and_copies_are_drawn_together(bundle, make_cache):
+    """Two test images of different patients are copies, and so are two of which one has none."""
+    X, y, splits = draw()
+    signature = draw_signatures(IMAGES)
+    signature[500:502] = orient_signatures(signature[400:402], 1)
+    groups = ["", *(f"patient-{row}" for row in range(1, IMAGES))]
+    groups[401] = ""
+    path = make_cache(X, y, splits=splits, groups=groups, signature=signature)
+    units = evaluate(bundle, path).predictions.groups
+    assert units[0] == units[100]
+    assert units[1] == units[101]
+    assert len(set(units)) == 198
 
 
 def test_without_signatures_of_its_own_a_head_uses_those_of_the_cache(bundle, leaky, make_cache):

@@ -94,13 +94,14 @@ def ask(name: str, *arguments: object) -> Any:
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Draw 80 images of two classes, and a file that is not an image."""
+    """Draw 80 images of two classes, one that cannot be read, and a file of another kind."""
     folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
     for place, name in enumerate(CLASSES):
         (folder / name).mkdir()
         for number in range(40):
             draw(rng, bright=bool(place)).save(folder / name / f"{number:03}.png")
     (folder / "glioma" / "broken.png").write_bytes(b"")
+    (folder / "glioma" / "notes.txt").touch()
     return folder
 
 

@@ -137,6 +137,19 @@ def test_copies_of_different_labels_are_named_with_their_orientation(examine):
     assert AuditSummary.from_dict(summary.to_dict()) == summary
 
 
+def test_a_conflict_is_found_by_the_labelled_file_of_a_content(examine):
+    """Image 0 has no label; its exact duplicate 4 has, and image 399 is a mirrored copy of both."""
+    X, y, splits = draw()
+    signature, contents = draw_signatures(IMAGES), NAMES.copy()
+    X[4], contents[4], signature[4] = X[0], contents[0], signature[0]
+    signature[399] = orient_signatures(signature[0], 1)
+    y[0] = -1
+    found = examine(X, y, splits=splits, signature=signature, contents=contents)
+    assert [conflict.paths for conflict in found.label_conflicts] == [
+        ("image-00004.png", "image-00399.png")
+    ]
+
+
 def test_a_mirrored_pair_of_two_labels_is_named_as_copies_also_where_its_features_are_alike(
     examine,
 ):
@@ -474,6 +487,14 @@ class TestCommand:
         printed = self.run(leaky).stdout
         assert "1 cluster" in printed.split("Found:")[1]
         assert "at a similarity of 0.92; largest: 2" in printed
+
+    def test_it_says_where_altered_copies_were_not_looked_for(self, make_cache, monkeypatch):
+        X, y, splits = draw()
+        path = make_cache(X, y, splits=splits, signature=draw_signatures(IMAGES))
+        words = "not looked for among so many: rotated, cropped or padded ones"
+        assert words not in self.run(path).stdout
+        monkeypatch.setattr(copy_groups, "ALTERED_SEARCH_LIMIT", IMAGES - 1)
+        assert words in self.run(path).stdout
 
     def test_pairs_go_to_a_csv_that_no_spreadsheet_runs(self, leaky, tmp_path):
         pairs = tmp_path / "pairs.csv"

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
-from brainfeat.errors import BundleError, ParameterError
+from brainfeat.errors import BundleError, HeadError, ParameterError
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 
 WIDTH = 24
@@ -163,3 +163,27 @@ def test_the_dataset_names_of_format_1_are_kept():
     back = OODDetector.from_arrays(arrays, n_features=WIDTH, n_classes=3)
     new = draw(40, 5)[0]
     assert np.array_equal(back.score(new).scores, detector.score(new).scores)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.3, 1e-30])
+def test_a_constant_feature_changes_nothing(value):
+    X, y = draw(600, 0)
+    held = draw(300, 1)[0]
+    constant = [
+        np.column_stack([part, np.full(len(part), value, np.float32)]) for part in (X, held)
+    ]
+    detector = OODDetector.fit(constant[0], y, held_out=constant[1], n_classes=3)
+    assert detector.scale[-1] == 1
+    assert np.isfinite(detector.projection).all()
+    plain = OODDetector.fit(X, y, held_out=held, n_classes=3)
+    found = detector.score(constant[1]).scores
+    assert np.corrcoef(found, plain.score(held).scores)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("classes", ["alike", "different"])
+def test_features_without_spread_are_refused_in_one_line(classes):
+    y = np.arange(60) % 3
+    X = np.tile(y[:, None] if classes == "different" else 0.1, (1, 8)).astype(np.float32)
+    X = np.broadcast_to(X, (60, 8)).copy()
+    with pytest.raises(HeadError, match=r"^all training images of a class have the same features"):
+        OODDetector.fit(X, y, held_out=X, n_classes=3)

@@ -530,7 +530,6 @@ def test_a_damaged_image_of_pillow_cannot_be_read(predictor, images):
         (np.full((8, 8), np.nan), r"values from nan to nan"),
         (Image.new("F", (8, 8)), "mode 'F', whose white is not known"),
     ],
-    ids=str,
 )
 def test_what_is_no_image_is_refused(predictor, given, message):
     with pytest.raises(ParameterError, match=message):

@@ -273,6 +273,16 @@ def test_dropout_is_mentioned_only_where_there_is_some(study, page):
     assert "Dropout" not in to_html(study.evaluation, bundle=bundle, cache=study.cache)
 
 
+def test_what_the_fit_measured_without_copies_is_shown_beside_the_test(study):
+    training = study.bundle.training
+    found = dataclasses.replace(training.test, accuracy=0.1234)
+    training = dataclasses.replace(training, test_without_copies=found)
+    bundle = dataclasses.replace(study.bundle, training=training)
+    text = Page(to_html(study.evaluation, bundle=bundle, cache=study.cache)).text
+    assert "test without copies" in text
+    assert "0.123" in text
+
+
 def test_cross_validated_metrics_are_shown(make_cache):
     found = draw_study(make_cache, cv=4)
     text = Page(render(found)).text

@@ -196,7 +196,9 @@ class TestFolders:
 
     def test_no_images(self, tmp_path):
         make_files(tmp_path, "a/1.gif", ".x")
-        with pytest.raises(TableError, match=r"has no images .*hidden \(1\), not an image \(1\)$"):
+        with pytest.raises(
+            TableError, match=r"has no images .*hidden \(1\), not an image: .gif \(1\)$"
+        ):
             read_table(tmp_path)
 
     def test_missing_path(self, tmp_path):

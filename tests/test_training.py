@@ -14,8 +14,10 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support.caches import draw_signatures
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.signature import orient_signatures
 from brainfeat.errors import BrainfeatError, CacheError, HeadError, ParameterError, TableError
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.heads.bundle import HeadBundle
@@ -25,6 +27,7 @@ from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.heads.record import FitRecord, SplitSizes
 from brainfeat.leakage.splitting import make_folds
 from brainfeat.training.fitting import fit_head
+from brainfeat.training.grouping import choose_groups
 from brainfeat.training.partition import Partition
 
 # TensorFlow's variables do not know the copy argument of NumPy 2.
@@ -188,6 +191,42 @@ def test_near_duplicates_are_joined_with_the_groups_of_the_table(make_cache, fit
     for part in (train, val, set(range(180)) - train - val):
         assert ({0, 1, 2} <= part) == ({12, 13, 14} <= part)
     assert fit(path).training.group_by == "column"
+
+
+def test_an_image_without_a_group_is_not_joined_with_a_group_that_has_a_number_as_its_name(
+    make_cache,
+):
+    X, y = draw()
+    groups = ["7", "7", *[""] * 118]
+    with FeatureCache.open(
+        make_cache(X, y, groups=groups, signature=draw_signatures(120))
+    ) as cache:
+        labels = choose_groups(cache, "auto").labels
+    assert np.flatnonzero(labels == labels[0]).tolist() == [0, 1]
+
+
+def test_test_images_of_which_train_has_a_copy_are_left_out_of_a_second_measurement(make_cache):
+    """Exact duplicates of a blank image too, which are copies of nothing."""
+    X, y = draw()
+    splits = np.repeat(["train", "val", "test"], [72, 24, 24])
+    signature, contents = draw_signatures(120), [f"content {row}" for row in range(120)]
+    signature[100:103] = orient_signatures(signature[:3], 1)
+    signature[[4, 104]], contents[104], X[104] = 0, contents[4], X[4]
+    path = make_cache(X, y, splits=splits, signature=signature, contents=contents)
+    bundle = fit(path, group_by="none")
+    found = bundle.training.test_without_copies
+    assert found.n == evaluate(bundle, path).subsets.without_copies.n == 20
+
+
+def test_splits_that_the_fit_makes_and_that_divide_copies_are_measured_without_these(make_cache):
+    X, y = draw()
+    signature = draw_signatures(120)
+    signature[60:100] = orient_signatures(signature[:40], 1)
+    path = make_cache(X, y, signature=signature)
+    assert fit(path).training.test_without_copies is None
+    bundle = fit(path, group_by="none")
+    found = bundle.training.test_without_copies
+    assert found.n == evaluate(bundle, path).subsets.without_copies.n < bundle.training.split.test
 
 
 def test_where_chains_join_everything_only_exact_duplicates_are_kept_together(make_cache):
@@ -412,6 +451,13 @@ def test_features_that_are_not_finite_are_refused(make_cache, value):
     X, y = draw()
     X[5, 5] = value
     assert "not finite in 1 of 120 rows" in refuse(CacheError, make_cache(X, y))
+
+
+def test_features_that_are_the_same_in_all_rows_are_refused(make_cache):
+    X, y = draw()
+    message = refuse(CacheError, make_cache(np.full_like(X, 0.1), y))
+    assert "the same features in all 120 rows" in message
+    assert "not all black" in message
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,10 @@ def command(
 ) -> None:
     """Look in FEATURES, files that extract wrote, for reasons why metrics are too good.
 
-    The audit finds exact duplicates and near duplicates in several splits, groups in several
-    splits, and copies with conflicting labels. It measures how well the class is predicted without
-    the pixels (a shortcut), and how well shuffled labels are predicted (memorisation).
+    The audit finds exact duplicates, copies (by their pixels, mirrored and turned ones too), near
+    duplicates and groups in several splits, and copies with conflicting labels. It measures how
+    well the class is predicted without the pixels (a shortcut), and how well shuffled labels are
+    predicted (memorisation).
 
     Of several FEATURES, of any bases, it finds the exact duplicates and copies that each two of
     them have in common, and those with conflicting labels. It then looks for nothing within one
@@ -169,6 +170,8 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
             turns += f"{', ' if turns else ''}{copies.altered:,} altered"
         if turns:
             yield "", turns
+        if copies.altered is None:
+            yield "", "not looked for among so many: rotated, cropped or padded ones"
     else:
         yield "copies", "not looked for: the cache has no signatures; run extract again"
     if near := audit.near_duplicates:

@@ -28,8 +28,10 @@ Examples:
 @options.split_option
 @click.option(
     "--all-images",
-    is_flag=True,
-    help="Include the images of which the heads have seen a near duplicate.",
+    "new",
+    flag_value=False,
+    default=True,
+    help="Include the images of which a head has seen a copy.",
 )
 @options.table_option
 @options.random_state_option
@@ -41,7 +43,7 @@ def command(
     features: Path,
     *,
     split: str,
-    all_images: bool,
+    new: bool,
     table: Path | None,
     random_state: int,
     verify: Verify,
@@ -63,7 +65,7 @@ def command(
             heads[1],
             cache,
             split=split,
-            new=not all_images,
+            new=new,
             random_state=random_state,
         )
     if as_json:

@@ -80,8 +80,9 @@ def command(
 ) -> None:
     """Evaluate HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
 
-    Metrics are reported for all images and for those that are new to the head: without exact
-    duplicates and without near duplicates in train and val, each with a 95 % interval.
+    Metrics are reported for all images and for those that are new to the head: without copies,
+    near duplicates and exact duplicates of the images that it was fitted and validated on, each
+    with a 95 % interval.
     """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.evaluation.subsets import select_images

@@ -7,10 +7,12 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.extraction.extractor import Extraction
+    from brainfeat.tables.inventory import Inventory
 
 EXAMPLES = """\b
 Examples:
@@ -106,6 +108,7 @@ Examples:
     help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
     "too. A signature is as personal as a small picture of the image.",
 )
+@options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -117,6 +120,7 @@ def command(
     zoom: float,
     flip: bool,
     random_state: int,
+    keep_masks: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -126,16 +130,19 @@ def command(
     in them; a folder of images; or a CSV file with the columns path and label and, optionally,
     split, group and source.
 
-    When it is run again, it computes only what is missing: new images, what an interrupted run
-    did not finish, and signatures where the output has none.
+    Before the work begins, it lists the classes with their numbers of images, and tells what it
+    leaves out and what is probably a mistake. When it is run again, it computes only what is
+    missing: new images, what an interrupted run did not finish, and signatures where the output
+    has none.
     """
     from brainfeat.extraction.augmentation import Augmentation
     from brainfeat.extraction.extractor import extract
+    from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(data)
-    for reason, number in sorted(table.skipped.items()):
-        options.say(f"skipped {count(number, 'file')}: {reason}", err=True)
+    table = read_table(data, keep_masks=keep_masks)
+    inventory = Inventory.of(table)
+    _show_inventory(inventory, as_json=as_json)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", "images") as progress:
@@ -150,7 +157,7 @@ def command(
     except KeyboardInterrupt as stop:
         raise options.interruption(stop, _describe_kept(output)) from stop
     if as_json:
-        options.print_json(result.to_dict())
+        options.print_json({**result.to_dict(), **inventory.to_dict()})
     else:
         _show(result)
 
@@ -165,6 +172,17 @@ def _describe_kept(output: Path) -> str:
     if rows:
         kept = f"{count(rows, 'finished row')} kept in {parts}"
     return f"; {kept}; run the same command again to go on"
+
+
+def _show_inventory(inventory: "Inventory", *, as_json: bool) -> None:
+    """Show what the table holds before the work begins."""
+    for line in inventory.describe_left_out():
+        options.say(line, err=True)
+    for warning in inventory.warnings:
+        options.say(f"warning: {translate(warning)}", err=True)
+    if not as_json:
+        for line in inventory.describe_classes():
+            options.say(line, err=True)
 
 
 def _show(result: "Extraction") -> None:

@@ -20,6 +20,11 @@ from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
+keep_masks_option = click.option(
+    "--keep-masks",
+    is_flag=True,
+    help="Keep the images of a folder that are named as masks of others.",
+)
 output_option = click.option(
     "-o",
     "--output",

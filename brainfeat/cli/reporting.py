@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--include-images",
         is_flag=True,
-        help="Show the most confident errors and some near duplicates in the HTML report, which "
+        help="Show the most confident errors and some copies in the HTML report, which "
         "otherwise contains no image and no path.",
     ),
     click.option(

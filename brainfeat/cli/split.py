@@ -1,8 +1,8 @@
 """``brainfeat split``: a stratified split that divides no group, as a table."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ Examples:
     help="Fraction of the images for the validation split; 0 for none.",
 )
 @options.group_by_option
+@options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
 @options.json_option
@@ -62,6 +63,7 @@ def command(
     test_fraction: float,
     val_fraction: float,
     group_by: Any,
+    keep_masks: bool,
     overwrite: bool,
     random_state: int,
     as_json: bool,
@@ -77,7 +79,11 @@ def command(
 
     check_target(output, overwrite=overwrite, inputs=(source,))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
-    found = (_read_table if is_table else _read_cache)(source, group_by)
+    found = (
+        _read_table(source, group_by, keep_masks=keep_masks)
+        if is_table
+        else _read_cache(source, group_by)
+    )
     fractions = {"val": val_fraction, "test": test_fraction}
     divided = _divide(found, fractions, random_state)
     write_rows(divided, output, overwrite=overwrite)
@@ -122,20 +128,28 @@ def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
             options.warn_of_missing_signatures(cache)
         grouping = choose_groups(cache, group_by)
         images = np.flatnonzero(cache.view == 0)
-        labels = np.array([*cache.class_names, ""])[cache.y[images]]
-        columns = (cache.paths[images], labels, cache.sources[images])
+        known = np.array([*cache.class_names, ""])[cache.y[images]]
+        columns = (cache.paths[images], known, cache.sources[images])
         rows = _make_rows(*(column.tolist() for column in columns))
-    groups = [""] * len(rows) if grouping.labels is None else grouping.labels[images].tolist()
-    if grouping.kind != "column":
-        groups = _name_groups(groups)
+        names = cache.groups[images].tolist()
+    if grouping.kind == "none":
+        groups = [""] * len(rows)
+    elif grouping.kind == "column":
+        groups = names
+    else:
+        labels = np.arange(images.max() + 1) if grouping.labels is None else grouping.labels
+        groups = _name_groups(labels[images].tolist(), names)
     return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
 
 
-def _read_table(source: Path, group_by: Any) -> _GroupedRows:
+def _read_table(source: Path, group_by: Any, *, keep_masks: bool) -> _GroupedRows:
     from brainfeat.errors import TableError
+    from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(source)
+    table = read_table(source, keep_masks=keep_masks)
+    for line in Inventory.of(table).describe_left_out():
+        options.say(line, err=True)
     rows = _make_rows(table.paths, table.labels, table.sources)
     if group_by in ("copies", "near-duplicates"):
         kind = group_by.replace("-", " ")
@@ -149,7 +163,9 @@ def _read_table(source: Path, group_by: Any) -> _GroupedRows:
     if group_by == "column":
         raise TableError(f"{source} has no groups; give the table a group column")
     digests = [_digest(table.absolute_path(row), path) for row, path in enumerate(table.paths)]
-    return _GroupedRows(rows=rows, groups=_name_groups(digests), kind="exact-duplicates")
+    return _GroupedRows(
+        rows=rows, groups=_name_groups(digests, table.groups), kind="exact-duplicates"
+    )
 
 
 def _make_rows(paths: Sequence[str], labels: Sequence[str], sources: Sequence[str]) -> "list[Row]":
@@ -167,9 +183,21 @@ def _digest(file: Path, name: str) -> str:
     return hashlib.sha256(read_bytes(file, name=name)).hexdigest()
 
 
-def _name_groups(labels: Sequence[Any]) -> list[str]:
-    """Name the groups of two or more images, in their order; other images have no group."""
-    sizes = Counter(labels)
-    several = [label for label in dict.fromkeys(labels) if sizes[label] > 1 and label != ""]
-    names = {label: f"copies-{number:05}" for number, label in enumerate(several, 1)}
-    return [names.get(label, "") for label in labels]
+def _name_groups(labels: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """Name the group of each image: as the table does, or where it has none or several, by number.
+
+    An image that is alone in its group and has no name in the table has no group.
+    """
+    members: dict[Any, list[str]] = {}
+    for label, name in zip(labels, names, strict=True):
+        members.setdefault(label, []).append(name)
+    used = set(names)
+    numbered = (name for number in count(1) if (name := f"copies-{number:05}") not in used)
+    chosen = {}
+    for label, own in members.items():
+        known = set(own) - {""}
+        if len(known) == 1:
+            chosen[label] = known.pop()
+        else:
+            chosen[label] = next(numbered) if len(own) > 1 else ""
+    return [chosen[label] for label in labels]

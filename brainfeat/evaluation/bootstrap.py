@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.binomial import bound_class, bound_overall
 from brainfeat.evaluation.results import ClassIntervals, Difference, Interval, SubsetIntervals
+from brainfeat.text import name_some
 
 # Below this, the groups of a class are too few to estimate their spread.
 MIN_GROUPS = 10
@@ -252,7 +253,7 @@ def find_shortage(
         for name, size in zip(class_names, sizes, strict=True)
         if 0 < size < MIN_GROUPS
     ]
-    return f"each class needs {MIN_GROUPS} groups; {', '.join(few)}" if few else None
+    return f"each class needs {MIN_GROUPS} groups; {name_some(few)}" if few else None
 
 
 def count_few(

@@ -184,7 +184,10 @@ def compare(
             kept = ~getattr(seen, left_out_as)
         rows, groups = rows[kept], seen.groups[kept]
         if not len(rows):
-            raise BundleError(f"the heads have seen every image of split {split!r}, or a copy")
+            raise BundleError(
+                f"the heads have seen every image of split {split!r}, or a copy; compare them on "
+                "another split or cache, or on all images nevertheless (new=False)"
+            )
         y = match_classes(opened.y[rows], opened.class_names, names)
         predicted = [_predict(head, opened.X[rows], names) for head in heads]
     found = find_differences(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.evaluation.abstention import measure_abstention
 from brainfeat.evaluation.bootstrap import (
     CONFIDENCE,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from brainfeat.leakage.results import Audit
 
 
+@default_errors
 def evaluate(
     bundle: "HeadBundle | str | os.PathLike[str]",
     cache: "FeatureCache | str | os.PathLike[str]",
@@ -66,13 +68,14 @@ def evaluate(
 
     The metrics are also given for the images that are new to the head: without those whose file it
     was fitted or validated on (exact duplicates); without those of which it has seen a copy, by the
-    pixels, mirrored and turned ones too; and without those of which it has seen a near duplicate,
-    by the features. What a head has seen its file records, so the table cannot hide it, and the
-    cache may be another one than that of the fit.
+    pixels, also one that was mirrored, turned, cropped or padded; and without those of which it has
+    seen a near duplicate, by the features. The file of a head records what it has seen, so the
+    table cannot hide it, and the cache may be another one than that of the fit.
 
-    The 95 % intervals are percentiles of a bootstrap over groups: those of the table, or else
-    clusters of copies. A class with images of fewer than 10 groups has no intervals, and means over
-    the classes then have none. A metric of 0 or 1 has the exact binomial interval over groups.
+    The 95 % intervals are percentiles of a bootstrap over groups: what groups of the table, such as
+    patients, and copies connect. A class with images of fewer than 10 groups has no intervals, and
+    means over the classes then have none. A metric of 0 or 1 has the exact binomial interval over
+    groups.
 
     Parameters
     ----------

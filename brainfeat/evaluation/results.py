@@ -105,7 +105,7 @@ class Subsets:
     without_exact_duplicates : Subset
         Of those of which the head has not seen the same file.
     without_copies : Subset
-        Nor a copy, by the pixels, in any of eight orientations.
+        Nor a copy, by the pixels, in any of eight orientations, altered or not.
     without_near_duplicates : Subset
         Nor a near duplicate, by the features.
     """

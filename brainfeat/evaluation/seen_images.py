@@ -34,8 +34,9 @@ class SeenImages:
     near_duplicates : ndarray of shape (m,), bool, or None
         Whether on one of these or on a near duplicate, by the features.
     groups : ndarray of shape (m,), int
-        Images of one group are not independent: those of a group of the table; where it has no
-        groups, copies of each other, or else near or exact duplicates.
+        Images of one group are not independent: those that chains of copies and groups of the table
+        connect. Without signatures, exact duplicates take the place of copies, or near duplicates
+        where the table has no groups.
     reasons : dict of str to str
     """
 
@@ -57,9 +58,9 @@ def find_seen(
     """Find the images of a cache that one of the heads has seen, or a duplicate of which.
 
     A head knows the files and the signatures of the images that it was fitted and validated on,
-    whatever the table calls them now. The file of an earlier version does not: where it was fitted
-    on this cache, the images of train and val are taken, and where the table has no splits, those
-    that its fit did not hold out; of other caches nothing is known.
+    whatever the table calls them now. The file of an earlier version does not: nothing is known of
+    what it has seen, but where its fit made the splits, on this cache, and recorded what it held
+    out.
 
     Parameters
     ----------
@@ -83,13 +84,17 @@ def find_seen(
     known = [_list_digests(bundle, cache) for bundle in bundles]
     digests = [found for found in known if found is not None]
     if len(digests) < len(bundles):
-        reason = "the head is of an earlier version and does not record what it was fitted on"
+        reason = (
+            "the head is of an earlier version and does not record what it was fitted on; fit it "
+            "again to know"
+        )
         kinds = ("exact_duplicates", "copies", "near_duplicates")
+        among = _find_copies((), cache, rows, cache.sha256[:0]).clusters
         return SeenImages(
             exact_duplicates=None,
             copies=None,
             near_duplicates=None,
-            groups=_join_groups(cache, rows, same),
+            groups=_join_groups(cache, rows, same if among is None else among),
             reasons=dict.fromkeys(kinds, reason),
         )
     seen = np.unique(np.concatenate(digests), axis=0)
@@ -97,8 +102,10 @@ def find_seen(
     copies = _find_copies(bundles, cache, rows, seen)
     near = _find_near(cache, rows, seen, threshold=threshold, audit=audit)
     clusters = same
-    for found in (near, copies):
-        clusters = clusters if found.clusters is None else found.clusters
+    if copies.clusters is not None:
+        clusters = copies.clusters
+    elif near.clusters is not None and not cache.groups[rows].any():
+        clusters = near.clusters
     flags = exact if copies.flags is None else exact | copies.flags
     return SeenImages(
         exact_duplicates=exact,
@@ -115,7 +122,7 @@ def find_seen(
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """Images of which a head has seen a duplicate, and the clusters of all; or why not."""
+    """Images of which a head has seen a duplicate, or why that is not known; clusters of all."""
 
     flags: Flags | None = None
     clusters: Rows | None = None
@@ -125,13 +132,16 @@ class _Found:
 def _find_copies(
     bundles: "Sequence[HeadBundle]", cache: "FeatureCache", rows: Rows, seen: Digests
 ) -> _Found:
-    """Find copies of what the heads have seen, by signatures of theirs or of the cache."""
+    """Find copies of what the heads have seen, by signatures of theirs or of the cache.
+
+    Where some are not known, copies among the images themselves are found nevertheless.
+    """
     from brainfeat.leakage.copy_groups import search_copies
     from brainfeat.leakage.duplicates import label_exact_duplicates
 
     if cache.signature is None:
         return _Found(reason="the cache has no signatures; run extract again to add them")
-    signatures, digests = [cache.signature[rows]], [cache.sha256[rows]]
+    signatures, digests, reason = [cache.signature[rows]], [cache.sha256[rows]], None
     for bundle in bundles:
         images = bundle.fitted_images
         if images is not None and images.signature is not None:
@@ -141,9 +151,9 @@ def _find_copies(
         wanted = seen if images is None else images.seen
         found = _find_rows(cache, wanted)
         if missing := _count_missing(cache, wanted):
-            return _Found(
-                reason=f"the head keeps no signatures of {count(missing, 'image')} that it was "
-                "fitted on and that the cache does not have"
+            reason = (
+                f"the head keeps no signatures of {count(missing, 'image')} that it was fitted on "
+                "and that the cache does not have"
             )
         signatures.append(cache.signature[found])
         digests.append(cache.sha256[found])
@@ -155,7 +165,8 @@ def _find_copies(
         seen=np.arange(n) >= len(rows),
         n_queries=len(rows),
     )
-    return _Found(flags=search.seen[: len(rows)], clusters=search.labels[: len(rows)])
+    flags = search.seen[: len(rows)] if reason is None else None
+    return _Found(flags=flags, clusters=search.labels[: len(rows)], reason=reason)
 
 
 def _find_near(
@@ -198,26 +209,20 @@ def _list_digests(bundle: "HeadBundle", cache: "FeatureCache") -> Digests | None
     """List the contents that a head was fitted and validated on; None where that is not known."""
     if bundle.fitted_images is not None:
         return bundle.fitted_images.seen
-    if bundle.training.cache_sha256 != cache.content_sha256:
-        return None
-    return cache.sha256[_list_seen_rows(bundle, cache)]
-
-
-def _list_seen_rows(bundle: "HeadBundle", cache: "FeatureCache") -> Rows:
-    """List the rows that the table, or what the fit held out, says that a head has seen."""
-    labelled = cache.mask()
-    if cache.splits[labelled].any():
-        return np.flatnonzero(cache.mask("train") | cache.mask("val"))
-    rows = np.flatnonzero(labelled)
     held_out = bundle.training.held_out
-    return rows if held_out is None else rows[~np.isin(cache.image_ids(rows), held_out.test)]
+    if held_out is None or bundle.training.cache_sha256 != cache.content_sha256:
+        return None
+    rows = np.flatnonzero(cache.view == 0)
+    return cache.sha256[rows[~np.isin(cache.image_ids(rows), held_out.test)]]
 
 
 def _join_groups(cache: "FeatureCache", rows: Rows, clusters: Rows) -> Rows:
-    """Label each image by its group of the table, or else by its cluster."""
+    """Label each image by what groups of the table and clusters connect."""
+    from brainfeat.leakage.duplicates import join_labels
+
     named = cache.groups[rows]
-    units = np.where(named != "", named, [f"\0{cluster}" for cluster in clusters])
-    return np.unique(units, return_inverse=True)[1]
+    units = np.where(named != "", named, [f"\0{row}" for row in rows])
+    return join_labels(clusters, np.unique(units, return_inverse=True)[1])
 
 
 def _find_rows(cache: "FeatureCache", digests: Digests) -> Rows:

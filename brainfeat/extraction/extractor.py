@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brainfeat import runtime
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.locks import lock_folder
 from brainfeat.cache.output import Output, Overtaken, identify
 from brainfeat.cache.schema import Rejected
@@ -76,6 +77,7 @@ class Extraction:
         }
 
 
+@default_errors
 def extract(
     table: ImageTable | str | os.PathLike[str],
     output: str | os.PathLike[str],

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainfeat.errors import BundleError, ParameterError
+from brainfeat.errors import BundleError, HeadError, ParameterError
 from brainfeat.heads.conformal import find_quantile
 
 # False alarm rate: fraction of images like the held-out ones that are flagged.
@@ -141,6 +141,11 @@ class OODDetector:
         -------
         OODDetector
 
+        Raises
+        ------
+        HeadError
+            The features do not vary within any class.
+
         Examples
         --------
         >>> rng = np.random.default_rng(0)
@@ -152,9 +157,10 @@ class OODDetector:
         from sklearn.covariance import LedoitWolf
 
         rng = np.random.default_rng(random_state)
-        mean, deviation = X.mean(axis=0), X.std(axis=0)
-        scale = np.where(deviation > 0, deviation, 1).astype(np.float32)
+        mean = X.mean(axis=0)
+        scale = _find_scale(X)
         seen = np.sort(rng.permutation(len(X))[:_COVARIANCE_ROWS])
+        _check_spread(X[seen], y[seen])
         z = (X[seen] - mean) / scale
         means = np.stack([_mean(z[y[seen] == label], z) for label in range(n_classes)])
         precision = LedoitWolf(assume_centered=True).fit(z - means[y[seen]]).precision_
@@ -324,6 +330,25 @@ class OODDetector:
             raise BundleError(f"scope/labels must be from 0 to {n_classes - 1}")
         if (np.diff(self.held_out) < 0).any():
             raise BundleError("scope/held_out must be in ascending order")
+
+
+def _find_scale(X: Floats) -> Floats:
+    """Return the standard deviation of each feature, and 1 for a constant one."""
+    deviation = X.std(axis=0)
+    # The deviation of a constant can be a rounding error, by which nothing must be divided.
+    varies = (X.max(axis=0) > X.min(axis=0)) & (deviation > 0)
+    scale: Floats = np.where(varies, deviation, 1).astype(np.float32)
+    return scale
+
+
+def _check_spread(X: Floats, y: NDArray[np.integer]) -> None:
+    """Refuse features that do not vary within any class: no covariance can be estimated."""
+    if not any((X[y == label] != X[y == label][:1]).any() for label in np.unique(y)):
+        raise HeadError(
+            f"all training images of a class have the same features, in each class ({len(X):,}"
+            " images); check that the images are not blank, and that the weights of the base are"
+            " not zeros"
+        )
 
 
 def _mean(rows: NDArray[np.float32], everything: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,8 +29,8 @@ from brainfeat.leakage.copies import COPY_THRESHOLD, Copies
 # examples/copy_threshold.py on 7,019 public slices: neighbouring slices of a head reach 0.972,
 # slices of different classes 0.88, and no pair is between 0.979 and 0.982.
 ALTERED_THRESHOLD = 0.98
-# Groups of copies up to which altered copies are looked for: some 40 s on two cores.
-ALTERED_SEARCH_LIMIT = 20_000
+# Groups of copies up to which altered copies are looked for: some 10 s on two cores.
+ALTERED_SEARCH_LIMIT = 10_000
 
 # What an image shows is looked at in a box around it, this many standard deviations to each side,
 # rotated by these angles; an angle on one image and its opposite on the other add up.

@@ -42,7 +42,9 @@ def audit(
     """Look for what makes metrics on a cache too good to be true.
 
     Copies show the same pixels, upright, mirrored or turned by quarter turns: their signatures have
-    a cosine of 0.92 or more. They are looked for where the cache has signatures, whatever the base.
+    a cosine of 0.92 or more. They are looked for where the cache has signatures, whatever the base;
+    among up to 10,000 groups of copies also those that were rotated by some degrees, cropped or
+    padded (:func:`brainfeat.leakage.altered_copies.find_altered_copies`).
     Near duplicates are pairs whose centred features have a cosine of `threshold` or more, and what
     chains of such pairs connect. The permutation test shuffles the labels between clusters of
     copies (without signatures, of near duplicates), within which they stay the same, and predicts
@@ -143,9 +145,11 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
     _, numbers = np.unique(images.groups[named], return_inverse=True)
     copied = {}
     if found is not None:
+        seen = _find_seen(images)
+        exact = np.isin(same, same[seen]) & ~seen
         copied = {
             "copy_clusters": _spread(join_labels(same, found.labels), rows, len(cache), -1),
-            "seen_copies": _spread(found.seen, rows, len(cache), 0),
+            "seen_copies": _spread(found.seen | exact, rows, len(cache), 0),
         }
     return Audit(
         images=len(rows),
@@ -175,8 +179,11 @@ def _search_copies(images: Images, same: Labels) -> CopySearch | None:
     signatures = images.cache.signature
     if signatures is None:
         return None
-    seen = np.isin(images.splits, ("train", "val"))
-    return search_copies(signatures[images.rows], same, y=images.y, seen=seen)
+    return search_copies(signatures[images.rows], same, y=images.y, seen=_find_seen(images))
+
+
+def _find_seen(images: Images) -> NDArray[np.bool_]:
+    return np.isin(images.splits, ("train", "val"))
 
 
 def _describe_copies(found: CopySearch, splits: NDArray[np.str_]) -> CopyGroups:

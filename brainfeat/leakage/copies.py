@@ -155,18 +155,13 @@ def _compare(
 def _sum_kinds(products: NDArray[np.float32]) -> NDArray[np.float64]:
     """Sum products over the coefficients of each kind, (p, 44, 44) to (p, 4).
 
-    Sums of 484 products of two int8 are below 2²⁴, so float32 holds them exactly.
+    The kind is whether either frequency is odd. Sums of 484 products of two int8 are below 2²⁴, so
+    float32 holds them exactly. The sums are too small for the threads of a matrix product.
     """
-    return (products.reshape(-1, SIGNATURE_SIZE) @ _kinds()).astype(np.float64)
-
-
-@cache
-def _kinds() -> NDArray[np.float32]:
-    """Mark the coefficients of each kind, (1936, 4): by whether either frequency is odd."""
-    odd = np.arange(SIDE) % 2
-    kinds = (2 * odd[:, None] + odd).reshape(-1)
-    marks: NDArray[np.float32] = (kinds[:, None] == np.arange(4)).astype(np.float32)
-    return marks
+    half = SIDE // 2
+    rows = products.reshape(-1, half, 2 * SIDE).sum(axis=1)
+    sums: NDArray[np.float32] = np.einsum("prcs->prs", rows.reshape(-1, 2, half, 2))
+    return sums.reshape(-1, 4).astype(np.float64)
 
 
 @cache
@@ -174,7 +169,7 @@ def _signs() -> NDArray[np.float64]:
     """Return the signs of four kinds, and of four kinds transposed, by orientation, (8, 8)."""
     signs = np.zeros((len(ORIENTATIONS), 8))
     for turn in range(len(ORIENTATIONS)):
-        ones = orient_squares(np.ones((SIDE, SIDE), np.float32), turn).reshape(-1)
+        ones = orient_squares(np.ones((1, SIDE, SIDE), np.float32), turn)
         start = 4 * (turn >= 4)
-        signs[turn, start : start + 4] = np.sign(ones @ _kinds())
+        signs[turn, start : start + 4] = np.sign(_sum_kinds(ones))
     return signs

@@ -68,7 +68,7 @@ def search_copies(
     """Search the copies among some images.
 
     Each content is searched once, however many files have it, and pairs are not kept. Altered
-    copies are looked for among one image of each group, where there are at most 20,000 groups.
+    copies are looked for among one image of each group, where there are at most 10,000 groups.
 
     Parameters
     ----------
@@ -90,6 +90,7 @@ def search_copies(
     CopySearch
     """
     first, same = _represent(same)
+    shown = _choose_labelled(same, y)
     # The contents are in the order of the images.
     n_contents = None if n_queries is None else int(same[:n_queries].max(initial=-1)) + 1
     blank = ~signatures.any(axis=1)
@@ -106,23 +107,20 @@ def search_copies(
             )
             for pairs in (block, back):
                 _keep_best(best, turns, _take(pairs, was_seen[pairs.second]))
-            one, other = y[first[block.first]], y[first[block.second]]
-            conflicts.append(_take(block, (one != other) & (one >= 0) & (other >= 0)))
+            conflicts.append(_take(block, _differ(y[shown], block)))
             yield Pairs(*block[:3])
 
     contents = connect_pairs(look(), len(first))
     altered, pairs = _find_altered(signatures[first], contents, was_seen, n_queries=n_contents)
     labels = connect_pairs([Pairs(*pairs[:3])], len(first), labels=contents)[same]
-    differ = y[first[pairs.first]] != y[first[pairs.second]]
-    known = (y[first[pairs.first]] >= 0) & (y[first[pairs.second]] >= 0)
-    conflicts.append(_take(pairs, differ & known))
+    conflicts.append(_take(pairs, _differ(y[shown], pairs)))
     labels[blank] = len(first) + np.arange(blank.sum())
     mixed = _join(conflicts)
     return CopySearch(
         labels=np.unique(labels, return_inverse=True)[1],
         orientation=np.where(seen | blank, np.int8(-1), turns[same]),
         altered=None if altered is None else altered[same] & (turns[same] < 0) & ~seen & ~blank,
-        conflicts=mixed._replace(first=first[mixed.first], second=first[mixed.second]),
+        conflicts=mixed._replace(first=shown[mixed.first], second=shown[mixed.second]),
     )
 
 
@@ -157,6 +155,20 @@ def _represent(same: Labels) -> tuple[Rows, Labels]:
     _, first = np.unique(same, return_index=True)
     order = np.argsort(first)
     return first[order], np.argsort(order)[same]
+
+
+def _choose_labelled(same: Labels, y: NDArray[np.int64]) -> Rows:
+    """List the first labelled image of each content, or the first one where none is labelled."""
+    order = np.lexsort((y < 0, same))
+    first: Rows = order[np.unique(same[order], return_index=True)[1]]
+    return first
+
+
+def _differ(y: NDArray[np.int64], pairs: Copies) -> NDArray[np.bool_]:
+    """Return which pairs have two different classes, both known."""
+    one, other = y[pairs.first], y[pairs.second]
+    differ: NDArray[np.bool_] = (one != other) & (one >= 0) & (other >= 0)
+    return differ
 
 
 def _join(blocks: list[Copies]) -> Copies:

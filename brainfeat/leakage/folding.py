@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.signature import SIDE, SIGNATURE_SIZE
 
-# Numbers of a description. Of pairs of public slices that are no copies, 192 leave one in 2,400 to
-# be compared in full, 128 one in 1,200.
+# Numbers of a description. Among public slices, 192 leave half as many pairs that are no copies to
+# be compared in full as 128 do.
 _SIZE = 192
 # Rows that the axes of a description are drawn from, and rounds in which they are improved.
 _SAMPLE_ROWS = 4096
@@ -20,11 +20,11 @@ _ROOT_HALF = np.float32(np.sqrt(0.5))
 
 
 class Signatures(Protocol):
-    """Rows of signatures, in memory or in a file."""
+    """Rows of signatures, (n, 1936) of int8, in memory or in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, 1936)."""
+        """Rows and 1936."""
         ...
 
     @property
@@ -55,6 +55,16 @@ def describe_signatures(signatures: Signatures) -> tuple[NDArray[np.intp], NDArr
         The images that are not blank, in order.
     descriptions : ndarray of shape (m, k), float32
         k is 192, or m if that is less.
+
+    Examples
+    --------
+    >>> from brainfeat.cache.signature import compute_signature
+    >>> image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> blank = np.zeros_like(image)
+    >>> signatures = np.stack([compute_signature(one) for one in (image, blank, image.T)])
+    >>> rows, descriptions = describe_signatures(signatures)
+    >>> rows.tolist(), bool(np.abs(descriptions[0] - descriptions[1]).max() < 0.1)
+    ([0, 2], True)
     """
     n = signatures.shape[0]
     blocks = [slice(start, start + _BLOCK_ROWS) for start in range(0, n, _BLOCK_ROWS)]

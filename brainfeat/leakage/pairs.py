@@ -52,7 +52,7 @@ class Pair:
 def list_pairs(cache: FeatureCache, *, threshold: float = NEAR_THRESHOLD) -> Iterator[Pair]:
     """Yield each pair of copies, then of altered copies, then of near duplicates.
 
-    Copies are looked for where the cache has signatures, and altered ones among up to 20,000
+    Copies are looked for where the cache has signatures, and altered ones among up to 10,000
     images.
 
     Parameters

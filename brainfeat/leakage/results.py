@@ -44,7 +44,7 @@ class ExactDuplicates:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyGroups:
-    """Images that show the same pixels in one of eight orientations, whatever the base.
+    """Images that show the same pixels in one of eight orientations, altered or not.
 
     Attributes
     ----------
@@ -59,7 +59,8 @@ class CopyGroups:
     test_files : int
         Images of the test split of which train or val has a copy.
     by_orientation : dict of str to int
-        These test images by the orientation of their most similar copy in train or val.
+        These test images by the orientation of their most similar copy in train or val, but for
+        those that have only an altered one.
     altered : int or None
         Those of them that have only an altered copy there: rotated by some degrees, cropped or
         padded. None where altered copies were not looked for.
@@ -258,7 +259,8 @@ class Audit:
         Group of copies and exact duplicates of each row of the cache, −1 for augmented views. Empty
         where copies were not looked for.
     seen_copies : ndarray of shape (n,), bool
-        Whether train or val of the table has a copy of an image of neither. Empty likewise.
+        Whether train or val of the table has a copy or an exact duplicate of an image of neither.
+        Empty likewise.
     content_sha256 : str
         Digest of the cache; empty in an audit read from JSON.
     """

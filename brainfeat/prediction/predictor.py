@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
@@ -230,6 +231,7 @@ class Predictor:
         answers = self._predict_volume(series, ImageCounter(None), keep_pixels=False)
         return [answer.prediction for answer in answers]
 
+    @default_errors
     def answer(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
         """Predict from the features of images.
 

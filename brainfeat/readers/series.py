@@ -1,7 +1,7 @@
 """Files and folders become images and series; a series is the files of one volume."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,6 +9,7 @@ from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
 from brainfeat.readers.held import HeldImage
+from brainfeat.readers.listing import identify, walk_folders
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.volumes import Volume
@@ -89,8 +90,10 @@ class Inputs(NamedTuple):
 def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
     """Find the images and the volumes among files and below folders, in the order of their paths.
 
-    Each folder is walked once. Hidden files and folders in it are skipped, and so are files that
-    are neither images nor volumes.
+    Each folder is walked once, and links to files and folders are followed, as
+    :func:`brainfeat.readers.listing.walk_folders` does; a file of a volume that is linked again is
+    read once. Hidden files and folders are skipped, and so are files that are neither images nor
+    volumes.
 
     Parameters
     ----------
@@ -201,22 +204,43 @@ def _list_files(path: Path) -> tuple[list[tuple[Path, Format | None]], list[str]
     """
     if not is_so(path.is_dir):
         return [(path, detect_format(path))], []
-    found: list[tuple[Path, Format | None]] = []
     troubles: list[str] = []
 
-    def note(error: OSError) -> None:
+    def note(_: Path, error: OSError) -> None:
         troubles.append(f"cannot be listed ({error.strerror})")
 
-    for folder, folders, names in os.walk(path, onerror=note):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if name.startswith("."):
+    listed = [
+        (path.joinpath(*listing.parts, entry.name), entry.is_symlink())
+        for listing in walk_folders(path, note).listings
+        for entry in listing.files
+    ]
+    detected = [(file, _detect_listed(file), linked) for file, linked in listed]
+    found = [
+        (file, kind, linked)
+        for file, kind, linked in detected
+        if kind is not None or file.name.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    return list(_drop_repeated(found)), troubles
+
+
+def _drop_repeated(
+    found: list[tuple[Path, Format | None, bool]],
+) -> Iterator[tuple[Path, Format | None]]:
+    """Yield the files, but each file of a volume once, because a link to it is no further slice."""
+    volumes = [(file, linked) for file, kind, linked in found if kind is not None]
+    any_linked = any(linked for _, linked in volumes)
+    seen = {
+        identify(file)
+        for file, linked in volumes
+        if any_linked and not linked and is_so(file.exists)
+    }
+    for file, kind, linked in found:
+        if linked and kind is not None and is_so(file.exists):
+            identity = identify(file)
+            if identity in seen:
                 continue
-            kind = _detect_listed(file)
-            if kind is not None or name.lower().endswith(IMAGE_SUFFIXES):
-                found.append((file, kind))
-    return found, troubles
+            seen.add(identity)
+        yield file, kind
 
 
 def _detect_listed(file: Path) -> Format | None:

@@ -24,7 +24,7 @@ ReadImage = Callable[[str], ArrayLike]
 
 
 def make_gallery(study: Study, images: ReadImage) -> Section:
-    """Show the most confident errors, and near duplicates across the split."""
+    """Show the most confident errors, and copies across the splits of the table."""
     blocks: list[Block] = []
     errors = [_show_error(study, row, images) for row in _choose_errors(study)]
     blocks.append(
@@ -37,7 +37,7 @@ def make_gallery(study: Study, images: ReadImage) -> Section:
     turned = ", turned to look like it" if kind == "copies" else ""
     blocks.append(
         Gallery(
-            title=f"{capitalise(kind)}: an image that the head has seen, and one of the test split"
+            title=f"{capitalise(kind)}: an image of train or val, and one of the test split"
             f"{turned}, from the most to the least similar",
             groups=pairs,
         )
@@ -71,7 +71,7 @@ def _show_error(
 
 
 def _choose_pairs(study: Study) -> list["_Copy"]:
-    """Choose the most similar seen image of some test images, spread evenly over similarities."""
+    """Choose the most similar copy of some test images, spread evenly over similarities."""
     best: dict[str, _Copy] = {}
     for pair in _list_pairs(study):
         copy = _find_copy(pair)
@@ -104,7 +104,7 @@ class _Image:
 
 @dataclass(frozen=True, kw_only=True)
 class _Copy:
-    """A test image and a duplicate that the head has seen.
+    """A test image and a duplicate of it in train or val.
 
     Attributes
     ----------

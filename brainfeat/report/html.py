@@ -54,7 +54,7 @@ def to_html(
         The command line that made the evaluation, to be shown.
     images : callable or None
         Returns the pixels of an image by its path in the cache: shape (h, w) or (h, w, 3), float in
-        [0, 1]. With it, the worst errors and some near duplicates are shown.
+        [0, 1]. With it, the worst errors and some copies are shown.
     checklist : {"claim2024", "tripod-ai"} or None
         A reporting guideline whose items are answered as far as software can answer them.
 

@@ -33,7 +33,7 @@ from brainfeat.report.wording import (
     name_headline,
     name_split,
 )
-from brainfeat.text import count, format_interval, format_number
+from brainfeat.text import count, format_interval, format_number, name_some
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.results import Subset, Subsets
@@ -142,7 +142,7 @@ def _describe_few(evaluation: Evaluation) -> Iterator[str]:
     """Yield which classes have too few images that are new to the head."""
     new = evaluation.copy_free
     if new is not None and (few := {k: n for k, n in new.few.items() if k not in evaluation.few}):
-        classes = ", ".join(f"{name} ({number:,})" for name, number in few.items())
+        classes = name_some([f"{name} ({number:,})" for name, number in few.items()])
         yield (
             f"Without copies, too few images are left of {classes} to say anything about them, and "
             "means over the classes say little."
@@ -176,9 +176,9 @@ def make_overall(metrics: "Metrics") -> Section:
         blocks = [
             (
                 "Exact duplicates are files that the head was fitted or validated on; copies show "
-                "the same pixels as one of these, re-encoded, mirrored or turned; near duplicates "
-                "have nearly the same features, such as a neighbouring slice. A head can recognise "
-                "all three, so they say little about new patients."
+                "the same pixels as one of these, re-encoded, mirrored, turned or cropped; near "
+                "duplicates have nearly the same features, such as a neighbouring slice. A head "
+                "can recognise all three, so they say little about new patients."
             ),
             _list_subsets(metrics),
             _list_further(metrics),
@@ -242,7 +242,7 @@ def _explain_intervals(evaluation: Evaluation) -> Iterator[str]:
         yield (
             "In brackets: 95 % intervals, percentiles of "
             f"{evaluation.bootstrap.n_resamples:,} bootstrap resamples of whole groups "
-            "(patients of the table, or else clusters of copies)."
+            "(patients of the table, and clusters of copies)."
         )
     if _is_bounded(evaluation):
         yield (

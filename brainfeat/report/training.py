@@ -96,7 +96,11 @@ def _list_validation(study: Study) -> Iterator[Table]:
     training = study.bundle.training
     columns: dict[str, list[Cell]] = {
         split: [estimate_metric(found, name) for name in _VALIDATED]
-        for split, found in (("val", training.val), ("test", training.test))
+        for split, found in (
+            ("val", training.val),
+            ("test without copies", training.test_without_copies),
+            ("test", training.test),
+        )
         if found is not None
     }
     if training.cv is not None:
@@ -112,7 +116,7 @@ def _list_validation(study: Study) -> Iterator[Table]:
                 (METRIC_NAMES[name], *cells)
                 for name, *cells in zip(_VALIDATED, *columns.values(), strict=True)
             ],
-            note="Copies are not left out of these."
+            note="Copies are left out of no other column than “test without copies”."
             + (" After ±: the standard deviation over folds." if training.cv else ""),
         )
 

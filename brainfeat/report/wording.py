@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, NO_IMAGES
-from brainfeat.text import count
+from brainfeat.text import count, name_some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +84,7 @@ def describe_few(few: "Mapping[str, int]") -> str:
     'Fewer than 10 groups: meningioma (17 images), notumor (0 images)'
     """
     classes = [f"{name} ({count(number, 'image')})" for name, number in few.items()]
-    return f"Fewer than {MIN_GROUPS} groups: {', '.join(classes)}"
+    return f"Fewer than {MIN_GROUPS} groups: {name_some(classes)}"
 
 
 def name_headline(subsets: "Subsets") -> str:

@@ -13,6 +13,7 @@ from brainfeat.tables.csv_cells import cell_text, csv_cell, has_header
 from brainfeat.tables.rows import (
     COLUMNS,
     SPLIT_NAMES,
+    LeftOut,
     Row,
     csv_path_trouble,
     quote,
@@ -32,7 +33,7 @@ class _Header(NamedTuple):
     columns: dict[str, int]  # the place of each known column
 
 
-def read_csv(source: Path) -> tuple[list[Row], Counter[str]]:
+def read_csv(source: Path) -> tuple[list[Row], Counter[LeftOut]]:
     """Read the rows of a CSV file whose images must exist.
 
     Parameters
@@ -44,17 +45,17 @@ def read_csv(source: Path) -> tuple[list[Row], Counter[str]]:
     -------
     rows : list of Row
         In the order of the file.
-    skipped : Counter
-        How many rows were skipped, by reason.
+    left_out : Counter of LeftOut
+        How many rows were left out, by reason.
 
     Raises
     ------
     TableError
         As in :func:`brainfeat.read_table`.
     """
-    entries, skipped = _read_entries(source)
+    entries, left_out = _read_entries(source)
     _check_files(source, entries)
-    return [row for row, _ in entries.values()], skipped
+    return [row for row, _ in entries.values()], left_out
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -187,12 +188,12 @@ def check_target(
     )
 
 
-def _read_entries(source: Path) -> tuple[_Entries, Counter[str]]:
+def _read_entries(source: Path) -> tuple[_Entries, Counter[LeftOut]]:
     """Read each image's row once, and count the rows that repeat another one."""
     records = _read_records(source)
     header = _read_header(records, source)
     entries: _Entries = {}
-    skipped: Counter[str] = Counter()
+    left_out: Counter[LeftOut] = Counter()
     for cells, line in records:
         row = _read_row(cells, header, line)
         known, known_line = entries.setdefault(row.path, (row, line))
@@ -200,11 +201,11 @@ def _read_entries(source: Path) -> tuple[_Entries, Counter[str]]:
             continue
         if known != row:
             raise _contradiction(source, (known, known_line), (row, line))
-        skipped["listed twice"] += 1
+        left_out[LeftOut("listed twice")] += 1
     if not entries:
         raise TableError(f"{quote(source)} lists no images; it has a header and no rows")
     _check_splits(source, entries)
-    return entries, skipped
+    return entries, left_out
 
 
 def _contradiction(source: Path, first: tuple[Row, int], second: tuple[Row, int]) -> TableError:

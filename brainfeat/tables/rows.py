@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from brainfeat.errors import TableError
 
+Parts = tuple[str, ...]  # parts of a path below the folder of a table
+
 SPLITS = ("train", "val", "test")
 
 SPLIT_NAMES = {
@@ -22,6 +24,7 @@ SPLIT_NAMES = {
 COLUMNS = ("path", "label", "split", "group", "source")
 _TEXT_LIMIT = {"path": 4096, "label": 1024, "group": 1024, "source": 1024}  # bytes of UTF-8
 _QUOTE_LIMIT = 200  # characters of a name in a message
+_SUFFIX = re.compile(r"(?<=.)(\.nii)?\.\w{1,10}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -33,6 +36,36 @@ class Row(NamedTuple):
     split: str = ""
     group: str = ""
     source: str = ""
+
+
+class LeftOut(NamedTuple):
+    """A kind of files or folders that a table leaves out.
+
+    Attributes
+    ----------
+    reason : str
+        Why they are left out.
+    folder : str
+        The class folder that they are in, after its split folder if it has one; ``""`` for none.
+    suffix : str
+        What their names end in, in lower case with the dot; ``""`` where it does not matter.
+    """
+
+    reason: str
+    folder: str = ""
+    suffix: str = ""
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case; ``""`` where it has none of usual length.
+
+    Examples
+    --------
+    >>> suffix_of("1.TIF"), suffix_of("scan.nii.gz"), suffix_of("Thumbs"), suffix_of("a. b c")
+    ('.tif', '.nii.gz', '', '')
+    """
+    found = _SUFFIX.search(name.lower())
+    return found[0] if found else ""
 
 
 def quote(name: object) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,6 +18,7 @@ from brainfeat.tables.folders import CUT_VOLUMES, read_folder
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE
 from brainfeat.tables.rows import (
     SPLITS,
+    LeftOut,
     Row,
     check_appearance,
     csv_path_trouble,
@@ -53,6 +54,8 @@ class ImageTable:
         The distinct labels, sorted.
     skipped : dict of str to int
         How many files, folders and rows were skipped, by reason.
+    left_out : dict of LeftOut to int
+        The same, also by class folder and suffix.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class ImageTable:
     sources: tuple[str, ...]
     class_names: tuple[str, ...]
     skipped: dict[str, int]
+    left_out: dict[LeftOut, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         columns = (self.paths, self.labels, self.splits, self.groups, self.sources)
@@ -108,7 +112,7 @@ class ImageTable:
         return self.root.joinpath(self.paths[row]).absolute()
 
 
-def read_table(path: str | os.PathLike[str]) -> ImageTable:
+def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> ImageTable:
     """Read a table of images from a folder or a CSV file.
 
     Five layouts are supported:
@@ -128,10 +132,17 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     Hidden and other files are skipped and counted in `ImageTable.skipped`. A CSV file may list
     files with any suffix; whether they are images is found when they are read. Links are followed.
 
+    In a folder, images that are named as masks of others are left out, because a head would learn
+    from them where a tumour is: those in folders called ``mask``, ``masks``, ``seg``,
+    ``segmentation`` or ``segmentations``, and ``1_mask.png`` or ``1_seg.png`` beside ``1.png``.
+    Names decide: masks that have the names of images are not found.
+
     Parameters
     ----------
     path : path-like
         The folder or the CSV file.
+    keep_masks : bool, default=False
+        Whether such images are kept. A CSV file is read as it is in either case.
 
     Returns
     -------
@@ -141,9 +152,9 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     Raises
     ------
     TableError
-        If the path does not exist, has no images, mixes two layouts or has two classes that look
-        alike; or if the CSV file is malformed, lists missing files or files outside its folder, or
-        contradicts itself.
+        If the path does not exist, has no images, mixes two layouts, holds its own copy, has a
+        class folder whose files are no images or has two classes that look alike; or if the CSV
+        file is malformed, lists missing files or files outside its folder, or contradicts itself.
 
     Examples
     --------
@@ -163,7 +174,7 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
     if is_so((source / SLICES_NOTE).is_file):
         return _build(source / SLICES_TABLE, *read_csv(source / SLICES_TABLE))
     if is_so(source.is_dir):
-        return _build(source, *read_folder(source))
+        return _build(source, *read_folder(source, keep_masks=keep_masks))
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file")
     if is_so(source.is_file) and (kind := detect_format(source)):
@@ -245,9 +256,12 @@ def _check_texts(**columns: tuple[str, ...]) -> None:
                 raise TableError(f"the {column} {quote(value)} {trouble}")
 
 
-def _build(source: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageTable:
+def _build(source: Path, rows: Iterable[Row], left_out: Counter[LeftOut]) -> ImageTable:
     paths, labels, splits, groups, sources = zip(*rows, strict=True)
     root = source if source.is_dir() else source.parent
+    skipped: Counter[str] = Counter()
+    for kind, number in left_out.items():
+        skipped[kind.reason] += number
     try:
         return ImageTable(
             root=root.absolute(),
@@ -258,6 +272,7 @@ def _build(source: Path, rows: Iterable[Row], skipped: dict[str, int]) -> ImageT
             sources=sources,
             class_names=tuple(sorted(set(labels) - {""})),
             skipped=dict(sorted(skipped.items())),
+            left_out=dict(sorted(left_out.items())),
         )
     except TableError as error:
         raise TableError(f"{quote(source)}: {error}") from error

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
-from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
@@ -62,6 +62,7 @@ class _Fit:
     conformal: Conformal
 
 
+@default_errors
 def fit_head(
     cache: FeatureCache | str | os.PathLike[str],
     *,
@@ -217,7 +218,7 @@ def fit_head(
             probe=_make_probe(partition.X, random_state),
             ood_detector=_fit_detector(partition, examples, random_state=int(random_state)),
             conformal=fit.conformal,
-            fitted_images=_collect_images(features, partition, signature=signature),
+            fitted_images=partition.collect_images(features, signature=signature),
         )
 
 
@@ -302,12 +303,17 @@ def _calibrate(
     )
 
 
-def _measure_copy_free(head: FittedHead, partition: Partition, audit: Audit) -> Metrics | None:
-    """Measure the test images without copies, where the splits of the table left some."""
-    test = partition.rows[partition.splits["test"]]
-    if audit.copies is None or not audit.seen_copies[test].any():
+def _measure_copy_free(
+    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
+) -> Metrics | None:
+    """Measure the test images without copies, where train and val have some."""
+    if audit.copies is None:
         return None
-    return _measure_test(head, partition, ~audit.seen_copies)
+    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
+    copied = audit.seen_copies if cache.splits.any() else np.isin(clusters, clusters[fitted])
+    if not copied[partition.rows[partition.splits["test"]]].any():
+        return None
+    return _measure_test(head, partition, ~copied)
 
 
 def _measure_test(
@@ -339,7 +345,7 @@ def _make_record(
         refitted_on_val=not needs_validation(recipe.head),
         val=fit.val,
         test=_measure_test(fit.head, partition, np.ones(len(cache), np.bool_)),
-        test_without_copies=_measure_copy_free(fit.head, partition, audit),
+        test_without_copies=_measure_copy_free(cache, fit.head, partition, audit),
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),
@@ -348,18 +354,6 @@ def _make_record(
         random_state=int(recipe.random_state),
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
-    )
-
-
-def _collect_images(cache: FeatureCache, partition: Partition, *, signature: bool) -> FittedImages:
-    """Collect digests, and signatures where there are any, of the images of each split."""
-    rows = {name: partition.rows[images] for name, images in partition.splits.items()}
-    signatures = cache.signature if signature else None
-    return FittedImages.collect(
-        {name: cache.sha256[found] for name, found in rows.items()},
-        None
-        if signatures is None
-        else {name: signatures[found] for name, found in rows.items() if name != "test"},
     )
 
 

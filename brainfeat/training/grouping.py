@@ -73,7 +73,7 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit | None = 
             f"{cache.path} has no signatures to find copies with; run extract again to add them"
         )
     found = found or audit_duplicates(cache)
-    if group_by != "auto" and (found.near_duplicates is None or found.copies is None):
+    if group_by != "auto" and found.near_duplicates is None:
         # An audit leaves out what takes long.
         found = audit_duplicates(cache, limit=None)
     kinds = {
@@ -106,8 +106,8 @@ def _join(cache: FeatureCache, kinds: dict[str, Labels | None], *, has_exact: bo
     if not clusters:
         same = label_exact_duplicates(cache.sha256) if has_exact else None
         return Grouping(kind="exact-duplicates", labels=same)
-    # Images without a group are joined with nothing.
-    names = np.where(cache.groups != "", cache.groups, np.arange(len(cache)).astype(np.str_))
+    # Images without a group are joined with nothing: no group of a table has such a name.
+    names = np.where(cache.groups != "", cache.groups, [f"\0{row}" for row in range(len(cache))])
     _, joined = np.unique(names, return_inverse=True)
     for labels in clusters.values():
         # Augmented views are in no cluster.

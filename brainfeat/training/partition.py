@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
+from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.record import HeldOut
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 from brainfeat.training.grouping import Grouping
@@ -238,6 +239,26 @@ class Partition:
         val, test = (tuple(cache.image_ids(self.rows[self.splits[name]])) for name in SPLITS[1:])
         return HeldOut(val=val, test=test)
 
+    def collect_images(self, cache: FeatureCache, *, signature: bool) -> FittedImages:
+        """Collect what a head records of its images, so that it knows what it has seen.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            The cache that the partition was read from.
+        signature : bool
+            Whether signatures are kept, where the cache has any.
+
+        Returns
+        -------
+        FittedImages
+        """
+        rows = {name: self.rows[images] for name, images in self.splits.items()}
+        digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
+        if signature and cache.signature is not None:
+            signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}
+        return FittedImages.collect(digests, signatures)
+
     def _assign(
         self, images: Rows, fractions: Mapping[str, float], random_state: int
     ) -> NDArray[np.str_]:
@@ -282,5 +303,10 @@ def _read_features(cache: FeatureCache, rows: Rows) -> NDArray[np.float32]:
         raise CacheError(
             f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
             "extract them again, in float32"
+        )
+    if len(X) > 1 and (X[0] == X).all():
+        raise CacheError(
+            f"{cache.path} has the same features in all {len(X):,} rows, from which nothing can be "
+            "learned; check that its images are not all black, and that its weights are not zeros"
         )
     return X
