@@ -447,5 +447,5 @@ def test_a_volume_is_sent_to_slices(tmp_path, name):
     kind = "dicom" if name.startswith("IM") else "nifti"
     with pytest.raises(TableError, match=rf"{name}.* is a volume \({kind}\); cut volumes .*slices"):
         read_table(path)
-    with pytest.raises(TableError, match=r"has no images .*not an image \(1\); cut volumes into"):
+    with pytest.raises(TableError, match=r"has no images .*not an image.*; cut volumes into"):
         read_table(tmp_path)
