@@ -3,14 +3,13 @@
 import io
 import os
 import platform
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import MissingDependencyError, ParameterError
+from brainfeat.keras_start import explain_failure, held_back_stderr, kept_random_state
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -28,6 +28,9 @@ _TORCH_DEVICE = "torch's own"
 _TRIED_SHAPE = (4, 28, 28, 256)
 _TRIES = 5
 _WORTHWHILE = 1.2
+
+# Keras's settings are those of the process; several devices are traced in several threads.
+_settings_lock = RLock()
 
 _LIBRARIES = ("brainfeat", "keras", "tensorflow", "jax", "numpy", "h5py", "pillow", "scikit-learn")
 
@@ -41,12 +44,12 @@ def import_keras() -> ModuleType:
     MissingDependencyError
         Keras or its backend is not installed.
     ParameterError
-        ``KERAS_BACKEND`` is not the name of a backend.
+        ``KERAS_BACKEND`` or Keras's file of settings has a value that Keras rejects.
     """
     # Level 1 hides TensorFlow's information and shows its warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:
-        with _held_back_stderr(), _kept_random_state():
+        with held_back_stderr(), kept_random_state():
             import keras
 
             if keras.config.backend() == "tensorflow":
@@ -54,60 +57,31 @@ def import_keras() -> ModuleType:
 
                 tf.config.list_physical_devices("GPU")
     except ImportError as error:
-        raise MissingDependencyError(
-            f"Keras cannot be imported ({error}); install brainfeat with its dependencies: "
-            "pip install brainfeat"
-        ) from error
+        raise MissingDependencyError(explain_failure(error)) from error
     except ValueError as error:
-        raise ParameterError(
-            f"Keras rejects its settings ({error}); KERAS_BACKEND is "
-            f"{os.environ.get('KERAS_BACKEND')!r}, expected tensorflow, jax or torch"
-        ) from error
+        raise ParameterError(explain_failure(error)) from error
     return keras  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _kept_random_state() -> Iterator[None]:
-    """Restore NumPy's global generator: JAX, if Keras imports it, draws from it."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+def layer_precision(precision: Precision) -> Iterator[None]:
+    """Make layers that are built in the body compute in `precision`, on float32 variables.
 
-
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    """Suppress what native code writes to stderr, unless the body fails.
-
-    TensorFlow's C++ code writes a dozen lines on import, before it reads any log level.
+    They have their channels last, whatever the settings of the session are; these are restored.
+    Some layers read the settings when they are traced, so that tracing is in such a body, too.
     """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
+    config = import_keras().config
+    with _settings_lock:
+        policy, floatx, layout = config.dtype_policy(), config.floatx(), config.image_data_format()
+        config.set_floatx("float32")
+        config.set_image_data_format("channels_last")
+        config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
         try:
             yield
-        except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-@contextmanager
-def layer_precision(precision: Precision) -> Iterator[None]:
-    """Make layers that are built in the body compute in `precision`, on float32 variables."""
-    keras = import_keras()
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+            config.set_floatx(floatx)
+            config.set_image_data_format(layout)
+            config.set_dtype_policy(policy)
 
 
 def find_devices(wanted: str = "auto") -> list[str]:
@@ -196,13 +170,22 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
         return _compile_tensorflow(model, device)
     if backend == "jax":
         return _compile_jax(model, device)
-    return lambda images: np.asarray(model.predict_on_batch(images), np.float32)
+
+    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with layer_precision("float32"):
+            return np.asarray(model.predict_on_batch(images), np.float32)
+
+    return forward
 
 
 def _compile_tensorflow(model: Any, device: str) -> Forward:
     import tensorflow as tf
 
-    traced = tf.function(lambda images: model(images, training=False), autograph=False)
+    def call(images: Any) -> Any:
+        with layer_precision("float32"):
+            return model(images, training=False)
+
+    traced = tf.function(call, autograph=False)
 
     def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with tf.device(device):
@@ -222,7 +205,8 @@ def _compile_jax(model: Any, device: str) -> Forward:
     ]
 
     def call(variables: Any, images: Any) -> Any:
-        return model.stateless_call(*variables, images, training=False)[0]
+        with layer_precision("float32"):
+            return model.stateless_call(*variables, images, training=False)[0]
 
     compiled = jax.jit(call)
     return lambda images: np.asarray(compiled(variables, jax.device_put(images, place)), np.float32)
@@ -404,7 +388,7 @@ def convert_to_litert(model: Any) -> bytes:
     import tensorflow as tf
 
     # Keras prints the signatures that it traces.
-    with _held_back_stderr(), redirect_stdout(io.StringIO()):
+    with held_back_stderr(), redirect_stdout(io.StringIO()), layer_precision("float32"):
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         converted: bytes = converter.convert()
     return converted

@@ -1,5 +1,6 @@
 """Tests of the command line: what it prints, what it refuses, and with which exit code."""
 
+import errno
 import json
 import os
 import re
@@ -525,6 +526,16 @@ class TestOthers:
         assert f"auto chooses {document['auto_precision']}" in run("doctor").out
 
     @pytest.mark.slow
+    def test_demo_on_a_read_only_disk_ends_at_once(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(**_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr("brainfeat.files.TemporaryFile", fail)
+        words = (f"{tmp_path}: no file can be written there (Read-only file system)", "another")
+        refused(run("demo", "-o", tmp_path), *words)
+
     def test_demo_leaves_everything_and_can_be_repeated(self, run: Run, tmp_path: Path) -> None:
         arguments = ["demo", "-o", tmp_path / "demo", "--backbone", "mobilenet-0.75"]
         arguments += ["--weights", "random", "--patients", "8"]

@@ -144,7 +144,7 @@ def test_heads_that_cannot_be_compared_are_refused(cache, make_cache):
         compare(first, fit(kind, "lda"), cache)
     with pytest.raises(CacheError, match="no labelled images in split"):
         compare(first, first, make_cache(X, y, splits=["train"] * IMAGES, name="t.h5"))
-    with pytest.raises(BundleError, match=r"every image of split 'train'.*--all-images"):
+    with pytest.raises(BundleError, match=r"every image of split 'train'.*new=False"):
         compare(first, first, cache, split="train")
     with pytest.raises(ParameterError, match="n_resamples"):
         compare(first, first, cache, n_resamples=10)

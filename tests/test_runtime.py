@@ -12,6 +12,7 @@ import pytest
 
 from brainfeat import runtime
 from brainfeat.errors import MissingDependencyError, ParameterError
+from brainfeat.keras_start import find_config_file, held_back_stderr
 
 
 class TestProcessor:
@@ -110,6 +111,19 @@ class TestLayerPrecision:
             assert keras.config.dtype_policy().name == "mixed_float16"
         finally:
             keras.config.set_dtype_policy(before)
+
+    def test_the_sessions_settings_are_put_aside(self, keras):
+        keras.config.set_image_data_format("channels_first")
+        keras.config.set_floatx("float64")
+        try:
+            with runtime.layer_precision("float32"):
+                assert keras.layers.Conv2D(1, 3).data_format == "channels_last"
+                assert keras.config.floatx() == "float32"
+            assert keras.config.image_data_format() == "channels_first"
+            assert keras.config.floatx() == "float64"
+        finally:
+            keras.config.set_image_data_format("channels_last")
+            keras.config.set_floatx("float32")
 
 
 class TestDevices:
@@ -266,6 +280,37 @@ class TestImport:
         assert done.stdout.startswith(f"{MissingDependencyError.__name__} Keras cannot be imported")
         assert "pip install brainfeat" in done.stdout
 
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"backend": "nonsense"}, ["names the backend 'nonsense'", "KERAS_BACKEND=tensorflow"]),
+            ({"backend": "torch"}, ["names the backend 'torch'", "installed", "change the file"]),
+            ({"floatx": "float8"}, ["Invalid `floatx`", "change or remove"]),
+        ],
+    )
+    def test_the_file_that_names_a_wrong_setting_is_named(self, tmp_path, settings, words):
+        file = tmp_path / "keras.json"
+        file.write_text(json.dumps(settings))
+        (tmp_path / "torch.py").write_text("raise ImportError('torch is not installed')")
+        environment = {name: os.environ[name] for name in os.environ if name != "KERAS_BACKEND"}
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-m", "brainfeat", "doctor"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**environment, "KERAS_HOME": str(tmp_path), "PYTHONPATH": path},
+        )
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        for word in (str(file), *words):
+            assert word in done.stderr
+
+    def test_the_file_is_where_keras_looks_for_it(self):
+        from keras.src.backend import config
+
+        assert str(find_config_file()) == os.path.expanduser(config._config_path)
+
     def test_a_backend_that_does_not_exist_is_named(self):
         done = subprocess.run(
             [sys.executable, "-m", "brainfeat", "doctor"],
@@ -291,12 +336,12 @@ class TestImport:
             os.write(2, b"the driver is missing")
             raise RuntimeError
 
-        with pytest.raises(RuntimeError), runtime._held_back_stderr():
+        with pytest.raises(RuntimeError), held_back_stderr():
             fail()
         assert capfd.readouterr().err == "the driver is missing"
 
     def test_what_native_code_wrote_is_held_back(self, capfd):
-        with runtime._held_back_stderr():
+        with held_back_stderr():
             os.write(2, b"a dozen lines")
         os.write(2, b"later")
         assert capfd.readouterr().err == "later"

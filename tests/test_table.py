@@ -434,3 +434,18 @@ class TestImageTable:
     def test_errors_are_of_the_tree(self):
         assert issubclass(TableError, BrainfeatError)
         assert issubclass(TableError, ValueError)
+
+
+# Volumes, which are no images yet
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.NII", "IM0001.dcm", "IM0002"])
+def test_a_volume_is_sent_to_slices(tmp_path, name):
+    path = tmp_path / "case" / name
+    path.parent.mkdir()
+    path.write_bytes(bytes(128) + b"DICM" if name.startswith("IM") else b"x")
+    kind = "dicom" if name.startswith("IM") else "nifti"
+    with pytest.raises(TableError, match=rf"{name}.* is a volume \({kind}\); cut volumes .*slices"):
+        read_table(path)
+    with pytest.raises(TableError, match=r"has no images .*not an image.*; cut volumes into"):
+        read_table(tmp_path)

@@ -45,6 +45,7 @@ def test_each_argument_that_a_message_names_has_an_option():
     [
         ("exists; pass overwrite=True", "exists; pass --overwrite"),
         ("(overwrite=True replaces it)", "(--overwrite replaces it)"),
+        ("nevertheless (new=False)", "nevertheless (--all-images)"),
         ("leave out signature=False", "leave out --no-signature"),
         ('weights=PATH, or weights="random" to', "--weights PATH, or --weights random to"),
         ("a smaller n_jobs=N, and", "a smaller --jobs N, and"),

@@ -39,7 +39,7 @@ class StoredArray:
         path: Path,
         schema: "Schema",
         *,
-        reopen: "Callable[[], StoredArray] | None" = None,
+        reopen: "Callable[[], StoredArray]",
     ) -> None:
         self._dataset = dataset
         self._path = path
@@ -51,8 +51,6 @@ class StoredArray:
         self.ndim: int = len(self.shape)
 
     def __reduce__(self) -> "tuple[Callable[[], StoredArray], tuple[()]]":
-        if self._reopen is None:
-            raise TypeError(f"{self!r} has no file to be opened again by another process")
         return self._reopen, ()
 
     def __len__(self) -> int:

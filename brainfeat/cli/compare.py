@@ -28,7 +28,9 @@ Examples:
 @options.split_option
 @click.option(
     "--all-images",
-    is_flag=True,
+    "new",
+    flag_value=False,
+    default=True,
     help="Include the images of which a head has seen a copy.",
 )
 @options.table_option
@@ -41,7 +43,7 @@ def command(
     features: Path,
     *,
     split: str,
-    all_images: bool,
+    new: bool,
     table: Path | None,
     random_state: int,
     verify: Verify,
@@ -63,7 +65,7 @@ def command(
             heads[1],
             cache,
             split=split,
-            new=not all_images,
+            new=new,
             random_state=random_state,
         )
     if as_json:

@@ -9,6 +9,7 @@ import click
 from brainfeat.cli import options
 from brainfeat.cli.wording import translate
 from brainfeat.errors import BrainfeatError
+from brainfeat.files import check_folder
 from brainfeat.text import count
 
 _PATIENTS = 20
@@ -98,13 +99,14 @@ def command(
 
 
 def _make_folder(output: Path) -> None:
-    """Make the folder, or refuse one that has something in it and that no demo has made."""
+    """Make the folder, or refuse a read-only one, and one with files that no demo has made."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BrainfeatError(
             f"{output} cannot be created ({error.strerror}); name another output"
         ) from error
+    check_folder(output)
     if any(output.iterdir()) and not any(output.glob("slices-*/table.csv")):
         raise BrainfeatError(
             f"{output} has files that are not of a demo; name another output, or an empty folder"

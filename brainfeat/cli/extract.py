@@ -7,6 +7,7 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _show_inventory(inventory: "Inventory", *, as_json: bool) -> None:
     for line in inventory.describe_left_out():
         options.say(line, err=True)
     for warning in inventory.warnings:
-        options.say(f"warning: {warning}", err=True)
+        options.say(f"warning: {translate(warning)}", err=True)
     if not as_json:
         for line in inventory.describe_classes():
             options.say(line, err=True)

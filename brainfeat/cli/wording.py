@@ -40,7 +40,8 @@ def name_options(message: str, find_option: Callable[[str], click.Option | None]
         if option is None:
             return found[0]
         if value in ("True", "False"):
-            return (option.opts if value == "True" else option.secondary_opts)[-1]
+            is_first = value == str(option.flag_value)
+            return (option.opts if is_first else option.secondary_opts or option.opts)[-1]
         return f"{option.opts[-1]} {value.strip(chr(34))}"
 
     return _ARGUMENT.sub(rename, message)

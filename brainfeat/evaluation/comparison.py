@@ -186,7 +186,7 @@ def compare(
         if not len(rows):
             raise BundleError(
                 f"the heads have seen every image of split {split!r}, or a copy; compare them on "
-                "another split or cache, or on all images nevertheless (new=False, --all-images)"
+                "another split or cache, or on all images nevertheless (new=False)"
             )
         y = match_classes(opened.y[rows], opened.class_names, names)
         predicted = [_predict(head, opened.X[rows], names) for head in heads]

@@ -240,15 +240,16 @@ class Backbone:
     def _connect(self, base: Any, *, pooled: bool = True) -> Any:
         """Put the scaling before a base, and the pooling in float32 after it."""
         keras = runtime.import_keras()
-        images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
-        scaled = images
-        if self.scaling == "weights":
-            module = getattr(keras.applications, self.architecture.module)
-            scaled = module.preprocess_input(images * 255.0)
-            if self.architecture.module == "efficientnet":
-                base = rescale_efficientnet(base)
-        maps = keras.ops.cast(base(scaled), "float32")
-        return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)) if pooled else maps)
+        with runtime.layer_precision("float32"):
+            images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
+            scaled = images
+            if self.scaling == "weights":
+                module = getattr(keras.applications, self.architecture.module)
+                scaled = module.preprocess_input(images * 255.0)
+                if self.architecture.module == "efficientnet":
+                    base = rescale_efficientnet(base)
+            maps = keras.ops.cast(base(scaled), "float32")
+            return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)) if pooled else maps)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
@@ -386,4 +387,7 @@ def compile_copies(
 
 
 def _rewrite(base: Any, *, winograd: bool) -> Any:
-    return accelerate(base, winograd=winograd) if runtime.is_rewriting_faster() else base
+    if not runtime.is_rewriting_faster():
+        return base
+    with runtime.layer_precision("float32"):
+        return accelerate(base, winograd=winograd)

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ import numpy as np
 
 from brainfeat import runtime
 from brainfeat.errors import WeightsError
-from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.architectures import BACKBONES, build_base
+
+# What Keras raises on a file that is not one of weights of a model.
+_REFUSALS = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError)
+_LEAST_SIZE = 32
 
 
 def digest_weights(model: Any) -> str:
@@ -149,7 +153,13 @@ def load_weights(model: Any, path: Path, name: str) -> None:
             # Before it raises, Keras warns about each layer that the file does not have.
             warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
             model.load_weights(str(path))
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except _REFUSALS as error:
+        is_hdf5 = not isinstance(error, OSError)
+        if is_hdf5 and (found := _find_owner(path)):
+            raise WeightsError(
+                f"{path.name} holds the weights of {found}, and no weights of {name} without top; "
+                f"pass those of {name}, or take the base {found}"
+            ) from error
         reason = str(error).strip().partition("\n")[0].rstrip(":") or repr(error)
         raise WeightsError(
             f"{path.name} holds no weights of {name} without top ({reason}); "
@@ -157,6 +167,19 @@ def load_weights(model: Any, path: Path, name: str) -> None:
         ) from error
     if digest_weights(model) == before:
         raise WeightsError(f"{path.name} changed no weight of {name}; pass a Keras weights file")
+
+
+def _find_owner(path: Path) -> str | None:
+    """Find the base that a weights file fits, by loading it into each of them."""
+    for name, architecture in BACKBONES.items():
+        model = build_base(architecture, _LEAST_SIZE, "float32")
+        before = digest_weights(model)
+        with suppress(*_REFUSALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(str(path))
+            if digest_weights(model) != before:
+                return name
+    return None
 
 
 def randomize_weights(model: Any, random_state: int) -> None:

@@ -62,6 +62,12 @@ def _detect_by_name(path: Path) -> Format | None:
     return next((kind for kind, ends in _SUFFIXES.items() if name.endswith(ends)), None)
 
 
+def has_volumes(folder: Path) -> bool:
+    """Return whether any file below a folder is a volume by its name or its content."""
+    files, _ = _list_files(folder)
+    return any(kind is not None for _, kind in files)
+
+
 class Inputs(NamedTuple):
     """The images and volumes among files and below folders.
 

@@ -8,9 +8,12 @@ from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.listing import walk_folders
 from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.readers.series import has_volumes
 from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, find_depth, find_empty
 from brainfeat.tables.masks import MASK, find_masks
 from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
+
+CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
 
 _OTHER = "not an image"
 
@@ -43,6 +46,7 @@ def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Cou
         raise TableError(
             f"{quote(root)} has no images ({', '.join(IMAGE_SUFFIXES)});"
             f" {_describe_left_out(_count(found.left_out, 0))}"
+            f"{'; ' + CUT_VOLUMES if has_volumes(root) else ''}"
         )
     if not keep_masks:
         _leave_out_masks(root, found)
@@ -64,7 +68,6 @@ def _leave_out_masks(root: Path, found: Contents) -> None:
         raise TableError(
             f"{quote(root)} has only images that are named as masks, such as"
             f" {quote('/'.join(min(masks)))}; rename them, or keep them with keep_masks=True"
-            " (--keep-masks)"
         )
     found.left_out.extend((parts, MASK) for parts in sorted(masks))
     found.images[:] = [parts for parts in found.images if parts not in masks]

@@ -180,7 +180,7 @@ class Inventory:
         if masks := sum(n for kind, n in self.left_out.items() if kind.reason == MASK):
             yield (
                 f"{count(masks, 'image')} left out for having the name of a mask; if that is wrong,"
-                " pass --keep-masks"
+                " pass keep_masks=True"
             )
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.raster import IMAGE_SUFFIXES
+from brainfeat.readers.series import detect_format
 from brainfeat.tables.csv_rows import check_target, read_csv, write_rows
-from brainfeat.tables.folders import read_folder
+from brainfeat.tables.folders import CUT_VOLUMES, read_folder
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE
 from brainfeat.tables.rows import (
     SPLITS,
@@ -176,6 +177,8 @@ def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> Ima
         return _build(source, *read_folder(source, keep_masks=keep_masks))
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file")
+    if is_so(source.is_file) and (kind := detect_format(source)):
+        raise TableError(f"{quote(source)} is a volume ({kind}); {CUT_VOLUMES}")
     if is_so(source.is_file):
         return _build(source, *read_csv(source))
     if is_so(source.exists):
