@@ -193,7 +193,9 @@ class Predictor:
             As ``brainfeat.readers.series.find_inputs`` returns them.
         keep_images : bool
             Whether the answers have their images, such as for heat maps.
-        n_jobs, progress
+        n_jobs : int or None
+            As in :meth:`predict`.
+        progress : callable or None
             As in :meth:`predict`.
 
         Yields
@@ -350,10 +352,12 @@ def predict(
 
     Parameters
     ----------
-    bundle, **options
-        As :class:`Predictor` takes them.
-    images
+    bundle : HeadBundle or path-like
+        The fitted head.
+    images : path-like, PIL.Image.Image, ndarray, or iterable of these
         As :meth:`Predictor.predict` takes them.
+    **options
+        As :class:`Predictor` takes them.
 
     Returns
     -------
