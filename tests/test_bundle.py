@@ -147,7 +147,7 @@ def test_parameters_that_json_cannot_hold_are_refused_and_nothing_is_written(tmp
 
 def test_a_file_that_exists_is_kept_unless_overwritten(tmp_path):
     path = make_bundle("svm").save(tmp_path / "head.h5")
-    with pytest.raises(BundleError, match="--overwrite"):
+    with pytest.raises(BundleError, match="overwrite=True"):
         make_bundle("lda").save(path)
     assert HeadBundle.load(path).head == "svm"
     make_bundle("lda").save(path, overwrite=True)

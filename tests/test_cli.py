@@ -259,7 +259,7 @@ class TestExtract:
         load_backbone("mobilenet", weights="random", input_size=32).base.save_weights(weights)
         arguments = ["--backbone", "mobilenet-0.75", "--weights", weights, "--size", "32"]
         result = run("extract", slices, "-o", tmp_path / "f.h5", *arguments)
-        refused(result, "mobilenet.weights.h5 holds no weights of mobilenet-0.75")
+        refused(result, "the weights of mobilenet, and no weights of mobilenet-0.75")
         assert sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
 
     def test_missing_weights(self, run: Run, slices: Path, tmp_path: Path) -> None:
@@ -637,7 +637,8 @@ class TestOthers:
         before = signal.getsignal(signal.SIGTERM)
         result = run(*arguments)
         refused(result, "finished rows kept in", "f.h5.parts", "go on", code=code)
-        assert len(result.err.splitlines()) == 2
+        lines = [line for line in result.err.splitlines() if not INVENTORY.search(line)]
+        assert len(lines) == 1
         assert signal.getsignal(signal.SIGTERM) is before
         kept = int(re.search(r"(\d+) finished rows", result.err)[1])
         document = json.loads(run(*arguments, "--json").out)

@@ -146,7 +146,7 @@ def test_paths_stay_in_the_folder(tmp_path, what):
         message = refusal(root / "table.csv")
     assert expected in message
     assert "missing" in message or "line 2" in message or "UTF-8" in message
-    assert opened == [str(root / "table.csv")]
+    assert set(opened) == {str(root / "table.csv")}
 
 
 def test_odd_names_of_files_that_are_there_are_taken_as_they_are(tmp_path):
@@ -345,7 +345,7 @@ def test_hostile_labels_are_texts_and_no_more(tmp_path):
     with listening() as opened:
         read = read_table(tmp_path / "table.csv")
     assert read.labels == HOSTILE
-    assert opened == [str(tmp_path / "table.csv")]
+    assert set(opened) == {str(tmp_path / "table.csv")}
 
 
 def test_class_folders_of_hostile_names_are_classes(tmp_path):

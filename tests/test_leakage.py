@@ -505,7 +505,7 @@ class TestCommand:
         assert row["second"] == "'=cmd/image-398.png"
         assert (row["split_first"], row["split_second"]) == ("train", "test")
         assert float(row["similarity"]) > 0.99
-        with pytest.raises(Exception, match="--overwrite"):
+        with pytest.raises(Exception, match="overwrite=True"):
             CliRunner().invoke(command, [str(leaky), "--pairs", str(pairs)], catch_exceptions=False)
 
     def test_another_table_says_the_splits(self, leaky, tmp_path):

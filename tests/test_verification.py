@@ -8,6 +8,7 @@ import pytest
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.schema import Measured
 from brainfeat.cache.shards import parts_folder, write_shard
+from brainfeat.cli.wording import find_option, name_options
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.training.fitting import fit_head
 from brainfeat.verification import find_problems
@@ -111,7 +112,9 @@ class TestCommands:
         flip(cache, cache.read_bytes().index(b"image-00007.png"))
         result = run("info", cache, "--verify")
         assert result.code == 1
-        assert result.out.splitlines() == find_problems(cache)
+        assert result.out.splitlines() == [
+            name_options(line, find_option) for line in find_problems(cache)
+        ]
         result = run("info", cache, "--verify", "--json")
         assert result.code == 1
         assert '"whole": false' in result.out
