@@ -44,7 +44,7 @@ def audit(
     Copies show the same pixels, upright, mirrored or turned by quarter turns: their signatures have
     a cosine of 0.92 or more. They are looked for where the cache has signatures, whatever the base;
     among up to 10,000 groups of copies also those that were rotated by some degrees, cropped or
-    padded (:func:`brainfeat.leakage.altered_copies.find_altered_copies`).
+    padded (``brainfeat.leakage.altered_copies.find_altered_copies``).
     Near duplicates are pairs whose centred features have a cosine of `threshold` or more, and what
     chains of such pairs connect. The permutation test shuffles the labels between clusters of
     copies (without signatures, of near duplicates), within which they stay the same, and predicts

@@ -91,7 +91,7 @@ def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
     """Find the images and the volumes among files and below folders, in the order of their paths.
 
     Each folder is walked once, and links to files and folders are followed, as
-    :func:`brainfeat.readers.listing.walk_folders` does; a file of a volume that is linked again is
+    ``brainfeat.readers.listing.walk_folders`` does; a file of a volume that is linked again is
     read once. Hidden files and folders are skipped, and so are files that are neither images nor
     volumes.
 
