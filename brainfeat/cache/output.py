@@ -78,13 +78,16 @@ class Output:
         try:
             return self._stack.enter_context(FeatureCache.open(self.path))
         except CacheError:
-            if (
-                self._overwrite
-                and self.path.is_file()
-                and has_format(self.path, CACHE_SCHEMA.format)
-            ):
+            if self._overwrite and self._is_replaceable():
                 return None
             raise
+
+    def _is_replaceable(self) -> bool:
+        """Return whether the file is a cache, damaged or not; one that cannot be read is kept."""
+        try:
+            return self.path.is_file() and has_format(self.path, CACHE_SCHEMA.format)
+        except OSError:
+            return False
 
     @property
     def precision(self) -> Precision | None:
