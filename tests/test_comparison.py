@@ -88,9 +88,9 @@ def test_mcnemars_test_by_hand(first, second, p):
 def test_a_head_does_not_differ_from_itself(cache):
     bundle = fit(cache, "lda")
     found = compare(bundle, bundle, cache)
-    assert found.balanced_accuracy.interval == (0, 0)
+    assert (found.balanced_accuracy.difference, found.balanced_accuracy.interval) == (0, None)
     assert (found.first_only, found.second_only, found.p_value) == (0, 0, 1)
-    assert found.verdict.startswith("Neither head has a better")
+    assert found.verdict.startswith("No verdict: both heads predict the same")
 
 
 def test_a_clear_difference_has_a_verdict(cache):
@@ -184,3 +184,14 @@ def test_the_command_says_it_in_words_and_in_json(cache, tmp_path):
     found = compare(*heads, str(cache))
     assert document == found.to_dict()
     assert Comparison.from_json(json.dumps(document)) == found
+
+
+def test_heads_that_predict_the_same_have_no_interval_of_no_width():
+    """That two heads are right on 80 of 80 images does not show that they are equal."""
+    y = np.arange(80) % 2
+    found = find_differences(y, y, y, groups=range(80), class_names="ab")
+    assert found.accuracy.difference == 0.0
+    assert found.accuracy.interval is found.balanced_accuracy.interval is None
+    assert found.reason.startswith("both heads predict the same")
+    other = np.where(np.arange(80) == 7, 1 - y, y)
+    assert find_differences(y, y, other, groups=range(80), class_names="ab").accuracy.interval

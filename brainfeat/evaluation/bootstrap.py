@@ -129,7 +129,6 @@ def find_intervals(
     whole = {name: np.concatenate(values) for name, values in sampled.items() if values}
     bounds = bound_overall(labels, predicted, unit, confidence=CONFIDENCE)
     overall = {name: bounds.get(name) or _interval(whole[name]) for name in OVERALL}
-    means = [name for name in OVERALL if name != "accuracy"]
     by_class = None
     if each_class:
         by_class = tuple(
@@ -140,7 +139,7 @@ def find_intervals(
         reason=reason,
         overall=SubsetIntervals(
             accuracy=overall["accuracy"],
-            **{name: None if reason else overall[name] for name in means},
+            **{name: None if reason else overall[name] for name in OVERALL[1:]},
             binomial=tuple(name for name in bounds if name == "accuracy" or not reason),
         ),
         by_class=by_class,
@@ -198,6 +197,7 @@ def find_differences(
     Returns
     -------
     Differences
+        Without intervals where a class has too few groups, or the heads predict the same.
 
     Raises
     ------
@@ -214,6 +214,8 @@ def find_differences(
     ]
     wholes = [score_overall(count.sum(axis=0).reshape(1, k, k)) for count in counts]
     reason = find_shortage(labels, unit, class_names)
+    if reason is None and np.array_equal(counts[0], counts[1]):
+        reason = "both heads predict the same, and resampling cannot tell how far they may differ"
     intervals: dict[str, Interval] = {}
     if reason is None:
         weights = draw_weights(n_groups, len(labels), n_resamples, random_state)
@@ -380,9 +382,8 @@ def _class_intervals(
     ends: dict[str, Interval | None] = {}
     for name in BY_CLASS:
         values = sampled[name][:, label]
-        ends[name] = _interval(values) if np.isfinite(values).any() else None
-        if ends[name] in ((0.0, 0.0), (1.0, 1.0)):
-            ends[name] = None
+        found = _interval(values) if np.isfinite(values).any() else None
+        ends[name] = None if found in ((0.0, 0.0), (1.0, 1.0)) else found
     bounds = bound_class(is_class, predicted == label, groups, confidence=CONFIDENCE)
     return ClassIntervals(**{**ends, **bounds}, binomial=tuple(bounds))
 
