@@ -32,7 +32,17 @@ _WORTHWHILE = 1.2
 # Keras's settings are those of the process; several devices are traced in several threads.
 _settings_lock = RLock()
 
-_LIBRARIES = ("brainfeat", "keras", "tensorflow", "jax", "numpy", "h5py", "pillow", "scikit-learn")
+_LIBRARIES = (
+    "brainfeat",
+    "keras",
+    "tensorflow",
+    "jax",
+    "openvino",
+    "numpy",
+    "h5py",
+    "pillow",
+    "scikit-learn",
+)
 
 
 @cache

@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -122,7 +123,9 @@ class Worker:
         """Wait for its first features and compare them."""
         features = self.receive()
         self.agreement = compare(features["memory"], expected[:IN_MEMORY])
-        if "Keras" not in self.peer.name:  # TensorFlow decodes JPEG differently from Pillow
+        if not self.peer.name.startswith(
+            "Keras"
+        ):  # TensorFlow decodes JPEG differently from Pillow
             files = compare(features["files"], expected)
             self.agreement = max(self.agreement, files, key=lambda found: found.error)
 
@@ -141,29 +144,39 @@ class Worker:
         """Wait for an answer."""
         try:
             return self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            sys.exit(f"{self.peer.label} failed; its error is above")
+        except (EOFError, ConnectionError) as error:
+            raise PeerFailedError from error
+
+
+class PeerFailedError(Exception):
+    """The process of a peer has ended; it has printed why."""
 
 
 def start(peers: list[Peer], job: Job) -> list[Worker]:
-    """Start the processes, and wait until each has computed everything once."""
+    """Start the processes, and wait until each has computed everything once, or has failed."""
     print("warming up", ", ".join(peer.label for peer in peers), file=sys.stderr)
     workers = [Worker(peer, job) for peer in peers]
     expected = np.load(job.folder / "expected.npy")
-    for worker in workers:
-        worker.check(expected)
-    return workers
+    return [worker for worker in workers if attempt(worker, worker.check, expected)]
 
 
-def take_turns(workers: list[Worker], rounds: int) -> None:
-    """Time one pass of each kind of each worker in every round."""
+def take_turns(workers: list[Worker], rounds: int) -> list[Worker]:
+    """Time one pass of each kind of each worker in every round; return those that finished."""
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
-        for worker in workers:
-            for kind in worker.seconds:
-                worker.time(kind)
-    for worker in workers:
-        worker.finish()
+        for kind in ("files", "memory"):
+            workers = [worker for worker in workers if attempt(worker, worker.time, kind)]
+    return [worker for worker in workers if attempt(worker, worker.finish)]
+
+
+def attempt(worker: Worker, work: Callable[..., None], *arguments: Any) -> bool:
+    """Let a worker work; return whether it did. The others go on without one that failed."""
+    try:
+        work(*arguments)
+    except PeerFailedError:
+        print(f"{worker.peer.label} failed, and is left out; its error is above", file=sys.stderr)
+        return False
+    return True
 
 
 def summarise(worker: Worker, script: Worker, numbers: dict[str, int]) -> dict[str, Any]:
@@ -242,14 +255,15 @@ def main() -> None:
         if writer.exitcode:
             sys.exit("the weights could not be written; the error is above")
         workers = start(peers, job)
-        right = [worker for worker in workers if worker.agrees]
-        take_turns(right, chosen.rounds)
+        right = take_turns([worker for worker in workers if worker.agrees], chosen.rounds)
+    if not right or right[0].peer is not peers[0]:
+        sys.exit(f"nothing can be compared without {peers[0].label}")
     numbers = {"files": chosen.number, "memory": min(chosen.number, IN_MEMORY)}
     document = {
         **describe_machine(),
         "images": chosen.number,
         "rounds": chosen.rounds,
-        "peers": [summarise(worker, workers[0], numbers) for worker in right],
+        "peers": [summarise(worker, right[0], numbers) for worker in right],
         "absent": list(dict.fromkeys(peer.name for peer in PEERS if peer.is_absent())),
     }
     if chosen.json:
@@ -260,7 +274,7 @@ def main() -> None:
         if not worker.agrees:
             found = "error {:.1e}, cosine {:.5f}".format(*worker.agreement)
             print(f"{worker.peer.label} computes something else: {found}", file=sys.stderr)
-    sys.exit(len(right) < len(workers))
+    sys.exit(len(right) < len(peers))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Speed of a rewritten base in each precision, and how much its features change.
+"""Speed of a base by engine and precision, and how much its features change.
 
     python examples/benchmark_rewriting.py --batch 4 8 16
     python examples/benchmark_rewriting.py --images brain-mri/Testing --backbone mobilenet-0.75
 
 Images are noise unless a folder is given. Rounds are interleaved, after a warm-up. Cosines and
-differences, in units of the mean feature, are relative to brainfeat's float32. Without ImageNet
+differences, in units of the mean feature, are relative to Keras's own base. Without ImageNet
 weights, Keras scales the input of EfficientNet differently; brainfeat does not.
 """
 
@@ -19,6 +19,8 @@ from brainfeat import read_table, runtime
 from brainfeat.cache.spec import PRECISIONS
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import Backbone, load_backbone
+from brainfeat.extraction.engines import ENGINES
+from brainfeat.extraction.openvino_engine import has_precision
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.readers import read_image
 
@@ -34,13 +36,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     chosen = parser.parse_args()
     bases = {"plain float32": compile_plain(chosen)}
-    for precision in PRECISIONS:
-        bases[f"brainfeat {precision}"] = load(chosen, precision).compile()[0]
+    for engine in ENGINES:
+        for precision in PRECISIONS:
+            if engine == "keras" or has_precision(precision):
+                bases[f"{engine} {precision}"] = load(chosen, precision, engine)
     for batch in chosen.batch:
         images = draw(chosen, batch)
         features = {name: base(images) for name, base in bases.items()}
         seconds = take_turns(bases, images, chosen.rounds)
-        full, slowest = features["brainfeat float32"], median(seconds["plain float32"])
+        full, slowest = features["plain float32"], median(seconds["plain float32"])
         print(f"{chosen.backbone}, {chosen.size} pixels, batch of {batch}")
         print(
             f"{'base':<20}{'images/s':>10}{'ratio':>8}{'mean cosine':>13}{'largest difference':>20}"
@@ -54,15 +58,15 @@ def main() -> None:
             print(f"{name:<20}{rate:>10.2f}{ratio:>8.2f}{cosine:>13.6f}{moved:>20.1e}")
 
 
-def load(chosen: argparse.Namespace, precision: str) -> Backbone:
-    """Load the base as brainfeat extract does."""
+def load(chosen: argparse.Namespace, precision: str, engine: str) -> Backbone:
+    """Load the base as brainfeat extract does; it computes one batch at a time."""
     options = {"weights": chosen.weights, "input_size": chosen.size}
-    return load_backbone(chosen.backbone, precision=precision, **options)
+    return load_backbone(chosen.backbone, precision=precision, engine=engine, **options)
 
 
 def compile_plain(chosen: argparse.Namespace) -> Callable:
     """Compile Keras's own base, scaling and pooling without changes."""
-    keras, base = runtime.import_keras(), load(chosen, "float32").base
+    keras, base = runtime.import_keras(), load(chosen, "float32", "keras").base
     images = keras.Input((chosen.size, chosen.size, 3))
     module = getattr(keras.applications, BACKBONES[chosen.backbone].module)
     maps = base(module.preprocess_input(images * 255.0))

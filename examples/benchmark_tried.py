@@ -1,4 +1,4 @@
-"""Time the optimisations of VGG16 on a CPU under TensorFlow, adopted or not.
+"""Time the optimisations of VGG16 on a CPU, adopted or not.
 
     python examples/benchmark_tried.py
     python examples/benchmark_tried.py --divide 7      # small maps, for a test
@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 import tensorflow as tf
 
 from brainfeat import runtime
-from brainfeat.extraction import acceleration
+from brainfeat.extraction import acceleration, openvino_layers, winograd
 from brainfeat.extraction.backbones import Backbone, load_backbone
 
 keras = runtime.import_keras()
@@ -56,11 +56,11 @@ def try_layers(size: int, channels: int, filters: int) -> None:
     inputs = keras.Input((size, size, channels))
     layer = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
     direct = keras.Model(inputs, layer(inputs))
-    acceleration._FEWEST_CHANNELS, acceleration._LEAST_FLOP = 1, 0
-    winograd = acceleration.accelerate(direct, winograd=True)
+    acceleration._FEWEST_CHANNELS, winograd.LEAST_FLOP = (1, 1), 0
+    rewritten = acceleration.accelerate(direct, winograd=True)
     maps = NOISE.random((8, size, size, channels), np.float32)
     works = {
-        name: as_function(model) for name, model in (("direct", direct), ("winograd", winograd))
+        name: as_function(model) for name, model in (("direct", direct), ("winograd", rewritten))
     }
     pieces = {name: (lambda call=call: call(maps)) for name, call in works.items()}
     compare(f"{size} pixels, {channels} to {filters} channels, 8 images", **pieces)
@@ -82,7 +82,7 @@ def try_bases(size: int) -> None:
     images = NOISE.random((8, size, size, 3), np.float32)
     bases = {}
     for fewest in (128, 129):
-        acceleration._FEWEST_CHANNELS = fewest
+        acceleration._FEWEST_CHANNELS = fewest, fewest
         bases[f"from_{fewest}_channels"] = load(size).compile()[0]
     compare_on(images, "VGG16 in float32, batch of 8", bases)
     scaled = load(size, precision="bfloat16").compile()[0]
@@ -94,9 +94,20 @@ def try_bases(size: int) -> None:
     compare_on(images, "VGG16 in bfloat16, batch of 8", bases)
 
 
-def load(size: int, **options: str) -> Backbone:
+def load(size: int, *, engine: str = "keras", **options: str) -> Backbone:
     """Load VGG16 with random weights."""
-    return load_backbone("vgg16", weights="random", input_size=size, **options)
+    return load_backbone("vgg16", weights="random", input_size=size, engine=engine, **options)
+
+
+def try_openvino(size: int) -> None:
+    """Compute the features of 4 images by OpenVINO, with more and more convolutions rewritten."""
+    images = NOISE.random((4, size, size, 3), np.float32)
+    bases = {}
+    for narrower, wider in ((4096, 4096), (256, 256), (128, 256), (128, 128), (64, 128)):
+        openvino_layers.FEWEST_CHANNELS = narrower, wider
+        bases[f"winograd_from_{narrower}_and_{wider}"] = base = load(size, engine="openvino")
+        base(images)
+    compare_on(images, "VGG16 in float32 by OpenVINO, batch of 4", bases)
 
 
 def try_grey(size: int) -> None:
@@ -123,6 +134,7 @@ def main() -> None:
     for size, channels, filters in LAYERS:
         try_layers(size // divisor, channels, filters)
     try_bases(224 // divisor)
+    try_openvino(224 // divisor)
     try_grey(224 // divisor)
 
 

@@ -155,12 +155,15 @@ def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
     return make_passes(job, batch_size, compute)
 
 
-def brainfeat(job: Job, precision: str, batch_size: int | None) -> Passes:
+def brainfeat(job: Job, precision: str, batch_size: int | None, *, engine: str = "auto") -> Passes:
     """Run stage one into a new cache."""
-    weights = job.folder / "vgg16.weights.h5"
-    if precision == "auto":
-        precision = runtime.choose_precision()
-    base = load_backbone("vgg16", weights=weights, input_size=job.size, precision=precision)
+    base = load_backbone(
+        "vgg16",
+        weights=job.folder / "vgg16.weights.h5",
+        input_size=job.size,
+        precision=precision,
+        engine=engine,
+    )
     in_memory = batch_size or base.batch_size
 
     def files() -> Array:
@@ -245,6 +248,8 @@ PEERS = (
     Peer("OpenVINO", "bfloat16", 8, openvino, ("openvino",)),
     Peer("ONNX Runtime", "float32", 16, onnx_runtime, ("onnxruntime", "tf2onnx")),
     Peer("ncnn", "float32", 1, ncnn, ("ncnn",)),
+    Peer("brainfeat by Keras", "float32", None, partial(brainfeat, engine="keras")),
+    Peer("brainfeat by Keras", "bfloat16", None, partial(brainfeat, engine="keras")),
     Peer("brainfeat", "float32", None, brainfeat),
     Peer("brainfeat", "bfloat16", None, brainfeat),
     Peer("brainfeat", "auto", None, brainfeat),

@@ -1,6 +1,7 @@
 """The table of bases against Keras's own models, and weights that are missing or wrong."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,8 +19,9 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ParameterError, WeightsError
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.engines import ENGINES
 from brainfeat.extraction.preprocessing import preprocess_image
-from brainfeat.extraction.weights import digest_weights, local_imagenet_file
+from brainfeat.extraction.weights import digest_tensors, local_imagenet_file
 from brainfeat.readers import read_image
 
 # TensorFlow's variables under NumPy 2, where Keras saves them.
@@ -64,6 +66,16 @@ def spec_of(path):
     return FeatureSpec.from_json(
         path.with_name(path.name.replace("weights.h5", "json")).read_text()
     )
+
+
+def digest_base(model):
+    """Digest the weights of a Keras model as those of a backbone."""
+    tensors = {
+        re.sub(r"^normalization_\d+/", "normalization/", variable.path): np.asarray(variable)
+        for variable in model.variables
+        if "seed_generator" not in variable.path
+    }
+    return digest_tensors(tensors)
 
 
 def width(name):
@@ -116,29 +128,32 @@ def test_a_base_is_kerass_own(keras, images, name, monkeypatch, tmp_path):
 
     expected = np.asarray(model(kerass_scaling(keras, name, images * 255), training=False))
     assert_same_features(backbone(images), expected)
+    assert_same_features(random_backbone(name, engine="keras")(images), expected)
     assert backbone.spec.layer == row.layer
     assert backbone.spec.n_features == row.n_features
-    assert backbone.spec.weights_sha256 == digest_weights(model)
+    assert backbone.spec.weights_sha256 == digest_base(model)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [160, 224])
-def test_real_features_are_kerass_own(keras, real_data, size):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_real_features_are_kerass_own(keras, real_data, size, engine):
     """The images of MRI through the real ImageNet weights of MobileNet."""
     path = real_data / "weights" / "mobilenet_0.75_224_imagenet_notop.weights.h5"
     model = kerass_own(keras, MOBILENET, weights=None, input_shape=(size, size, 3))
     model.load_weights(path)
     ours, pixels = real_images(keras, real_data, size)
-    backbone = load_backbone(MOBILENET, weights=path, input_size=size)
+    backbone = load_backbone(MOBILENET, weights=path, input_size=size, engine=engine)
     expected = np.asarray(model(kerass_scaling(keras, MOBILENET, pixels), training=False))
     assert_same_features(backbone(ours), expected)
 
 
 @pytest.mark.deep
-def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data, engine):
     ours, _ = real_images(keras, real_data, 224)
     full, half = (
-        load_backbone("vgg16", weights="random", precision=precision)(ours)
+        load_backbone("vgg16", weights="random", precision=precision, engine=engine)(ours)
         for precision in ("float32", "bfloat16")
     )
     lengths = np.linalg.norm(full, axis=1) * np.linalg.norm(half, axis=1)
@@ -147,12 +162,13 @@ def test_bfloat16_features_of_real_images_point_the_same_way(keras, real_data):
 
 
 @pytest.mark.deep
-def test_features_of_real_images_are_those_of_kerass_vgg16(keras, real_data, saved):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_features_of_real_images_are_those_of_kerass_vgg16(keras, real_data, saved, engine):
     path = saved("vgg16")
     model = kerass_own(keras, "vgg16", weights=None, input_shape=(224, 224, 3))
     model.load_weights(path)
     ours, pixels = real_images(keras, real_data, 224)
-    backbone = load_backbone("vgg16", weights=path)
+    backbone = load_backbone("vgg16", weights=path, engine=engine)
     scaled = kerass_scaling(keras, "vgg16", pixels)
     expected = np.asarray(model.predict(scaled, batch_size=8, verbose=0))
     assert_same_features(backbone(ours), expected)
@@ -182,11 +198,11 @@ class TestOptions:
     @pytest.mark.slow
     @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
     def test_a_lower_precision_computes_in_it_and_gives_float32(self, images, precision):
-        backbone = random_backbone(precision=precision)
+        backbone = random_backbone(precision=precision, engine="keras")
         layer = backbone.base.get_layer("conv_pw_13")
         assert layer.compute_dtype == precision
         assert layer.variable_dtype == "float32"
-        exact = random_backbone()(images)
+        exact = random_backbone(engine="keras")(images)
         features = backbone(images)
         assert not np.array_equal(features, exact)
         np.testing.assert_allclose(features, exact, rtol=0.1, atol=0.1 * exact.mean())
@@ -201,7 +217,8 @@ class TestOptions:
     def test_a_batch_has_fewer_images_the_larger_they_are(self):
         sizes = [random_backbone(input_size=size).batch_size for size in (32, 224, 448, 4096)]
         assert sizes == [196, 4, 1, 1]
-        assert random_backbone(input_size=224, precision="bfloat16").batch_size == 32
+        keras = random_backbone(input_size=224, precision="bfloat16", engine="keras")
+        assert keras.batch_size == 32
 
     @pytest.mark.parametrize("faster", ["bfloat16", "float32"])
     @pytest.mark.parametrize(("name", "robust"), [("vgg16", True), (MOBILENET, False)])
@@ -209,7 +226,7 @@ class TestOptions:
         self, monkeypatch, faster, name, robust
     ):
         monkeypatch.setattr(runtime, "choose_precision", lambda device: faster)
-        chosen = random_backbone(name, precision="auto").precision
+        chosen = random_backbone(name, precision="auto", engine="keras").precision
         assert chosen == (faster if robust else "float32")
 
     @pytest.mark.parametrize(("n_images", "winograd"), [(None, True), (200, True), (199, False)])
@@ -220,12 +237,12 @@ class TestOptions:
             asked.append(winograd)
             return base
 
-        monkeypatch.setattr("brainfeat.extraction.backbones.accelerate", accelerate)
-        random_backbone().compile(n_images=n_images)
+        monkeypatch.setattr("brainfeat.extraction.keras_engine.accelerate", accelerate)
+        random_backbone(engine="keras").compile(n_images=n_images)
         assert asked == [winograd]
 
     def test_a_base_is_compiled_once(self, images):
-        backbone = random_backbone()
+        backbone = random_backbone(engine="keras")
         (forward,) = backbone.compile(n_images=3)
         assert backbone.compile(n_images=4) == (forward,)
         np.testing.assert_array_equal(backbone(images), forward(images))
@@ -234,11 +251,12 @@ class TestOptions:
         with pytest.raises(ParameterError, match="no device 'tpu:0'; there are cpu:0"):
             random_backbone(device="tpu:0").devices  # noqa: B018
 
-    def test_once_it_is_compiled_the_base_is_let_go_of(self, images):
-        backbone = random_backbone()
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_once_it_is_compiled_the_weights_are_let_go_of(self, images, engine):
+        backbone = random_backbone(engine=engine)
         features, spec = backbone(images), backbone.spec
-        assert "base" not in vars(backbone)
-        assert digest_weights(backbone.base) == spec.weights_sha256
+        assert "_tensors" not in vars(backbone)
+        assert digest_base(backbone.base) == spec.weights_sha256
         np.testing.assert_array_equal(backbone(images), features)
 
     def test_the_base_is_frozen(self):
@@ -285,10 +303,10 @@ class TestOptions:
 )
 def test_settings_of_the_session_change_nothing(keras, images, name, setting):
     config = keras.config
-    policy, expected = config.dtype_policy(), random_backbone(name)(images)
+    policy, expected = config.dtype_policy(), random_backbone(name, engine="keras")(images)
     try:
         setting(config)
-        backbone = random_backbone(name)
+        backbone = random_backbone(name, engine="keras")
         features = backbone(images)
         maps = backbone.compute_maps(images)
     finally:
@@ -341,22 +359,22 @@ class TestRandomWeights:
 class TestDigest:
     def test_it_notices_one_changed_weight(self):
         base = random_backbone().base
-        before = digest_weights(base)
+        before = digest_base(base)
         bias = base.get_layer("conv1_bn").beta
         values = np.asarray(bias).copy()
         values[0] += 1e-6
         bias.assign(values)
-        assert digest_weights(base) != before
+        assert digest_base(base) != before
 
     def test_it_notices_swapped_layers(self):
         base = random_backbone().base
-        before = digest_weights(base)
+        before = digest_base(base)
         first, second = base.get_layer("conv_pw_8"), base.get_layer("conv_pw_9")
         kernels = np.asarray(first.kernel), np.asarray(second.kernel)
         assert kernels[0].shape == kernels[1].shape
         first.kernel.assign(kernels[1])
         second.kernel.assign(kernels[0])
-        assert digest_weights(base) != before
+        assert digest_base(base) != before
 
 
 def save_legacy(base, path):
@@ -406,7 +424,7 @@ class TestWeightsFile:
         model.save_weights(path)
         base = keras.Model(model.input, model.get_layer("conv_pw_13_relu").output)
         backbone = load_backbone(MOBILENET, weights=path, input_size=SIZE)
-        assert backbone.spec.weights_sha256 == digest_weights(base)
+        assert backbone.spec.weights_sha256 == digest_base(base)
 
     def test_a_home_is_found(self, saved, monkeypatch):
         path = saved(MOBILENET)

@@ -15,7 +15,6 @@ from brainfeat import benchmark, runtime
 from brainfeat.benchmark import (
     Benchmark,
     Spread,
-    count_flop,
     find_bf16_peak,
     run_benchmark,
     stages,
@@ -24,7 +23,6 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
-from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.phantoms import write_phantoms
 
@@ -203,40 +201,6 @@ class TestOnAGpu:
     )
     def test_an_unknown_card_or_a_part_of_one_is_not_guessed(self, device: str) -> None:
         assert find_bf16_peak(device) is None
-
-
-class TestFlop:
-    # Of VGG16's convolutions of 3 by 3 on images of 224 by 224: channels in and out, and places.
-    VGG16 = [
-        *[(3, 64, 224), (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)],
-        *[(256, 256, 56)] * 2,
-        (256, 512, 28),
-        *[(512, 512, 28)] * 2,
-        *[(512, 512, 14)] * 3,
-    ]
-
-    def test_vgg16_is_counted_as_by_hand(self) -> None:
-        flop = sum(2 * 9 * below * above * side**2 for below, above, side in self.VGG16)
-        assert count_flop(load_backbone("vgg16", weights="random").base) == flop
-        assert flop == pytest.approx(30.7e9, rel=0.01)
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"vgg16", "vgg19"}))
-    def test_every_base_can_be_counted(self, name: str) -> None:
-        base = load_backbone(name, weights="random", input_size=32).base
-        assert count_flop(base) > 0
-
-    def test_a_depthwise_convolution_counts_each_channel_once(self) -> None:
-        layers = runtime.import_keras().layers
-        inputs = layers.Input((8, 8, 5))
-        model = runtime.import_keras().Model(inputs, layers.DepthwiseConv2D(3)(inputs))
-        assert count_flop(model) == 2 * 6 * 6 * 3 * 3 * 5
-
-    def test_a_layer_of_another_kind_is_not_guessed(self) -> None:
-        layers = runtime.import_keras().layers
-        inputs = layers.Input((8, 8, 5))
-        model = runtime.import_keras().Model(inputs, layers.Conv2DTranspose(2, 3)(inputs))
-        assert count_flop(model) is None
 
 
 class TestPrecisions:

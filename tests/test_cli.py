@@ -575,8 +575,8 @@ class TestOthers:
 
         monkeypatch.setattr(options, "ProgressLine", Eager)
         arguments = ["extract", slices, "-o", tmp_path / "f.h5", *SMALL]
-        result = run(*arguments, "--precision", "bfloat16")
-        assert "extracting in bfloat16: 80 of 80 images (100%)" in result.err
+        result = run(*arguments, "--precision", "bfloat16", "--engine", "keras")
+        assert "extracting in bfloat16 by keras: 80 of 80 images (100%)" in result.err
         assert "images/s in bfloat16)" in result.out
 
     @pytest.mark.parametrize(

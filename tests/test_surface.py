@@ -58,6 +58,7 @@ OPTIONS = {
         "--size",
         "--precision",
         "--device",
+        "--engine",
         "--augment",
         "--rotation",
         "--zoom",
@@ -76,6 +77,7 @@ OPTIONS = {
     "predict": {
         "--weights",
         "--precision",
+        "--engine",
         "--coverage",
         "--false-alarm-rate",
         "--force",

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from brainfeat import runtime
-from brainfeat.benchmark.peak import count_flop, find_bf16_peak
+from brainfeat.benchmark.peak import find_bf16_peak
 from brainfeat.benchmark.results import Benchmark, Computing, Decoding, EndToEnd, Fitting, Spread
 from brainfeat.benchmark.stages import StageOne, find_images, measure_heads
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.graph import count_flop, read_graph
 
 __all__ = [
     "Benchmark",
@@ -24,7 +25,6 @@ __all__ = [
     "EndToEnd",
     "Fitting",
     "Spread",
-    "count_flop",
     "find_bf16_peak",
     "run_benchmark",
 ]
@@ -122,7 +122,7 @@ def run_benchmark(
             n_jobs=n_jobs or runtime.usable_cores(),
             repeats=repeats,
             scratch=Path(scratch),
-            flop=count_flop(bases["float32"].base),
+            flop=sum(count_flop(read_graph(backbone), input_size).values()),
             peak=find_bf16_peak(devices[0]) if devices else None,
             report=report,
         )
@@ -133,6 +133,7 @@ def run_benchmark(
     return Benchmark(
         processor=runtime.processor(),
         versions=runtime.versions(),
+        engine=bases["float32"].engine,
         backend=runtime.import_keras().config.backend(),
         devices=devices,
         backbone=backbone,

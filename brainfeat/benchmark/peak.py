@@ -1,10 +1,6 @@
-"""How many operations a base takes, and the peak performance of GPUs."""
+"""The peak performance of GPUs."""
 
-import math
 import re
-from typing import Any
-
-from brainfeat import runtime
 
 # Dense bfloat16 TFLOP/s of the tensor cores, by the words of the device's name; the first row whose
 # words are all in the name counts. From NVIDIA's data sheets of each card
@@ -26,35 +22,6 @@ _BF16_PEAKS: tuple[tuple[frozenset[str], float], ...] = (
 )
 # Words in the name of a MIG instance, or of a vGPU such as "NVIDIA A100-40C".
 _PART_OF_A_CARD = re.compile(r"MIG|GRID|\d+[ABCQ]")
-
-
-def count_flop(base: Any) -> int | None:
-    """Count the floating-point operations of a base for one image.
-
-    Convolutions and dense layers are counted, with two operations for a multiply-add; biases,
-    normalization, activations and pooling are left out, as is usual. Convolutions are counted as
-    the direct method computes them, whichever method is used.
-
-    Parameters
-    ----------
-    base : keras.Model
-        A model with channels last, whose layers are not models themselves.
-
-    Returns
-    -------
-    int or None
-        None if another kind of layer has a matrix of weights.
-    """
-    layers = runtime.import_keras().layers
-    counted = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
-    flop = 0
-    for layer in base.layers:
-        if type(layer) in counted:
-            places = math.prod(layer.output.shape[1:-1])
-            flop += 2 * places * math.prod(layer.kernel.shape)
-        elif any(len(weight.shape) > 1 for weight in layer.weights):
-            return None
-    return flop
 
 
 def find_bf16_peak(device: str) -> float | None:

@@ -84,6 +84,8 @@ class Benchmark:
     ----------
     processor, versions : dict
         Name, cores and number formats of the processor; versions of Python and the libraries.
+    engine : {"keras", "openvino"}
+        What computes the base.
     backend : str
         Backend of Keras.
     devices : tuple of str
@@ -94,7 +96,7 @@ class Benchmark:
         Number of image files.
     data : str
         Their source: a path, or ``"phantoms"``.
-    gflop_per_image : float or None
+    gflop_per_image : float
         10⁹ floating-point operations of the base for one image; a multiply-add counts as two.
     bf16_peak_tflops : float or None
         Dense bfloat16 peak of the first device according to its data sheet.
@@ -112,6 +114,7 @@ class Benchmark:
 
     processor: dict[str, Any]
     versions: dict[str, str]
+    engine: str
     backend: str
     devices: tuple[str, ...]
     backbone: str
@@ -119,7 +122,7 @@ class Benchmark:
     repeats: int
     images: int
     data: str
-    gflop_per_image: float | None
+    gflop_per_image: float
     bf16_peak_tflops: float | None
     decode: dict[int, Decoding]
     compute: dict[str, Computing]

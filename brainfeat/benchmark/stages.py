@@ -121,8 +121,10 @@ class StageOne:
         As in :func:`brainfeat.benchmark.run_benchmark`.
     scratch : Path
         A folder for caches.
-    flop, peak : int and float, or None
-        Operations for one image, and the peak of the card in 10¹² operations per second.
+    flop : int
+        Operations for one image.
+    peak : float or None
+        The peak of the card in 10¹² operations per second.
     report : callable
         Called with a line of text before each part.
     """
@@ -133,7 +135,7 @@ class StageOne:
     n_jobs: int
     repeats: int
     scratch: Path
-    flop: int | None
+    flop: int
     peak: float | None
     report: Report
 
@@ -144,7 +146,7 @@ class StageOne:
         fastest = max(compute, key=lambda name: compute[name].images_per_second.median)
         return {
             "images": len(self.table),
-            "gflop_per_image": None if self.flop is None else self.flop / 1e9,
+            "gflop_per_image": self.flop / 1e9,
             "bf16_peak_tflops": self.peak,
             "decode": decode,
             "compute": compute,
@@ -169,6 +171,8 @@ class StageOne:
     def _place_batch(self, base: Backbone) -> Any:
         files = self._files[: self.batch_size or base.batch_size]
         images = np.stack([_decode(file, size=self._input_size) for file in files])
+        if base.engine == "openvino":
+            return images
         with runtime.on_device(base.devices[0]):
             return runtime.import_keras().ops.convert_to_tensor(images)
 
@@ -218,13 +222,13 @@ class StageOne:
     def _rate_computing(
         self, precision: Precision, rates: Sequence[float], baseline: Sequence[float]
     ) -> Computing:
-        tflops = None if self.flop is None else self.flop * median(rates) / 1e12
+        tflops = self.flop * median(rates) / 1e12
         return Computing(
             batch_size=len(self._batches[precision]),
             images_per_second=Spread.of(rates),
             ratio_to_float32=Spread.ratio(rates, baseline),
             tflops=tflops,
-            peak_fraction=None if tflops is None or self.peak is None else tflops / self.peak,
+            peak_fraction=None if self.peak is None else tflops / self.peak,
         )
 
     def _measure_end_to_end(self, precision: Precision) -> EndToEnd:

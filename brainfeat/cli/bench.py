@@ -94,17 +94,17 @@ def command(
 def _describe(result: "Benchmark") -> Iterator[tuple[str, str]]:
     processor = result.processor
     versions = [f"{name} {version}" for name, version in result.versions.items()]
-    counted = result.gflop_per_image
-    cost = "" if counted is None else f" ({counted:.3g} GFLOP per image)"
+    cost = f"{result.gflop_per_image:.3g} GFLOP per image"
     yield "processor", f"{processor['name']}, {count(processor['cores'], 'core')}"
     yield "", ", ".join(processor["features"]) or "unknown features"
     yield "gpu", ", ".join(result.devices) or "none that the backend can use"
     if result.bf16_peak_tflops is not None:
         yield "", f"{result.bf16_peak_tflops:g} TFLOP/s in dense bfloat16 (data sheet)"
+    yield "engine", result.engine
     yield "backend", result.backend
     yield "versions", ", ".join(versions[:4])
     yield "", ", ".join(versions[4:])
-    yield "base", f"{result.backbone} at {result.input_size} × {result.input_size}{cost}"
+    yield "base", f"{result.backbone} at {result.input_size} × {result.input_size} ({cost})"
     yield "images", f"{result.images:,} ({result.data})"
     yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} in total"
 

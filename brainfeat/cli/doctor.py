@@ -43,7 +43,8 @@ def _describe(document: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("processor", f"{processor['name']}, {count(processor['cores'], 'core')}"),
         ("", ", ".join(processor["features"]) or "features unknown"),
-        ("precision", f"{precisions}; auto chooses {document['auto_precision']}"),
+        ("engine", f"auto chooses {document['auto_engine']}"),
+        ("precision", f"{precisions}; auto chooses {document['auto_precision']} for vgg16"),
         ("gpu", ", ".join(document["gpus"]) or "none that the backend can use"),
         ("backend", document["backend"]),
         *zip(["versions", *[""] * (len(versions) - 1)], versions, strict=True),
@@ -53,14 +54,17 @@ def _describe(document: dict[str, Any]) -> list[tuple[str, str]]:
 def _examine() -> dict[str, Any]:
     from brainfeat import runtime
     from brainfeat.extraction.architectures import BACKBONES
+    from brainfeat.extraction.engines import choose_engine, choose_precision
     from brainfeat.extraction.weights import local_imagenet_file
 
     processor = runtime.processor()
+    engine = choose_engine("auto", device="auto", precision="auto")
     native = {"avx512_bf16", "amx_bf16"} & set(processor["features"])
     return {
         "processor": processor,
         "precision": ["float32", *(["bfloat16 (native)"] if native else [])],
-        "auto_precision": runtime.choose_precision(),
+        "auto_engine": engine,
+        "auto_precision": choose_precision(engine, device="auto", name="vgg16", input_size=224),
         "gpus": runtime.accelerators(),
         "backend": runtime.import_keras().config.backend(),
         "versions": runtime.versions(),

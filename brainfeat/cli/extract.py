@@ -58,6 +58,7 @@ Examples:
     help="Where to compute: auto (all GPUs, or else the processor), cpu, gpu, or names such as "
     "gpu:0,gpu:1. Each device gets a copy of the base.",
 )
+@options.engine_option
 @click.option(
     "--augment",
     type=click.IntRange(min=0),

@@ -62,6 +62,14 @@ weights_option = click.option(
     metavar="imagenet|random|FILE",
     help="Weights of the base; they must be those of the features that the head was fitted on.",
 )
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(("auto", "keras", "openvino")),
+    default="auto",
+    show_default=True,
+    help="What computes the base: Keras, or OpenVINO on a processor, without importing Keras; auto "
+    "takes OpenVINO where it can. The features are the same to rounding.",
+)
 slices_option = click.option(
     "--slices",
     metavar="all|middle|every:K|largest",

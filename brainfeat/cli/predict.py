@@ -49,6 +49,7 @@ Examples:
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Compute in a higher precision than the head was fitted with.",
 )
+@options.engine_option
 @click.option(
     "--coverage",
     type=_RATE,
@@ -160,6 +161,7 @@ def _to_documents(found: "Sequence[Prediction]", predictor: "Predictor") -> list
         "spec": predictor.bundle.spec.fingerprint,
         "bundle": predictor.bundle.content_sha256,
         "precision": predictor.precision,
+        "engine": predictor.engine,
         "notice": NOTICE,
     }
     return [{**answer.to_dict(), **origin} for answer in found]

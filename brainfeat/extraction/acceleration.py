@@ -7,37 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.extraction.winograd import (
+    INPUT_TRANSFORM,
+    OUTPUT_TRANSFORM,
+    TILE,
+    WINDOW,
+    count_tiles,
+    is_worthwhile,
+    transform_kernel,
+)
 from brainfeat.runtime import fuse, import_keras
 
-# Winograd's minimal filtering for tiles of 4 by 4: Lavin and Gray 2016, arXiv:1509.09308, § 4.3.
-_TILE = 4
-_WINDOW = _TILE + 2
-_INPUT_TRANSFORM = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_KERNEL_TRANSFORM = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_OUTPUT_TRANSFORM = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-# With fewer input or output channels, the transforms take as long as they save; with fewer
-# operations per image, their compilation takes longer than most runs.
-_FEWEST_CHANNELS = 128
-_LEAST_FLOP = 5e8
+# With fewer input or output channels, the transforms take as long as they save.
+_FEWEST_CHANNELS = (128, 128)
 
 
 def accelerate(base: Any, *, winograd: bool) -> Any:
@@ -127,34 +109,18 @@ def _is_winograd(layer: Any) -> bool:
     layers = import_keras().layers
     if type(layer) is not layers.Conv2D:
         return False
-    flop = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:3])
-    return bool(
-        flop >= _LEAST_FLOP
-        and layer.kernel_size == (3, 3)
-        and layer.strides == layer.dilation_rate == (1, 1)
-        and layer.padding == "same"
+    return (
+        layer.dilation_rate == (1, 1)
         and layer.groups == 1
         and layer.use_bias
-        and min(layer.kernel.shape[2:]) >= _FEWEST_CHANNELS
+        and is_worthwhile(
+            tuple(layer.kernel.shape),
+            strides=layer.strides,
+            padding=layer.padding,
+            length=layer.output.shape[1],
+            fewest=_FEWEST_CHANNELS,
+        )
     )
-
-
-def transform_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Transform a kernel for Winograd's method, once.
-
-    Parameters
-    ----------
-    kernel : ndarray of shape (3, 3, c, k), float32
-
-    Returns
-    -------
-    ndarray of shape (36, c, k), float32
-        One matrix for each position in a transformed tile, column by column.
-    """
-    matrix = np.array(_KERNEL_TRANSFORM)
-    tiles = np.einsum("ai,bj,ijck->back", matrix, matrix, kernel.astype(np.float64))
-    transformed: NDArray[np.float32] = tiles.reshape(-1, *kernel.shape[2:]).astype(np.float32)
-    return transformed
 
 
 def _combine(coefficients: tuple[float, ...], tensors: list[Any]) -> Any:
@@ -164,10 +130,6 @@ def _combine(coefficients: tuple[float, ...], tensors: list[Any]) -> Any:
         if factor
     ]
     return sum(terms[1:], terms[0])
-
-
-def _count_tiles(length: int) -> int:
-    return -(-length // _TILE)
 
 
 def transform_images(images: Any) -> Any:
@@ -187,42 +149,42 @@ def transform_images(images: Any) -> Any:
 def _transform_rows(images: Any) -> Any:
     """Pad maps (n, h, w, c) and transform the rows of tiles: (6, n, tiles, w + padding, c)."""
     ops = import_keras().ops
-    down, across = (_count_tiles(length) for length in images.shape[1:3])
+    down, across = (count_tiles(length) for length in images.shape[1:3])
     padding = [
-        (1, _TILE * tiles + 1 - length)
+        (1, TILE * tiles + 1 - length)
         for tiles, length in zip((down, across), images.shape[1:3], strict=True)
     ]
     padded = ops.pad(images, [(0, 0), *padding, (0, 0)])
-    last = _TILE * (down - 1) + 1
-    rows = [padded[:, row : row + last : _TILE] for row in range(_WINDOW)]
-    return ops.stack([_combine(factors, rows) for factors in _INPUT_TRANSFORM])
+    last = TILE * (down - 1) + 1
+    rows = [padded[:, row : row + last : TILE] for row in range(WINDOW)]
+    return ops.stack([_combine(factors, rows) for factors in INPUT_TRANSFORM])
 
 
 def _transform_columns(rows: Any) -> Any:
     """Transform the columns of tiles: (36, n × tiles, c)."""
     ops = import_keras().ops
-    last = rows.shape[3] - _WINDOW + 1
-    columns = [rows[:, :, :, column : column + last : _TILE] for column in range(_WINDOW)]
-    transformed = ops.stack([_combine(factors, columns) for factors in _INPUT_TRANSFORM])
-    return ops.reshape(transformed, (_WINDOW**2, -1, rows.shape[-1]))
+    last = rows.shape[3] - WINDOW + 1
+    columns = [rows[:, :, :, column : column + last : TILE] for column in range(WINDOW)]
+    transformed = ops.stack([_combine(factors, columns) for factors in INPUT_TRANSFORM])
+    return ops.reshape(transformed, (WINDOW**2, -1, rows.shape[-1]))
 
 
 def _untransform(products: Any, down: int, across: int) -> Any:
     """Transform products (36, n × down × across, k) to maps (n, 4 × down, 4 × across, k)."""
     ops = import_keras().ops
     n_filters = products.shape[-1]
-    tiles = ops.reshape(products, (_WINDOW, _WINDOW, -1, down, across, n_filters))
-    columns = [_combine(factors, _unstack(tiles)) for factors in _OUTPUT_TRANSFORM]
+    tiles = ops.reshape(products, (WINDOW, WINDOW, -1, down, across, n_filters))
+    columns = [_combine(factors, _unstack(tiles)) for factors in OUTPUT_TRANSFORM]
     rows = [
         ops.stack([_combine(factors, _unstack(column)) for column in columns], axis=3)
-        for factors in _OUTPUT_TRANSFORM
+        for factors in OUTPUT_TRANSFORM
     ]
     maps = ops.stack(rows, axis=2)
-    return ops.reshape(maps, (-1, down * _TILE, across * _TILE, n_filters))
+    return ops.reshape(maps, (-1, down * TILE, across * TILE, n_filters))
 
 
 def _unstack(tensor: Any) -> list[Any]:
-    return [tensor[place] for place in range(_WINDOW)]
+    return [tensor[place] for place in range(WINDOW)]
 
 
 # Layers share both functions, which are compiled once for each shape.
@@ -236,7 +198,7 @@ def _fuse_finish(height: int, width: int, activation: Callable[[Any], Any]) -> A
     """Make a compiled function from products and a bias (k,) to maps (n, height, width, k)."""
 
     def finish(products: Any, bias: Any) -> Any:
-        maps = _untransform(products, _count_tiles(height), _count_tiles(width))
+        maps = _untransform(products, count_tiles(height), count_tiles(width))
         return activation(maps[:, :height, :width] + bias)
 
     return fuse(finish)
@@ -256,7 +218,7 @@ def _make_winograd_class() -> Any:
             self._activation = activation
 
         def build(self, shape: tuple[int | None, ...]) -> None:
-            shapes = {"kernel": (_WINDOW**2, shape[-1], self._filters), "bias": (self._filters,)}
+            shapes = {"kernel": (WINDOW**2, shape[-1], self._filters), "bias": (self._filters,)}
             self.kernel, self.bias = (
                 self.add_weight(shape=shapes[name], initializer="zeros", name=name)
                 for name in shapes

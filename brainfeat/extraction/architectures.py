@@ -2,15 +2,55 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from brainfeat import runtime
 from brainfeat.cache.spec import Precision
 
 _URL = "https://storage.googleapis.com/"
 _TENSORFLOW = f"{_URL}tensorflow/keras-applications/"
+
+
+class InputScaling(NamedTuple):
+    """How pixels in [0, 1] become the input that the weights were trained with.
+
+    Attributes
+    ----------
+    factor, offset : tuple of float
+        By channel, in the order of the input: pixels × factor + offset.
+    reverse : bool
+        Whether the input is BGR, in place of RGB.
+    normalized_factor : tuple of float
+        What a layer of normalization is followed by, by channel, as in `rescale_efficientnet`.
+    """
+
+    factor: tuple[float, ...]
+    offset: tuple[float, ...]
+    reverse: bool = False
+    normalized_factor: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+_DEVIATION = (0.229, 0.224, 0.225)
+_MEAN = (0.485, 0.456, 0.406)
+_CAFFE = InputScaling((255.0,) * 3, (-103.939, -116.779, -123.68), reverse=True)
+_TWICE = InputScaling((2.0,) * 3, (-1.0,) * 3)
+# By the module of keras.applications whose `preprocess_input` this is.
+_INPUT_SCALINGS: Mapping[str, InputScaling] = {
+    "vgg16": _CAFFE,
+    "vgg19": _CAFFE,
+    "resnet50": _CAFFE,
+    "densenet": InputScaling(
+        tuple(1 / deviation for deviation in _DEVIATION),
+        tuple(-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)),
+    ),
+    "mobilenet": _TWICE,
+    "mobilenet_v2": _TWICE,
+    "efficientnet": InputScaling(
+        (255.0,) * 3,
+        (0.0,) * 3,
+        normalized_factor=tuple(deviation**-0.5 for deviation in _DEVIATION),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +84,11 @@ class Architecture:
     md5: str | None
     alpha: float | None = None
     robust: bool = True
+
+    @property
+    def input_scaling(self) -> InputScaling:
+        """How pixels in [0, 1] become the input that its weights were trained with."""
+        return _INPUT_SCALINGS[self.module]
 
 
 # Files and checksums: keras/src/applications/*.py of Keras 3.15; Keras states no checksum for the
@@ -158,6 +203,6 @@ def rescale_efficientnet(base: Any) -> Any:
     """
     keras = runtime.import_keras()
     normalized = base.get_layer("stem_conv_pad").input
-    deviation = np.array([0.229, 0.224, 0.225], np.float32)
-    scaled = keras.layers.Rescaling((deviation**-0.5).tolist())(normalized)
+    factor = _INPUT_SCALINGS["efficientnet"].normalized_factor
+    scaled = keras.layers.Rescaling(list(factor))(normalized)
     return keras.Model(base.input, keras.Model(normalized, base.output)(scaled))

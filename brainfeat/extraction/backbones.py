@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,36 +13,24 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.cache.spec import PRECISIONS, SCALINGS, FeatureSpec, Precision, Scaling
 from brainfeat.errors import ParameterError
-from brainfeat.extraction.acceleration import accelerate
-from brainfeat.extraction.architectures import (
-    BACKBONES,
-    Architecture,
-    build_base,
-    rescale_efficientnet,
-)
+from brainfeat.extraction.architectures import BACKBONES, Architecture
+from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
+from brainfeat.extraction.graph import read_graph
+from brainfeat.extraction.keras_engine import KerasBase
+from brainfeat.extraction.openvino_engine import OpenvinoBase
+from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import (
     digest_file,
-    digest_weights,
+    digest_tensors,
     find_weights_file,
-    load_weights,
-    randomize_weights,
+    load_tensors,
 )
 
 Image = NDArray[np.float32]
 
-# Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has measurements.
-_BATCH_PIXELS = {
-    "float32": 4 * 224**2,
-    "bfloat16": 32 * 224**2,
-    "float16": 32 * 224**2,
-    "gpu": 256 * 224**2,
-}
 _LARGEST_BATCH = 1024
 # Batch size of a backbone that is a function and does not state one.
 _BATCH_SIZE = 32
-# From this number of images of VGG16's size on, the five seconds that Winograd's method takes to
-# compile on two cores are repaid.
-_MANY_IMAGES = 200
 
 
 class FeatureExtractor(Protocol):
@@ -70,8 +58,7 @@ class FeatureExtractor(Protocol):
 class Backbone:
     """A frozen convolutional base that turns images into pooled features.
 
-    Made by :func:`load_backbone`. Keras is imported and the weights are read only when the spec or
-    features are needed.
+    Made by :func:`load_backbone`. The weights are read only when the spec or features are needed.
 
     Parameters
     ----------
@@ -85,6 +72,8 @@ class Backbone:
         Seed of random weights.
     device : str
         As in :func:`brainfeat.runtime.find_devices`.
+    engine : {"keras", "openvino"}
+        What computes it.
 
     Examples
     --------
@@ -101,10 +90,7 @@ class Backbone:
     precision: Precision
     random_state: int
     device: str
-    # By whether Winograd's method is used.
-    _compiled: dict[bool, tuple[runtime.Forward, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    engine: Engine
 
     @property
     def architecture(self) -> Architecture:
@@ -113,7 +99,7 @@ class Backbone:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """All options that determine the spec, found without Keras if the weights are on disk.
+        """All options that determine the spec, found without reading the weights.
 
         A cache stores it, so that a later run over the same images can find that nothing is missing
         without loading the base.
@@ -136,39 +122,54 @@ class Backbone:
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """What the features mean. This loads the base."""
+        """What the features mean. This reads the weights."""
         return FeatureSpec(
             backbone=self.name,
             layer=self.architecture.layer,
             n_features=self.architecture.n_features,
-            weights_sha256=digest_weights(self.base),
+            weights_sha256=digest_tensors(self._tensors),
             input_size=self.input_size,
             scaling=self.scaling,
             precision=self.precision,
         )
 
     @cached_property
-    def base(self) -> Any:
-        """The Keras model without pooling, on the first of the devices."""
-        with runtime.on_device(self.devices[0]):
-            base = build_base(self.architecture, self.input_size, self.precision)
-            if self.weights == "random":
-                randomize_weights(base, self.random_state)
-            else:
-                load_weights(base, self.weights_file, self.name)
-        base.trainable = False
-        return base
+    def _tensors(self) -> Tensors:
+        """The weights; they are released once they are digested and compiled."""
+        weights = self.weights if self.weights == "random" else self.weights_file
+        return load_tensors(weights, self.name, self.random_state)
 
     @cached_property
+    def _base(self) -> KerasBase | OpenvinoBase:
+        if self.engine == "keras":
+            return self._make_keras_base()
+        return OpenvinoBase(
+            read_graph(self.name),
+            lambda: self._tensors,
+            scaling=self.architecture.input_scaling if self.scaling == "weights" else None,
+            input_size=self.input_size,
+            precision=self.precision,
+        )
+
+    def _make_keras_base(self) -> KerasBase:
+        return KerasBase(
+            self.architecture,
+            lambda: self._tensors,
+            scaling=self.scaling,
+            input_size=self.input_size,
+            precision=self.precision,
+            device=self.device,
+        )
+
+    @property
     def devices(self) -> list[str]:
-        """Names of the devices, each of which gets a copy of the base. This imports the backend."""
-        return runtime.find_devices(self.device)
+        """Names of the devices that compute. Under Keras, this imports the backend."""
+        return self._base.devices
 
     def compile(self, *, n_images: int | None = None) -> tuple[runtime.Forward, ...]:
-        """Compile the function from images to features, once for each device.
+        """Compile the function from images to features, once for each device or stream.
 
-        What was compiled before is returned again. The rewritten model has weights of its own, so
-        the base is released; the spec is kept.
+        What was compiled before is returned again. The weights are released; the spec is kept.
 
         Parameters
         ----------
@@ -179,77 +180,37 @@ class Backbone:
         Returns
         -------
         tuple of callable
-            Functions from float32 images (n, h, w, 3) to float32 features (n, d), one for each of
-            `devices`. A function is compiled anew for each new n.
+            Functions from float32 images (n, h, w, 3) to float32 features (n, d), which can run at
+            the same time. A function is compiled anew for each new n.
         """
-        few = n_images is not None and n_images < _MANY_IMAGES
-        winograd = not few and runtime.is_winograd_faster(self.devices[0], self.precision)
-        if winograd not in self._compiled:
-            self._compiled[winograd] = self._compile_copies(winograd=winograd)
-        return self._compiled[winograd]
-
-    def _compile_copies(self, *, winograd: bool) -> tuple[runtime.Forward, ...]:
-        self.spec  # noqa: B018 - it needs the base
-        compiled: list[runtime.Forward] = []
-        for device in self.devices:
-            with runtime.on_device(device):
-                base = self.base if not compiled else self._copy_base()
-                model = self._connect(_rewrite(base, winograd=winograd))
-                compiled.append(runtime.compile_forward(model, device))
-        vars(self).pop("base")
-        return tuple(compiled)
-
-    @cached_property
-    def _forward_maps(self) -> runtime.Forward:
-        """The compiled function from images to the maps that are pooled, on the first device.
-
-        It is rewritten as the features were, if they were compiled before.
-        """
-        self.spec  # noqa: B018 - it needs the base
-        default = runtime.is_winograd_faster(self.devices[0], self.precision)
-        winograd = next(iter(self._compiled), default)
-        with runtime.on_device(self.devices[0]):
-            model = self._connect(_rewrite(self.base, winograd=winograd), pooled=False)
-            compiled = runtime.compile_forward(model, self.devices[0])
-        vars(self).pop("base")
+        compiled = self._base.compile(n_images)
+        self._release()
         return compiled
+
+    def _release(self) -> None:
+        self.spec  # noqa: B018 - it needs the weights
+        vars(self).pop("_tensors", None)
 
     @property
     def batch_size(self) -> int:
         """Number of images in a batch that computes fast within the memory for stage one."""
-        kind = "gpu" if self.devices[0].startswith("gpu") else self.precision
-        fitting = _BATCH_PIXELS[kind] // self.input_size**2
+        fitting = self._base.batch_pixels // self.input_size**2
         return int(min(max(fitting, 1), _LARGEST_BATCH))
 
-    def _copy_base(self) -> Any:
-        copy = build_base(self.architecture, self.input_size, self.precision)
-        copy.set_weights(self.base.get_weights())
-        copy.trainable = False
-        return copy
-
     def build_network(self) -> Any:
-        """Build the plain Keras model of the backbone, without any rewriting.
+        """Build the plain Keras model of the backbone, whatever its engine.
 
         Returns
         -------
         keras.Model
             From images (n, h, w, 3) in [0, 1] to features (n, d), both float32.
         """
-        return self._connect(self.base)
+        return self._make_keras_base().build_network()
 
-    def _connect(self, base: Any, *, pooled: bool = True) -> Any:
-        """Put the scaling before a base, and the pooling in float32 after it."""
-        keras = runtime.import_keras()
-        with runtime.layer_precision("float32"):
-            images = keras.Input((self.input_size, self.input_size, 3), dtype="float32")
-            scaled = images
-            if self.scaling == "weights":
-                module = getattr(keras.applications, self.architecture.module)
-                scaled = module.preprocess_input(images * 255.0)
-                if self.architecture.module == "efficientnet":
-                    base = rescale_efficientnet(base)
-            maps = keras.ops.cast(base(scaled), "float32")
-            return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)) if pooled else maps)
+    @property
+    def base(self) -> Any:
+        """The Keras model without scaling and pooling, built anew, whatever the engine."""
+        return self._make_keras_base().model
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
@@ -263,8 +224,9 @@ class Backbone:
         -------
         ndarray of shape (n, n_features), float32
         """
-        compiled = next(iter(self._compiled.values()), None) or self.compile()
-        return compiled[0](images)
+        features = self._base.compute_features(images)
+        self._release()
+        return features
 
     def compute_maps(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the feature maps of a batch; their means are its features.
@@ -279,7 +241,9 @@ class Backbone:
         ndarray of shape (n, rows, columns, n_features), float32
             The output of the last layer.
         """
-        return self._forward_maps(images)
+        maps = self._base.compute_maps(images)
+        self._release()
+        return maps
 
 
 def load_backbone(
@@ -291,6 +255,7 @@ def load_backbone(
     precision: Precision | Literal["auto"] = "float32",
     random_state: int = 0,
     device: str = "auto",
+    engine: Engine | Literal["auto"] = "auto",
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -309,13 +274,17 @@ def load_backbone(
         Height and width in pixels, 32 to 4096.
     precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
         Number format of the convolutions; pooling is in float32. ``"auto"`` is bfloat16 where the
-        device is natively faster in it (:func:`brainfeat.runtime.choose_precision`) and the base is
-        robust to it, and float32 otherwise; to find out, it imports the backend.
+        device is natively faster in it (:func:`brainfeat.extraction.engines.choose_precision`) and
+        the base is robust to it, and float32 otherwise.
     random_state : int, default=0
         Seed of ``weights="random"``, at least 0.
     device : str, default="auto"
         Where to compute: ``"auto"`` is every GPU, or the processor where there is none; otherwise
         as in :func:`brainfeat.runtime.find_devices`. Each device gets a copy of the base.
+    engine : {"auto", "keras", "openvino"}, default="auto"
+        What computes the base: Keras on its backend, or OpenVINO on the processor, without
+        importing Keras (:func:`brainfeat.extraction.engines.choose_engine`). The features are the
+        same to rounding.
 
     Returns
     -------
@@ -339,10 +308,7 @@ def load_backbone(
         raise ParameterError(f"unknown backbone {name!r}; expected one of {', '.join(BACKBONES)}")
     if scaling not in SCALINGS:
         raise ParameterError(f"unknown scaling {scaling!r}; expected one of {', '.join(SCALINGS)}")
-    if precision == "auto":
-        robust = BACKBONES[name].robust
-        precision = runtime.choose_precision(device) if robust else "float32"
-    if precision not in get_args(Precision):
+    if precision not in ("auto", *PRECISIONS):
         raise ParameterError(
             f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}, auto"
         )
@@ -350,6 +316,11 @@ def load_backbone(
         raise ParameterError(f"input size {input_size!r}; expected 32 to 4096 pixels")
     if not isinstance(random_state, int | np.integer) or random_state < 0:
         raise ParameterError(f"random state {random_state!r}; expected an integer of at least 0")
+    engine = choose_engine(engine, device=device, precision=precision)
+    if precision == "auto" and not BACKBONES[name].robust:
+        precision = "float32"
+    elif precision == "auto":
+        precision = choose_precision(engine, device=device, name=name, input_size=input_size)
     return Backbone(
         name=name,
         weights=os.fspath(weights),
@@ -358,6 +329,7 @@ def load_backbone(
         precision=precision,
         random_state=int(random_state),
         device=device,
+        engine=engine,
     )
 
 
@@ -384,10 +356,3 @@ def compile_copies(
     if isinstance(backbone, Backbone):
         return backbone.compile(n_images=n_images), backbone.batch_size
     return [backbone], _BATCH_SIZE
-
-
-def _rewrite(base: Any, *, winograd: bool) -> Any:
-    if not runtime.is_rewriting_faster():
-        return base
-    with runtime.layer_precision("float32"):
-        return accelerate(base, winograd=winograd)

@@ -19,6 +19,7 @@ from brainfeat.cache.spec import Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
 from brainfeat.extraction.backbones import FeatureExtractor, Image, load_backbone
+from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.run import Progress, Run, Task
 from brainfeat.readers import read_image
 from brainfeat.tables.origin import find_origin
@@ -51,6 +52,8 @@ class Extraction:
         Computed rows per second of the run.
     precision : str
         What the features were computed in.
+    engine : str
+        What computed them: ``"keras"``, ``"openvino"``, or ``""`` for a callable.
     fingerprint : str
         Fingerprint of the spec, 64 hexadecimal digits.
     output : Path
@@ -65,6 +68,7 @@ class Extraction:
     seconds: float
     images_per_second: float
     precision: str
+    engine: str
     fingerprint: str
     output: Path
 
@@ -88,6 +92,7 @@ def extract(
     input_size: int = 224,
     precision: ChosenPrecision = "auto",
     device: str = "auto",
+    engine: Engine | Literal["auto"] = "auto",
     augment: int = 0,
     augmentation: Augmentation | None = None,
     batch_size: int | None = None,
@@ -128,6 +133,9 @@ def extract(
     device : str, default="auto"
         Where such a base is computed, as in
         :func:`brainfeat.extraction.backbones.load_backbone`.
+    engine : {"auto", "keras", "openvino"}, default="auto"
+        What computes such a base, as in
+        :func:`brainfeat.extraction.backbones.load_backbone`; the features are the same to rounding.
     augment : int, default=0
         Augmented views to add to each image of the train split, or to every labelled image if the
         table has no splits.
@@ -153,7 +161,7 @@ def extract(
     read : callable
         From a binary file object, and a `name` for errors, to a float32 image (h, w, 3) in [0, 1].
     progress : callable or None
-        Called with the number of finished images, their total, and the precision.
+        Called with the number of finished images, their total, and the precision with the engine.
 
     Returns
     -------
@@ -216,6 +224,7 @@ def extract(
         input_size=input_size,
         random_state=random_state,
         device=device,
+        engine=engine,
     )
     computed = signatures = 0
     with lock_folder(task.parts) as alone:
@@ -257,6 +266,7 @@ def _summarize(
         seconds=seconds,
         images_per_second=computed / seconds,
         precision=run.spec.precision,
+        engine=run.engine,
         fingerprint=run.spec.fingerprint,
         output=output,
     )

@@ -168,6 +168,11 @@ class Run:
         return self._shards.signatures
 
     @property
+    def engine(self) -> str:
+        """What computes the features, or ``""`` for a callable that does not tell."""
+        return str(getattr(self._backbone, "engine", ""))
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """What determines the spec, known without loading the base."""
         volumes = {"volumes": self._task.volumes} if self._task.volumes else {}
@@ -361,7 +366,8 @@ class Run:
         if self._task.progress is not None:
             waiting = self._computer and self._computer.oldest
             count = waiting.row if waiting else done
-            self._task.progress(count, len(self._task.table), self.spec.precision)
+            note = f"{self.spec.precision}{self.engine and f' by {self.engine}'}"
+            self._task.progress(count, len(self._task.table), note)
 
     def _list_keys(self) -> NDArray[np.bytes_]:
         """Return the identity of each row of the cache, in the order of the table."""
@@ -377,6 +383,7 @@ class Run:
             return {**cache.provenance, **patient_key}
         return {
             "recipe": self.recipe,
+            "engine": self.engine,
             "versions": runtime.versions(),
             "processor": runtime.processor(),
             "batch_size": self._task.batch_size,

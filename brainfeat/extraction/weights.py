@@ -4,41 +4,102 @@ import hashlib
 import os
 import re
 import sys
-import warnings
-from contextlib import redirect_stdout, suppress
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import WeightsError
-from brainfeat.extraction.architectures import BACKBONES, build_base
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.graph import list_weights, read_graph
+from brainfeat.extraction.weight_files import Tensors, read_tensors
 
-# What Keras raises on a file that is not one of weights of a model.
-_REFUSALS = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError)
-_LEAST_SIZE = 32
+# Weights that Keras sets to one; the other vectors are zero.
+_INITIALLY_ONE = ("gamma", "moving_variance", "variance")
 
 
-def digest_weights(model: Any) -> str:
-    """Compute the SHA-256 of the weight tensors of a model.
+def load_tensors(weights: Path | str, name: str, random_state: int) -> Tensors:
+    """Load or draw the weights of a base.
 
     Parameters
     ----------
-    model : keras.Model
+    weights : Path or str
+        A Keras weights file, or ``"random"``.
+    name : str
+        Name of the base.
+    random_state : int
+        Seed of random weights.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By the paths that they have in Keras.
+
+    Raises
+    ------
+    WeightsError
+        If the file is not one of weights of this base without top.
+    """
+    if weights == "random":
+        return draw_tensors(name, random_state)
+    return read_tensors(Path(weights), name)
+
+
+def digest_tensors(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Compute the SHA-256 of the weights of a base.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        By path.
 
     Returns
     -------
     str
-        64 hexadecimal digits, over name, dtype, shape and bytes of each tensor, sorted by name.
+        64 hexadecimal digits, over path, dtype, shape and bytes of each tensor, sorted by path.
     """
     hasher = hashlib.sha256()
-    for name, tensor in sorted(_tensors(model).items()):
-        values = np.asarray(tensor)
-        values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    for name, tensor in sorted(tensors.items()):
+        # It makes a vector of a number, which is how numbers have always been digested.
+        values = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
         hasher.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
         hasher.update(values.tobytes())
     return hasher.hexdigest()
+
+
+def draw_tensors(name: str, random_state: int) -> Tensors:
+    """Draw He-normal kernels (He et al. 2015, https://arxiv.org/abs/1502.01852) for a base.
+
+    Each kernel depends on its path and the seed alone. Vectors have the initial values of Keras.
+
+    Parameters
+    ----------
+    name : str
+        Name of the base.
+    random_state : int
+        The seed.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By the paths that they have in Keras.
+    """
+    tensors = {}
+    for path, (kind, shape, dtype) in list_weights(read_graph(name)).items():
+        if len(shape) < 2:
+            tensors[path] = np.full(shape, kind in _INITIALLY_ONE, dtype)
+            continue
+        digest = hashlib.sha256(path.encode()).digest()
+        rng = np.random.default_rng([random_state, *digest])
+        depthwise = shape[-1] == 1
+        fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+        drawn = rng.standard_normal(shape, np.float32) * np.sqrt(2.0 / fan_in)
+        tensors[path] = drawn.astype(dtype)
+    return tensors
 
 
 def local_imagenet_file(name: str) -> Path:
@@ -130,87 +191,24 @@ def _download(url: str, path: Path, md5: str | None, checksum: str) -> Path:
     return Path(fetched)
 
 
-def load_weights(model: Any, path: Path, name: str) -> None:
-    """Load a Keras weights file into a base.
+def fill_base(model: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Put weights into a base that Keras built.
 
     Parameters
     ----------
     model : keras.Model
         The base, whose weights are changed.
-    path : Path
-        A legacy ``.h5`` or a ``.weights.h5`` file.
-    name : str
-        Name of the base in error messages.
-
-    Raises
-    ------
-    WeightsError
-        If the file is not one of weights of this base without top.
+    tensors : mapping of str to ndarray
+        By path.
     """
-    before = digest_weights(model)
-    try:
-        with warnings.catch_warnings():
-            # Before it raises, Keras warns about each layer that the file does not have.
-            warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
-            model.load_weights(str(path))
-    except _REFUSALS as error:
-        is_hdf5 = not isinstance(error, OSError)
-        if is_hdf5 and (found := _find_owner(path)):
-            raise WeightsError(
-                f"{path.name} holds the weights of {found}, and no weights of {name} without top; "
-                f"pass those of {name}, or take the base {found}"
-            ) from error
-        reason = str(error).strip().partition("\n")[0].rstrip(":") or repr(error)
-        raise WeightsError(
-            f"{path.name} holds no weights of {name} without top ({reason}); "
-            "pass a Keras weights file that was saved from that base"
-        ) from error
-    if digest_weights(model) == before:
-        raise WeightsError(f"{path.name} changed no weight of {name}; pass a Keras weights file")
-
-
-def _find_owner(path: Path) -> str | None:
-    """Find the base that a weights file fits, by loading it into each of them."""
-    for name, architecture in BACKBONES.items():
-        model = build_base(architecture, _LEAST_SIZE, "float32")
-        before = digest_weights(model)
-        with suppress(*_REFUSALS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.load_weights(str(path))
-            if digest_weights(model) != before:
-                return name
-    return None
-
-
-def randomize_weights(model: Any, random_state: int) -> None:
-    """Draw He-normal kernels (He et al. 2015, https://arxiv.org/abs/1502.01852) for a base.
-
-    Each kernel depends on its name and the seed alone. Vectors keep their initial values.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The base, whose weights are changed.
-    random_state : int
-        The seed.
-    """
-    for name, variable in _tensors(model).items():
-        if len(variable.shape) < 2:
-            continue
-        digest = hashlib.sha256(name.encode()).digest()
-        rng = np.random.default_rng([random_state, *digest])
-        depthwise = variable.shape[-1] == 1
-        fan_in = np.prod(variable.shape[:2] if depthwise else variable.shape[:-1])
-        variable.assign(rng.standard_normal(variable.shape, np.float32) * np.sqrt(2.0 / fan_in))
-
-
-def _tensors(model: Any) -> dict[str, Any]:
-    # Keras numbers the layers that it names by itself across the whole process.
-    return {
-        re.sub(r"^normalization_\d+/", "normalization/", variable.path): variable
-        for variable in model.variables
-        if "seed_generator" not in variable.path
-    }
+    for variable in model.variables:
+        if "seed_generator" not in variable.path:
+            # Keras numbers the layers that it names by itself across the whole process.
+            path = re.sub(r"^normalization_\d+/", "normalization/", variable.path)
+            variable.assign(tensors[path])
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # of a normalization, which keeps what it computes
+            layer.finalize_state()
 
 
 def digest_file(path: Path, algorithm: str) -> str:

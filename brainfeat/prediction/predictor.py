@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
+from brainfeat.extraction.engines import Engine
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
@@ -69,6 +70,8 @@ class Predictor:
         Whether the most probable class is the decision although the head would abstain.
     device : str
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
+    engine : {"auto", "keras", "openvino"}
+        As in :func:`brainfeat.extraction.backbones.load_backbone`.
     backbone : callable or None
         Another source of features, with the attribute ``spec``.
     n_images : int or None
@@ -102,6 +105,7 @@ class Predictor:
         false_alarm_rate: float = FALSE_ALARM_RATE,
         force: bool = False,
         device: str = "auto",
+        engine: Engine | Literal["auto"] = "auto",
         backbone: FeatureExtractor | None = None,
         n_images: int | None = None,
         slices: str | None = None,
@@ -132,6 +136,7 @@ class Predictor:
             input_size=spec.input_size,
             precision=precision or spec.precision,
             device=device,
+            engine=engine,
         )
         self._n_images = n_images
         require_base(spec, self.backbone.spec)
@@ -140,6 +145,11 @@ class Predictor:
     def precision(self) -> Precision:
         """The precision of the convolutions."""
         return self.backbone.spec.precision
+
+    @property
+    def engine(self) -> str:
+        """What computes the features, or ``""`` for a callable that does not tell."""
+        return str(getattr(self.backbone, "engine", ""))
 
     def predict(
         self,

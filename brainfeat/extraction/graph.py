@@ -1,0 +1,154 @@
+"""The layers of each base as data, so that no network library is needed to know or compute it."""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+Shape = tuple[int, ...]
+
+
+class Weight(NamedTuple):
+    """A tensor of a layer.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"kernel"``.
+    shape : tuple of int
+        Its shape in Keras.
+    dtype : str
+        ``"float32"``, or ``"int32"`` for a counter.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+
+
+class Layer(NamedTuple):
+    """A layer of a base.
+
+    Attributes
+    ----------
+    name : str
+        Its name in Keras.
+    kind : str
+        The class of Keras.
+    inputs : tuple of str
+        Names of the layers whose outputs it takes.
+    options : mapping of str to object
+        The options of that class that change what it computes.
+    weights : tuple of Weight
+        In the order in which Keras stores them.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    options: Mapping[str, Any]
+    weights: tuple[Weight, ...]
+
+
+@cache
+def read_graph(name: str) -> tuple[Layer, ...]:
+    """Read the layers of a base, each after those that it takes its input from.
+
+    The files were written from the models of ``keras.applications`` without their classifiers by
+    ``tests/support/write_graphs.py``, and are compared with these by a test. A padding that
+    depends on whether the size of its input is even is stored as that of the convolution after it:
+    ``"correct"`` is the size of its kernel (``keras.src.applications.imagenet_utils.correct_pad``).
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`brainfeat.extraction.architectures.BACKBONES`.
+
+    Returns
+    -------
+    tuple of Layer
+
+    Examples
+    --------
+    >>> layers = read_graph("vgg16")
+    >>> len(layers), layers[1].name, layers[1].weights[0].shape
+    (19, 'block1_conv1', (3, 3, 3, 64))
+    """
+    text = files("brainfeat.extraction").joinpath(f"graphs/{name}.json").read_text("utf-8")
+    return tuple(
+        Layer(
+            entry["name"],
+            entry["kind"],
+            tuple(entry["inputs"]),
+            entry["options"],
+            tuple(Weight(name, tuple(shape), dtype) for name, shape, dtype in entry["weights"]),
+        )
+        for entry in json.loads(text)
+    )
+
+
+def list_weights(layers: tuple[Layer, ...]) -> dict[str, Weight]:
+    """List the tensors of a base by the paths that they have in Keras.
+
+    Examples
+    --------
+    >>> list(list_weights(read_graph("vgg16")))[:2]
+    ['block1_conv1/kernel', 'block1_conv1/bias']
+    """
+    return {f"{layer.name}/{weight.name}": weight for layer in layers for weight in layer.weights}
+
+
+def find_lengths(layers: tuple[Layer, ...], input_size: int) -> dict[str, int]:
+    """Find the height, which is the width, of the maps of each layer.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers of a base.
+    input_size : int
+        Height and width of its input in pixels.
+
+    Examples
+    --------
+    >>> find_lengths(read_graph("vgg16"), 224)["block5_pool"]
+    7
+    """
+    lengths: dict[str, int] = {}
+    for layer in layers:
+        before = max((lengths[name] for name in layer.inputs), default=input_size)
+        stride = layer.options.get("strides", (1,))[0]
+        lengths[layer.name] = 1 if layer.kind == "GlobalAveragePooling2D" else -(-before // stride)
+    return lengths
+
+
+def count_flop(layers: tuple[Layer, ...], input_size: int) -> dict[str, int]:
+    """Count the floating-point operations of each convolution for one image.
+
+    A multiply-add counts as two; biases, normalization, activations and pooling are left out, as is
+    usual. Convolutions are counted as the direct method computes them, whichever method is used.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers of a base.
+    input_size : int
+        Height and width of its input in pixels.
+
+    Returns
+    -------
+    dict of str to int
+        By layer.
+
+    Examples
+    --------
+    >>> sum(count_flop(read_graph("vgg16"), 224).values())
+    30693261312
+    """
+    lengths = find_lengths(layers, input_size)
+    return {
+        layer.name: 2 * math.prod(layer.weights[0].shape) * lengths[layer.name] ** 2
+        for layer in layers
+        if layer.kind in ("Conv2D", "DepthwiseConv2D")
+    }

@@ -1,0 +1,288 @@
+"""Bases computed by OpenVINO on a processor: no network library is imported."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.spec import Precision
+from brainfeat.errors import MissingDependencyError
+from brainfeat.extraction.architectures import InputScaling
+from brainfeat.extraction.graph import Layer, Weight
+from brainfeat.extraction.openvino_layers import Operations, Tensors, add_layer
+from brainfeat.runtime import Forward, usable_cores
+
+Array = NDArray[np.float32]
+
+# Streams ask for the same batch size at the same time.
+_compiling = Lock()
+
+# Names of the precisions in OpenVINO: its types, and what a processor is capable of.
+_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+# Streams compute batches of their own; more than these were not measured. With fewer images for
+# each, some would wait for the others.
+_MOST_STREAMS = 16
+_FEWEST_PER_STREAM = 4
+# Pixels of a batch: four images of VGG16's size; docs/benchmarks.md has measurements.
+_BATCH_PIXELS = 4 * 224**2
+# A convolution of 3.7 GFLOP, and how often it is timed.
+_TRIED_SHAPE = (4, 28, 28, 256)
+_TRIES = 5
+
+
+@cache
+def import_openvino() -> ModuleType:
+    """Import OpenVINO.
+
+    Its package tells its makers about each import, over the network and in a file below the home
+    folder, unless ``openvino_telemetry`` is missing; it is hidden from the import here.
+
+    Raises
+    ------
+    MissingDependencyError
+        OpenVINO is not installed.
+    """
+    try:
+        with _without_telemetry():
+            import openvino
+            import openvino.opset13
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"OpenVINO cannot be imported ({error}); install it by pip install 'brainfeat[fast]', "
+            'or pass engine="keras"'
+        ) from error
+    module: ModuleType = openvino
+    return module
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    name = "openvino_telemetry"
+    loaded = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if loaded is not None:
+            sys.modules[name] = loaded
+
+
+@cache
+def _start() -> Any:
+    return import_openvino().Core()
+
+
+def has_precision(precision: Precision) -> bool:
+    """Return whether the processor computes in a precision by instructions of its own."""
+    return _CAPABILITIES[precision] in _start().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenvinoBase:
+    """A base that OpenVINO computes; it is compiled for each batch size at its first use.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers.
+    load : callable
+        Returns their weights by path.
+    scaling : InputScaling or None
+        How the pixels are scaled; None leaves them in [0, 1].
+    input_size : int
+        Height and width in pixels.
+    precision : {"float32", "bfloat16", "float16"}
+        Number format of the convolutions.
+    """
+
+    batch_pixels = _BATCH_PIXELS
+
+    def __init__(
+        self,
+        layers: tuple[Layer, ...],
+        load: Callable[[], Tensors],
+        *,
+        scaling: InputScaling | None,
+        input_size: int,
+        precision: Precision,
+    ) -> None:
+        self._layers, self._load, self._scaling = layers, load, scaling
+        self._input_size, self._precision = input_size, precision
+        # By batch size and number of streams.
+        self._compiled: dict[tuple[int, int], Any] = {}
+
+    @property
+    def devices(self) -> list[str]:
+        """The name of the processor among devices."""
+        return ["cpu:0"]
+
+    def compile(self, n_images: int | None) -> tuple[Forward, ...]:
+        """Make functions from images (n, h, w, 3) to features (n, d), one for each stream.
+
+        A core computes a stream of its own faster than its part of a common one, if there are
+        enough images.
+        """
+        streams = min(usable_cores(), _MOST_STREAMS)
+        if n_images is not None and n_images < _FEWEST_PER_STREAM * streams:
+            streams = 1
+        return tuple(_Copy(self, streams).compute_features for _ in range(streams))
+
+    def compute_features(self, images: Array) -> Array:
+        """Compute features (n, d) of images (n, h, w, 3)."""
+        return _Copy(self, streams=1).compute_features(images)
+
+    def compute_maps(self, images: Array) -> Array:
+        """Compute the maps (n, h, w, d) that are pooled, of images (n, h, w, 3)."""
+        maps = _Copy(self, streams=1).compute(images)
+        return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
+
+    def make_request(self, batch_size: int, streams: int) -> Any:
+        """Make a request that computes a batch, beside those of the other streams."""
+        key = batch_size, streams
+        with _compiling:
+            if key not in self._compiled:
+                model = build_model(
+                    self._layers,
+                    self._load(),
+                    shape=(batch_size, self._input_size, self._input_size, 3),
+                    scaling=self._scaling,
+                    winograd=self._precision == "float32",
+                )
+                self._compiled[key] = _compile(model, self._precision, streams)
+        return self._compiled[key].create_infer_request()
+
+
+class _Copy:
+    """One stream of a base: a request for each batch size, used by one thread at a time."""
+
+    def __init__(self, base: OpenvinoBase, streams: int) -> None:
+        self._base, self._streams = base, streams
+        self._requests: dict[int, Any] = {}
+
+    def compute(self, images: Array) -> Array:
+        """Compute maps (n, d, h, w); they are valid until the next call."""
+        number = len(images)
+        if number not in self._requests:
+            self._requests[number] = self._base.make_request(number, self._streams)
+        request = self._requests[number]
+        request.infer([np.ascontiguousarray(images, np.float32)], share_inputs=True)
+        maps: Array = request.get_output_tensor().data
+        return maps
+
+    def compute_features(self, images: Array) -> Array:
+        """Average the maps in float32."""
+        features: Array = self.compute(images).mean(axis=(2, 3), dtype=np.float32)
+        return features
+
+
+def build_model(
+    layers: tuple[Layer, ...],
+    tensors: Tensors,
+    *,
+    shape: tuple[int, int, int, int],
+    scaling: InputScaling | None,
+    winograd: bool,
+) -> Any:
+    """Build the graph of a base.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers.
+    tensors : mapping of str to ndarray
+        Their weights by path.
+    shape : tuple of int
+        (n, h, w, 3), of the images.
+    scaling : InputScaling or None
+        How the pixels are scaled; None leaves them in [0, 1].
+    winograd : bool
+        Whether convolutions with many channels use Winograd's method.
+
+    Returns
+    -------
+    openvino.Model
+        From images (n, h, w, 3), float32 in [0, 1], to maps (n, d, h, w).
+    """
+    openvino = import_openvino()
+    ops = Operations(openvino.opset13, winograd)
+    pixels = ops.op.parameter(shape, np.float32)
+    outputs: dict[str, Any] = {}
+    for layer in layers:
+        if layer.kind == "InputLayer":
+            outputs[layer.name] = ops.transpose(_scale(ops, pixels, scaling), 0, 3, 1, 2)
+            continue
+        inputs = [outputs[name] for name in layer.inputs]
+        outputs[layer.name] = add_layer(ops, layer, inputs, tensors)
+        if layer.kind == "Normalization" and scaling is not None:
+            factor = ops.by_channel(np.array(scaling.normalized_factor))
+            outputs[layer.name] = ops.op.multiply(outputs[layer.name], factor).output(0)
+    return openvino.Model([outputs[layers[-1].name]], [pixels], "base")
+
+
+def _scale(ops: Operations, pixels: Any, scaling: InputScaling | None) -> Any:
+    if scaling is None:
+        return pixels
+    if scaling.reverse:
+        pixels = ops.op.gather(pixels, ops.whole(2, 1, 0), ops.constant(3, np.int64))
+    scaled = ops.op.multiply(pixels, ops.constant(scaling.factor))
+    return ops.op.add(scaled, ops.constant(scaling.offset))
+
+
+def _compile(model: Any, precision: Precision, streams: int) -> Any:
+    kind = getattr(import_openvino().Type, _TYPES[precision])
+    options: Mapping[str, Any] = {
+        "INFERENCE_PRECISION_HINT": kind,
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": usable_cores(),
+    }
+    return _start().compile_model(model, "CPU", options)
+
+
+@cache
+def measure_convolution() -> dict[str, float]:
+    """Time one of VGG16's 3 × 3 convolutions.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds, in ``"float32"``, in ``"bfloat16"``, and by Winograd's method in float32:
+        ``"winograd"``.
+    """
+    channels = _TRIED_SHAPE[-1]
+    kernel = Weight("kernel", (3, 3, channels, channels), "float32")
+    options = {"strides": [1, 1], "padding": "same", "use_bias": False, "activation": "relu"}
+    layers = (
+        Layer("input", "InputLayer", (), {}, ()),
+        Layer("tried", "Conv2D", ("input",), options, (kernel,)),
+    )
+    rng = np.random.default_rng(0)
+    tensors = {"tried/kernel": rng.standard_normal(kernel.shape, np.float32)}
+    images = rng.random(_TRIED_SHAPE, np.float32)
+    requests = {}
+    ways: dict[str, Precision] = {
+        "float32": "float32",
+        "bfloat16": "bfloat16",
+        "winograd": "float32",
+    }
+    for way, precision in ways.items():
+        model = build_model(
+            layers, tensors, shape=_TRIED_SHAPE, scaling=None, winograd=way == "winograd"
+        )
+        requests[way] = _compile(model, precision, streams=1).create_infer_request()
+        requests[way].infer([images])
+    seconds = dict.fromkeys(ways, math.inf)
+    for _ in range(_TRIES):
+        for way, request in requests.items():
+            started = time.perf_counter()
+            request.infer([images])
+            seconds[way] = min(seconds[way], time.perf_counter() - started)
+    return seconds

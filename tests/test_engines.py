@@ -1,0 +1,216 @@
+"""The engines: which one is chosen, and that OpenVINO computes what Keras computes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from brainfeat.errors import MissingDependencyError, ParameterError
+from brainfeat.extraction import engines, openvino_engine
+from brainfeat.extraction.architectures import BACKBONES
+from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.engines import choose_engine, choose_precision, find_winograd_fraction
+
+SIZE = 32
+MOBILENET = "mobilenet-0.75"
+
+
+def load(name=MOBILENET, **options):
+    return load_backbone(name, **{"weights": "random", "input_size": SIZE, **options})
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((3, SIZE, SIZE, 3), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_backend(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr(engines, "_CARDS", ())
+
+
+def choose(engine="auto", *, device="auto", precision="float32"):
+    return choose_engine(engine, device=device, precision=precision)
+
+
+class TestChoice:
+    def test_a_processor_takes_openvino(self):
+        assert choose() == choose(device="cpu") == choose(device="cpu:0") == "openvino"
+
+    def test_a_device_of_another_kind_takes_keras(self):
+        assert choose(device="gpu:1") == "keras"
+
+    def test_a_card_takes_keras_unless_the_processor_is_named(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(engines, "_CARDS", (str(tmp_path),))
+        assert choose() == "keras"
+        assert choose(device="cpu") == choose("openvino") == "openvino"
+
+    def test_a_named_backend_takes_keras(self, monkeypatch):
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        assert choose() == "keras"
+        assert choose("openvino") == "openvino"
+
+    def test_without_openvino_it_is_keras(self, monkeypatch):
+        monkeypatch.setattr(engines, "find_spec", lambda name: None)
+        assert choose() == "keras"
+
+    @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+    def test_a_precision_that_the_processor_lacks_takes_keras(self, monkeypatch, precision):
+        monkeypatch.setattr(openvino_engine, "has_precision", lambda wanted: wanted == "float32")
+        assert choose(precision=precision) == "keras"
+        with pytest.raises(ParameterError, match=f"does not compute in {precision}"):
+            choose("openvino", precision=precision)
+
+    def test_openvino_on_another_device_is_refused(self):
+        with pytest.raises(ParameterError, match="on the processor, not on device 'gpu'"):
+            choose("openvino", device="gpu")
+
+    def test_an_unknown_engine_is_refused(self):
+        with pytest.raises(ParameterError, match="'tpu'; expected auto, keras, openvino"):
+            choose("tpu")
+
+    def test_an_engine_that_cannot_be_imported_is_told(self, monkeypatch):
+        openvino_engine.import_openvino.cache_clear()
+        openvino_engine._start.cache_clear()
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(MissingDependencyError, match=r"pip install 'brainfeat\[fast\]'"):
+            load(engine="openvino")(np.zeros((1, SIZE, SIZE, 3), np.float32))
+
+
+class TestPrecision:
+    SECONDS = {"float32": 2.0, "winograd": 1.0, "bfloat16": 1.0}
+
+    def choose(self, monkeypatch, name, **seconds):
+        monkeypatch.setattr(
+            openvino_engine, "measure_convolution", lambda: {**self.SECONDS, **seconds}
+        )
+        monkeypatch.setattr(openvino_engine, "has_precision", lambda precision: True)
+        return choose_precision("openvino", device="auto", name=name, input_size=224)
+
+    def test_it_is_bfloat16_where_that_is_faster(self, monkeypatch):
+        assert self.choose(monkeypatch, "resnet50") == "bfloat16"
+        assert self.choose(monkeypatch, "resnet50", bfloat16=1.9) == "float32"
+
+    def test_it_is_compared_with_what_float32_takes_by_winograds_method(self, monkeypatch):
+        assert self.choose(monkeypatch, "vgg16", bfloat16=1.2) == "float32"
+        assert self.choose(monkeypatch, "vgg16", bfloat16=1.0) == "bfloat16"
+
+    def test_without_instructions_it_is_float32(self, monkeypatch):
+        monkeypatch.setattr(openvino_engine, "has_precision", lambda precision: False)
+        assert choose_precision("openvino", device="cpu", name="vgg16", input_size=32) == "float32"
+
+    def test_the_convolution_is_measured(self):
+        seconds = openvino_engine.measure_convolution()
+        assert set(seconds) == {"float32", "bfloat16", "winograd"}
+        assert all(0 < value < 60 for value in seconds.values())
+
+    def test_the_fraction_of_winograds_method(self):
+        assert find_winograd_fraction("vgg16", 224) == pytest.approx(0.693, abs=1e-3)
+        assert find_winograd_fraction("vgg16", 32) == 0
+
+
+class TestFeatures:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("scaling", ["weights", "unit"])
+    @pytest.mark.parametrize("size", [64, 65])
+    @pytest.mark.parametrize("name", BACKBONES)
+    def test_both_engines_compute_the_same(self, name, size, scaling):
+        images = np.random.default_rng(size).random((2, size, size, 3), np.float32)
+        ours, theirs = (
+            load(name, engine=engine, input_size=size, scaling=scaling)
+            for engine in ("openvino", "keras")
+        )
+        expected = theirs(images)
+        assert expected.std() > 0
+        np.testing.assert_allclose(
+            ours(images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+        )
+        assert ours.spec == theirs.spec
+        assert ours.recipe == theirs.recipe
+
+    @pytest.mark.parametrize("size", [112, 100])
+    def test_winograds_method_gives_what_keras_gives(self, monkeypatch, size):
+        """Of all wide convolutions, on sizes that whole tiles cover and on others."""
+        monkeypatch.setattr("brainfeat.extraction.winograd.LEAST_FLOP", 0)
+        images = np.random.default_rng(0).random((2, size, size, 3), np.float32)
+        ours = load("vgg16", input_size=size)(images)
+        expected = load("vgg16", input_size=size, engine="keras").compile(n_images=2)[0](images)
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+    def test_maps_are_those_that_are_pooled(self, images):
+        base = load()
+        maps = base.compute_maps(images)
+        assert maps.shape == (3, 1, 1, 768)
+        np.testing.assert_allclose(maps.mean(axis=(1, 2)), base(images), rtol=1e-6)
+
+    def test_each_stream_computes_the_same(self, images):
+        base = load()
+        copies = base.compile(n_images=None)
+        expected, found = base(images), [None] * len(copies)
+
+        def compute(place):
+            for _ in range(5):
+                found[place] = copies[place](images)
+
+        threads = [Thread(target=compute, args=(place,)) for place in range(len(copies))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for features in found:
+            np.testing.assert_allclose(features, expected, rtol=1e-5)
+
+    def test_few_images_are_computed_by_all_cores_together(self):
+        assert len(load().compile(n_images=1)) == 1
+
+    def test_features_outlive_the_next_batch(self, images):
+        (copy, *_) = load().compile(n_images=None)
+        first = copy(images)
+        kept = first.copy()
+        copy(1 - images)
+        np.testing.assert_array_equal(first, kept)
+
+    def test_bfloat16_is_not_float32_but_close(self, images):
+        if not openvino_engine.has_precision("bfloat16"):
+            pytest.skip("this processor has no instructions for bfloat16")
+        full, half = load("vgg16")(images), load("vgg16", precision="bfloat16")(images)
+        assert not np.array_equal(full, half)
+        lengths = np.linalg.norm(full, axis=1) * np.linalg.norm(half, axis=1)
+        assert ((full * half).sum(axis=1) / lengths).min() > 0.9995
+
+
+def test_a_run_imports_no_network_library_and_tells_nobody(tmp_path):
+    """OpenVINO's telemetry would write below the home folder and open a connection."""
+    script = """
+        import socket, sys
+        from pathlib import Path
+        from brainfeat import extract
+        from brainfeat.phantoms import write_phantoms
+
+        def refuse(*_, **__):
+            raise AssertionError("a connection")
+
+        socket.socket.connect = socket.getaddrinfo = refuse
+        slices = write_phantoms("slices", patients_per_class=2, size=48)
+        result = extract(slices, "f.h5", backbone="mobilenet-0.75", weights="random", input_size=32)
+        assert result.engine == "openvino", result.engine
+        heavy = {"keras", "tensorflow", "jax", "torch", "openvino_telemetry"}
+        print(sorted(heavy & {*sys.modules}), sorted(path.name for path in Path.home().iterdir()))
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[] []\n"
