@@ -50,16 +50,16 @@ def describe_base(name: str) -> list[dict]:
     """Describe the layers of a base, for even and for odd sizes of its input."""
     even, odd = (build_base(BACKBONES[name], size, "float32").layers for size in (64, 65))
     names = _rename([layer.name for layer in even])
-    return [_describe(layer, twin, names) for layer, twin in zip(even, odd, strict=True)]
+    return [_describe(layer, other, names) for layer, other in zip(even, odd, strict=True)]
 
 
-def _describe(layer, twin, names: dict[str, str]) -> dict:
+def _describe(layer, other, names: dict[str, str]) -> dict:
     kind, config = type(layer).__name__, layer.get_config()
     for option, value in EXPECTED.items():
         if option in config:
             assert config[option] == value or (option == "axis" and config[option] in value), option
     options = {option: config[option] for option in OPTIONS[kind]}
-    if twin.get_config().get("padding") != config.get("padding"):
+    if other.get_config().get("padding") != config.get("padding"):
         (following,) = [node.operation for node in layer._outbound_nodes]
         options = {"padding": "correct", "kernel_size": following.kernel_size}
     inputs = [tensor._keras_history.operation.name for tensor in _list(layer.input)]
