@@ -73,9 +73,10 @@ class Predictor:
         Another source of features, with the attribute ``spec``.
     n_images : int or None
         The largest number of images, if that is known: for few, less is compiled.
-    slices, window : str or None
-        Which slices of a volume are predicted, and the window of their values, as in
-        :class:`brainfeat.SlicePolicy`; None takes those that the head was fitted on.
+    slices, window, orientation : str or None
+    volume : int or None
+        How volumes become images, as in :class:`brainfeat.SlicePolicy`; None takes what the head
+        was fitted on.
     allow_burned_in : bool
         Whether DICOM files that may show a name in their pixels are read.
 
@@ -85,7 +86,7 @@ class Predictor:
         The bundle cannot be read, or a class has the name of an abstention.
     SpecMismatchError
         The base is another one than that of the spec, such as one with other weights, or computes
-        in a lower precision; or the window is another one.
+        in a lower precision; or the window or the orientation is another one.
     WeightsError
         The weights are missing or wrong.
     ParameterError
@@ -106,6 +107,8 @@ class Predictor:
         n_images: int | None = None,
         slices: str | None = None,
         window: str | None = None,
+        orientation: str | None = None,
+        volume: int | None = None,
         allow_burned_in: bool = False,
     ) -> None:
         bundle = loaded(bundle)
@@ -116,7 +119,9 @@ class Predictor:
             )
         spec, detector = bundle.spec, bundle.ood_detector
         self.bundle = bundle
-        self.policy = choose_policy(spec, slices=slices, window=window)
+        self.policy = choose_policy(
+            spec, slices=slices, window=window, orientation=orientation, volume=volume
+        )
         fitted = bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
         self._force = force
@@ -299,7 +304,7 @@ class Predictor:
         self, series: Series, counter: ImageCounter, *, keep_pixels: bool
     ) -> Iterator[Answer]:
         try:
-            volume = read_volume(series, allow_burned_in=self._allow_burned_in)
+            volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
             yield Answer(prediction=Prediction(path=series.name, error=error.reason))
             return
