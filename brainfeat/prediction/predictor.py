@@ -158,8 +158,8 @@ class Predictor:
         Parameters
         ----------
         images : path-like, PIL.Image.Image, ndarray, or iterable of these
-            JPEG, PNG, DICOM and NIfTI files, and folders, of which all such files are taken. An
-            array is one image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
+            JPEG, PNG, DICOM, NIfTI, MGH and MATLAB files, and folders of them. An array is one
+            image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
         n_jobs : int or None
             Threads that read and decode; None takes all cores.
         progress : callable or None

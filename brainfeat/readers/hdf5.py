@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from brainfeat.errors import BrainfeatError
+
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MEMBER_LIMIT = 1024
@@ -47,7 +49,7 @@ _OTHER_VERSION = "is stored in another version of HDF5 than MATLAB writes"
 _Messages = dict[int, bytes]
 
 
-class FormatError(ValueError):
+class FormatError(BrainfeatError, ValueError):
     """A file is damaged, or holds something else than is read here."""
 
 

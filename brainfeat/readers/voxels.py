@@ -25,7 +25,7 @@ from brainfeat.readers.volumes import Volume, check_shape
 # Most bytes after the voxels of a compressed file; most files have none.
 END_LIMIT = 16_000_000
 # Most voxels of all volumes of a file; a compressed file is read to its end.
-FILE_VOXEL_LIMIT = 2_000_000_000
+FILE_VOXEL_LIMIT = 1_000_000_000
 _CHUNK = 1_000_000
 
 # Smallest volume of a voxel in mm³; below it, the axes do not span space.
