@@ -19,12 +19,12 @@ from typing import Any
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
 from brainfeat.readers.held import list_paths
-from brainfeat.readers.matlab import CLASS_NAMES
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import read_rows, write_rows
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
 from brainfeat.tables.rows import Row, quote
+from brainfeat.tables.volume_checks import VolumeNotes, choose_label
 
 LEAST_KEY = 16
 
@@ -33,8 +33,6 @@ _KEY_LIMIT = 65_536
 # 100,000 patients get the same ones is below one in a billion.
 _DIGITS = 16
 _FORMATS = "DICOM, NIfTI, MGH or MATLAB"
-# Pixels that are this many times as long as wide are reported.
-_STRETCHED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +50,8 @@ class Slicing:
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
-    warnings : tuple of str
-        What may be wrong with the slices.
+    notes : tuple of str
+        What of the slices is probably a mistake, a sentence each.
     """
 
     output: Path
@@ -62,7 +60,7 @@ class Slicing:
     slices: int
     refused: tuple[dict[str, str], ...]
     patient_key: str
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -79,7 +77,7 @@ class Slicing:
             "slices": self.slices,
             "refused": list(self.refused),
             "patient_key": self.patient_key,
-            "warnings": list(self.warnings),
+            "warnings": list(self.notes),
         }
 
 
@@ -162,7 +160,7 @@ def write_slices(
             try:
                 volume = read_volume(entry, policy=policy, allow_burned_in=allow_burned_in)
                 own = entry.folder if class_folders else label
-                chosen = _choose_label(own, volume.label, entry.name)
+                chosen = choose_label(own, volume.label, name=entry.name)
             except ImageReadError as error:
                 refused.append({"volume": entry.name, "reason": error.reason})
             else:
@@ -176,7 +174,7 @@ def write_slices(
             slices=len(cutter.rows),
             refused=tuple(refused),
             patient_key="random" if patient_key is None else "site",
-            warnings=tuple(cutter.list_warnings()),
+            notes=tuple(cutter.notes.describe()),
         )
         cutter.finish(slicing)
         _put_in_place(temporary, output)
@@ -258,24 +256,14 @@ def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
     return series, [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
 
 
-def _choose_label(given: str, stated: str, name: str) -> str:
-    """Return the class that is given, or else the one that the file states."""
-    if stated and given.lower() in CLASS_NAMES.values() and given.lower() != stated:
-        raise ImageReadError(
-            name, f"states the class {stated}, and is given as {given}; leave the label out"
-        )
-    return given or stated
-
-
 class _Cutter:
     """The growing folder: its slices, the rows of its table, and the facts about its volumes."""
 
     def __init__(self, folder: Path, policy: SlicePolicy, key: bytes) -> None:
         self.rows: list[Row] = []
         self.facts: list[dict[str, Any]] = []
+        self.notes = VolumeNotes()
         self._frames: list[str] = []
-        self._stretched: list[str] = []
-        self._conflicts: list[str] = []
         self._folder, self._policy, self._key = folder, policy, key
 
     def cut(self, volume: Volume, series: Series, *, label: str) -> None:
@@ -291,30 +279,10 @@ class _Cutter:
                 Image.fromarray(pixels).save(file, "PNG")
             self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
-        if volume.spacing is not None and volume.axes != volume.native_axes:
-            _, *pixel = volume.spacing
-            if max(pixel) > _STRETCHED * min(pixel):
-                self._stretched.append(f"{series.name} ({pixel[0]:g} × {pixel[1]:g} mm)")
-        if volume.facts.get("affine_conflict"):
-            self._conflicts.append(series.name)
+        self.notes.add(volume, name=series.name)
         self.facts.append(
             {"group": group, "volume": digest, "modality": volume.modality, **volume.facts}
         )
-
-    def list_warnings(self) -> Iterator[str]:
-        """Yield what may be wrong with the slices."""
-        if self._stretched:
-            yield (
-                f"{len(self._stretched):,} of {len(self.facts):,} volumes have pixels more than "
-                f"{_STRETCHED} times as long as wide, such as {self._stretched[0]}, because they "
-                'were acquired in another plane; pass orientation="native" to cut them in that'
-            )
-        if self._conflicts:
-            yield (
-                f"{len(self._conflicts):,} of {len(self.facts):,} volumes have an sform and a "
-                f"qform along different axes, such as {self._conflicts[0]}; the sform was taken, "
-                "so look at how the slices lie"
-            )
 
     def finish(self, slicing: Slicing) -> None:
         """Write the table and the note."""
