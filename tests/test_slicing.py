@@ -332,7 +332,7 @@ def test_thick_scans_are_told_of_and_cut_as_they_were_acquired(tmp_path):
     write_thick(tmp_path / "in" / "b.nii.gz", sizes=(1, 1, 1))
     found = write_slices([tmp_path / "in"], tmp_path / "axial")
     assert found.slices == 48
-    (warning,) = found.notes
+    (warning,) = found.warnings
     assert warning == (
         "1 of 2 volumes have pixels more than 2 times as long as wide, such as volume 1 "
         "(1 × 6 mm), because they were acquired in another plane; pass "
@@ -340,7 +340,7 @@ def test_thick_scans_are_told_of_and_cut_as_they_were_acquired(tmp_path):
     )
     native = SlicePolicy(orientation="native")
     found = write_slices([tmp_path / "in"], tmp_path / "native", policy=native)
-    assert not found.notes
+    assert not found.warnings
     assert found.slices == 4 + 24
     note = json.loads((found.output / "slices.json").read_text())
     assert [volume["plane"] for volume in note["volumes"]] == ["sagittal", "axial"]
@@ -354,7 +354,7 @@ def test_scans_whose_sform_and_qform_disagree_are_told_of(tmp_path):
     image.set_qform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
     image.to_filename(tmp_path / "a.nii")
     found = write_slices([tmp_path / "a.nii"], tmp_path / "out")
-    assert [warning.partition(";")[0] for warning in found.notes] == [
+    assert [warning.partition(";")[0] for warning in found.warnings] == [
         "1 of 1 volumes have an sform and a qform along different axes, such as volume 1"
     ]
     note = json.loads((found.output / "slices.json").read_text())
@@ -406,7 +406,7 @@ def test_matlab_files_have_their_own_classes_and_patients(tmp_path):
     for place, number in enumerate(numbers):
         write_mat(tmp_path / "in" / f"{place}.mat", number=number, pid=f"P{place // 2}")
     found = write_slices([tmp_path / "in"], tmp_path / "out", patient_key=KEY)
-    assert (found.slices, found.patients, found.notes) == (4, 2, ())
+    assert (found.slices, found.patients, found.warnings) == (4, 2, ())
     table = read_table(found.output)
     assert sorted(table.labels) == ["glioma", "meningioma", "pituitary", "pituitary"]
     assert set(table.sources) == {"MATLAB"}

@@ -105,13 +105,11 @@ def command(
             progress=progress,
         )
     refused = tuple({**entry, "reason": translate(entry["reason"])} for entry in found.refused)
-    found = replace(found, refused=refused, notes=tuple(map(translate, found.notes)))
+    found = replace(found, refused=refused, warnings=tuple(map(translate, found.warnings)))
     if as_json:
         options.print_json(found.to_dict())
     else:
         _show(found)
-    for note in found.notes:
-        options.say(f"warning: {note}", err=True)
 
 
 def _show(found: "Slicing") -> None:
@@ -119,6 +117,8 @@ def _show(found: "Slicing") -> None:
     firsts = {entry["reason"]: entry["volume"] for entry in reversed(found.refused)}
     for reason, number in reasons.most_common():
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
+    for warning in found.warnings:
+        options.say(f"warning: {warning}", err=True)
     if found.patient_key == "random":
         options.say(
             "patients were hashed with a random key, which is not kept; they have other groups in "

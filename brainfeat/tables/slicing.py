@@ -50,8 +50,8 @@ class Slicing:
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
-    notes : tuple of str
-        What of the slices is probably a mistake, a sentence each.
+    warnings : tuple of str
+        What may be wrong with the slices, a sentence each.
     """
 
     output: Path
@@ -60,7 +60,7 @@ class Slicing:
     slices: int
     refused: tuple[dict[str, str], ...]
     patient_key: str
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -77,7 +77,7 @@ class Slicing:
             "slices": self.slices,
             "refused": list(self.refused),
             "patient_key": self.patient_key,
-            "warnings": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 
@@ -174,7 +174,7 @@ def write_slices(
             slices=len(cutter.rows),
             refused=tuple(refused),
             patient_key="random" if patient_key is None else "site",
-            notes=tuple(cutter.notes.describe()),
+            warnings=tuple(cutter.notes.describe()),
         )
         cutter.finish(slicing)
         _put_in_place(temporary, output)
