@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers import nifti
+from brainfeat.readers import voxels
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.volumes import SlicePolicy, cut_slices
 
@@ -67,11 +67,11 @@ def test_anterior_is_above_and_the_right_side_on_the_left(tmp_path):
     assert volume.values[0, 0, 0] == 7
     assert volume.values.shape == (5, 4, 3)
     assert volume.facts == {
-        "rows": 4,
-        "columns": 3,
-        "frames": 5,
         "spacing": [1, 1, 1],
         "bits": 16,
+        "volumes": 1,
+        "affine": "sform",
+        "affine_conflict": False,
     }
 
 
@@ -133,9 +133,9 @@ def test_a_fourth_axis_of_one_volume_is_dropped(tmp_path):
 PACKAGED_FILES = {
     "analyze.hdr": "perhaps an Analyze file",
     "anatomical.nii": None,
-    "example4d.nii.gz": "has 4 axes (128 × 96 × 24 × 2)",
-    "example_nifti2.nii.gz": "has 4 axes",
-    "functional.nii": "has 4 axes",
+    "example4d.nii.gz": "has 2 volumes (128 × 96 × 24 × 2); pass volume=N, from 1 to 2, for one",
+    "example_nifti2.nii.gz": "has 2 volumes",
+    "functional.nii": "has 20 volumes",
     "nifti1.hdr": "one of a pair",
     "nifti2.hdr": "one of a pair",
     "reoriented_anat_moved.nii": None,
@@ -414,7 +414,7 @@ def test_a_packed_file_without_its_end_is_refused(tmp_path):
 
 def test_what_follows_the_voxels_is_passed_over_up_to_a_limit(tmp_path):
     plain = write_header(tmp_path / "a.nii").read_bytes()
-    for extra, words in ((1_000_000, None), (nifti.END_LIMIT + 1, "bytes after its voxels")):
+    for extra, words in ((1_000_000, None), (voxels.END_LIMIT + 1, "bytes after its voxels")):
         path = tmp_path / "b.nii.gz"
         path.write_bytes(gzip.compress(plain + bytes(extra)))
         if words:
@@ -476,7 +476,7 @@ def test_messages_of_nibabel_are_suppressed(logger, tmp_path, caplog, monkeypatc
         warnings.warn("CANARY", UserWarning, stacklevel=2)
         raise nibabel.spatialimages.HeaderDataError("CANARY")
 
-    monkeypatch.setattr(nibabel.Nifti1Header, "get_best_affine", speak)
+    monkeypatch.setattr(nibabel.Nifti1Header, "get_sform", speak)
     assert reason(path) == "is damaged or not a readable NIfTI file"
     assert not caplog.records
 
@@ -485,3 +485,176 @@ def test_a_plain_file_without_its_last_byte_is_too_short(tmp_path):
     path = save(make_image(), tmp_path / "a.nii")
     path.write_bytes(path.read_bytes()[:-1])
     assert reason(path) == "is shorter than its header states"
+
+
+# What places the voxels
+
+
+def turn_axes(image, *, axes=(1, 2, 0)):
+    """Return an image whose stored axes are others, with sform and qform of the same meaning."""
+    turned = image.as_reoriented(np.column_stack([axes, (1, -1, 1)]))
+    turned.set_qform(turned.affine, 1)
+    turned.set_sform(turned.affine, 1)
+    return turned
+
+
+def edit(path, **fields):
+    """Change fields of a header that nibabel would not write."""
+    data = bytearray(path.read_bytes())
+    header = nibabel.Nifti1Header(data[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    data[:348] = header.binaryblock
+    path.write_bytes(data)
+    return path
+
+
+NOTHING = {f"srow_{axis}": [0, 0, 0, 0] for axis in "xyz"}
+MISSING = {f"srow_{axis}": [np.nan, 0, 0, 0] for axis in "xyz"}
+
+
+@pytest.mark.parametrize("rows", [NOTHING, MISSING])
+def test_an_sform_that_does_not_span_space_leaves_it_to_the_qform(rows, tmp_path):
+    image = turn_axes(make_image())
+    path = edit(save(image, tmp_path / "a.nii"), **rows)
+    volume = read(path)
+    assert (volume.values == as_slices(image)).all()
+    assert (volume.facts["affine"], volume.facts["affine_conflict"]) == ("qform", False)
+    assert "no usable orientation" in reason(edit(path, qform_code=0))
+
+
+@pytest.mark.parametrize("excess", [1e-6, 1e-5, -1e-6])
+@pytest.mark.parametrize("axis", range(3))
+def test_a_quaternion_that_rounding_made_too_long_is_normalised(axis, excess, tmp_path):
+    half = np.zeros(3)
+    half[axis] = 1 + excess
+    path = save(make_image(), tmp_path / "a.nii")
+    edit(path, sform_code=0, qform_code=1, **dict(zip(QUATERNION, half, strict=True)))
+    volume = read(path)
+    # A turn by half a circle around an axis.
+    turn = np.diag(np.where(np.arange(3) == axis, 1.0, -1.0) * (2, 3, 4))
+    image = nibabel.Nifti1Image(make_image().get_fdata(), nibabel.affines.from_matvec(turn))
+    assert (volume.values == as_slices(image)).all()
+    assert volume.facts["spacing"] == [2, 3, 4]
+    assert volume.facts["affine"] == "qform"
+
+
+QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+
+
+def test_a_quaternion_that_is_no_rotation_is_refused(tmp_path):
+    path = save(make_image(), tmp_path / "a.nii")
+    for value in (0.9, 1e20, np.nan, np.inf):
+        edit(path, sform_code=0, qform_code=1, **dict.fromkeys(QUATERNION, value))
+        assert reason(path) == "has no usable orientation"
+
+
+@pytest.mark.parametrize(("factor", "lowest"), [(1, 0), (0, 0), (-1, 4)])
+def test_the_sign_of_the_qform_is_that_of_the_standard(factor, lowest, tmp_path):
+    values = np.zeros((3, 4, 5), np.int16)
+    values[:, :, lowest] = 7
+    path = save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    pixdim = [factor, 2, 3, 4, 0, 0, 0, 0]
+    edit(path, sform_code=0, qform_code=1, pixdim=pixdim, **dict.fromkeys(QUATERNION, 0))
+    volume = read(path)
+    assert (volume.values[0] == 7).all()
+    assert (volume.values[1:] == 0).all()
+
+
+def test_a_good_qform_is_that_of_nibabel(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        image = make_image()
+        turn = nibabel.eulerangles.euler2mat(*rng.uniform(-3, 3, 3))
+        image.set_qform(nibabel.affines.from_matvec(turn @ np.diag([2, 3, 4.0])), 1)
+        image.set_sform(None, 0)
+        volume = read(save(image, tmp_path / "a.nii"))
+        assert (volume.values == as_slices(nibabel.load(tmp_path / "a.nii"))).all()
+
+
+def test_where_sform_and_qform_disagree_the_sform_is_used_and_that_is_stated(tmp_path):
+    image = make_image()
+    image.set_sform(image.affine, 2)
+    image.set_qform(np.diag([2.0, -3.0, -4.0, 1.0]), 1)
+    volume = read(save(image, tmp_path / "a.nii"))
+    assert (volume.values == as_slices(image)).all()
+    assert (volume.facts["affine"], volume.facts["affine_conflict"]) == ("sform", True)
+    image.set_qform(image.affine, 1)
+    assert read(save(image, tmp_path / "a.nii")).facts["affine_conflict"] is False
+
+
+def test_without_sform_and_qform_the_sizes_of_the_voxels_are_used(tmp_path):
+    path = edit(save(make_image(), tmp_path / "a.nii"), sform_code=0, qform_code=0)
+    volume = read(path)
+    assert volume.facts["affine"] == "none: pixdim"
+    assert (volume.values == as_slices(nibabel.load(path))).all()
+
+
+# Several volumes
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 4, 5, 1, 6)])
+def test_one_of_several_volumes_is_read(suffix, shape, tmp_path):
+    image = make_image(shape, zooms=(2, 3, 4))
+    image = nibabel.Nifti1Image(image.get_fdata().astype(np.int16), np.diag([2.0, 3, 4, 1]))
+    path = save(image, tmp_path / f"a{suffix}")
+    for number in range(1, 7):
+        alone = nibabel.Nifti1Image(
+            np.asarray(image.dataobj)[..., number - 1].reshape(3, 4, 5), image.affine
+        )
+        volume = read_nifti(path, name="volume 1", volume=number)
+        assert (volume.values == as_slices(alone)).all()
+        assert volume.facts["volumes"] == 6
+    assert reason(path).endswith("; pass volume=N, from 1 to 6, for one")
+    with pytest.raises(ImageReadError, match="and volume is 7; expected 1 to 6"):
+        read_nifti(path, name="volume 1", volume=7)
+
+
+def test_the_slope_holds_for_one_of_several_volumes(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(48, dtype=np.int16).reshape(2, 3, 4, 2), np.eye(4))
+    path = edit(save(image, tmp_path / "a.nii"), scl_slope=0.5, scl_inter=-10)
+    alone = nibabel.Nifti1Image(image.get_fdata()[..., 1] * 0.5 - 10, np.eye(4))
+    assert (read_nifti(path, name="volume 1", volume=2).values == as_slices(alone)).all()
+
+
+def test_a_file_of_one_volume_is_that_volume_whatever_the_number(tmp_path):
+    image = make_image()
+    path = save(image, tmp_path / "a.nii")
+    assert (read_nifti(path, name="volume 1", volume=3).values == as_slices(image)).all()
+
+
+def test_a_packed_file_is_compared_with_its_checksum_after_all_its_volumes(tmp_path):
+    path = save(make_image((16, 16, 16, 9)), tmp_path / "a.nii.gz")
+    whole = bytearray(path.read_bytes())
+    whole[-6] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(ImageReadError, match="is damaged"):
+        read_nifti(path, name="volume 1", volume=1)
+
+
+@pytest.mark.parametrize(
+    ("dim", "words"),
+    [
+        ([5, 2, 2, 2, 2, 2, 1, 1], "has 5 axes (2 × 2 × 2 × 2 × 2)"),
+        ([4, 2, 2, 2, 0, 1, 1, 1], "has 2 × 2 × 2 × 0 voxels"),
+        ([4, 2, 2, 2, -5, 1, 1, 1], "has 2 × 2 × 2 × -5 voxels"),
+        ([4, 500, 500, 500, 30000, 1, 1, 1], "expected between 1 and 1,000,000,000"),
+        ([4, 2, 2, 2, 9, 1, 1, 1], "is shorter than its header states"),
+    ],
+)
+def test_volumes_that_cannot_be_there_are_refused(dim, words, tmp_path):
+    path = write_header(tmp_path / "a.nii", dim=dim)
+    with pytest.raises(ImageReadError) as caught:
+        read_nifti(path, name="volume 1", volume=1)
+    assert words in caught.value.reason
+
+
+def test_one_of_several_volumes_takes_the_memory_of_one(tmp_path):
+    values = np.zeros((64, 64, 64, 40), np.uint8)
+    path = save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    tracemalloc.start()
+    read_nifti(path, name="volume 1", volume=40)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 64**3

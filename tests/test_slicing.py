@@ -8,6 +8,8 @@ import sys
 import traceback
 from dataclasses import replace
 
+import h5py
+import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -30,6 +32,7 @@ from brainfeat import (
 )
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli.audit import command as audit_command
+from brainfeat.cli.info import command as info_command
 from brainfeat.cli.predict import command as predict_command
 from brainfeat.cli.slices import command as slices_command
 from brainfeat.errors import (
@@ -49,7 +52,7 @@ from brainfeat.prediction.answers import (
     pool_slices,
 )
 from brainfeat.readers.series import find_inputs, find_series, read_volume
-from brainfeat.readers.volumes import cut_slices
+from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.slicing import read_patient_key
 
@@ -135,7 +138,7 @@ def test_the_note_describes_the_slices_but_not_the_patients(sliced):
     assert len(note["volumes"]) == 2 * PATIENTS
     assert set(note["volumes"][0]) == {
         *("group", "modality", "rows", "columns", "frames", "spacing", "bits", "photometric"),
-        *("field_strength", "volume"),
+        *("field_strength", "volume", "plane"),
     }
 
 
@@ -184,9 +187,9 @@ def test_where_nothing_can_be_read_nothing_is_made(tmp_path):
     with pytest.raises(ImageReadError, match="none of 1 can be read; volume 1: is of a modality"):
         write_slices([tmp_path / "in"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageReadError, match="no DICOM and no NIfTI"):
+    with pytest.raises(ImageReadError, match="no DICOM, NIfTI, MGH or MATLAB"):
         write_slices([tmp_path / "empty"], tmp_path / "out")
-    for name, words in (("missing", "does not exist"), ("text", "neither DICOM nor NIfTI")):
+    for name, words in (("missing", "does not exist"), ("text", "is not a DICOM, NIfTI")):
         (tmp_path / "text").write_text("text")
         with pytest.raises(ImageReadError, match=f"argument 2: .*{words}"):
             write_slices([tmp_path / "in", tmp_path / name], tmp_path / "out")
@@ -313,6 +316,127 @@ def test_images_and_volumes_are_found_in_one_walk(tmp_path, monkeypatch):
     assert not found.unreadable
 
 
+# NIfTI, MGH and MATLAB
+
+THICK = np.random.default_rng(0).integers(0, 4000, (4, 24, 24)).astype(np.int16)
+
+
+def write_thick(path, *, sizes=(6, 1, 1)):
+    """Write a scan of thick sagittal slices."""
+    path.parent.mkdir(exist_ok=True)
+    nibabel.Nifti1Image(THICK, np.diag([*map(float, sizes), 1.0])).to_filename(path)
+
+
+def test_thick_scans_are_told_of_and_cut_as_they_were_acquired(tmp_path):
+    write_thick(tmp_path / "in" / "a.nii")
+    write_thick(tmp_path / "in" / "b.nii.gz", sizes=(1, 1, 1))
+    found = write_slices([tmp_path / "in"], tmp_path / "axial")
+    assert found.slices == 48
+    (warning,) = found.warnings
+    assert warning == (
+        "1 of 2 volumes have pixels more than 2 times as long as wide, such as volume 1 "
+        "(1 × 6 mm), because they were acquired in another plane; pass "
+        'orientation="native" to cut them in that'
+    )
+    native = SlicePolicy(orientation="native")
+    found = write_slices([tmp_path / "in"], tmp_path / "native", policy=native)
+    assert not found.warnings
+    assert found.slices == 4 + 24
+    note = json.loads((found.output / "slices.json").read_text())
+    assert [volume["plane"] for volume in note["volumes"]] == ["sagittal", "axial"]
+    assert note["volumes"][0]["frames"] == 4
+    assert note["volumes"][0]["rows"] == note["volumes"][0]["columns"] == 24
+    assert find_origin(tmp_path, ["native/x.png"]).policy == native.text
+
+
+def test_scans_whose_sform_and_qform_disagree_are_told_of(tmp_path):
+    image = nibabel.Nifti1Image(THICK, np.eye(4))
+    image.set_qform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)
+    image.to_filename(tmp_path / "a.nii")
+    found = write_slices([tmp_path / "a.nii"], tmp_path / "out")
+    assert [warning.partition(";")[0] for warning in found.warnings] == [
+        "1 of 1 volumes have an sform and a qform along different axes, such as volume 1"
+    ]
+    note = json.loads((found.output / "slices.json").read_text())
+    assert note["volumes"][0]["affine"] == "sform"
+
+
+def test_one_of_several_volumes_is_cut_and_hidden_files_are_left_out(tmp_path):
+    (tmp_path / "in").mkdir()
+    image = nibabel.Nifti1Image(np.stack([THICK, THICK // 2], -1), np.eye(4))
+    image.to_filename(tmp_path / "in" / "BRATS_001.nii.gz")
+    (tmp_path / "in" / "._BRATS_001.nii.gz").write_bytes(b"\0\5\x16\7" + bytes(100))
+    source, output = str(tmp_path / "in"), str(tmp_path / "out")
+    refused = CliRunner().invoke(slices_command, [source, "-o", output])
+    assert refused.exception.reason == (
+        "has 2 volumes (4 × 24 × 24 × 2); pass volume=N, from 1 to 2, for one"
+    )
+    write_thick(tmp_path / "in" / "one.nii")
+    result = CliRunner().invoke(slices_command, [source, "-o", output])
+    assert "rejected 1: has 2 volumes (4 × 24 × 24 × 2); pass --volume N, from" in result.stderr
+    options = ["--overwrite", "--volume", "2", "--window", "2000,4000", "--json"]
+    result = CliRunner().invoke(slices_command, [source, "-o", output, *options])
+    document = json.loads(result.stdout)
+    assert (document["volumes"], document["slices"], document["refused"]) == (2, 48, [])
+    with Image.open(read_table(output).absolute_path(0)) as shown:
+        lowest = (THICK // 2)[::-1, ::-1, 0].T
+        assert (np.asarray(shown) == np.rint(255 * (lowest / 4000))).all()
+    assert (
+        find_origin(tmp_path, ["out/x.png"]).policy
+        == SlicePolicy(volume=2, window="2000,4000").text
+    )
+
+
+def write_mat(path, *, number=1, pid="100360", image=None):
+    """Write a file of the brain tumour data of Cheng et al."""
+    image = THICK[0] if image is None else image
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        group = file.create_group("cjdata")
+        group["image"] = image.T
+        group["label"] = np.array([[float(number)]])
+        group["PID"] = np.array([[ord(letter)] for letter in pid], np.uint16)
+        group["tumorMask"] = (image.T > 3000).astype(np.uint8)
+        group["CANARY"] = np.array([[1.0]])
+    return path
+
+
+def test_matlab_files_have_their_own_classes_and_patients(tmp_path):
+    numbers = (1, 2, 3, 3)
+    for place, number in enumerate(numbers):
+        write_mat(tmp_path / "in" / f"{place}.mat", number=number, pid=f"P{place // 2}")
+    found = write_slices([tmp_path / "in"], tmp_path / "out", patient_key=KEY)
+    assert (found.slices, found.patients, found.warnings) == (4, 2, ())
+    table = read_table(found.output)
+    assert sorted(table.labels) == ["glioma", "meningioma", "pituitary", "pituitary"]
+    assert set(table.sources) == {"MATLAB"}
+    with Image.open(table.absolute_path(0)) as shown:
+        window = find_robust_window(THICK[:1].astype(np.float32))
+        assert (np.asarray(shown) == paint_slice(THICK[0].astype(np.float32), window)).all()
+
+
+def test_a_given_class_comes_before_that_of_the_file_but_does_not_contradict_it(tmp_path):
+    write_mat(tmp_path / "in" / "1.mat", number=1)
+    for label in ("tumour", "meningioma", "Meningioma"):
+        found = write_slices([tmp_path / "in"], tmp_path / label, label=label)
+        assert read_table(found.output).labels == (label,)
+    words = "states the class meningioma, and is given as glioma; leave the label out"
+    with pytest.raises(ImageReadError, match=words):
+        write_slices([tmp_path / "in"], tmp_path / "out", label="glioma")
+
+
+@pytest.mark.parametrize("name", ["1.mat", "a.nii", "a.mgz"])
+def test_commands_for_images_send_volumes_to_slices(name, tmp_path):
+    write_mat(tmp_path / "in" / "1.mat")
+    path = (tmp_path / "in" / "1.mat").rename(tmp_path / name)
+    for given in (path, tmp_path):
+        with pytest.raises(TableError, match="cut volumes into slices first, with brainfeat slice"):
+            read_table(given)
+    result = CliRunner().invoke(info_command, [str(path)])
+    assert "is a volume (" in str(result.exception)
+    assert "cut volumes into slices first" in str(result.exception)
+
+
 # Stage one
 
 
@@ -427,6 +551,49 @@ def test_a_head_keeps_to_its_window_but_looks_at_other_slices(bundle, hospital):
     whole, only = predictor.predict_series(series[0])
     assert only.frame == 3
     assert whole.probabilities == only.probabilities
+
+
+def fit_policy(hospital, folder, policy):
+    """Fit a head on slices that were cut by another policy."""
+    found = write_slices([hospital], folder / "s", class_folders=True, policy=policy)
+    cache = extract(read_table(found.output), folder / "f.h5", backbone=Blocks()).output
+    return fit_head(cache, head="logistic", n_jobs=1)
+
+
+@pytest.mark.slow
+def test_a_head_takes_volumes_as_it_was_fitted_on_them(hospital, tmp_path):
+    policy = SlicePolicy(orientation="native", volume=2)
+    bundle = fit_policy(hospital, tmp_path, policy)
+    assert bundle.spec.volumes == policy.text
+    predictor = Predictor(bundle, backbone=Blocks())
+    assert predictor.policy == policy
+    values = np.stack([0 * THICK, THICK], -1)
+    nibabel.Nifti1Image(values, np.diag([6.0, 1, 1, 1])).to_filename(tmp_path / "a.nii")
+    whole, *answers = predictor.predict([tmp_path / "a.nii"])
+    assert [answer.frame for answer in answers] == [1, 2, 3, 4]
+    assert whole.slices.n == 4
+    cut = write_slices([tmp_path / "a.nii"], tmp_path / "cut", policy=policy)
+    table = read_table(cut.output)
+    expected = predictor.predict([table.absolute_path(row) for row in range(4)])
+    assert [it.probabilities for it in answers] == [it.probabilities for it in expected]
+    with pytest.raises(SpecMismatchError, match=r"orientation is axial, .* leave the orientation"):
+        Predictor(bundle, backbone=Blocks(), orientation="axial")
+    other = Predictor(bundle, backbone=Blocks(), volume=1)
+    assert other.policy == replace(policy, volume=1)
+
+
+def test_matlab_files_are_predicted(predictor, run, tmp_path):
+    image = draw_head(np.random.default_rng(5), bright=True, n=1)[0].astype(np.int16)
+    path = write_mat(tmp_path / "in" / "1.mat", image=image)
+    whole, only = predictor.predict(path)
+    found = write_slices(path, tmp_path / "out")
+    (expected,) = predictor.predict(read_table(found.output).absolute_path(0))
+    assert whole.probabilities == only.probabilities == expected.probabilities
+    image = nibabel.Nifti1Image(np.stack([THICK, THICK], -1), np.eye(4))
+    image.to_filename(tmp_path / "in" / "b.nii")
+    result = run(tmp_path / "in")
+    assert "volume 2: cannot be read: has 2 volumes" in result.stdout
+    assert "pass --volume N, from 1 to 2" in result.stdout
 
 
 def make_answer(frame, decision, p, *, score=1.0, forced=False):
@@ -654,6 +821,11 @@ def planted(tmp_path):
     dataset.save_as(folder / "CANARY-torn.dcm", enforce_file_format=True)
     os.truncate(folder / "CANARY-torn.dcm", (folder / "CANARY-torn.dcm").stat().st_size - 99)
     (folder / "CANARY.nii.gz").write_bytes(b"CANARY")
+    write_mat(folder / "CANARY-1.mat", pid="CANARY 77377377", image=draw_head(rng, bright=True)[0])
+    write_mat(folder / "CANARY-2.mat", pid="CANARY 77377377", number=9)
+    (folder / "CANARY-3.mat").write_bytes(b"MATLAB 5.0 CANARY 77377377")
+    image = nibabel.MGHImage(THICK[..., :2], np.eye(4))
+    (folder / "CANARY.mgh").write_bytes(image.to_bytes() + b"CANARY 77377377")
     return tmp_path / "CANARY-folder"
 
 
@@ -676,20 +848,21 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     )
     cut = CliRunner().invoke(slices_command, [str(planted), "-o", "slices"])
     assert cut.exit_code == 0, cut.exception
-    assert len(read_table("slices")) == 4
+    # Of DICOM, MATLAB and MGH.
+    assert len(read_table("slices")) == 4 + 1 + 2
     extract(read_table("slices"), work / "features.h5", backbone=Blocks())
     told = [
         run(planted, *options)
         for options in (["-o", work / "found.csv"], ["--json"], ["--heatmap", work / "maps"])
     ]
     assert [result.exit_code for result in told] == [0, 0, 0]
-    assert len(list((work / "maps").iterdir())) == 4
+    assert len(list((work / "maps").iterdir())) == 7
     audited = CliRunner().invoke(audit_command, ["features.h5", "--json"])
     results = [cut, *told, audited]
     texts = [(number, result.output.encode()) for number, result in enumerate(results)]
     files = [path for path in work.rglob("*") if path.is_file()]
     texts += [(path.name, path.read_bytes() + bytes(path.relative_to(work))) for path in files]
-    assert len(texts) == len(results) + len(files) == 5 + 4 + 2 + 4 + 2
+    assert len(texts) == len(results) + len(files) == 5 + 7 + 2 + 7 + 2
     assert not {name: words for name, text in texts if (words := find_canaries(text))}
     assert len(find_canaries((planted / "CANARY-patient" / "CANARY0.dcm").read_bytes())) == 5
     assert not find_canaries(caplog.text.encode())

@@ -43,6 +43,37 @@ def test_a_policy_is_read_as_it_was_written(slices, window):
     assert SlicePolicy.parse(policy.text) == policy
 
 
+OLD = "slices=all window=auto orientation=stored-or-ras-axial percentiles=0.5-99.5"
+
+
+def test_the_text_of_a_policy_stays_where_its_meaning_does():
+    assert SlicePolicy().text == SlicePolicy(orientation="auto").text == OLD
+    assert SlicePolicy.parse(OLD) == SlicePolicy()
+    assert SlicePolicy(volume=2).text == OLD + " volume=2"
+    for orientation in ("native", "axial"):
+        turned = OLD.replace("stored-or-ras-axial", orientation)
+        assert SlicePolicy(orientation=orientation).text == turned
+
+
+@pytest.mark.parametrize("orientation", ["auto", "native", "axial"])
+@pytest.mark.parametrize("volume", [None, 1, 40, 1_000_000])
+def test_orientation_and_volume_are_read_as_they_were_written(orientation, volume):
+    policy = SlicePolicy(window="40,80", orientation=orientation, volume=volume)
+    assert SlicePolicy.parse(policy.text) == policy
+
+
+@pytest.mark.parametrize("orientation", ["", "sagittal", "stored-or-ras-axial", "Native", None, 1])
+def test_other_orientations_are_refused(orientation):
+    with pytest.raises(ParameterError, match="expected auto, native, axial"):
+        SlicePolicy(orientation=orientation)
+
+
+@pytest.mark.parametrize("volume", [0, -1, 1.0, "1", True, 1_000_001, [1]])
+def test_volumes_are_counted_from_one(volume):
+    with pytest.raises(ParameterError, match="expected a number from 1 to 1,000,000"):
+        SlicePolicy(volume=volume)
+
+
 @pytest.mark.parametrize("window", ["40,80", "040,80", "+40,80.0", "40.000000,80"])
 def test_equal_windows_are_one_policy(window):
     assert SlicePolicy(window=window) == SlicePolicy(window="40,80")
@@ -76,6 +107,9 @@ def test_a_window_has_a_width(window):
         SlicePolicy().text.replace("99.5", "99.0"),
         SlicePolicy().text.replace("all", "none"),
         "slices=all window=auto\n",
+        SlicePolicy().text.replace("stored-or-ras-axial", "auto"),
+        SlicePolicy().text.replace("stored-or-ras-axial", "sagittal"),
+        *(SlicePolicy().text + f" volume={number}" for number in ("0", "01", "-1", "9999999", "")),
     ],
 )
 def test_a_foreign_text_is_not_a_policy(text):

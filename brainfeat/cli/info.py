@@ -36,6 +36,7 @@ def command(file: Path, *, verify: bool, as_json: bool) -> None:
 
     The exit code is 1 where the file is damaged, or where brainfeat did not write it.
     """
+    _refuse_volume(file)
     problems = _verify(file) if verify else []
     document = (
         {"file": str(file), "whole": False, "problems": problems} if problems else _describe(file)
@@ -49,6 +50,16 @@ def command(file: Path, *, verify: bool, as_json: bool) -> None:
         _show(document)
     if problems:
         sys.exit(1)
+
+
+def _refuse_volume(file: Path) -> None:
+    from brainfeat.errors import BrainfeatError
+    from brainfeat.files import is_so
+    from brainfeat.readers.series import detect_format
+    from brainfeat.tables.folders import CUT_VOLUMES
+
+    if is_so(file.is_file) and (kind := detect_format(file)):
+        raise BrainfeatError(f"{file} is a volume ({kind}); {CUT_VOLUMES}")
 
 
 def _verify(file: Path) -> list[str]:

@@ -82,6 +82,19 @@ window_option = click.option(
     "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); or a "
     "window in the units of the modality.",
 )
+orientation_option = click.option(
+    "--orientation",
+    type=click.Choice(["auto", "native", "axial"]),
+    help="Plane in which volumes are cut, without interpolation: the plane in which they were "
+    "acquired (native), the nearest to axial (axial), or native for DICOM and axial for other "
+    "files (auto).",
+)
+volume_option = click.option(
+    "--volume",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Volume to take of files that have several on a fourth axis, counted from 1.",
+)
 burned_in_option = click.option(
     "--allow-burned-in",
     is_flag=True,

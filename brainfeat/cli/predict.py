@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.text import count
@@ -86,6 +88,8 @@ Examples:
 )
 @options.slices_option
 @options.window_option
+@options.orientation_option
+@options.volume_option
 @options.burned_in_option
 @options.overwrite_option
 @options.jobs_option
@@ -105,10 +109,10 @@ def command(
 ) -> None:
     """Predict the classes of images, of volumes and of all such files in folders.
 
-    HEAD is a file that fit-head wrote. Images are JPEG and PNG files. Volumes are NIfTI files and
-    DICOM series; they are predicted as a whole and slice by slice. The head abstains where an image
-    is out of distribution or where its prediction set does not have exactly one class. A prediction
-    is not a diagnosis.
+    HEAD is a file that fit-head wrote. Images are JPEG and PNG files. Volumes are DICOM series and
+    NIfTI, MGH and MATLAB files, cut as the head's training volumes were; they are predicted as a
+    whole and slice by slice. The head abstains where an image is out of distribution or where its
+    prediction set does not have exactly one class. A prediction is not a diagnosis.
     """
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
@@ -141,7 +145,7 @@ def command(
         for answer in predictor.predict_inputs(
             inputs, keep_images=drawing is not None, n_jobs=n_jobs, progress=progress
         ):
-            found.append(answer.prediction)
+            found.append(_name_options(answer.prediction))
             if drawing is not None:
                 drawing.add(answer)
     if output is not None:
@@ -152,6 +156,11 @@ def command(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
+
+
+def _name_options(answer: "Prediction") -> "Prediction":
+    """Name options in the reason why an image cannot be read."""
+    return answer if answer.error is None else replace(answer, error=translate(answer.error))
 
 
 def _to_documents(found: "Sequence[Prediction]", predictor: "Predictor") -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""``brainfeat slices``: DICOM and NIfTI volumes become a folder of slices with a table."""
+"""``brainfeat slices``: volumes become a folder of slices with a table."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -16,12 +18,13 @@ EXAMPLES = """\b
 Examples:
   brainfeat slices series -o slices --class-folders --patient-key site.key
   brainfeat slices scan.nii.gz -o slices --slices middle --label glioma
+  brainfeat slices imagesTr -o slices --volume 2 --orientation native
 """
 
 
 @click.command(
     "slices",
-    short_help="Cut DICOM and NIfTI volumes into slices without names.",
+    short_help="Cut DICOM, NIfTI and other volumes into slices without names.",
     epilog=EXAMPLES,
 )
 @click.argument(
@@ -37,6 +40,8 @@ Examples:
 )
 @options.slices_option
 @options.window_option
+@options.orientation_option
+@options.volume_option
 @click.option(
     "--patient-key",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -60,6 +65,8 @@ def command(
     output: Path,
     slices: str | None,
     window: str | None,
+    orientation: str | None,
+    volume: int | None,
     patient_key: Path | None,
     label: str,
     class_folders: bool,
@@ -67,7 +74,10 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Cut DICOM series and NIfTI files into grey PNG slices, with a table that extract reads.
+    """Cut volumes into grey PNG slices, with a table that extract reads.
+
+    Volumes are DICOM series, NIfTI and MGH files, and the MATLAB files of the brain tumour data of
+    Cheng et al., which state their class and patient.
 
     The folder identifies nobody: no name, date, identifier or text of a file is written to it, and
     patients are distinguished by a hash. Text within the pixels is not removed: check the images.
@@ -75,7 +85,12 @@ def command(
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import read_patient_key, write_slices
 
-    policy = SlicePolicy(slices=slices or "all", window=window or "auto")
+    policy = SlicePolicy(
+        slices=slices or "all",
+        window=window or "auto",
+        orientation=orientation or "auto",
+        volume=volume,
+    )
     key = None if patient_key is None else read_patient_key(patient_key)
     with options.ProgressLine("cutting", "volumes") as progress:
         found = write_slices(
@@ -89,6 +104,8 @@ def command(
             overwrite=overwrite,
             progress=progress,
         )
+    refused = tuple({**entry, "reason": translate(entry["reason"])} for entry in found.refused)
+    found = replace(found, refused=refused, warnings=tuple(map(translate, found.warnings)))
     if as_json:
         options.print_json(found.to_dict())
     else:
@@ -100,6 +117,8 @@ def _show(found: "Slicing") -> None:
     firsts = {entry["reason"]: entry["volume"] for entry in reversed(found.refused)}
     for reason, number in reasons.most_common():
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
+    for warning in found.warnings:
+        options.say(f"warning: {warning}", err=True)
     if found.patient_key == "random":
         options.say(
             "patients were hashed with a random key, which is not kept; they have other groups in "

@@ -75,7 +75,12 @@ class ImageCounter:
 
 
 def choose_policy(
-    spec: FeatureSpec, *, slices: str | None = None, window: str | None = None
+    spec: FeatureSpec,
+    *,
+    slices: str | None = None,
+    window: str | None = None,
+    orientation: str | None = None,
+    volume: int | None = None,
 ) -> SlicePolicy:
     """Choose how volumes become images: as those that the head was fitted on.
 
@@ -83,9 +88,12 @@ def choose_policy(
     ----------
     spec : FeatureSpec
         Of the head.
-    slices, window : str or None
-        As in :class:`brainfeat.SlicePolicy`. Other slices than those of the spec may be chosen.
-        Another window changes the pixels, and is refused where the spec has one.
+    slices, window, orientation : str or None
+    volume : int or None
+        As in :class:`brainfeat.SlicePolicy`; None takes what the spec has. Other slices than those
+        of the spec may be chosen, and another volume of several, since the same sequence can be
+        in another place. Another window or orientation changes the pixels, and is refused where
+        the spec has one.
 
     Returns
     -------
@@ -94,9 +102,9 @@ def choose_policy(
     Raises
     ------
     SpecMismatchError
-        The window is another one.
+        The window or the orientation is another one.
     ParameterError
-        Slices or window are not valid.
+        An option is not valid.
 
     Examples
     --------
@@ -108,12 +116,19 @@ def choose_policy(
     'middle'
     """
     fitted = SlicePolicy.parse(spec.volumes) if spec.volumes else SlicePolicy()
-    policy = SlicePolicy(slices=slices or fitted.slices, window=window or fitted.window)
-    if spec.volumes and policy.window != fitted.window:
-        raise SpecMismatchError(
-            f"the window is {policy.window}, and the head was fitted on slices in the window "
-            f"{fitted.window}; leave the window out"
-        )
+    policy = SlicePolicy(
+        slices=slices or fitted.slices,
+        window=window or fitted.window,
+        orientation=orientation or fitted.orientation,
+        volume=fitted.volume if volume is None else volume,
+    )
+    for name in ("window", "orientation") if spec.volumes else ():
+        given, kept = getattr(policy, name), getattr(fitted, name)
+        if given != kept:
+            raise SpecMismatchError(
+                f"the {name} is {given}, and the head was fitted on slices in the {name} {kept}; "
+                f"leave the {name} out"
+            )
     return policy
 
 

@@ -76,9 +76,10 @@ class Predictor:
         Another source of features, with the attribute ``spec``.
     n_images : int or None
         The largest number of images, if that is known: for few, less is compiled.
-    slices, window : str or None
-        Which slices of a volume are predicted, and the window of their values, as in
-        :class:`brainfeat.SlicePolicy`; None takes those that the head was fitted on.
+    slices, window, orientation : str or None
+    volume : int or None
+        How volumes become images, as in :class:`brainfeat.SlicePolicy`; None takes what the head
+        was fitted on.
     allow_burned_in : bool
         Whether DICOM files that may show a name in their pixels are read.
 
@@ -88,7 +89,7 @@ class Predictor:
         The bundle cannot be read, or a class has the name of an abstention.
     SpecMismatchError
         The base is another one than that of the spec, such as one with other weights, or computes
-        in a lower precision; or the window is another one.
+        in a lower precision; or the window or the orientation is another one.
     WeightsError
         The weights are missing or wrong.
     ParameterError
@@ -110,6 +111,8 @@ class Predictor:
         n_images: int | None = None,
         slices: str | None = None,
         window: str | None = None,
+        orientation: str | None = None,
+        volume: int | None = None,
         allow_burned_in: bool = False,
     ) -> None:
         bundle = loaded(bundle)
@@ -120,7 +123,9 @@ class Predictor:
             )
         spec, detector = bundle.spec, bundle.ood_detector
         self.bundle = bundle
-        self.policy = choose_policy(spec, slices=slices, window=window)
+        self.policy = choose_policy(
+            spec, slices=slices, window=window, orientation=orientation, volume=volume
+        )
         fitted = bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
         self._force = force
@@ -163,8 +168,8 @@ class Predictor:
         Parameters
         ----------
         images : path-like, PIL.Image.Image, ndarray, or iterable of these
-            JPEG, PNG, DICOM and NIfTI files, and folders, of which all such files are taken. An
-            array is one image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
+            JPEG, PNG, DICOM, NIfTI, MGH and MATLAB files, and folders of them. An array is one
+            image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
         n_jobs : int or None
             Threads that read and decode; None takes all cores.
         progress : callable or None
@@ -309,7 +314,7 @@ class Predictor:
         self, series: Series, counter: ImageCounter, *, keep_pixels: bool
     ) -> Iterator[Answer]:
         try:
-            volume = read_volume(series, allow_burned_in=self._allow_burned_in)
+            volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
             yield Answer(prediction=Prediction(path=series.name, error=error.reason))
             return

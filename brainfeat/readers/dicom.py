@@ -26,6 +26,7 @@ from brainfeat.readers.dicom_elements import (
     read_number,
     read_numbers,
 )
+from brainfeat.readers.orientation import place_stack
 from brainfeat.readers.silence import silence
 from brainfeat.readers.volumes import Volume, Window, check_shape
 
@@ -153,6 +154,13 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
             )
             frames += _read_frames(dataset, name, count)
         frames.sort(key=lambda frame: frame.order)
+        plane = find_group(first, 0, "PlaneOrientationSequence")
+        measures = find_group(first, 0, "PixelMeasuresSequence")
+        axes, spacing = place_stack(
+            read_numbers(plane, "ImageOrientationPatient", 6) if any(frames[0].order[:6]) else (),
+            [frame.order[6] for frame in frames],
+            read_numbers(measures, "PixelSpacing", 2),
+        )
         return Volume(
             values=np.stack([frame.values for frame in frames]),
             modality=str(first.Modality),
@@ -160,6 +168,9 @@ def read_series(paths: Sequence[Path], *, name: str, allow_burned_in: bool = Fal
             inverted=_GREY[first.PhotometricInterpretation],
             patient=_identify(first, paths[0]),
             facts=_collect_facts(first, len(frames)),
+            axes=axes,
+            native_axes=axes,
+            spacing=spacing,
         )
 
 

@@ -10,14 +10,19 @@ from brainfeat.files import is_so
 from brainfeat.readers.dicom import is_dicom, read_key, read_series
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
+from brainfeat.readers.matlab import read_matlab
+from brainfeat.readers.mgh import read_mgh
 from brainfeat.readers.nifti import read_nifti
+from brainfeat.readers.orientation import orient_volume
 from brainfeat.readers.raster import IMAGE_SUFFIXES
-from brainfeat.readers.volumes import Volume
+from brainfeat.readers.volumes import SlicePolicy, Volume
 
-Format = Literal["dicom", "nifti"]
+Format = Literal["dicom", "nifti", "mgh", "matlab"]
 
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "nifti": (".nii", ".nii.gz"),
+    "mgh": (".mgh", ".mgz", ".mgh.gz"),
+    "matlab": (".mat",),
     "dicom": (".dcm", ".dicom", ".ima"),
 }
 
@@ -29,7 +34,7 @@ class Series(NamedTuple):
     ----------
     name : str
         A number that identifies the volume in output, because a path can contain a person's name.
-    format : {"dicom", "nifti"}
+    format : {"dicom", "nifti", "mgh", "matlab"}
     key : str
         Identifies the volume; for DICOM it does not depend on where the files are. Never shown.
     folder : str
@@ -133,7 +138,7 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     Parameters
     ----------
     paths : iterable of path-like
-        DICOM and NIfTI files and folders; other and hidden files are skipped.
+        DICOM, NIfTI, MGH and MATLAB files and folders; other and hidden files are skipped.
 
     Returns
     -------
@@ -149,13 +154,18 @@ def find_series(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     return found.series, found.unreadable
 
 
-def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
+def read_volume(
+    series: Series, *, policy: SlicePolicy | None = None, allow_burned_in: bool = False
+) -> Volume:
     """Read the files of a series.
 
     Parameters
     ----------
     series : Series
         As `find_series` returns it.
+    policy : SlicePolicy or None, default=None
+        In which plane its slices are, and which volume is read of a file of several; None takes
+        the default.
     allow_burned_in : bool, default=False
         As in :func:`brainfeat.readers.dicom.read_series`.
 
@@ -170,9 +180,18 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
     MissingDependencyError
         If the library that reads the format is not installed.
     """
-    if series.format == "dicom":
-        return read_series(series.paths, name=series.name, allow_burned_in=allow_burned_in)
-    return read_nifti(series.paths[0], name=series.name)
+    policy = policy or SlicePolicy()
+    (path, *_), name = series.paths, series.name
+    match series.format:
+        case "dicom":
+            volume = read_series(series.paths, name=name, allow_burned_in=allow_burned_in)
+        case "nifti":
+            volume = read_nifti(path, name=name, volume=policy.volume)
+        case "mgh":
+            volume = read_mgh(path, name=name, volume=policy.volume)
+        case "matlab":
+            volume = read_matlab(path, name=name)
+    return orient_volume(volume, policy.orientation, name=name)
 
 
 def _group_files(

@@ -17,8 +17,13 @@ VOXEL_LIMIT = 250_000_000
 _SLICES = re.compile(r"all|middle|largest|every:[1-9][0-9]{0,5}")
 _NUMBER = r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,6})?"
 _WINDOW = re.compile(rf"auto|robust|{_NUMBER},{_NUMBER}")
-_TEXT = "slices={slices} window={window} orientation=stored-or-ras-axial percentiles=0.5-99.5"
-_PARSED = re.compile(re.escape(_TEXT).replace(r"\{slices\}", "(.+)").replace(r"\{window\}", "(.+)"))
+# How the text of a policy names the orientations.
+_ORIENTATIONS = {"auto": "stored-or-ras-axial", "native": "native", "axial": "axial"}
+_TEXT = "slices={slices} window={window} orientation={orientation} percentiles=0.5-99.5"
+_PARSED = re.compile(
+    r"slices=(.+) window=(.+) orientation=(.+) percentiles=0\.5-99\.5(?: volume=([1-9][0-9]*))?"
+)
+_MOST_VOLUMES = 1_000_000
 
 _LEVELS = 256  # of the 8-bit images for which Otsu's threshold is computed
 
@@ -53,6 +58,14 @@ class SlicePolicy:
         How values become grey: ``"auto"`` takes the window that the file has for each slice, or
         else ``"robust"``, the range from the 0.5th to the 99.5th percentile of the volume; centre
         and width such as ``"40,80"``, in the units of the modality, are the same for all slices.
+    orientation : {"auto", "native", "axial"}, default="auto"
+        In which plane a volume is cut, without interpolation: ``"native"``, the plane in which it
+        was acquired, which is that of the stored DICOM images, and in NIfTI and MGH files the
+        plane across the axis with the largest spacing; ``"axial"``, the plane nearest to the axial
+        one; ``"auto"``, ``"native"`` for DICOM and ``"axial"`` for NIfTI and MGH.
+    volume : int or None, default=None
+        Which volume is taken of a file that has several on a fourth axis, counted from 1. None
+        refuses such files. Files of one volume are read as they are.
 
     Raises
     ------
@@ -68,8 +81,11 @@ class SlicePolicy:
 
     slices: str = "all"
     window: str = "auto"
+    orientation: str = "auto"
+    volume: int | None = None
 
     def __post_init__(self) -> None:
+        _check_place(self.orientation, self.volume)
         if not (isinstance(self.slices, str) and _SLICES.fullmatch(self.slices)):
             raise ParameterError(
                 f"slices {self.slices!r:.80}; expected all, middle, largest or every:K"
@@ -97,7 +113,12 @@ class SlicePolicy:
     @property
     def text(self) -> str:
         """All options that change pixels, on one line."""
-        return _TEXT.format(slices=self.slices, window=self.window)
+        text = _TEXT.format(
+            slices=self.slices,
+            window=self.window,
+            orientation=_ORIENTATIONS[self.orientation],
+        )
+        return text if self.volume is None else f"{text} volume={self.volume}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -119,12 +140,18 @@ class SlicePolicy:
             If the text is not that of a policy.
         """
         found = _PARSED.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
+        names = {spelt: name for name, spelt in _ORIENTATIONS.items()}
+        if found is None or found[3] not in names:
             raise ParameterError(
                 f"{text!r:.200} does not describe how slices are made; "
                 "it was written by another version of brainfeat"
             )
-        return cls(slices=found[1], window=found[2])
+        return cls(
+            slices=found[1],
+            window=found[2],
+            orientation=names[found[3]],
+            volume=int(found[4]) if found[4] else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +163,8 @@ class Volume:
     values : ndarray of shape (n, height, width), float32
         In the units of the modality; NaN where there is no value.
     modality : str
-        ``"MR"``, ``"CT"``, ``"PT"``, or ``"NIfTI"`` where the file does not state it.
+        ``"MR"``, ``"CT"``, ``"PT"``, or where the file does not state it, its format: ``"NIfTI"``,
+        ``"MGH"``, ``"MATLAB"``.
     windows : tuple of (Window or None)
         The window that the file has for each slice.
     inverted : bool
@@ -145,6 +173,15 @@ class Volume:
         Identifies the patient; never shown.
     facts : dict
         Facts that identify nobody: numbers, and terms of the standard.
+    axes : str, default=""
+        Where slices, rows and columns follow each other to: a letter for each of R, L, A, P, S and
+        I, such as ``"SPL"`` for axial slices; ``""`` where that is not known.
+    native_axes : str, default=""
+        The same in the plane in which it was acquired; ``""`` where that is not known.
+    spacing : tuple of 3 floats or None, default=None
+        Distance of slices, rows and columns in mm; None where it is not known or not even.
+    label : str, default=""
+        The class that the file states.
     """
 
     values: npt.NDArray[np.float32] = field(repr=False)
@@ -153,6 +190,10 @@ class Volume:
     inverted: bool = False
     patient: str = field(repr=False)
     facts: dict[str, Any]
+    axes: str = ""
+    native_axes: str = ""
+    spacing: tuple[float, float, float] | None = None
+    label: str = ""
 
 
 class Slice(NamedTuple):
@@ -168,6 +209,7 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
     Parameters
     ----------
     volume : Volume
+        In the orientation of the policy, as :func:`brainfeat.readers.series.read_volume` reads it.
     policy : SlicePolicy
 
     Yields
@@ -294,6 +336,21 @@ def check_shape(name: str, n: int, height: int, width: int) -> None:
         raise ImageReadError(
             name,
             f"has {n * height * width:,} voxels; at most {VOXEL_LIMIT:,} are read",
+        )
+
+
+def _check_place(orientation: object, volume: object) -> None:
+    """Reject orientations and numbers of volumes that a policy cannot have."""
+    if not (isinstance(orientation, str) and orientation in _ORIENTATIONS):
+        raise ParameterError(
+            f"orientation {orientation!r:.80}; expected {', '.join(_ORIENTATIONS)}"
+        )
+    if volume is None:
+        return
+    is_whole = isinstance(volume, int) and not isinstance(volume, bool)
+    if not (is_whole and volume in range(1, _MOST_VOLUMES + 1)):
+        raise ParameterError(
+            f"volume {volume!r:.80}; expected a number from 1 to {_MOST_VOLUMES:,}"
         )
 
 

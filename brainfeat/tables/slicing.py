@@ -24,6 +24,7 @@ from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import read_rows, write_rows
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
 from brainfeat.tables.rows import Row, quote
+from brainfeat.tables.volume_checks import VolumeNotes, choose_label
 
 LEAST_KEY = 16
 
@@ -31,6 +32,7 @@ _KEY_LIMIT = 65_536
 # Hexadecimal digits that identify a patient or a volume: with 64 bits, the probability that two of
 # 100,000 patients get the same ones is below one in a billion.
 _DIGITS = 16
+_FORMATS = "DICOM, NIfTI, MGH or MATLAB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Slicing:
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
+    warnings : tuple of str
+        What may be wrong with the slices, a sentence each.
     """
 
     output: Path
@@ -56,6 +60,7 @@ class Slicing:
     slices: int
     refused: tuple[dict[str, str], ...]
     patient_key: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -72,6 +77,7 @@ class Slicing:
             "slices": self.slices,
             "refused": list(self.refused),
             "patient_key": self.patient_key,
+            "warnings": list(self.warnings),
         }
 
 
@@ -87,22 +93,26 @@ def write_slices(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Slicing:
-    """Cut DICOM and NIfTI volumes into PNG slices, with a table of the slices.
+    """Cut DICOM, NIfTI and MGH volumes into PNG slices, with a table of the slices.
+
+    The images of the brain tumour data of Cheng et al. (MATLAB 7.3) are taken as volumes of one
+    slice, which state their class.
 
     Parameters
     ----------
     paths : path-like, or iterable of path-like
-        DICOM and NIfTI files, and folders of them.
+        DICOM, NIfTI, MGH and MATLAB files, and folders of them.
     output : path-like
         The folder to make. It has the slices, ``table.csv``, and ``slices.json``, which describes
         how the slices were made. It appears in one step when it is complete.
     policy : SlicePolicy or None
-        Which slices are cut and how their values become grey; None takes all slices in their own
-        window.
+        Which slices are cut, in which plane, and how their values become grey; None takes all
+        slices in their own window.
     patient_key : bytes or None
         Key that patients are hashed with; None takes a random key, which is not kept.
     label : str, default=""
-        Class of all volumes.
+        Class of all volumes. Without it, the class is the one that the file states. A file that
+        states another one of the classes of Cheng et al. is refused.
     class_folders : bool, default=False
         Whether the first folder below each path is the class. Its name is then shown.
     allow_burned_in : bool, default=False
@@ -148,11 +158,13 @@ def write_slices(
         cutter = _Cutter(temporary, policy, patient_key or secrets.token_bytes(32))
         for place, entry in enumerate(series):
             try:
-                volume = read_volume(entry, allow_burned_in=allow_burned_in)
+                volume = read_volume(entry, policy=policy, allow_burned_in=allow_burned_in)
+                own = entry.folder if class_folders else label
+                chosen = choose_label(own, volume.label, name=entry.name)
             except ImageReadError as error:
                 refused.append({"volume": entry.name, "reason": error.reason})
             else:
-                cutter.cut(volume, entry, label=entry.folder if class_folders else label)
+                cutter.cut(volume, entry, label=chosen)
             if progress is not None:
                 progress(place + 1, len(series))
         slicing = Slicing(
@@ -162,6 +174,7 @@ def write_slices(
             slices=len(cutter.rows),
             refused=tuple(refused),
             patient_key="random" if patient_key is None else "site",
+            warnings=tuple(cutter.notes.describe()),
         )
         cutter.finish(slicing)
         _put_in_place(temporary, output)
@@ -236,10 +249,10 @@ def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
     named = {*given} & {*images}
     if named:
         number, path = next((n, path) for n, path in enumerate(given, 1) if path in named)
-        wrong = "is neither DICOM nor NIfTI" if is_so(path.exists) else "does not exist"
+        wrong = f"is not a {_FORMATS} file" if is_so(path.exists) else "does not exist"
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
-        raise ImageReadError("the input", "has no DICOM and no NIfTI file")
+        raise ImageReadError("the input", f"has no {_FORMATS} file")
     return series, [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
 
 
@@ -249,6 +262,7 @@ class _Cutter:
     def __init__(self, folder: Path, policy: SlicePolicy, key: bytes) -> None:
         self.rows: list[Row] = []
         self.facts: list[dict[str, Any]] = []
+        self.notes = VolumeNotes()
         self._frames: list[str] = []
         self._folder, self._policy, self._key = folder, policy, key
 
@@ -265,6 +279,7 @@ class _Cutter:
                 Image.fromarray(pixels).save(file, "PNG")
             self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
+        self.notes.add(volume, name=series.name)
         self.facts.append(
             {"group": group, "volume": digest, "modality": volume.modality, **volume.facts}
         )
