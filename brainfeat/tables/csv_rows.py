@@ -255,9 +255,11 @@ def _read_header(records: Iterator[tuple[list[str], int]], source: Path) -> _Hea
                     f"{quote(source)} has fields that are separated by {delimiter!r}; save it with"
                     " commas"
                 )
+        hint = "; pass a list of patients and classes as labels=FILE, with the folder of the images"
+        hint = hint if len(cells) == 2 and len(missing) == 2 else ""
         raise TableError(
             f"{quote(source)} has no column {' and no column '.join(map(repr, missing))}; its"
-            f" first line must name path and label, and is {some(cells) or 'empty'}"
+            f" first line must name path and label, and is {some(cells) or 'empty'}{hint}"
         )
     for column in COLUMNS:
         if names.count(column) > 1:
