@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat slices series -o slices --class-folders --patient-key site.key
   brainfeat slices scan.nii.gz -o slices --slices middle --label glioma
+  brainfeat slices train -o slices --labels labels.csv --patient-key site.key
 """
 
 
@@ -51,6 +53,14 @@ Examples:
     help="Use the name of the first folder below each FOLDER as the class; it must not name a "
     "person.",
 )
+@options.labels_option
+@options.label_columns_option
+@options.group_level_option
+@click.option(
+    "--keep-masks",
+    is_flag=True,
+    help="Also cut the NIfTI files of a folder that are named as masks of others.",
+)
 @options.burned_in_option
 @options.overwrite_option
 @options.json_option
@@ -63,6 +73,10 @@ def command(
     patient_key: Path | None,
     label: str,
     class_folders: bool,
+    labels: Path | None,
+    label_columns: tuple[str, str] | None,
+    group_level: int | None,
+    keep_masks: bool,
     allow_burned_in: bool,
     overwrite: bool,
     as_json: bool,
@@ -85,6 +99,10 @@ def command(
             patient_key=key,
             label=label,
             class_folders=class_folders,
+            labels=labels,
+            label_columns=label_columns,
+            group_level=group_level,
+            keep_masks=keep_masks,
             allow_burned_in=allow_burned_in,
             overwrite=overwrite,
             progress=progress,
@@ -93,6 +111,8 @@ def command(
         options.print_json(found.to_dict())
     else:
         _show(found)
+    for note in found.notes:
+        options.say(f"warning: {translate(note)}", err=True)
 
 
 def _show(found: "Slicing") -> None:
@@ -100,6 +120,12 @@ def _show(found: "Slicing") -> None:
     firsts = {entry["reason"]: entry["volume"] for entry in reversed(found.refused)}
     for reason, number in reasons.most_common():
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
+    if found.masks:
+        options.say(
+            f"left out {count(found.masks, 'file')} named as masks of others; --keep-masks cuts "
+            "them too",
+            err=True,
+        )
     if found.patient_key == "random":
         options.say(
             "patients were hashed with a random key, which is not kept; they have other groups in "

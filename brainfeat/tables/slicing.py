@@ -10,8 +10,7 @@ import hmac
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,14 @@ from brainfeat.files import is_so
 from brainfeat.readers.held import list_paths
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
-from brainfeat.tables.csv_rows import read_rows, write_rows
-from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
+from brainfeat.tables.csv_rows import write_rows
+from brainfeat.tables.label_matching import Names, match_labels
+from brainfeat.tables.labels import GivenLabels, Labels, take_labels
+from brainfeat.tables.origin import SLICES_TABLE, Origin, write_note
+from brainfeat.tables.patients import check_level
 from brainfeat.tables.rows import Row, quote
+from brainfeat.tables.slices_folder import check_folder, put_in_place
+from brainfeat.tables.volume_patients import Patient, describe_places, find_masks, find_patients
 
 LEAST_KEY = 16
 
@@ -45,6 +49,10 @@ class Slicing:
         How many of each the folder has.
     refused : tuple of dict
         ``volume`` and ``reason`` of each volume that could not be read.
+    masks : int
+        How many files were left out because they are named as masks of others.
+    notes : tuple of str
+        What of patients and labels is probably a mistake, a sentence each.
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
@@ -56,6 +64,8 @@ class Slicing:
     slices: int
     refused: tuple[dict[str, str], ...]
     patient_key: str
+    masks: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -72,6 +82,8 @@ class Slicing:
             "slices": self.slices,
             "refused": list(self.refused),
             "patient_key": self.patient_key,
+            "masks": self.masks,
+            "warnings": list(self.notes),
         }
 
 
@@ -83,11 +95,20 @@ def write_slices(
     patient_key: bytes | None = None,
     label: str = "",
     class_folders: bool = False,
+    labels: GivenLabels | None = None,
+    label_columns: Sequence[str] | None = None,
+    group_level: int | None = None,
+    keep_masks: bool = False,
     allow_burned_in: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Slicing:
     """Cut DICOM and NIfTI volumes into PNG slices, with a table of the slices.
+
+    The patient of a volume is DICOM's patient ID or, in NIfTI, the subject of BIDS (``sub-01``),
+    or what the names of files share that end in different sequences, as ``P7_t1.nii`` and
+    ``P7_flair.nii``, or else the file. `group_level` names the folder instead. The `source` of a
+    slice is its modality or, where the name of a NIfTI file ends in a sequence, the sequence.
 
     Parameters
     ----------
@@ -105,6 +126,16 @@ def write_slices(
         Class of all volumes.
     class_folders : bool, default=False
         Whether the first folder below each path is the class. Its name is then shown.
+    labels : path-like, mapping of str to str, or None
+        The class of each patient, or NIfTI file: a list as in :func:`brainfeat.read_table`. Keys
+        are names of folders with `group_level`, or else patient IDs, subjects, or names of files.
+    label_columns : sequence of two str, optional
+        Names of the columns of keys and of classes in that list.
+    group_level : int or None
+        Which folder below each path is the patient: 1 is the first one, 2 the one in it. Folders
+        of one name are one patient.
+    keep_masks : bool, default=False
+        Whether NIfTI files below the paths are cut that are named as masks of others.
     allow_burned_in : bool, default=False
         Whether images whose pixels may show a name are accepted.
     overwrite : bool, default=False
@@ -122,9 +153,9 @@ def write_slices(
     ImageReadError
         If there is no volume, or none can be read.
     ParameterError
-        If the key is too short, or both kinds of labels are given.
+        If the key is too short, or several kinds of labels are given.
     TableError
-        If the folder exists or cannot be written.
+        If the folder exists or cannot be written, or the list of labels or the level is wrong.
     MissingDependencyError
         If the library that reads a format is not installed.
 
@@ -137,22 +168,25 @@ def write_slices(
     """
     output, given = Path(output), list_paths(paths)
     policy = policy or SlicePolicy()
-    if label and class_folders:
-        raise ParameterError("both label and class_folders are given; expected one of them")
+    listed = take_labels(labels, label_columns)
+    _check_choices(label=label, class_folders=class_folders, labels=listed, level=group_level)
     check_key(patient_key)
-    _check_output(output, overwrite=overwrite, inputs=given)
-    series, refused = _find(given)
+    files = [] if listed is None or isinstance(labels, Mapping) else [Path(listed.source)]
+    check_folder(output, overwrite=overwrite, inputs=[*given, *files])
+    series, masks, refused = _find(given, keep_masks=keep_masks)
+    patients = find_patients(series, group_level=group_level)
     temporary = output.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         temporary.mkdir()
         cutter = _Cutter(temporary, policy, patient_key or secrets.token_bytes(32))
-        for place, entry in enumerate(series):
+        for place, (entry, patient) in enumerate(zip(series, patients, strict=True)):
             try:
                 volume = read_volume(entry, allow_burned_in=allow_burned_in)
             except ImageReadError as error:
                 refused.append({"volume": entry.name, "reason": error.reason})
             else:
-                cutter.cut(volume, entry, label=entry.folder if class_folders else label)
+                named = "".join(entry.folders[:1]) if class_folders else label
+                cutter.cut(volume, entry, patient, label=named)
             if progress is not None:
                 progress(place + 1, len(series))
         slicing = Slicing(
@@ -162,9 +196,11 @@ def write_slices(
             slices=len(cutter.rows),
             refused=tuple(refused),
             patient_key="random" if patient_key is None else "site",
+            masks=masks,
+            notes=(*describe_places(patients, group_level), *cutter.assign(listed)),
         )
         cutter.finish(slicing)
-        _put_in_place(temporary, output)
+        put_in_place(temporary, output)
     except OSError as error:
         if isinstance(error, ImageReadError):
             raise
@@ -230,8 +266,27 @@ def read_patient_key(path: str | os.PathLike[str]) -> bytes:
     return key
 
 
-def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
-    """Find the volumes, and the reasons for files and folders that cannot be read."""
+def _check_choices(
+    *, label: str, class_folders: bool, labels: Labels | None, level: int | None
+) -> None:
+    """Reject several kinds of labels, and a folder that is both the class and the patient."""
+    given = [
+        name
+        for name, value in (("label", label), ("class_folders", class_folders), ("labels", labels))
+        if value
+    ]
+    if len(given) > 1:
+        raise ParameterError(f"both {' and '.join(given)} are given; expected one of them")
+    check_level(level)
+    if class_folders and level == 1:
+        raise ParameterError(
+            "group_level is 1 and class_folders are given, which are the folders of level 1;"
+            " expected a group_level from 2, or labels=FILE with the class of each patient"
+        )
+
+
+def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, list[dict[str, str]]]:
+    """Find the volumes, the number of masks, and the reasons for what cannot be read."""
     images, series, unreadable = find_inputs(given)
     named = {*given} & {*images}
     if named:
@@ -240,7 +295,14 @@ def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
         raise ImageReadError("the input", "has no DICOM and no NIfTI file")
-    return series, [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
+    masks = set() if keep_masks else {*find_masks(series, given)}
+    kept = [entry for entry in series if entry not in masks]
+    if masks and not kept:
+        raise ImageReadError(
+            "the input", "has only files that are named as masks; keep them with keep_masks=True"
+        )
+    refused = [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
+    return kept, len(masks), refused
 
 
 class _Cutter:
@@ -250,13 +312,15 @@ class _Cutter:
         self.rows: list[Row] = []
         self.facts: list[dict[str, Any]] = []
         self._frames: list[str] = []
+        self._names: list[Names] = []
         self._folder, self._policy, self._key = folder, policy, key
 
-    def cut(self, volume: Volume, series: Series, *, label: str) -> None:
+    def cut(self, volume: Volume, series: Series, patient: Patient, *, label: str) -> None:
         """Write the slices of a volume."""
         from PIL import Image
 
-        group = self._hash("patient", volume.patient)
+        group = self._hash("patient", patient.identify(volume.patient))
+        source = patient.sequence or volume.modality
         digest = self._hash("volume", series.key)
         (self._folder / group).mkdir(exist_ok=True)
         for frame, pixels in cut_slices(volume, self._policy):
@@ -264,10 +328,20 @@ class _Cutter:
             with (self._folder / path).open("xb") as file:
                 Image.fromarray(pixels).save(file, "PNG")
             self._frames.append(str(frame))
-            self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
-        self.facts.append(
-            {"group": group, "volume": digest, "modality": volume.modality, **volume.facts}
-        )
+            self.rows.append(Row(path=path, label=label, group=group, source=source))
+            self._names.append(patient.list_names(volume.patient))
+        self.facts.append({"group": group, "volume": digest, "modality": source, **volume.facts})
+
+    def assign(self, labels: Labels | None) -> Iterator[str]:
+        """Give the slices the labels of a list, if any, and describe what does not match."""
+        if labels is None or not self.rows:
+            return iter(())
+        matching = match_labels(labels, self._names, noun="patient", named=False)
+        self.rows = [
+            row._replace(label=label)
+            for row, label in zip(self.rows, matching.classes, strict=True)
+        ]
+        return matching.describe(named=False)
 
     def finish(self, slicing: Slicing) -> None:
         """Write the table and the note."""
@@ -284,49 +358,3 @@ class _Cutter:
     def _hash(self, kind: str, text: str) -> str:
         words = f"{kind}\0{text}".encode("utf-8", "surrogateescape")
         return hmac.new(self._key, words, hashlib.sha256).hexdigest()[:_DIGITS]
-
-
-def _check_output(
-    output: Path, *, overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
-) -> None:
-    if not is_so(output.parent.is_dir):
-        raise TableError(f"{quote(output.parent)} is not a folder; make it first")
-    if not (is_so(output.exists) or output.is_symlink()):
-        return
-    if not overwrite:
-        raise TableError(f"{quote(output)} exists; name another folder, or pass overwrite=True")
-    if output.is_symlink() or not is_so((output / SLICES_NOTE).is_file):
-        raise TableError(
-            f"{quote(output)} is not a folder of slices that brainfeat made, and is not replaced; "
-            "name another folder"
-        )
-    folder = output.resolve()
-    if any(folder in (path := Path(given).resolve(), *path.parents) for given in inputs):
-        raise TableError(f"{quote(output)} has volumes that this run reads; name another folder")
-    if others := sorted(_list_others(output)):
-        raise TableError(
-            f"{quote(output)} has other files than slices, such as {quote(others[0])}, and is not "
-            "replaced; name another folder"
-        )
-
-
-def _list_others(folder: Path) -> Iterator[str]:
-    """Yield the files of a folder of slices that brainfeat did not write into it."""
-    known = {SLICES_NOTE, SLICES_TABLE}
-    with suppress(TableError):  # without rows, every image is another file
-        known |= {row.path for row in read_rows(folder / SLICES_TABLE)}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known:
-            yield name
-
-
-def _put_in_place(temporary: Path, output: Path) -> None:
-    """Rename a finished folder; an existing one is moved away first, and removed afterwards."""
-    if not output.exists():
-        temporary.replace(output)
-        return
-    old = output.parent / f".{secrets.token_hex(8)}.old"
-    output.replace(old)
-    temporary.replace(output)
-    shutil.rmtree(old)

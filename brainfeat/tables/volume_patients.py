@@ -1,0 +1,177 @@
+"""Whose volumes files are, as their folders and names tell; NIfTI does not name the patient.
+
+The names here can identify people: nothing of them is written or shown, except sequences.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from brainfeat.errors import TableError
+from brainfeat.readers.series import Series
+from brainfeat.tables.label_matching import Names
+from brainfeat.tables.masks import is_mask_folder
+from brainfeat.text import count
+
+# How files of one patient end in BraTS, UCSF-PDGM, IXI and BIDS, and the sequence that it means.
+_SEQUENCES = {
+    **dict.fromkeys(("t1", "t1n", "t1w"), "t1"),
+    **dict.fromkeys(("t1ce", "t1c", "t1gd", "t1gad", "t1post"), "t1ce"),
+    **dict.fromkeys(("t2", "t2w"), "t2"),
+    **dict.fromkeys(("flair", "t2f"), "flair"),
+    **{name: name for name in ("adc", "dwi", "pd", "swi")},
+}
+_SEQUENCE = re.compile(rf"(?:(?P<base>.+)[ _.-])?(?P<word>{'|'.join(_SEQUENCES)})", re.IGNORECASE)
+# The entity of BIDS for a contrast agent.
+_CONTRAST = re.compile("(?:^|_)ce-")
+_MASK = re.compile(r"(?:.+[ _.-])?(?:masks?|d?seg|segmentation)(?:[ _-]?[0-9]+)?", re.IGNORECASE)
+# Folders of masks in the Medical Segmentation Decathlon and nnU-Net.
+_MASK_FOLDERS = frozenset(("labelstr", "labelsts", "labelsval"))
+_SEPARATOR = re.compile(r"[ _.-]")
+_SUFFIX = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
+
+
+class Patient(NamedTuple):
+    """What the place of a volume tells of its patient.
+
+    Attributes
+    ----------
+    folder : str
+        The folder that the user says is the patient; ``""`` for none.
+    shared : str
+        What the names of several files of a NIfTI layout have in common, with its folder; ``""``
+        for a file alone.
+    names : tuple of str
+        What the patient or the file may be called in a list of labels.
+    sequence : str
+        The sequence that the name of a NIfTI file ends in, such as ``"t1ce"``; ``""`` for none.
+    """
+
+    folder: str
+    shared: str
+    names: Names
+    sequence: str
+
+    def identify(self, found: str) -> str:
+        """Return what identifies the patient, given what the reader of the file found."""
+        if self.folder:
+            return f"folder\0{self.folder}"
+        return self.shared if self.shared and found.startswith("file\0") else found
+
+    def list_names(self, found: str) -> Names:
+        """Return what the patient may be called, given what the reader of the file found."""
+        kind, name, *_ = found.split("\0")
+        own = (name,) if kind in ("patient", "subject") and not self.folder else ()
+        return (*own, *self.names)
+
+
+def find_patients(series: Sequence[Series], *, group_level: int | None = None) -> list[Patient]:
+    """Find what the places of volumes tell of their patients.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        The volumes.
+    group_level : int or None
+        Which folder below the given ones is the patient, from 1; None where files tell.
+
+    Returns
+    -------
+    list of Patient
+        One for each volume.
+
+    Raises
+    ------
+    TableError
+        If no volume is in a folder of this level.
+    """
+    if (
+        series
+        and group_level is not None
+        and all(len(entry.folders) < group_level for entry in series)
+    ):
+        deepest = max(len(entry.folders) for entry in series)
+        raise TableError(
+            f"no volume is in a folder of level {group_level}; the deepest is in one of level"
+            f" {deepest}; expected a group_level that is the folder of a patient"
+        )
+    shared = _find_shared([entry.paths[0] for entry in series if entry.format == "nifti"])
+    return [_describe(entry, shared, group_level) for entry in series]
+
+
+def find_masks(series: Sequence[Series], given: Collection[Path]) -> list[Series]:
+    """Find the NIfTI files that are masks by their names; those that were named are none.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        The volumes.
+    given : collection of Path
+        Files and folders that were named.
+
+    Returns
+    -------
+    list of Series
+        Those in folders of masks, and those named as masks in a folder with other volumes.
+    """
+    files = [entry for entry in series if entry.format == "nifti" and entry.paths[0] not in given]
+    named = {entry for entry in files if _MASK.fullmatch(_stem(entry.paths[0]))}
+    beside = {entry.paths[0].parent for entry in files if entry not in named}
+    return [
+        entry
+        for entry in files
+        if (entry in named and entry.paths[0].parent in beside)
+        or any(is_mask_folder(name) or name.lower() in _MASK_FOLDERS for name in entry.folders)
+    ]
+
+
+def describe_places(patients: Sequence[Patient], group_level: int | None) -> list[str]:
+    """Describe how many volumes are in no folder of the level, without a name."""
+    if group_level is None or not (number := sum(not patient.folder for patient in patients)):
+        return []
+    where = f"in no folder of level {group_level}"
+    return [f"{count(number, 'volume')} {where}; the patient is what the file says"]
+
+
+def _stem(path: Path) -> str:
+    return _SUFFIX.sub("", path.name)
+
+
+def _find_shared(paths: Sequence[Path]) -> dict[Path, str]:
+    """Find the files of each folder that belong to one patient, and what their names share."""
+    bases: defaultdict[Path, Counter[str]] = defaultdict(Counter)
+    for path in paths:
+        if found := _SEQUENCE.fullmatch(_stem(path)):
+            bases[path.parent][found["base"] or ""] += 1
+    shared = {}
+    for path in paths:
+        several = {base for base, number in bases[path.parent].items() if number > 1}
+        stem = _stem(path)
+        ends = [found.start() for found in _SEPARATOR.finditer(stem)]
+        starts = [base for end in reversed(ends) if (base := stem[:end]) in several]
+        if starts or "" in several:
+            shared[path] = starts[0] if starts else ""
+    return shared
+
+
+def _describe(entry: Series, shared: dict[Path, str], group_level: int | None) -> Patient:
+    path = entry.paths[0]
+    folder = ""
+    if group_level is not None and len(entry.folders) >= group_level:
+        folder = entry.folders[group_level - 1]
+    if entry.format == "dicom":
+        return Patient(folder, "", (folder,) if folder else (), "")
+    stem, base = _stem(path), shared.get(path)
+    common = "" if base is None else f"file\0{path.parent.absolute() / base}"
+    names: Names = (stem, path.name)
+    if base is not None:
+        names = (base or path.parent.name, *names)
+    return Patient(folder, common, (folder,) if folder else names, _find_sequence(stem))
+
+
+def _find_sequence(stem: str) -> str:
+    found = _SEQUENCE.fullmatch(stem)
+    sequence = _SEQUENCES[found["word"].lower()] if found else ""
+    return "t1ce" if sequence == "t1" and _CONTRAST.search(stem) else sequence
