@@ -86,6 +86,35 @@ class TestBraTS:
         write_files(tmp_path / "in", "p1_t1", "p1_t2", "p10_t1", "p10_t2", "p1_2_t1", "p1_2_t2")
         assert cut(tmp_path / "in", tmp_path).patients == 3
 
+    def test_sequences_in_folders_of_their_own(self, tmp_path):
+        ixi = ("IXI-T1/IXI002-Guys-T1", "IXI-T1/IXI012-HH-T1", "IXI-T2/IXI002-Guys-T2")
+        write_files(tmp_path / "in", *ixi, "IXI-T2/IXI013-HH-T2")
+        found = cut(tmp_path / "in", tmp_path)
+        assert (found.volumes, found.patients) == (4, 3)
+        base = tmp_path / "in" / "IXI002-Guys"
+        assert [row["group"] for row in rows_of(found)].count(group_of(f"file\0{base}")) == 4
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["p1/scan_t1", "p2/scan_t2"],
+            ["p1/scan_t1", "p1/notes", "p2/scan_t2", "p2/notes"],
+            ["p1/t1", "p2/t1"],
+        ],
+    )
+    def test_folders_with_other_files_stay_apart(self, tmp_path, names):
+        assert cut(write_files(tmp_path / "in", *names), tmp_path).patients == len(names)
+
+    def test_channels_of_nnunet(self, tmp_path):
+        names = [f"imagesTr/BRATS_{n:03}_{channel:04}" for n in (1, 2) for channel in range(4)]
+        found = cut(write_files(tmp_path / "in", *names), tmp_path)
+        assert (found.volumes, found.patients) == (8, 2)
+
+    @pytest.mark.parametrize(("folder", "number"), [("imagesTr", 10), ("images", 4)])
+    def test_numbers_of_files_are_no_channels(self, tmp_path, folder, number):
+        names = [f"{folder}/scan_{n:04}" for n in range(number)]
+        assert cut(write_files(tmp_path / "in", *names), tmp_path).patients == number
+
     def test_the_note_names_nobody(self, tmp_path):
         write_brats(tmp_path / "in", ["CANARY_001"])
         found = cut(tmp_path / "in", tmp_path)

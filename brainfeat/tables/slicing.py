@@ -295,7 +295,7 @@ def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, li
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
         raise ImageReadError("the input", "has no DICOM and no NIfTI file")
-    masks = set() if keep_masks else {*find_masks(series, given)}
+    masks = set() if keep_masks else {*find_masks(series, {*given})}
     kept = [entry for entry in series if entry not in masks]
     if masks and not kept:
         raise ImageReadError(
@@ -321,6 +321,7 @@ class _Cutter:
 
         group = self._hash("patient", patient.identify(volume.patient))
         source = patient.sequence or volume.modality
+        names = patient.list_names(volume.patient)
         digest = self._hash("volume", series.key)
         (self._folder / group).mkdir(exist_ok=True)
         for frame, pixels in cut_slices(volume, self._policy):
@@ -329,7 +330,7 @@ class _Cutter:
                 Image.fromarray(pixels).save(file, "PNG")
             self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=source))
-            self._names.append(patient.list_names(volume.patient))
+            self._names.append(names)
         self.facts.append({"group": group, "volume": digest, "modality": source, **volume.facts})
 
     def assign(self, labels: Labels | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ The names here can identify people: nothing of them is written or shown, except 
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,10 @@ _CONTRAST = re.compile("(?:^|_)ce-")
 _MASK = re.compile(r"(?:.+[ _.-])?(?:masks?|d?seg|segmentation)(?:[ _-]?[0-9]+)?", re.IGNORECASE)
 # Folders of masks in the Medical Segmentation Decathlon and nnU-Net.
 _MASK_FOLDERS = frozenset(("labelstr", "labelsts", "labelsval"))
+# nnU-Net's folders of images, in which the last four digits of a name are a channel.
+_CHANNEL_FOLDERS = frozenset(("imagestr", "imagests", "imagesval"))
+_CHANNEL = re.compile("(?P<base>.+)_[0-9]{4}")
+_MOST_CHANNELS = 9  # more are numbers of files
 _SEPARATOR = re.compile(r"[ _.-]")
 _SUFFIX = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 
@@ -139,36 +143,62 @@ def _stem(path: Path) -> str:
     return _SUFFIX.sub("", path.name)
 
 
-def _find_shared(paths: Sequence[Path]) -> dict[Path, str]:
-    """Find the files of each folder that belong to one patient, and what their names share."""
-    bases: defaultdict[Path, Counter[str]] = defaultdict(Counter)
+def _find_shared(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Find the files that belong to one patient, and what their paths have in common."""
+    folders: defaultdict[Path, list[str]] = defaultdict(list)
     for path in paths:
-        if found := _SEQUENCE.fullmatch(_stem(path)):
-            bases[path.parent][found["base"] or ""] += 1
+        folders[path.parent].append(_stem(path))
+    several = {folder: _find_bases(folder, stems) for folder, stems in folders.items()}
+    spread = _find_spread({folder: folders[folder] for folder in folders if not several[folder]})
     shared = {}
     for path in paths:
-        several = {base for base, number in bases[path.parent].items() if number > 1}
-        stem = _stem(path)
+        stem, bases = _stem(path), several[path.parent]
         ends = [found.start() for found in _SEPARATOR.finditer(stem)]
-        starts = [base for end in reversed(ends) if (base := stem[:end]) in several]
-        if starts or "" in several:
-            shared[path] = starts[0] if starts else ""
+        starts = [base for end in reversed(ends) if (base := stem[:end]) in bases]
+        if starts or "" in bases:
+            shared[path] = path.parent / (starts[0] if starts else "")
+        elif (found := _SEQUENCE.fullmatch(stem)) and found["base"] in spread[path.parent.parent]:
+            shared[path] = path.parent.parent / found["base"]
     return shared
 
 
-def _describe(entry: Series, shared: dict[Path, str], group_level: int | None) -> Patient:
-    path = entry.paths[0]
-    folder = ""
+def _find_bases(folder: Path, stems: Sequence[str]) -> set[str]:
+    """Find what the names of a folder begin with that go on with several sequences or channels."""
+    found = Counter(match["base"] or "" for stem in stems if (match := _SEQUENCE.fullmatch(stem)))
+    bases = {base for base, number in found.items() if number > 1}
+    if folder.name.lower() in _CHANNEL_FOLDERS:
+        found = Counter(match["base"] for stem in stems if (match := _CHANNEL.fullmatch(stem)))
+        bases |= {base for base, number in found.items() if 1 < number <= _MOST_CHANNELS}
+    return bases
+
+
+def _find_spread(folders: Mapping[Path, Sequence[str]]) -> defaultdict[Path, set[str]]:
+    """Find patients whose sequences are in folders of their own, by the folder of these, as in IXI.
+
+    A folder counts if it has several files, all of one sequence.
+    """
+    places: defaultdict[Path, Counter[str]] = defaultdict(Counter)
+    for folder, stems in folders.items():
+        found = [_SEQUENCE.fullmatch(stem) for stem in stems]
+        words = {match["word"].lower() if match else "" for match in found}
+        if len(stems) > 1 and len(words) == 1:
+            places[folder.parent].update(match["base"] for match in found if match)
+    spread: defaultdict[Path, set[str]] = defaultdict(set)
+    for place, bases in places.items():
+        spread[place] = {base for base, number in bases.items() if base and number > 1}
+    return spread
+
+
+def _describe(entry: Series, shared: Mapping[Path, Path], group_level: int | None) -> Patient:
+    path, folder = entry.paths[0], ""
     if group_level is not None and len(entry.folders) >= group_level:
         folder = entry.folders[group_level - 1]
     if entry.format == "dicom":
         return Patient(folder, "", (folder,) if folder else (), "")
-    stem, base = _stem(path), shared.get(path)
-    common = "" if base is None else f"file\0{path.parent.absolute() / base}"
-    names: Names = (stem, path.name)
-    if base is not None:
-        names = (base or path.parent.name, *names)
-    return Patient(folder, common, (folder,) if folder else names, _find_sequence(stem))
+    common, stem = shared.get(path), _stem(path)
+    names: Names = (stem, path.name) if common is None else (common.name, stem, path.name)
+    identity = "" if common is None else f"file\0{common.absolute()}"
+    return Patient(folder, identity, (folder,) if folder else names, _find_sequence(stem))
 
 
 def _find_sequence(stem: str) -> str:
