@@ -1,8 +1,13 @@
 """Tests of lists of labels: what is read, and what is refused with its line or column."""
 
 import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.tables.labels import Labels, read_labels, take_labels
@@ -116,6 +121,29 @@ def test_a_mapping_is_taken_as_it_is(tmp_path):
     for wrong in ({}, {1: "a"}, {"p1": 1}, {"p1": "a\n"}):
         with pytest.raises(ParameterError, match="label"):
             take_labels(wrong)
-    for given in ({"p1": "a"}, None):
+    for labels in ({"p1": "a"}, None):
         with pytest.raises(ParameterError, match="label_columns are given"):
-            take_labels(given, ("id", "class"))
+            take_labels(labels, ("id", "class"))
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"id", b"class", b"p1", b"2", b",", b";", b"\t", b"\n", b"\r\n"),
+        *(b'"', b"'", b"\0", b"\xff"),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=40).map(b"".join))
+def test_any_file_gives_labels_or_one_clear_error(data):
+    with tempfile.TemporaryDirectory() as folder, suppress(TableError):
+        found = read_labels(write(Path(folder), data))
+        assert found.classes
+        assert all(found.classes)
+        assert all("\0" not in key + label for key, label in found.classes.items())
+
+
+@pytest.mark.parametrize("data", [b"x" * 1_100_000, b'id,class\np1,"' + b"x" * 200_000 + b'"\n'])
+def test_a_line_that_does_not_end_is_refused(data, tmp_path):
+    with pytest.raises(TableError, match=r"characters or more|quote is left open"):
+        read_labels(write(tmp_path, data))

@@ -295,7 +295,8 @@ class TestDoubtful:
         assert warn(path) == [
             (
                 "the 3 classes have one group each, as where patients are read as classes; if they"
-                " are patients, pass labels=FILE with the class of each"
+                " are patients, give each its class with labels=FILE where their folders are read,"
+                " or in the column of labels"
             )
         ]
         rows[0] = "a/0.png,a,another"

@@ -221,7 +221,8 @@ def suspect_patients(
         if len(classes) > 1 and _have_one_group(labels, groups):
             yield (
                 f"the {len(classes):,} classes have one group each, as where patients are read as"
-                " classes; if they are patients, pass labels=FILE with the class of each"
+                " classes; if they are patients, give each its class with labels=FILE where their"
+                " folders are read, or in the column of labels"
             )
         return
     folders = [path.split("/")[:-1] for path, label in zip(paths, labels, strict=True) if label]
