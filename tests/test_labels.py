@@ -115,6 +115,16 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
             read_labels(tmp_path / name)
 
 
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path, "id,class\np1,a\n")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TableError, match=r"labels.csv' cannot be read: Permission denied"):
+        read_labels(path)
+
+
 def test_a_mapping_is_taken_as_it_is(tmp_path):
     assert take_labels({"p1": "a"}) == Labels("the labels", {"p1": "a"})
     assert take_labels(None) is None

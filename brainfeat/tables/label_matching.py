@@ -1,7 +1,7 @@
 """Which label belongs to which patient or file: by name, as numbers, or by the start of a name."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -48,9 +48,7 @@ class Matching:
     @property
     def classes(self) -> list[str]:
         """Class of each patient or file; ``""`` where it has none."""
-        return [
-            match.key and self.labels.classes[match.key] if match else "" for match in self.matches
-        ]
+        return [self.labels.classes[match.key] if match else "" for match in self.matches]
 
     def describe(self, *, named: bool) -> Iterator[str]:
         """Describe what does not match, or not by name, a sentence each.
@@ -61,32 +59,26 @@ class Matching:
             Whether examples of names are shown.
         """
         source, noun = quote(self.labels.source), self.noun
+        used = {match.key for match in self.matches if match}
 
-        def such(text: str) -> str:
-            return f", such as {text}" if named else ""
+        def such(*names: str) -> str:
+            return f", such as {' by '.join(map(quote, names))}" if named else ""
 
-        missing = self._pick(None)
-        if missing:
+        if missing := self._pick(None):
             known = {names[0] for names in self.names if names}
             yield (
                 f"{count(len(missing), noun)} of {len(known):,} without a row in"
-                f" {source}{such(quote(missing[0][0]))}; no label is known"
+                f" {source}{such(missing[0][0])}; no label is known"
             )
         if () in self.names:
             yield f"some {noun}s have no name that {source} could list; no label is known"
-        unknown = {match.key for match in self.matches if match} & {
-            key for key, label in self.labels.classes.items() if not label
-        }
-        if unknown:
-            yield f"{count(len(unknown), 'row')} of {source} without a label"
-        used = {match.key for match in self.matches if match}
-        left = [key for key in self.labels.classes if key not in used]
-        if left:
-            yield f"{count(len(left), 'row')} of {source} for no {noun}{such(quote(left[0]))}"
+        if blank := [key for key in used if not self.labels.classes[key]]:
+            yield f"{count(len(blank), 'row')} of {source} without a label"
+        if left := [key for key in self.labels.classes if key not in used]:
+            yield f"{count(len(left), 'row')} of {source} for no {noun}{such(left[0])}"
         for how, words in (("number", "as numbers"), ("start", "by the start of their names")):
             if found := self._pick(how):
-                shown = such(" by ".join(map(quote, found[0])))
-                yield f"{count(len(found), noun)} matched with {source} {words}{shown}"
+                yield f"{count(len(found), noun)} matched with {source} {words}{such(*found[0])}"
         if self.labels.repeated:
             yield f"{count(self.labels.repeated, 'row')} of {source} repeated"
 
@@ -203,9 +195,3 @@ def _match_start(keys: Collection[str], names: Names) -> Match | None:
             if name[:end] in keys:
                 return Match(name[:end], "start")
     return None
-
-
-def find_shared(matching: Matching) -> list[str]:
-    """Find the keys that are the names of several files, so that they do not say which."""
-    keys = Counter(match.key for match in matching.matches if match and match.how == "name")
-    return [key for key, number in keys.items() if number > 1]

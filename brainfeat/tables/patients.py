@@ -9,7 +9,7 @@ from brainfeat.errors import ParameterError, TableError
 from brainfeat.tables.label_matching import Matching, Names, find_matches, match_labels
 from brainfeat.tables.labels import Labels
 from brainfeat.tables.layout import Layout
-from brainfeat.tables.rows import Parts, Row, quote, some, text_trouble
+from brainfeat.tables.rows import Parts, Row, quote, some
 from brainfeat.text import count
 
 _DIGITS = re.compile("[0-9]+")
@@ -68,18 +68,11 @@ def group_rows(rows: Iterable[Row], level: int) -> list[Row]:
 
     Folders of one name are one group, in whatever class or split they are: a patient can have
     slices with and without a tumour.
-
-    Raises
-    ------
-    TableError
-        If the name of a folder cannot be in a table.
     """
     grouped = []
     for row in rows:
         folders = PurePosixPath(row.path).parts[:-1]
         name = folders[level - 1] if len(folders) >= level else ""
-        if trouble := text_trouble(name, "group"):
-            raise TableError(f"the name of the folder {quote(name)} {trouble}; rename it")
         grouped.append(row._replace(group=name))
     return grouped
 
