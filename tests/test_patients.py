@@ -179,6 +179,16 @@ class TestLabels:
         with pytest.raises(TableError, match=r"level 1 .* its split folders; expected"):
             read_table(tmp_path, group_level=1, labels={"p1": "a"})
 
+    def test_a_split_folder_without_images_is_none(self, tmp_path):
+        make_files(tmp_path, "p1/1.png", "2.png", "test/readme.txt")
+        table = read_table(tmp_path, labels={"1": "a", "2": "b"})
+        assert (table.labels, table.splits) == (("b", "a"), ("", ""))
+
+    def test_split_folders_beside_patients_are_refused(self, tmp_path):
+        make_patients(tmp_path, "train/p1", "p2")
+        with pytest.raises(TableError, match=r"mixes split folders \('train'\) and other folders"):
+            read_table(tmp_path, group_level=2, labels={"p1": "a"})
+
     @pytest.mark.parametrize("key", ["1.png", "1", "x/1.png", "x/1"])
     def test_images_are_found_by_path_and_by_name(self, tmp_path, key):
         make_files(tmp_path, "x/1.png", "x/2.png")

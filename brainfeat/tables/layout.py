@@ -84,7 +84,9 @@ def find_layout(root: Path, found: Contents, *, labelled: bool = False) -> Layou
     with_images = {parts[0] for parts in found.images if len(parts) > 1}
     split_folders = sorted(name for name in top if name.lower() in SPLIT_NAMES)
     class_folders = sorted(with_images - set(split_folders))
-    if not labelled:
+    if labelled:
+        split_folders = [name for name in split_folders if name in with_images]
+    else:
         _check_copy(root, found.images, split_folders, class_folders)
     if split_folders and class_folders:
         raise TableError(
