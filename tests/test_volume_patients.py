@@ -211,7 +211,7 @@ class TestGroupLevel:
         found = cut(tmp_path / "in", tmp_path, group_level=1)
         alone = group_of(f"file\0{tmp_path / 'in' / 'b.nii.gz'}")
         assert {row["group"] for row in rows_of(found)} == {alone, group_of("folder\0p1")}
-        assert found.notes == (
+        assert found.warnings == (
             "1 volume in no folder of level 1; the patient is what the file says",
         )
 
@@ -241,7 +241,7 @@ class TestLabels:
         found = cut(tmp_path / "train", tmp_path, labels=path)
         labels = {row["group"]: row["label"] for row in rows_of(found)}
         assert sorted(labels.values()) == ["", "0", "1"]
-        assert [note.split(f" '{path}'")[0] for note in found.notes] == [
+        assert [note.split(f" '{path}'")[0] for note in found.warnings] == [
             "1 patient of 3 without a row in",
             "1 row of",
             "1 patient matched with",
@@ -259,7 +259,7 @@ class TestLabels:
             return
         found = cut(tmp_path / "in", tmp_path, labels=labels)
         assert [row["label"] for row in rows_of(found)] == ["HGG"] * 8 + ["LGG"] * 8
-        assert found.notes == ()
+        assert found.warnings == ()
 
     def test_folders_subjects_and_files(self, tmp_path):
         write_files(tmp_path / "in", "p1/x", "sub-07/anat/sub-07_T1w", "scan")

@@ -1,6 +1,7 @@
 """``brainfeat slices``: DICOM and NIfTI volumes become a folder of slices with a table."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,12 +108,11 @@ def command(
             overwrite=overwrite,
             progress=progress,
         )
+    found = replace(found, warnings=tuple(map(translate, found.warnings)))
     if as_json:
         options.print_json(found.to_dict())
     else:
         _show(found)
-    for note in found.notes:
-        options.say(f"warning: {translate(note)}", err=True)
 
 
 def _show(found: "Slicing") -> None:
@@ -120,6 +120,8 @@ def _show(found: "Slicing") -> None:
     firsts = {entry["reason"]: entry["volume"] for entry in reversed(found.refused)}
     for reason, number in reasons.most_common():
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
+    for warning in found.warnings:
+        options.say(f"warning: {warning}", err=True)
     if found.masks:
         options.say(
             f"left out {count(found.masks, 'file')} named as masks of others; --keep-masks cuts "

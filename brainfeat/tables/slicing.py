@@ -51,8 +51,8 @@ class Slicing:
         ``volume`` and ``reason`` of each volume that could not be read.
     masks : int
         How many files were left out because they are named as masks of others.
-    notes : tuple of str
-        What of patients and labels is probably a mistake, a sentence each.
+    warnings : tuple of str
+        What may be wrong with patients and labels, a sentence each.
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
@@ -64,8 +64,8 @@ class Slicing:
     slices: int
     refused: tuple[dict[str, str], ...]
     patient_key: str
+    warnings: tuple[str, ...] = ()
     masks: int = 0
-    notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -82,8 +82,8 @@ class Slicing:
             "slices": self.slices,
             "refused": list(self.refused),
             "patient_key": self.patient_key,
+            "warnings": list(self.warnings),
             "masks": self.masks,
-            "warnings": list(self.notes),
         }
 
 
@@ -196,8 +196,8 @@ def write_slices(
             slices=len(cutter.rows),
             refused=tuple(refused),
             patient_key="random" if patient_key is None else "site",
+            warnings=(*describe_places(patients, group_level), *cutter.assign(listed)),
             masks=masks,
-            notes=(*describe_places(patients, group_level), *cutter.assign(listed)),
         )
         cutter.finish(slicing)
         put_in_place(temporary, output)
@@ -339,7 +339,7 @@ class _Cutter:
             return iter(())
         matching = match_labels(labels, self._names, noun="patient", named=False)
         self.rows = [
-            row._replace(label=label)
+            row._replace(label=label or row.label)
             for row, label in zip(self.rows, matching.classes, strict=True)
         ]
         return matching.describe(named=False)

@@ -34,7 +34,7 @@ _CHANNEL_FOLDERS = frozenset(("imagestr", "imagests", "imagesval"))
 _CHANNEL = re.compile("(?P<base>.+)_[0-9]{4}")
 _MOST_CHANNELS = 9  # more are numbers of files
 _SEPARATOR = re.compile(r"[ _.-]")
-_SUFFIX = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(nii|mgh|mgz)(\.gz)?\Z", re.IGNORECASE)
 
 
 class Patient(NamedTuple):
@@ -101,7 +101,7 @@ def find_patients(series: Sequence[Series], *, group_level: int | None = None) -
             f"no volume is in a folder of level {group_level}; the deepest is in one of level"
             f" {deepest}; expected a group_level that is the folder of a patient"
         )
-    shared = _find_shared([entry.paths[0] for entry in series if entry.format == "nifti"])
+    shared = _find_shared([entry.paths[0] for entry in series if entry.format != "dicom"])
     return [_describe(entry, shared, group_level) for entry in series]
 
 
@@ -120,7 +120,7 @@ def find_masks(series: Sequence[Series], given: Collection[Path]) -> list[Series
     list of Series
         Those in folders of masks, and those named as masks in a folder with other volumes.
     """
-    files = [entry for entry in series if entry.format == "nifti" and entry.paths[0] not in given]
+    files = [entry for entry in series if entry.format != "dicom" and entry.paths[0] not in given]
     named = {entry for entry in files if _MASK.fullmatch(_stem(entry.paths[0]))}
     beside = {entry.paths[0].parent for entry in files if entry not in named}
     return [
