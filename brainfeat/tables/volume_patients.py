@@ -66,8 +66,8 @@ class Patient(NamedTuple):
 
     def list_names(self, found: str) -> Names:
         """Return what the patient may be called, given what the reader of the file found."""
-        kind, name, *_ = found.split("\0")
-        own = (name,) if kind in ("patient", "subject") and not self.folder else ()
+        kind, _, rest = found.partition("\0")
+        own = (rest.split("\0")[0],) if kind in ("patient", "subject") and not self.folder else ()
         return (*own, *self.names)
 
 
