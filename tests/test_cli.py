@@ -173,6 +173,70 @@ class TestExtract:
             )
             assert document["classes"]["glioma"]["without"] == 4 + number
 
+    def test_patients_of_a_list_become_groups_with_classes(
+        self, run: Run, slices: Path, tmp_path: Path
+    ) -> None:
+        folder, output = tmp_path / "scans", tmp_path / "f.h5"
+        for number in range(8):
+            patient = folder / f"TCGA_CS_{4941 + number}_1996"
+            shutil.copytree(slices / "Testing" / ("glioma", "notumor")[number % 2], patient)
+            first = min(patient.iterdir())
+            shutil.copy(first, first.with_stem(f"{first.stem}_mask"))
+        rows = [f"TCGA_CS_{4941 + n},61,{n % 2}" for n in range(7)]
+        (folder / "data.csv").write_text("\n".join(["Patient,age,death01", *rows]))
+        alone = run("extract", folder, "-o", output, *SMALL)
+        assert "named as patients" in alone.err
+        assert "pass --group-level 1 and --labels FILE" in alone.err
+        chosen = ["--group-level", 1, "--labels", folder / "data.csv"]
+        refused(run("extract", folder, "-o", output, *SMALL, *chosen), "--label-columns KEY,LABEL")
+        chosen += ["--label-columns", "Patient,death01"]
+        result = run("extract", folder, "-o", output, *SMALL, *chosen)
+        assert result.code == 0
+        assert "warning: 1 patient of 8 without a row" in result.err
+        assert re.search(
+            r"^class +images\n0 +16\n1 +12\n4 images without", result.err, re.MULTILINE
+        )
+        assert "8 groups that no split should divide" in result.err
+        document = json.loads(run("extract", folder, "-o", output, *SMALL, *chosen, "--json").out)
+        assert (document["groups"], document["unlabelled"], document["computed"]) == (8, 4, 0)
+        assert json.loads(run("info", output, "--json").out)["groups"] == 8
+        split = run(
+            "split", folder, "-o", tmp_path / "clean.csv", *chosen, "--val-fraction", 0, "--json"
+        )
+        assert json.loads(split.out) | {"output": "", "images": {}} == {
+            "output": "",
+            "images": {},
+            "groups": 8,
+            "group_by": "column",
+        }
+        assert "without a row" in split.err
+        sides = {(row.group, row.split) for row in read_rows(tmp_path / "clean.csv") if row.label}
+        assert len(sides) == 7
+
+    @pytest.mark.parametrize(
+        ("words", "code", "found"),
+        [
+            (["--group-level", 0], 2, "0 is not in the range x>=1"),
+            (["--group-level", 1], 1, "are its class folders; expected a group_level from 2, or"),
+            (["--labels", "missing.csv"], 1, "'missing.csv' does not exist"),
+            (["--label-columns", "a"], 2, "'a' is not KEY,LABEL"),
+            (["--label-columns", "a,b"], 1, "label_columns are given without labels; expected"),
+        ],
+    )
+    def test_options_of_patients_that_cannot_be(
+        self, run: Run, slices: Path, tmp_path: Path, words: list[Any], code: int, found: str
+    ) -> None:
+        result = run("extract", slices / "Testing", "-o", tmp_path / "f.h5", *SMALL, *words)
+        assert result.code == code
+        assert found in result.err
+
+    def test_a_cache_has_its_patients_already(
+        self, run: Run, features: Path, tmp_path: Path
+    ) -> None:
+        for words in (["--group-level", 1], ["--labels", "x.csv"], ["--label-columns", "a,b"]):
+            result = run("split", features, "-o", tmp_path / "clean.csv", *words)
+            refused(result, "cannot be used with the cache", "extract the folder with it")
+
     def test_a_class_that_cannot_be_read_ends_the_run(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:

@@ -188,13 +188,3 @@ def test_damaged_headers_are_errors_of_ours_and_say_nothing(packed, tmp_path, ca
     assert "CANARY" not in "".join(words)
     assert not caplog.records
     assert not recwarn.list
-
-
-def test_the_subject_is_that_of_freesurfers_folders(tmp_path):
-    names = ("sub-1/mri/T1.mgz", "b/mri/T1.mgz", "b/mri/orig/001.mgz", "c/T1.mgz", "c/T2.mgz")
-    found = []
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        found.append(read(save(make_image(), tmp_path / name)).patient)
-    assert found[1] == found[2]
-    assert len(set(found)) == 4

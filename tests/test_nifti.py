@@ -309,7 +309,7 @@ def test_no_canary_is_heard_of(tmp_path, caplog, recwarn):
     whole = path.read_bytes()
     assert whole.count(b"CANARY") == 24
     volume = read(path)
-    assert volume.patient == "subject\0sub-CANARY"
+    assert volume.patient == f"file\0{path}"
     assert "CANARY" not in repr(volume) + repr(volume.facts)
     hostile = {
         **{f"cut at {length}": whole[:length] for length in range(0, len(whole), 9)},
@@ -331,19 +331,6 @@ def test_no_canary_is_heard_of(tmp_path, caplog, recwarn):
     reason(folder / "CANARY\0.nii")
     assert not caplog.records
     assert not recwarn.list
-
-
-def test_the_subject_is_that_of_bids_or_else_the_file(tmp_path):
-    paths = [
-        *("sub-01/anat/sub-01_T1w.nii", "sub-01/anat/T2w.nii", "sub-02/anat/sub-02_T1w.nii"),
-        *("plain/a.nii", "plain/b.nii"),
-    ]
-    found = []
-    for path in paths:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        found.append(read(save(make_image(), tmp_path / path)).patient)
-    assert found[0] == found[1]
-    assert len(set(found)) == 4
 
 
 def test_no_text_of_a_header_becomes_voxels(tmp_path):

@@ -27,8 +27,12 @@ SECONDS = 30
 WRITERS = {
     "extract": ("extract images -o OUT", ["images/glioma/0.png", "weights.h5"]),
     "extract a CSV": ("extract table.csv -o OUT --weights weights.h5", ["table.csv", "weights.h5"]),
-    "slices": ("slices volumes -o OUT", ["volumes"]),
+    "slices": ("slices volumes -o OUT --labels patients.csv", ["volumes", "patients.csv"]),
     "split a cache": ("split features.h5 -o OUT", ["features.h5"]),
+    "split a folder": (
+        "split images -o OUT --labels patients.csv",
+        ["images/glioma/0.png", "patients.csv"],
+    ),
     "split a CSV": ("split table.csv -o OUT", ["table.csv"]),
     "fit-head": (
         "fit-head features.h5 -o OUT --head lda --table table.csv --ood-examples odd.h5",
@@ -82,6 +86,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_vectors(folder, rng.standard_normal((20, 64)), np.arange(20) % 4, name="odd.h5")
     rows = [f"images/{c}/{n}.png,{c}" for c in ("glioma", "notumor") for n in range(12)]
     (folder / "table.csv").write_text("\n".join(["path,label", *rows, ""]))
+    rows = [f"glioma/{n},b" for n in range(12)]
+    (folder / "patients.csv").write_text("\n".join(["path,label", *rows, "P1,a", ""]))
     (folder / "weights.h5").write_bytes(b"weights of somebody")
     (folder / "notes.txt").write_text("my notes")
     write_series(folder / "volumes", draw_volume(2, size=32))

@@ -54,7 +54,7 @@ from brainfeat.prediction.answers import (
 from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
-from brainfeat.tables.slicing import read_patient_key
+from brainfeat.tables.pseudonyms import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -717,7 +717,7 @@ def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
         "path": "volume 1",
         "frame": None,
         "error": "is not a NIfTI file",
-        **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
+        **{name: document[1][name] for name in ("spec", "bundle", "engine", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
 

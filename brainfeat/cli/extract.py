@@ -18,6 +18,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat extract brain-mri -o mri.h5
   brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
+  brainfeat extract patients -o mri.h5 --group-level 1 --labels labels.csv
 """
 
 
@@ -109,6 +110,9 @@ Examples:
     help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
     "too. A signature is as personal as a small picture of the image.",
 )
+@options.group_level_option
+@options.labels_option
+@options.label_columns_option
 @options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
@@ -122,6 +126,9 @@ def command(
     flip: bool,
     random_state: int,
     keep_masks: bool,
+    group_level: int | None,
+    labels: Path | None,
+    label_columns: tuple[str, str] | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -129,7 +136,8 @@ def command(
 
     DATA is a folder of class folders; a folder of Training and Testing folders with class folders
     in them; a folder of images; or a CSV file with the columns path and label and, optionally,
-    split, group and source.
+    split, group and source. Patients that are folders, as in class/patient/slice, become groups
+    with --group-level; in folders of patients without classes, --labels says the class of each.
 
     Before the work begins, it lists the classes with their numbers of images, and tells what it
     leaves out and what is probably a mistake. When it is run again, it computes only what is
@@ -141,7 +149,13 @@ def command(
     from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(data, keep_masks=keep_masks)
+    table = read_table(
+        data,
+        keep_masks=keep_masks,
+        group_level=group_level,
+        labels=labels,
+        label_columns=label_columns,
+    )
     inventory = Inventory.of(table)
     _show_inventory(inventory, as_json=as_json)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)

@@ -106,6 +106,7 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
             split or "none": int((cache.splits[cache.view == 0] == split).sum())
             for split in ("train", "val", "test", "")
         },
+        "groups": len(set(cache.groups[cache.view == 0].tolist()) - {""}),
         "rejected": [asdict(rejected) for rejected in cache.rejected],
         "augmentation": cache.augmentation,
         "signatures": cache.signature is not None,

@@ -1,6 +1,7 @@
 """Options that several commands share, and the output of results and progress."""
 
 import ast
+import csv
 import json
 import signal
 import sys
@@ -20,10 +21,47 @@ from brainfeat.leakage.duplicates import NEAR_THRESHOLD
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
+
+class ColumnPair(click.ParamType[tuple[str, ...]]):
+    """The names of two columns, separated by a comma as in a CSV file."""
+
+    name = "key,label"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Convert the value."""
+        names = tuple(next(csv.reader([value]), ())) if isinstance(value, str) else value
+        if len(names) != 2:
+            self.fail(f"{value!r} is not KEY,LABEL", param, ctx)
+        return names
+
+
 keep_masks_option = click.option(
     "--keep-masks",
     is_flag=True,
     help="Keep the images of a folder that are named as masks of others.",
+)
+group_level_option = click.option(
+    "--group-level",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Folders of this level are patients, which become groups: 1 for those directly below the "
+    "data, 2 for those in them, and so on.",
+)
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Take classes from this list of patients and classes, or of files and classes, not from "
+    "folders.",
+)
+label_columns_option = click.option(
+    "--label-columns",
+    type=ColumnPair(),
+    metavar="KEY,LABEL",
+    help="Columns of that list: of the names of patients or files, and of the classes; needed "
+    "where it has more than two.",
 )
 output_option = click.option(
     "-o",

@@ -19,6 +19,7 @@ Examples:
   brainfeat slices series -o slices --class-folders --patient-key site.key
   brainfeat slices scan.nii.gz -o slices --slices middle --label glioma
   brainfeat slices imagesTr -o slices --volume 2 --orientation native
+  brainfeat slices train -o slices --labels labels.csv --patient-key site.key
 """
 
 
@@ -56,6 +57,14 @@ Examples:
     help="Use the name of the first folder below each FOLDER as the class; it must not name a "
     "person.",
 )
+@options.labels_option
+@options.label_columns_option
+@options.group_level_option
+@click.option(
+    "--keep-masks",
+    is_flag=True,
+    help="Also cut the NIfTI files of a folder that are named as masks of others.",
+)
 @options.burned_in_option
 @options.overwrite_option
 @options.json_option
@@ -70,6 +79,10 @@ def command(
     patient_key: Path | None,
     label: str,
     class_folders: bool,
+    labels: Path | None,
+    label_columns: tuple[str, str] | None,
+    group_level: int | None,
+    keep_masks: bool,
     allow_burned_in: bool,
     overwrite: bool,
     as_json: bool,
@@ -83,7 +96,8 @@ def command(
     patients are distinguished by a hash. Text within the pixels is not removed: check the images.
     """
     from brainfeat.readers.volumes import SlicePolicy
-    from brainfeat.tables.slicing import read_patient_key, write_slices
+    from brainfeat.tables.pseudonyms import read_patient_key
+    from brainfeat.tables.slicing import write_slices
 
     policy = SlicePolicy(
         slices=slices or "all",
@@ -100,6 +114,10 @@ def command(
             patient_key=key,
             label=label,
             class_folders=class_folders,
+            labels=labels,
+            label_columns=label_columns,
+            group_level=group_level,
+            keep_masks=keep_masks,
             allow_burned_in=allow_burned_in,
             overwrite=overwrite,
             progress=progress,
@@ -119,6 +137,12 @@ def _show(found: "Slicing") -> None:
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
     for warning in found.warnings:
         options.say(f"warning: {warning}", err=True)
+    if found.masks:
+        options.say(
+            f"left out {count(found.masks, 'file')} named as masks of others; --keep-masks cuts "
+            "them too",
+            err=True,
+        )
     if found.patient_key == "random":
         options.say(
             "patients were hashed with a random key, which is not kept; they have other groups in "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.wording import translate
 
 if TYPE_CHECKING:
     from brainfeat.tables.rows import Row
@@ -52,6 +53,9 @@ Examples:
     help="Fraction of the images for the validation split; 0 for none.",
 )
 @options.group_by_option
+@options.group_level_option
+@options.labels_option
+@options.label_columns_option
 @options.keep_masks_option
 @options.overwrite_option
 @options.random_state_option
@@ -63,10 +67,10 @@ def command(
     test_fraction: float,
     val_fraction: float,
     group_by: Any,
-    keep_masks: bool,
     overwrite: bool,
     random_state: int,
     as_json: bool,
+    **folder: Any,
 ) -> None:
     """Divide the images of TABLE_OR_CACHE into train, val and test, and write them as a CSV.
 
@@ -77,12 +81,10 @@ def command(
     """
     from brainfeat.tables.csv_rows import check_target, write_rows
 
-    check_target(output, overwrite=overwrite, inputs=(source,))
+    check_target(output, overwrite=overwrite, inputs=(source, folder["labels"]))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     found = (
-        _read_table(source, group_by, keep_masks=keep_masks)
-        if is_table
-        else _read_cache(source, group_by)
+        _read_table(source, group_by, folder) if is_table else _read_cache(source, group_by, folder)
     )
     fractions = {"val": val_fraction, "test": test_fraction}
     divided = _divide(found, fractions, random_state)
@@ -118,11 +120,18 @@ def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: i
     ]
 
 
-def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
+def _read_cache(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _GroupedRows:
     import numpy as np
 
+    from brainfeat.errors import ParameterError
     from brainfeat.training.grouping import choose_groups
 
+    for name in ("group_level", "labels", "label_columns"):
+        if folder[name] is not None:
+            raise ParameterError(
+                f"{name} cannot be used with the cache {source}, which has labels and groups;"
+                " extract the folder with it"
+            )
     with options.open_cache(source) as cache:
         if group_by not in ("column", "none"):
             options.warn_of_missing_signatures(cache)
@@ -142,14 +151,17 @@ def _read_cache(source: Path, group_by: Any) -> _GroupedRows:
     return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
 
 
-def _read_table(source: Path, group_by: Any, *, keep_masks: bool) -> _GroupedRows:
+def _read_table(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _GroupedRows:
     from brainfeat.errors import TableError
     from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
-    table = read_table(source, keep_masks=keep_masks)
-    for line in Inventory.of(table).describe_left_out():
+    table = read_table(source, **folder)
+    inventory = Inventory.of(table)
+    for line in inventory.describe_left_out():
         options.say(line, err=True)
+    for note in inventory.notes:
+        options.say(f"warning: {translate(note)}", err=True)
     rows = _make_rows(table.paths, table.labels, table.sources)
     if group_by in ("copies", "near-duplicates"):
         kind = group_by.replace("-", " ")

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import click
 
-# An argument with a value that is a constant, a text in quotes, or a placeholder in capitals.
-_ARGUMENT = re.compile(r'(?<![\w/.])([a-z_]+)=(True|False|"[^"]*"|[A-Z]+)(?![\w/.])')
+# An argument with a value that is a constant, a text in quotes, a number, or a placeholder in
+# capitals.
+_ARGUMENT = re.compile(r'(?<![\w/.])([a-z_]+)=(True|False|"[^"]*"|[0-9]+|[A-Z]+)(?![\w/.])')
 
 
 def name_options(message: str, find_option: Callable[[str], click.Option | None]) -> str:

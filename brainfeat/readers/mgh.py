@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers.nifti import identify_subject
 from brainfeat.readers.volumes import Volume
 from brainfeat.readers.voxels import read_axial, read_start, translating
 
@@ -62,15 +61,5 @@ def read_mgh(path: Path, *, name: str, volume: int | None = None) -> Volume:
             name=name,
             number=volume,
             form="MGH",
-            patient=_identify(path),
             facts={"affine": "ras" if is_placed else "none: default", "affine_conflict": False},
         )
-
-
-def _identify(path: Path) -> str:
-    """Identify the subject by FreeSurfer's folders, ``SUBJECT/mri/…``, or else as in NIfTI."""
-    parts = path.absolute().parts[:-1]
-    if "mri" in parts[-2:]:
-        place = len(parts) - 1 - parts[::-1].index("mri")
-        return "\0".join(["folder", *parts[:place]])
-    return identify_subject(path)

@@ -1,6 +1,5 @@
 """NIfTI files become volumes, through nibabel; nothing that names a person leaves this module."""
 
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ _MOST_AXES = 7
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
 # A quaternion that is longer than 1 by less has been rounded; a longer one is damaged.
 _ROUNDING = 1e-3
-_SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
 
 
 def read_nifti(path: Path, *, name: str, volume: int | None = None) -> Volume:
@@ -67,7 +65,6 @@ def read_nifti(path: Path, *, name: str, volume: int | None = None) -> Volume:
             name=name,
             number=volume,
             form="NIfTI",
-            patient=identify_subject(path),
             facts=facts,
         )
 
@@ -134,11 +131,3 @@ def _read_qform(header: Any, nibabel: Any) -> npt.NDArray[np.float64]:
     turn = nibabel.quaternions.quat2mat([w, x, y, z])
     sizes[2] *= -1 if header["pixdim"][0] < 0 else 1
     return np.asarray(nibabel.affines.from_matvec(turn * sizes), np.float64)
-
-
-def identify_subject(path: Path) -> str:
-    """Identify the subject by its BIDS name in the path, or else by the file."""
-    for part in reversed(path.absolute().parts):
-        if found := _SUBJECT.match(part):
-            return f"subject\0{found[0]}"
-    return f"file\0{path.absolute()}"

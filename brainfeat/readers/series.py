@@ -37,8 +37,8 @@ class Series(NamedTuple):
     format : {"dicom", "nifti", "mgh", "matlab"}
     key : str
         Identifies the volume; for DICOM it does not depend on where the files are. Never shown.
-    folder : str
-        The first folder below the one that was given; shown only on request.
+    folders : tuple of str
+        The folders from the one that was given down to the first file; shown only on request.
     paths : tuple of Path
         Never shown.
     """
@@ -46,7 +46,7 @@ class Series(NamedTuple):
     name: str
     format: Format
     key: str
-    folder: str
+    folders: tuple[str, ...]
     paths: tuple[Path, ...]
 
 
@@ -210,9 +210,8 @@ def _group_files(
         members.setdefault((kind, key), []).append(file)
     series = []
     for number, ((kind, key), paths) in enumerate(members.items(), 1):
-        parts = paths[0].relative_to(root).parts
-        folder = parts[0] if len(parts) > 1 else ""
-        series.append(Series(f"{argument}volume {number}", kind, key, folder, tuple(paths)))
+        folders = paths[0].relative_to(root).parts[:-1]
+        series.append(Series(f"{argument}volume {number}", kind, key, folders, tuple(paths)))
     return series, unreadable
 
 

@@ -119,7 +119,6 @@ def read_axial(
     name: str,
     number: int | None,
     form: str,
-    patient: str,
     facts: Mapping[str, Any],
 ) -> Volume:
     """Read one volume of a file as axial slices in the radiological orientation.
@@ -139,8 +138,6 @@ def read_axial(
         Which volume of several is read, from 1.
     form : str
         The modality of the result.
-    patient : str
-        Identifies the patient.
     facts : mapping
         Facts, to which those of the voxels are added.
 
@@ -189,7 +186,7 @@ def read_axial(
         values=slices,
         modality=form,
         windows=(None,) * len(slices),
-        patient=patient,
+        patient=f"file\0{path.absolute()}",
         facts={"spacing": [x, y, z], "bits": 8 * kind.itemsize, "volumes": count, **facts},
         axes=PLANES["axial"],
         native_axes=find_thickest(PLANES["axial"], (z, y, x)),

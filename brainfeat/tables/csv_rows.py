@@ -5,11 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from brainfeat.errors import TableError
 from brainfeat.files import atomic_write, check_output, is_so
 from brainfeat.tables.csv_cells import cell_text, csv_cell, has_header
+from brainfeat.tables.csv_records import read_records
 from brainfeat.tables.rows import (
     COLUMNS,
     SPLIT_NAMES,
@@ -20,8 +21,6 @@ from brainfeat.tables.rows import (
     some,
     text_trouble,
 )
-
-_ROW_LIMIT = 1_000_000  # characters; a longer row is not a row of a table and would fill the memory
 
 # The row of each image by its path, with the number of its line.
 _Entries = dict[str, tuple[Row, int]]
@@ -102,7 +101,7 @@ def read_column(path: str | os.PathLike[str], name: str) -> dict[str, str]:
         for one image.
     """
     source = Path(path)
-    records = _read_records(source)
+    records = read_records(source)
     header = _read_header(records, source)
     wanted = name.strip().lower()
     if header.names.count(wanted) != 1:
@@ -190,7 +189,7 @@ def check_target(
 
 def _read_entries(source: Path) -> tuple[_Entries, Counter[LeftOut]]:
     """Read each image's row once, and count the rows that repeat another one."""
-    records = _read_records(source)
+    records = read_records(source)
     header = _read_header(records, source)
     entries: _Entries = {}
     left_out: Counter[LeftOut] = Counter()
@@ -245,49 +244,8 @@ def _check_files(source: Path, entries: _Entries) -> None:
         )
 
 
-def _read_records(source: Path) -> Iterator[tuple[list[str], int]]:
-    """Yield the cells of the header and of each row that is not empty, with their first line."""
-    line = 1
-
-    def read_lines(file: TextIO) -> Iterator[str]:
-        begun = size = 0
-        while text := file.readline(_ROW_LIMIT):
-            begun, size = line, len(text) + (size if begun == line else 0)
-            if size >= _ROW_LIMIT:
-                raise TableError(
-                    f"{quote(source)}, line {line} has {_ROW_LIMIT:,} characters or more, including"
-                    " lines that its quotes join to it; expected a table of images"
-                )
-            yield text
-
-    try:
-        # utf-8-sig also reads files without a byte order mark.
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(read_lines(file), strict=True)
-            for number, cells in enumerate(reader):
-                if cells or not number:  # an empty line has no cells
-                    yield cells, line
-                line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise TableError(
-            f"{quote(source)} is not UTF-8 text ({error.reason}); save it as 'CSV UTF-8'"
-        ) from error
-    except csv.Error as error:
-        raise TableError(
-            f"{quote(source)}, line {line}: {error}; check whether a quote is left open in the row"
-            " that begins there"
-        ) from error
-    except OSError as error:
-        raise TableError(f"{quote(source)} cannot be read: {error.strerror}") from error
-
-
 def _read_header(records: Iterator[tuple[list[str], int]], source: Path) -> _Header:
     cells, _ = next(records, ([], 1))
-    if any("\0" in cell for cell in cells):
-        raise TableError(
-            f"{quote(source)} is not UTF-8 text (it has NUL characters, as UTF-16 does); save it"
-            " as 'CSV UTF-8'"
-        )
     names = [cell.strip().lower() for cell in cells]
     missing = [column for column in ("path", "label") if column not in names]
     if missing:
@@ -297,9 +255,11 @@ def _read_header(records: Iterator[tuple[list[str], int]], source: Path) -> _Hea
                     f"{quote(source)} has fields that are separated by {delimiter!r}; save it with"
                     " commas"
                 )
+        hint = "; pass a list of patients and classes as labels=FILE, with the folder of the images"
+        hint = hint if len(cells) == 2 and len(missing) == 2 else ""
         raise TableError(
             f"{quote(source)} has no column {' and no column '.join(map(repr, missing))}; its"
-            f" first line must name path and label, and is {some(cells) or 'empty'}"
+            f" first line must name path and label, and is {some(cells) or 'empty'}{hint}"
         )
     for column in COLUMNS:
         if names.count(column) > 1:

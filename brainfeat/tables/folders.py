@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.listing import walk_folders
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.series import has_volumes
-from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, find_depth, find_empty
+from brainfeat.tables.labels import Labels
+from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, Layout, find_empty, find_layout
 from brainfeat.tables.masks import MASK, find_masks
+from brainfeat.tables.patients import check_place, find_doubtful, group_rows, label_rows
 from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
 
 CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
@@ -18,7 +21,31 @@ CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_sli
 _OTHER = "not an image"
 
 
-def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Counter[LeftOut]]:
+class FolderRows(NamedTuple):
+    """What a folder holds.
+
+    Attributes
+    ----------
+    rows : list of Row
+        One for each image, sorted by path.
+    left_out : Counter of LeftOut
+        How many files and folders were left out, by reason, class folder and suffix.
+    notes : list of str
+        What of patients and labels is probably a mistake.
+    """
+
+    rows: list[Row]
+    left_out: Counter[LeftOut]
+    notes: list[str]
+
+
+def read_folder(
+    root: Path,
+    *,
+    keep_masks: bool = False,
+    group_level: int | None = None,
+    labels: Labels | None = None,
+) -> FolderRows:
     """Read the rows of the images below a folder.
 
     Parameters
@@ -27,13 +54,14 @@ def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Cou
         The folder, which is walked once.
     keep_masks : bool, default=False
         Whether images that are named as masks are kept.
+    group_level : int or None
+        Level of the folders of patients, from 1; None where no folders are patients.
+    labels : Labels or None
+        Classes of patients or images; None where folders are classes.
 
     Returns
     -------
-    rows : list of Row
-        One for each image, sorted by path.
-    left_out : Counter of LeftOut
-        How many files and folders were left out, by reason, class folder and suffix.
+    FolderRows
 
     Raises
     ------
@@ -50,16 +78,24 @@ def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Cou
         )
     if not keep_masks:
         _leave_out_masks(root, found)
-    depth = find_depth(root, found)
-    empty = find_empty(root, found, depth)
-    rows = list(_take_rows(found, depth))
-    left_out = _count(found.left_out, depth)
+    layout = find_layout(root, found, labelled=labels is not None)
+    empty = find_empty(root, found, layout.depth) if labels is None else []
+    if group_level is not None:
+        check_place(root, group_level, layout, found.images)
+    rows = sorted(_take_rows(found, layout))
+    left_out = _count(found.left_out, layout.depth)
     left_out.update(LeftOut(EMPTY, "/".join(parts)) for parts in empty)
     if not rows:
         raise TableError(
             f"{quote(root)}: no image has a usable name; {_describe_left_out(left_out)}"
         )
-    return sorted(rows), left_out
+    notes: list[str] = []
+    if group_level is not None:
+        rows = group_rows(rows, group_level)
+    if labels is not None:
+        rows, notes = label_rows(rows, labels, level=group_level)
+    notes = [*find_doubtful(rows, level=group_level, by_folder=layout.classes), *notes]
+    return FolderRows(rows, left_out, notes)
 
 
 def _leave_out_masks(root: Path, found: Contents) -> None:
@@ -73,16 +109,18 @@ def _leave_out_masks(root: Path, found: Contents) -> None:
     found.images[:] = [parts for parts in found.images if parts not in masks]
 
 
-def _take_rows(found: Contents, depth: int) -> Iterator[Row]:
+def _take_rows(found: Contents, layout: Layout) -> Iterator[Row]:
     """Yield the rows of the images; those that cannot be in a table are left out."""
+    depth = layout.depth
+    outside = f"outside the {'class' if layout.classes else 'split'} folders"
     for parts in found.images:
         if len(parts) <= depth:
-            found.left_out.append((parts, "outside the class folders"))
+            found.left_out.append((parts, outside))
             continue
         row = Row(
             path="/".join(parts),
-            label=parts[depth - 1] if depth else "",
-            split=SPLIT_NAMES[parts[0].lower()] if depth == 2 else "",
+            label=parts[depth - 1] if layout.classes else "",
+            split=SPLIT_NAMES[parts[0].lower()] if layout.splits else "",
         )
         if trouble := text_trouble(row.label, "label"):
             raise TableError(

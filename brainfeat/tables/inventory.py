@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from brainfeat.tables.layout import EMPTY
 from brainfeat.tables.masks import MASK
+from brainfeat.tables.patients import suspect_patients
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
 from brainfeat.text import align, count
@@ -36,11 +37,18 @@ class Inventory:
         Number of images without a class.
     left_out : dict of LeftOut to int
         As in :class:`brainfeat.tables.table.ImageTable`.
+    groups, ungrouped : int
+        Number of groups, and of images that are in none.
+    notes : tuple of str
+        What of patients and their labels is probably a mistake.
     """
 
     classes: dict[str, dict[str, int]]
     unlabelled: int
     left_out: Mapping[LeftOut, int]
+    groups: int = 0
+    ungrouped: int = 0
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: ImageTable) -> Self:
@@ -59,12 +67,20 @@ class Inventory:
             name: {split or _WITHOUT: numbers[name, split] for split in (*SPLITS, "")}
             for name in table.class_names
         }
-        return cls(classes, table.labels.count(""), table.left_out)
+        return cls(
+            classes,
+            unlabelled=table.labels.count(""),
+            left_out=table.left_out,
+            groups=len(set(table.groups) - {""}),
+            ungrouped=table.groups.count(""),
+            notes=(*table.notes, *suspect_patients(table.paths, table.labels, table.groups)),
+        )
 
     @property
     def warnings(self) -> list[str]:
         """What is probably a mistake, a line each with its remedy."""
         return [
+            *self.notes,
             *self._find_alike(),
             *self._find_untrained(),
             *self._find_small(),
@@ -78,6 +94,7 @@ class Inventory:
         return {
             "classes": self.classes,
             "unlabelled": self.unlabelled,
+            "groups": self.groups,
             "left_out": [{**kind._asdict(), "number": n} for kind, n in self.left_out.items()],
             "warnings": self.warnings,
         }
@@ -99,6 +116,9 @@ class Inventory:
             lines.append(f"and {more:,} more classes")
         if self.unlabelled:
             lines.append(f"{count(self.unlabelled, 'image')} without a class")
+        if self.groups:
+            without = f"; {count(self.ungrouped, 'image')} in none" if self.ungrouped else ""
+            lines.append(f"{count(self.groups, 'group')} that no split should divide{without}")
         return lines
 
     def describe_left_out(self) -> list[str]:

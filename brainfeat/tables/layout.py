@@ -41,8 +41,26 @@ class Contents(NamedTuple):
     left_out: list[tuple[Parts, str]]
 
 
-def find_depth(root: Path, found: Contents) -> int:
-    """Find how many folders are above each image: its class, or its split and its class.
+class Layout(NamedTuple):
+    """What the first folders above an image are: its split, its class, both in this order, or none.
+
+    Attributes
+    ----------
+    splits, classes : bool
+        Whether there are folders of splits, and of classes.
+    """
+
+    splits: bool
+    classes: bool
+
+    @property
+    def depth(self) -> int:
+        """How many folders these are."""
+        return self.splits + self.classes
+
+
+def find_layout(root: Path, found: Contents, *, labelled: bool = False) -> Layout:
+    """Find what the first folders are.
 
     Parameters
     ----------
@@ -50,11 +68,12 @@ def find_depth(root: Path, found: Contents) -> int:
         The folder, for messages.
     found : Contents
         What is below it.
+    labelled : bool, default=False
+        Whether classes come from elsewhere, so that no folders are classes.
 
     Returns
     -------
-    int
-        0 for a folder of images, 1 for class folders, 2 for split folders of class folders.
+    Layout
 
     Raises
     ------
@@ -65,12 +84,17 @@ def find_depth(root: Path, found: Contents) -> int:
     with_images = {parts[0] for parts in found.images if len(parts) > 1}
     split_folders = sorted(name for name in top if name.lower() in SPLIT_NAMES)
     class_folders = sorted(with_images - set(split_folders))
-    _check_copy(root, found.images, split_folders, class_folders)
+    if labelled:
+        split_folders = [name for name in split_folders if name in with_images]
+    else:
+        _check_copy(root, found.images, split_folders, class_folders)
     if split_folders and class_folders:
         raise TableError(
             f"{quote(root)} mixes split folders ({some(split_folders)}) and other folders"
-            f" ({some(class_folders)}); keep either split folders or class folders there"
+            f" ({some(class_folders)}); keep one kind of folders there"
         )
+    if labelled:
+        return Layout(bool(split_folders), classes=False)
     filled = {parts[0] for parts in found.images if len(parts) > 2}
     for name in split_folders:
         if name not in filled:
@@ -80,7 +104,7 @@ def find_depth(root: Path, found: Contents) -> int:
             )
     if class_folders:
         _check_inner_splits(root, found.images)
-    return 2 if split_folders else 1 if class_folders else 0
+    return Layout(bool(split_folders), classes=bool(split_folders or class_folders))
 
 
 def find_empty(root: Path, found: Contents, depth: int) -> list[Parts]:
@@ -93,7 +117,7 @@ def find_empty(root: Path, found: Contents, depth: int) -> list[Parts]:
     found : Contents
         What is below it.
     depth : int
-        As `find_depth` returns it.
+        As that of the `Layout`.
 
     Returns
     -------

@@ -1,17 +1,13 @@
 """Volumes become a folder of grey slices with a table for stage one, in which nobody is named.
 
-The folder has only what a list allows: pixels, numbers, and terms of the standard. Patients are
-distinguished by an HMAC of their identifiers (RFC 2104, with SHA-256) under a key that the site
-keeps.
+The folder has only what a list allows: pixels, numbers, terms of the standard, and hashes by which
+patients and volumes are distinguished.
 """
 
-import hashlib
-import hmac
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +16,16 @@ from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
 from brainfeat.readers.held import list_paths
 from brainfeat.readers.series import Series, find_inputs, read_volume
-from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
-from brainfeat.tables.csv_rows import read_rows, write_rows
-from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
-from brainfeat.tables.rows import Row, quote
-from brainfeat.tables.volume_checks import VolumeNotes, choose_label
+from brainfeat.readers.volumes import SlicePolicy
+from brainfeat.tables.labels import GivenLabels, Labels, take_labels
+from brainfeat.tables.origin import SLICES_TABLE
+from brainfeat.tables.patients import check_level
+from brainfeat.tables.pseudonyms import check_key
+from brainfeat.tables.rows import quote
+from brainfeat.tables.slices_folder import SlicesFolder, check_folder, put_in_place
+from brainfeat.tables.volume_checks import choose_label
+from brainfeat.tables.volume_patients import describe_places, find_masks, find_patients
 
-LEAST_KEY = 16
-
-_KEY_LIMIT = 65_536
-# Hexadecimal digits that identify a patient or a volume: with 64 bits, the probability that two of
-# 100,000 patients get the same ones is below one in a billion.
-_DIGITS = 16
 _FORMATS = "DICOM, NIfTI, MGH or MATLAB"
 
 
@@ -47,11 +41,13 @@ class Slicing:
         How many of each the folder has.
     refused : tuple of dict
         ``volume`` and ``reason`` of each volume that could not be read.
+    masks : int
+        How many files were left out because they are named as masks of others.
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
     warnings : tuple of str
-        What may be wrong with the slices, a sentence each.
+        What may be wrong with slices, patients and labels, a sentence each.
     """
 
     output: Path
@@ -61,6 +57,7 @@ class Slicing:
     refused: tuple[dict[str, str], ...]
     patient_key: str
     warnings: tuple[str, ...] = ()
+    masks: int = 0
 
     @property
     def table(self) -> Path:
@@ -78,6 +75,7 @@ class Slicing:
             "refused": list(self.refused),
             "patient_key": self.patient_key,
             "warnings": list(self.warnings),
+            "masks": self.masks,
         }
 
 
@@ -89,6 +87,10 @@ def write_slices(
     patient_key: bytes | None = None,
     label: str = "",
     class_folders: bool = False,
+    labels: GivenLabels | None = None,
+    label_columns: Sequence[str] | None = None,
+    group_level: int | None = None,
+    keep_masks: bool = False,
     allow_burned_in: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -97,6 +99,11 @@ def write_slices(
 
     The images of the brain tumour data of Cheng et al. (MATLAB 7.3) are taken as volumes of one
     slice, which state their class.
+
+    The patient of a volume is DICOM's patient ID or, in NIfTI, the subject of BIDS (``sub-01``),
+    or what the names of files share that end in different sequences, as ``P7_t1.nii`` and
+    ``P7_flair.nii``, or else the file. `group_level` names the folder instead. The `source` of a
+    slice is its modality or, where the name of a NIfTI file ends in a sequence, the sequence.
 
     Parameters
     ----------
@@ -115,6 +122,16 @@ def write_slices(
         states another one of the classes of Cheng et al. is refused.
     class_folders : bool, default=False
         Whether the first folder below each path is the class. Its name is then shown.
+    labels : path-like, mapping of str to str, or None
+        The class of each patient, or NIfTI file: a list as in :func:`brainfeat.read_table`. Keys
+        are names of folders with `group_level`, or else patient IDs, subjects, or names of files.
+    label_columns : sequence of two str, optional
+        Names of the columns of keys and of classes in that list.
+    group_level : int or None
+        Which folder below each path is the patient: 1 is the first one, 2 the one in it. Folders
+        of one name are one patient.
+    keep_masks : bool, default=False
+        Whether NIfTI files below the paths are cut that are named as masks of others.
     allow_burned_in : bool, default=False
         Whether images whose pixels may show a name are accepted.
     overwrite : bool, default=False
@@ -132,9 +149,9 @@ def write_slices(
     ImageReadError
         If there is no volume, or none can be read.
     ParameterError
-        If the key is too short, or both kinds of labels are given.
+        If the key is too short, or several kinds of labels are given.
     TableError
-        If the folder exists or cannot be written.
+        If the folder exists or cannot be written, or the list of labels or the level is wrong.
     MissingDependencyError
         If the library that reads a format is not installed.
 
@@ -147,37 +164,42 @@ def write_slices(
     """
     output, given = Path(output), list_paths(paths)
     policy = policy or SlicePolicy()
-    if label and class_folders:
-        raise ParameterError("both label and class_folders are given; expected one of them")
+    listed = take_labels(labels, label_columns)
+    _check_choices(label=label, class_folders=class_folders, labels=listed, level=group_level)
     check_key(patient_key)
-    _check_output(output, overwrite=overwrite, inputs=given)
-    series, refused = _find(given)
+    files = [] if listed is None or isinstance(labels, Mapping) else [Path(listed.source)]
+    check_folder(output, overwrite=overwrite, inputs=[*given, *files])
+    series, masks, refused = _find(given, keep_masks=keep_masks)
+    patients = find_patients(series, group_level=group_level)
     temporary = output.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         temporary.mkdir()
-        cutter = _Cutter(temporary, policy, patient_key or secrets.token_bytes(32))
-        for place, entry in enumerate(series):
+        folder = SlicesFolder(temporary, policy, patient_key)
+        for place, (entry, patient) in enumerate(zip(series, patients, strict=True)):
             try:
                 volume = read_volume(entry, policy=policy, allow_burned_in=allow_burned_in)
-                own = entry.folder if class_folders else label
+                own = "".join(entry.folders[:1]) if class_folders else label
                 chosen = choose_label(own, volume.label, name=entry.name)
             except ImageReadError as error:
                 refused.append({"volume": entry.name, "reason": error.reason})
             else:
-                cutter.cut(volume, entry, label=chosen)
+                folder.cut(volume, entry, patient, label=chosen)
             if progress is not None:
                 progress(place + 1, len(series))
+        folder.check(refused)
+        unmatched = folder.assign(listed)
         slicing = Slicing(
             output=output,
-            volumes=len(cutter.facts),
-            patients=len({row.group for row in cutter.rows}),
-            slices=len(cutter.rows),
+            volumes=len(folder.facts),
+            patients=len({row.group for row in folder.rows}),
+            slices=len(folder.rows),
             refused=tuple(refused),
-            patient_key="random" if patient_key is None else "site",
-            warnings=tuple(cutter.notes.describe()),
+            patient_key=folder.patient_key,
+            warnings=(*folder.describe(), *describe_places(patients, group_level), *unmatched),
+            masks=masks,
         )
-        cutter.finish(slicing)
-        _put_in_place(temporary, output)
+        folder.finish(refused)
+        put_in_place(temporary, output)
     except OSError as error:
         if isinstance(error, ImageReadError):
             raise
@@ -187,64 +209,27 @@ def write_slices(
     return slicing
 
 
-def check_key(key: bytes | None) -> None:
-    """Reject a key that could be guessed.
-
-    Raises
-    ------
-    ParameterError
-        If the key is shorter than `LEAST_KEY` bytes.
-    """
-    if key is not None and len(key) < LEAST_KEY:
+def _check_choices(
+    *, label: str, class_folders: bool, labels: Labels | None, level: int | None
+) -> None:
+    """Reject several kinds of labels, and a folder that is both the class and the patient."""
+    given = [
+        name
+        for name, value in (("label", label), ("class_folders", class_folders), ("labels", labels))
+        if value
+    ]
+    if len(given) > 1:
+        raise ParameterError(f"both {' and '.join(given)} are given; expected one of them")
+    check_level(level)
+    if class_folders and level == 1:
         raise ParameterError(
-            f"a patient key of {len(key)} bytes is too short; expected at least {LEAST_KEY} random "
-            "bytes, such as those of openssl rand -hex 32"
+            "group_level is 1 and class_folders are given, which are the folders of level 1;"
+            " expected a group_level from 2, or labels=FILE with the class of each patient"
         )
 
 
-def read_patient_key(path: str | os.PathLike[str]) -> bytes:
-    r"""Read the key of a site: the bytes of a file, without white space at either end.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    bytes
-        At least `LEAST_KEY` bytes.
-
-    Raises
-    ------
-    ParameterError
-        If the file cannot be read, is too short or too long.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder, "key")
-    ...     _ = path.write_text("0123456789abcdef\n", encoding="ascii")
-    ...     read_patient_key(path)
-    b'0123456789abcdef'
-    """
-    try:
-        with Path(path).open("rb") as file:
-            key = file.read(_KEY_LIMIT + 1)
-    except OSError as error:
-        raise ParameterError(
-            f"the patient key {quote(path)} cannot be read: {error.strerror}"
-        ) from error
-    if len(key) > _KEY_LIMIT:
-        raise ParameterError(f"the patient key {quote(path)} is longer than {_KEY_LIMIT:,} bytes")
-    key = key.strip()
-    check_key(key)
-    return key
-
-
-def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
-    """Find the volumes, and the reasons for files and folders that cannot be read."""
+def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, list[dict[str, str]]]:
+    """Find the volumes, the number of masks, and the reasons for what cannot be read."""
     images, series, unreadable = find_inputs(given)
     named = {*given} & {*images}
     if named:
@@ -253,95 +238,11 @@ def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
         raise ImageReadError("the input", f"has no {_FORMATS} file")
-    return series, [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
-
-
-class _Cutter:
-    """The growing folder: its slices, the rows of its table, and the facts about its volumes."""
-
-    def __init__(self, folder: Path, policy: SlicePolicy, key: bytes) -> None:
-        self.rows: list[Row] = []
-        self.facts: list[dict[str, Any]] = []
-        self.notes = VolumeNotes()
-        self._frames: list[str] = []
-        self._folder, self._policy, self._key = folder, policy, key
-
-    def cut(self, volume: Volume, series: Series, *, label: str) -> None:
-        """Write the slices of a volume."""
-        from PIL import Image
-
-        group = self._hash("patient", volume.patient)
-        digest = self._hash("volume", series.key)
-        (self._folder / group).mkdir(exist_ok=True)
-        for frame, pixels in cut_slices(volume, self._policy):
-            path = f"{group}/{digest}-{frame:04}.png"
-            with (self._folder / path).open("xb") as file:
-                Image.fromarray(pixels).save(file, "PNG")
-            self._frames.append(str(frame))
-            self.rows.append(Row(path=path, label=label, group=group, source=volume.modality))
-        self.notes.add(volume, name=series.name)
-        self.facts.append(
-            {"group": group, "volume": digest, "modality": volume.modality, **volume.facts}
+    masks = set() if keep_masks else {*find_masks(series, {*given})}
+    kept = [entry for entry in series if entry not in masks]
+    if masks and not kept:
+        raise ImageReadError(
+            "the input", "has only files that are named as masks; keep them with keep_masks=True"
         )
-
-    def finish(self, slicing: Slicing) -> None:
-        """Write the table and the note."""
-        if not self.rows:
-            first = slicing.refused[0]
-            raise ImageReadError(
-                f"none of {len(slicing.refused)} can be read; {first['volume']}", first["reason"]
-            )
-        write_rows(self.rows, self._folder / SLICES_TABLE, frame=self._frames)
-        origin = Origin(self._policy.text, slicing.patient_key)
-        contents = {"volumes": self.facts, "refused": list(slicing.refused)}
-        write_note(self._folder, origin, contents)
-
-    def _hash(self, kind: str, text: str) -> str:
-        words = f"{kind}\0{text}".encode("utf-8", "surrogateescape")
-        return hmac.new(self._key, words, hashlib.sha256).hexdigest()[:_DIGITS]
-
-
-def _check_output(
-    output: Path, *, overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
-) -> None:
-    if not is_so(output.parent.is_dir):
-        raise TableError(f"{quote(output.parent)} is not a folder; make it first")
-    if not (is_so(output.exists) or output.is_symlink()):
-        return
-    if not overwrite:
-        raise TableError(f"{quote(output)} exists; name another folder, or pass overwrite=True")
-    if output.is_symlink() or not is_so((output / SLICES_NOTE).is_file):
-        raise TableError(
-            f"{quote(output)} is not a folder of slices that brainfeat made, and is not replaced; "
-            "name another folder"
-        )
-    folder = output.resolve()
-    if any(folder in (path := Path(given).resolve(), *path.parents) for given in inputs):
-        raise TableError(f"{quote(output)} has volumes that this run reads; name another folder")
-    if others := sorted(_list_others(output)):
-        raise TableError(
-            f"{quote(output)} has other files than slices, such as {quote(others[0])}, and is not "
-            "replaced; name another folder"
-        )
-
-
-def _list_others(folder: Path) -> Iterator[str]:
-    """Yield the files of a folder of slices that brainfeat did not write into it."""
-    known = {SLICES_NOTE, SLICES_TABLE}
-    with suppress(TableError):  # without rows, every image is another file
-        known |= {row.path for row in read_rows(folder / SLICES_TABLE)}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known:
-            yield name
-
-
-def _put_in_place(temporary: Path, output: Path) -> None:
-    """Rename a finished folder; an existing one is moved away first, and removed afterwards."""
-    if not output.exists():
-        temporary.replace(output)
-        return
-    old = output.parent / f".{secrets.token_hex(8)}.old"
-    output.replace(old)
-    temporary.replace(output)
-    shutil.rmtree(old)
+    refused = [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
+    return kept, len(masks), refused

@@ -2,20 +2,22 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from brainfeat.errors import TableError
+from brainfeat.errors import ParameterError, TableError
 from brainfeat.files import is_so
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.series import detect_format
 from brainfeat.tables.csv_rows import check_target, read_csv, write_rows
 from brainfeat.tables.folders import CUT_VOLUMES, read_folder
+from brainfeat.tables.labels import GivenLabels, take_labels
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE
+from brainfeat.tables.patients import check_level
 from brainfeat.tables.rows import (
     SPLITS,
     LeftOut,
@@ -56,6 +58,8 @@ class ImageTable:
         How many files, folders and rows were skipped, by reason.
     left_out : dict of LeftOut to int
         The same, also by class folder and suffix.
+    notes : tuple of str
+        What of patients and their labels is probably a mistake, a sentence each.
 
     Raises
     ------
@@ -72,6 +76,7 @@ class ImageTable:
     class_names: tuple[str, ...]
     skipped: dict[str, int]
     left_out: dict[LeftOut, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (self.paths, self.labels, self.splits, self.groups, self.sources)
@@ -112,7 +117,14 @@ class ImageTable:
         return self.root.joinpath(self.paths[row]).absolute()
 
 
-def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> ImageTable:
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    keep_masks: bool = False,
+    group_level: int | None = None,
+    labels: GivenLabels | None = None,
+    label_columns: Sequence[str] | None = None,
+) -> ImageTable:
     """Read a table of images from a folder or a CSV file.
 
     Five layouts are supported:
@@ -137,12 +149,27 @@ def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> Ima
     ``segmentation`` or ``segmentations``, and ``1_mask.png`` or ``1_seg.png`` beside ``1.png``.
     Names decide: masks that have the names of images are not found.
 
+    Folders of patients, as in ``glioma/patient-7/1.png`` or, with labels by patient,
+    ``patient-7/1.png``, become groups with `group_level`. Folders of one name are one group, also
+    in two classes or splits. Labels come from a list with `labels`, and no folder is a class then.
+    A key of the list matches a patient, or a file, whose name it is; or which is the same number;
+    or whose name begins with it before a blank, ``_``, ``.`` or ``-``, and is in the group of the
+    key then. What does not match has no label, and `ImageTable.notes` says so.
+
     Parameters
     ----------
     path : path-like
         The folder or the CSV file.
     keep_masks : bool, default=False
         Whether such images are kept. A CSV file is read as it is in either case.
+    group_level : int or None
+        Which folder above an image is its patient: 1 is the first one below `path`, 2 the one in
+        it. None where no folder is a patient.
+    labels : path-like, mapping of str to str, or None
+        The class of each patient or, without `group_level`, of each image by its path, its name or
+        its name without suffix: a CSV file with a header, separated by commas, semicolons or tabs.
+    label_columns : sequence of two str, optional
+        Names of the columns of keys and of classes in that file; needed where it has more than two.
 
     Returns
     -------
@@ -151,8 +178,11 @@ def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> Ima
 
     Raises
     ------
+    ParameterError
+        If an option is not as described.
     TableError
-        If the path does not exist, has no images, mixes two layouts, holds its own copy, has a
+        If the path does not exist, has no images, mixes two layouts, holds its own copy, has no
+        folders of patients at the level, no image with a label in the list, a
         class folder whose files are no images or has two classes that look alike; or if the CSV
         file is malformed, lists missing files or files outside its folder, or contradicts itself.
 
@@ -171,15 +201,26 @@ def read_table(path: str | os.PathLike[str], *, keep_masks: bool = False) -> Ima
     (('glioma', 'notumor'), {'hidden': 1})
     """
     source = Path(path)
+    check_level(group_level)
     if is_so((source / SLICES_NOTE).is_file):
+        _check_unused(source, group_level=group_level, labels=labels, label_columns=label_columns)
         return _build(source / SLICES_TABLE, *read_csv(source / SLICES_TABLE))
     if is_so(source.is_dir):
-        return _build(source, *read_folder(source, keep_masks=keep_masks))
+        return _build(
+            source,
+            *read_folder(
+                source,
+                keep_masks=keep_masks,
+                group_level=group_level,
+                labels=take_labels(labels, label_columns),
+            ),
+        )
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file")
     if is_so(source.is_file) and (kind := detect_format(source)):
         raise TableError(f"{quote(source)} is a volume ({kind}); {CUT_VOLUMES}")
     if is_so(source.is_file):
+        _check_unused(source, group_level=group_level, labels=labels, label_columns=label_columns)
         return _build(source, *read_csv(source))
     if is_so(source.exists):
         raise TableError(f"{quote(source)} is neither a folder nor a regular file; pass either one")
@@ -256,7 +297,19 @@ def _check_texts(**columns: tuple[str, ...]) -> None:
                 raise TableError(f"the {column} {quote(value)} {trouble}")
 
 
-def _build(source: Path, rows: Iterable[Row], left_out: Counter[LeftOut]) -> ImageTable:
+def _check_unused(source: Path, **options: object) -> None:
+    """Refuse options that say what the folders of images are, where a table says so."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ParameterError(
+            f"{' and '.join(given)} cannot be used with {quote(source)}, whose table has the labels"
+            " and groups; expected a folder of images"
+        )
+
+
+def _build(
+    source: Path, rows: Iterable[Row], left_out: Counter[LeftOut], notes: Iterable[str] = ()
+) -> ImageTable:
     paths, labels, splits, groups, sources = zip(*rows, strict=True)
     root = source if source.is_dir() else source.parent
     skipped: Counter[str] = Counter()
@@ -273,6 +326,7 @@ def _build(source: Path, rows: Iterable[Row], left_out: Counter[LeftOut]) -> Ima
             class_names=tuple(sorted(set(labels) - {""})),
             skipped=dict(sorted(skipped.items())),
             left_out=dict(sorted(left_out.items())),
+            notes=tuple(notes),
         )
     except TableError as error:
         raise TableError(f"{quote(source)}: {error}") from error
