@@ -218,8 +218,8 @@ def _pad(call: Call) -> Any:
     return call.ops.op.pad(call.values, before, after, "constant", call.ops.constant(0.0))
 
 
-# By the class of Keras. In the bases, only the averages of channels are reshaped, to (1, 1, c), which
-# they are here; and nothing is dropped when features are computed.
+# By the class of Keras. In the bases, only the averages of channels are reshaped, to (1, 1, c),
+# which they are here; and nothing is dropped when features are computed.
 _LAYERS: Mapping[str, Callable[[Call], Any]] = {
     "Activation": lambda call: call.ops.activate(call.values, call.options["activation"]),
     "Add": lambda call: call.ops.op.add(*call.inputs),

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering for tiles of 4 by 4 (Lavin and Gray 2016, arXiv:1509.09308, § 4.3)."""
+"""Winograd's minimal filtering for tiles of 4 by 4: Lavin and Gray 2016, arXiv:1509.09308."""
 
 import math
 from collections.abc import Sequence
