@@ -14,8 +14,7 @@ from pydicom.uid import RLELossless
 from support.dicoms import AXIAL, draw_volume, make_dataset, write_dicom, write_series
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers import dicom
-from brainfeat.readers.dicom import is_dicom, read_key, read_series
+from brainfeat.readers.dicom import files, find_stacks, is_dicom, read_header, read_series
 from brainfeat.readers.volumes import SlicePolicy, Window, cut_slices
 
 PACKAGED = Path(pydicom.__file__).parent / "data"
@@ -23,6 +22,10 @@ PACKAGED = Path(pydicom.__file__).parent / "data"
 
 def read(*paths, **options):
     return read_series(paths, name="volume 1", **options)
+
+
+def find(*paths):
+    return find_stacks([(path, read_header(path, name="file")) for path in paths])
 
 
 def reason(*paths, **options):
@@ -111,9 +114,9 @@ def test_a_scout_of_three_planes_is_three_volumes(tmp_path):
         write_dicom(tmp_path / str(place), pixels, ImageOrientationPatient=plane)
         for place, (pixels, plane) in enumerate(zip(draw_volume(3), planes, strict=True))
     ]
-    assert len({read_key(path, name="file") for path in paths}) == 3
     again = write_dicom(tmp_path / "3", draw_volume(1)[0], ImagePositionPatient=[0, 0, 9])
-    assert read_key(again, name="file") == read_key(paths[0], name="file")
+    found = [stack.paths for stack in find(*paths, again)]
+    assert found == [(paths[0], again), (paths[1],), (paths[2],)]
 
 
 def make_enhanced(pixels, order):
@@ -157,7 +160,7 @@ def test_frames_of_one_file_have_positions_windows_and_slopes_of_their_own(tmp_p
 
 def test_each_file_of_several_frames_is_a_volume(tmp_path):
     paths = [write_dicom(tmp_path / name, draw_volume(2)) for name in "ab"]
-    assert len({read_key(path, name="file") for path in paths}) == 2
+    assert [stack.paths for stack in find(*paths)] == [(path,) for path in paths]
 
 
 def test_a_compressed_file_has_the_pixels_of_the_plain_one(tmp_path):
@@ -279,7 +282,7 @@ def test_what_may_show_a_name_is_refused_unless_it_is_allowed(elements, words, t
         ({"Rows": None}, "damaged"),
         ({"BitsAllocated": 13}, "cannot be decoded"),
         ({"Columns": 65535, "Rows": 65535}, "at most 250,000,000 are read"),
-        ({"NumberOfFrames": 2_000_000_000}, "at most 250,000,000 are read"),
+        ({"NumberOfFrames": 2_000_000_000}, "2,000,000,000 frames; at most 100,000 are read"),
         ({"NumberOfFrames": -1}, "no voxels"),
     ],
 )
@@ -306,7 +309,7 @@ def test_paths_that_are_not_regular_files_are_refused(tmp_path):
 
 
 def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "FILE_LIMIT", 100)
+    monkeypatch.setattr(files, "FILE_LIMIT", 100)
     assert "at most 100 are read" in reason(write_dicom(tmp_path / "a", draw_volume(1)[0]))
 
 
@@ -405,7 +408,7 @@ def test_damage_is_an_error_of_ours_that_quotes_nothing(tmp_path, caplog, recwar
             path = tmp_path / "CANARY.dcm"
             path.write_bytes(data)
             try:
-                read_key(path, name="file 1")
+                read_header(path, name="file 1")
                 read(path)
                 n_read += 1
             except ImageReadError as error:

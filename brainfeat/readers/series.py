@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
-from brainfeat.readers.dicom import is_dicom, read_key, read_series
+from brainfeat.readers.dicom import find_stacks, is_dicom, read_header, read_series
+from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
 from brainfeat.readers.nifti import read_nifti
@@ -36,6 +37,8 @@ class Series(NamedTuple):
         The first folder below the one that was given; shown only on request.
     paths : tuple of Path
         Never shown.
+    frames : tuple of int or None
+        Which frames of a file with several volumes belong to this one; None for all.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Series(NamedTuple):
     key: str
     folder: str
     paths: tuple[Path, ...]
+    frames: tuple[int, ...] | None = None
 
 
 class Unreadable(NamedTuple):
@@ -171,7 +175,12 @@ def read_volume(series: Series, *, allow_burned_in: bool = False) -> Volume:
         If the library that reads the format is not installed.
     """
     if series.format == "dicom":
-        return read_series(series.paths, name=series.name, allow_burned_in=allow_burned_in)
+        return read_series(
+            series.paths,
+            name=series.name,
+            frames=series.frames,
+            allow_burned_in=allow_burned_in,
+        )
     return read_nifti(series.paths[0], name=series.name)
 
 
@@ -179,21 +188,27 @@ def _group_files(
     files: Iterable[tuple[Path, Format]], root: Path, argument: str
 ) -> tuple[list[Series], list[Unreadable]]:
     """Group files by the volume that they belong to."""
-    members: dict[tuple[Format, str], list[Path]] = {}
+    order: dict[Path, int] = {}
+    headers: list[tuple[Path, Header]] = []
     unreadable: list[Unreadable] = []
+    found: list[tuple[Format, str, tuple[Path, ...], tuple[int, ...] | None]] = []
     for number, (file, kind) in enumerate(files, 1):
         name = f"{argument}file {number}"
+        order[file] = number
+        if kind != "dicom":
+            found.append((kind, str(file.absolute()), (file,), None))
+            continue
         try:
-            key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
+            headers.append((file, read_header(file, name=name)))
         except ImageReadError as error:
             unreadable.append(Unreadable(name, error.reason))
-            continue
-        members.setdefault((kind, key), []).append(file)
+    found += [("dicom", *stack) for stack in find_stacks(headers)]
+    found.sort(key=lambda volume: order[volume[2][0]])
     series = []
-    for number, ((kind, key), paths) in enumerate(members.items(), 1):
+    for number, (kind, key, paths, frames) in enumerate(found, 1):
         parts = paths[0].relative_to(root).parts
         folder = parts[0] if len(parts) > 1 else ""
-        series.append(Series(f"{argument}volume {number}", kind, key, folder, tuple(paths)))
+        series.append(Series(f"{argument}volume {number}", kind, key, folder, paths, frames))
     return series, unreadable
 
 
