@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from dataclasses import replace
@@ -51,7 +52,7 @@ from brainfeat.prediction.answers import (
 from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices
 from brainfeat.tables.origin import find_origin
-from brainfeat.tables.slicing import read_patient_key
+from brainfeat.tables.pseudonyms import read_patient_key
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -553,6 +554,48 @@ def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
         **{name: document[1][name] for name in ("spec", "bundle", "precision", "notice")},
     }
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
+
+
+def test_predictions_join_with_the_table_of_slices(run, hospital, sliced, tmp_path):
+    (tmp_path / "key").write_bytes(KEY + b"\n")
+    mixed = tmp_path / "mixed"
+    shutil.copytree(hospital / "glioma" / "glioma-3" / "s1", mixed / "s1")
+    draw(np.random.default_rng(5), bright=False).save(mixed / "clear.png")
+    write_dicom(mixed / "t" / "us", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
+    with sliced.table.open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    keyed = ["--patient-key", tmp_path / "key"]
+    image, whole, *slices, refused = json.loads(run(mixed, *keyed, "--json").stdout)
+    assert not {"group", "volume"} & {*image}
+    assert "group" not in refused
+    assert len(refused["volume"]) == 16
+    assert len(slices) == 4
+    for entry in slices:
+        row = rows[f"{entry['group']}/{entry['volume']}-{entry['frame']:04}.png"]
+        assert (row["group"], row["frame"]) == (whole["group"], str(entry["frame"]))
+        assert entry["volume"] == whole["volume"]
+    text = run(mixed, *keyed, "-o", tmp_path / "found.csv").stdout
+    assert f"volume 1 (group {whole['group']}, volume {whole['volume']}): " in text
+    assert f"volume 2 (volume {refused['volume']}): cannot be read" in text
+    with (tmp_path / "found.csv").open(newline="") as file:
+        table = [*csv.DictReader(file)]
+    found = [(row["group"], row["volume"]) for row in table]
+    hashes = (whole["group"], whole["volume"])
+    assert found == [("", ""), *[hashes] * 5, ("", refused["volume"])]
+
+
+def test_without_a_key_predictions_have_no_hashes(run, hospital, tmp_path):
+    patient = hospital / "glioma" / "glioma-3"
+    document = json.loads(run(patient, "--json").stdout)
+    assert not any({"group", "volume"} & {*entry} for entry in document)
+    assert run(patient, "-o", tmp_path / "found.csv").stdout.startswith("volume 1: ")
+    header = (tmp_path / "found.csv").read_text().splitlines()[0].split(",")
+    assert not {"group", "volume"} & {*header}
+
+
+def test_a_key_that_is_too_short_is_refused_before_anything_is_loaded(bundle):
+    with pytest.raises(ParameterError, match="5 bytes is too short"):
+        Predictor(bundle, patient_key=b"short")
 
 
 def test_the_command_reports_what_it_made_and_what_it_rejected(tmp_path):

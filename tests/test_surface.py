@@ -83,6 +83,7 @@ OPTIONS = {
         "--slices",
         "--window",
         "--allow-burned-in",
+        "--patient-key",
         "--output",
         "--overwrite",
         "--jobs",

@@ -73,7 +73,8 @@ def command(
     patients are distinguished by a hash. Text within the pixels is not removed: check the images.
     """
     from brainfeat.readers.volumes import SlicePolicy
-    from brainfeat.tables.slicing import read_patient_key, write_slices
+    from brainfeat.tables.pseudonyms import read_patient_key
+    from brainfeat.tables.slicing import write_slices
 
     policy = SlicePolicy(slices=slices or "all", window=window or "auto")
     key = None if patient_key is None else read_patient_key(patient_key)

@@ -15,18 +15,9 @@ from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
-from brainfeat.prediction.answers import (
-    OUT_OF_DISTRIBUTION,
-    UNCERTAIN,
-    Answer,
-    Neighbour,
-    OutOfDistribution,
-    Prediction,
-    average_slices,
-    decide,
-    pool_slices,
-)
+from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.prediction.answers import OUT_OF_DISTRIBUTION, UNCERTAIN, Answer, Prediction
+from brainfeat.prediction.decisions import DecisionRule
 from brainfeat.prediction.images import (
     ImageCounter,
     InputImage,
@@ -40,6 +31,7 @@ from brainfeat.prediction.recognition import recognise
 from brainfeat.readers.held import list_given
 from brainfeat.readers.series import Inputs, Series, find_inputs, read_volume
 from brainfeat.readers.volumes import cut_slices
+from brainfeat.tables.pseudonyms import Kind, check_key, hash_identity
 
 if TYPE_CHECKING:
     from brainfeat.readers.held import Given
@@ -78,6 +70,9 @@ class Predictor:
         :class:`brainfeat.SlicePolicy`; None takes those that the head was fitted on.
     allow_burned_in : bool
         Whether DICOM files that may show a name in their pixels are read.
+    patient_key : bytes or None
+        Key that patients and volumes are hashed with, as :func:`brainfeat.write_slices` does, so
+        that predictions can be joined with its table; None leaves them without hashes.
 
     Raises
     ------
@@ -89,7 +84,7 @@ class Predictor:
     WeightsError
         The weights are missing or wrong.
     ParameterError
-        One of the other arguments is out of range.
+        One of the other arguments is out of range, or the key is too short.
     """
 
     def __init__(
@@ -107,7 +102,9 @@ class Predictor:
         slices: str | None = None,
         window: str | None = None,
         allow_burned_in: bool = False,
+        patient_key: bytes | None = None,
     ) -> None:
+        check_key(patient_key)
         bundle = loaded(bundle)
         if taken := {UNCERTAIN, OUT_OF_DISTRIBUTION} & {*bundle.class_names}:
             raise BundleError(
@@ -119,10 +116,14 @@ class Predictor:
         self.policy = choose_policy(spec, slices=slices, window=window)
         fitted = bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
-        self._force = force
         self._allow_burned_in = allow_burned_in
-        self._threshold = None if detector is None else detector.threshold(false_alarm_rate)
-        self._coverage = coverage
+        self._patient_key = patient_key
+        self._rule = DecisionRule(
+            bundle,
+            coverage=coverage,
+            threshold=None if detector is None else detector.threshold(false_alarm_rate),
+            force=force,
+        )
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
         self.backbone = backbone or load_backbone(
@@ -249,59 +250,17 @@ class Predictor:
         list of Prediction
             One for each image, in their order.
         """
-        names, bundle = self.bundle.class_names, self.bundle
-        probabilities = bundle.predict_proba(X)
-        sets = None
-        if bundle.conformal is not None:
-            sets = bundle.conformal.predict_sets(probabilities, coverage=self._coverage)
-        scores = None if bundle.ood_detector is None else bundle.ood_detector.score(X)
-        answers = []
-        for row, path in enumerate(paths):
-            p = probabilities[row]
-            ranked = np.argsort(-p, kind="stable")
-            kept = None if sets is None else tuple(names[k] for k in ranked if sets[row, k])
-            ood = self._detect(scores, row)
-            decision = decide(names[ranked[0]], kept, ood)
-            forced = self._force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
-            answers.append(
-                Prediction(
-                    path=path,
-                    decision=names[ranked[0]] if forced else decision,
-                    probabilities=dict(zip(names, map(float, p), strict=True)),
-                    prediction_set=kept,
-                    out_of_distribution=ood,
-                    forced=forced,
-                    nearest=self._name_nearest(scores, row),
-                )
-            )
-        return answers
-
-    def _detect(self, scores: OODScores | None, row: int) -> OutOfDistribution | None:
-        if scores is None or self._threshold is None:
-            return None
-        score = float(scores.scores[row])
-        return OutOfDistribution(
-            score=score,
-            threshold=self._threshold if np.isfinite(self._threshold) else None,
-            flagged=score > self._threshold,
-        )
-
-    def _name_nearest(self, scores: OODScores | None, row: int) -> tuple[Neighbour, ...]:
-        if scores is None or self.bundle.ood_detector is None:
-            return ()
-        labels = self.bundle.ood_detector.labels[scores.neighbours[row]]
-        return tuple(
-            Neighbour(label=self.bundle.class_names[label], distance=float(distance))
-            for label, distance in zip(labels, scores.distances[row], strict=True)
-        )
+        return self._rule.predict(X, paths)
 
     def _predict_volume(
         self, series: Series, counter: ImageCounter, *, keep_pixels: bool
     ) -> Iterator[Answer]:
+        volume_hash = self._hash("volume", series.key)
         try:
             volume = read_volume(series, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
-            yield Answer(prediction=Prediction(path=series.name, error=error.reason))
+            refused = Prediction(path=series.name, volume=volume_hash, error=error.reason)
+            yield Answer(prediction=refused)
             return
         slices = list(cut_slices(volume, self.policy))
         counter.total += len(slices)
@@ -313,16 +272,14 @@ class Predictor:
             sign=self._signs,
         )
         answers = list(self._predict_images(images, len(slices), counter))
-        yield Answer(prediction=self._pool([answer.prediction for answer in answers]))
-        yield from answers
+        whole = self._rule.pool([answer.prediction for answer in answers])
+        group = self._hash("patient", volume.patient)
+        for answer in (Answer(prediction=whole), *answers):
+            named = replace(answer.prediction, group=group, volume=volume_hash)
+            yield replace(answer, prediction=named)
 
-    def _pool(self, answers: Sequence[Prediction]) -> Prediction:
-        names, kept = self.bundle.class_names, None
-        if self.bundle.conformal is not None:
-            p = average_slices(answers, names)
-            found = self.bundle.conformal.predict_sets(p[None], coverage=self._coverage)[0]
-            kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
-        return pool_slices(answers, names, prediction_set=kept, force=self._force)
+    def _hash(self, kind: Kind, text: str) -> str | None:
+        return None if self._patient_key is None else hash_identity(self._patient_key, kind, text)
 
     def _predict_images(
         self, images: Iterable[InputImage], number: int, counter: ImageCounter

@@ -1,12 +1,9 @@
 """Volumes become a folder of grey slices with a table for stage one, in which nobody is named.
 
-The folder has only what a list allows: pixels, numbers, and terms of the standard. Patients are
-distinguished by an HMAC of their identifiers (RFC 2104, with SHA-256) under a key that the site
-keeps.
+The folder has only what a list allows: pixels, numbers, terms of the standard, and hashes by which
+patients and volumes are distinguished.
 """
 
-import hashlib
-import hmac
 import os
 import secrets
 import shutil
@@ -23,14 +20,8 @@ from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import read_rows, write_rows
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
+from brainfeat.tables.pseudonyms import check_key, hash_identity
 from brainfeat.tables.rows import Row, quote
-
-LEAST_KEY = 16
-
-_KEY_LIMIT = 65_536
-# Hexadecimal digits that identify a patient or a volume: with 64 bits, the probability that two of
-# 100,000 patients get the same ones is below one in a billion.
-_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,62 +165,6 @@ def write_slices(
     return slicing
 
 
-def check_key(key: bytes | None) -> None:
-    """Reject a key that could be guessed.
-
-    Raises
-    ------
-    ParameterError
-        If the key is shorter than `LEAST_KEY` bytes.
-    """
-    if key is not None and len(key) < LEAST_KEY:
-        raise ParameterError(
-            f"a patient key of {len(key)} bytes is too short; expected at least {LEAST_KEY} random "
-            "bytes, such as those of openssl rand -hex 32"
-        )
-
-
-def read_patient_key(path: str | os.PathLike[str]) -> bytes:
-    r"""Read the key of a site: the bytes of a file, without white space at either end.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    bytes
-        At least `LEAST_KEY` bytes.
-
-    Raises
-    ------
-    ParameterError
-        If the file cannot be read, is too short or too long.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder, "key")
-    ...     _ = path.write_text("0123456789abcdef\n", encoding="ascii")
-    ...     read_patient_key(path)
-    b'0123456789abcdef'
-    """
-    try:
-        with Path(path).open("rb") as file:
-            key = file.read(_KEY_LIMIT + 1)
-    except OSError as error:
-        raise ParameterError(
-            f"the patient key {quote(path)} cannot be read: {error.strerror}"
-        ) from error
-    if len(key) > _KEY_LIMIT:
-        raise ParameterError(f"the patient key {quote(path)} is longer than {_KEY_LIMIT:,} bytes")
-    key = key.strip()
-    check_key(key)
-    return key
-
-
 def _find(given: list[Path]) -> tuple[list[Series], list[dict[str, str]]]:
     """Find the volumes, and the reasons for files and folders that cannot be read."""
     images, series, unreadable = find_inputs(given)
@@ -256,8 +191,8 @@ class _Cutter:
         """Write the slices of a volume."""
         from PIL import Image
 
-        group = self._hash("patient", volume.patient)
-        digest = self._hash("volume", series.key)
+        group = hash_identity(self._key, "patient", volume.patient)
+        digest = hash_identity(self._key, "volume", series.key)
         (self._folder / group).mkdir(exist_ok=True)
         for frame, pixels in cut_slices(volume, self._policy):
             path = f"{group}/{digest}-{frame:04}.png"
@@ -280,10 +215,6 @@ class _Cutter:
         origin = Origin(self._policy.text, slicing.patient_key)
         contents = {"volumes": self.facts, "refused": list(slicing.refused)}
         write_note(self._folder, origin, contents)
-
-    def _hash(self, kind: str, text: str) -> str:
-        words = f"{kind}\0{text}".encode("utf-8", "surrogateescape")
-        return hmac.new(self._key, words, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
 def _check_output(
