@@ -11,7 +11,14 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
-from support.dicoms import AXIAL, draw_volume, make_dataset, write_dicom, write_series
+from support.dicoms import (
+    AXIAL,
+    draw_volume,
+    make_dataset,
+    write_dicom,
+    write_enhanced,
+    write_series,
+)
 
 from brainfeat.errors import ImageReadError
 from brainfeat.readers.dicom import files, find_stacks, is_dicom, read_header, read_series
@@ -119,39 +126,25 @@ def test_a_scout_of_three_planes_is_three_volumes(tmp_path):
     assert found == [(paths[0], again), (paths[1],), (paths[2],)]
 
 
-def make_enhanced(pixels, order):
-    """Make a multi-frame image whose frames have positions, windows and slopes of their own."""
-    shared, plane = Dataset(), Dataset()
-    plane.ImageOrientationPatient = AXIAL
-    shared.PlaneOrientationSequence = Sequence([plane])
-    measures = Dataset()
-    measures.PixelSpacing = [0.9, 0.8]
-    shared.PixelMeasuresSequence = Sequence([measures])
-    frames = []
-    for place in order:
-        group, position, window, rescaled = Dataset(), Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = [0, 0, float(place)]
-        window.WindowCenter, window.WindowWidth = 100 + place, 50
-        rescaled.RescaleSlope, rescaled.RescaleIntercept = place + 1, 0
-        group.PlanePositionSequence = Sequence([position])
-        group.FrameVOILUTSequence = Sequence([window])
-        group.PixelValueTransformationSequence = Sequence([rescaled])
-        frames.append(group)
-    return {
-        "SharedFunctionalGroupsSequence": Sequence([shared]),
-        "PerFrameFunctionalGroupsSequence": Sequence(frames),
-        "ImageOrientationPatient": None,
-        "ImagePositionPatient": None,
-        "PixelSpacing": None,
-    }
-
-
 def test_frames_of_one_file_have_positions_windows_and_slopes_of_their_own(tmp_path):
     stored = draw_volume(3) // 8
     order = [2, 0, 1]
-    path = write_dicom(tmp_path / "a", stored, **make_enhanced(stored, order))
-    volume = read(path)
-    expected = [stored[order.index(place)].astype(np.float32) * (place + 1) for place in range(3)]
+    frames = [
+        {
+            "ImagePositionPatient": [0, 0, float(place)],
+            "WindowCenter": 100 + place,
+            "WindowWidth": 50,
+            "RescaleSlope": place + 1,
+            "RescaleIntercept": -7 * place,
+        }
+        for place in order
+    ]
+    # The slope at the top of the file is none of these frames'.
+    volume = read(write_enhanced(tmp_path / "a", stored, frames, RescaleSlope=100))
+    expected = [
+        stored[order.index(place)].astype(np.float32) * (place + 1) - 7 * place
+        for place in range(3)
+    ]
     assert (volume.values == expected).all()
     assert [window.centre for window in volume.windows] == [100, 101, 102]
     assert volume.facts["spacing"] == [0.9, 0.8]

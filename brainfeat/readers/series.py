@@ -7,7 +7,13 @@ from typing import Literal, NamedTuple
 
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
-from brainfeat.readers.dicom import find_stacks, is_dicom, read_header, read_series
+from brainfeat.readers.dicom import (
+    Stack,
+    find_stacks,
+    is_dicom,
+    read_header,
+    read_series,
+)
 from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
@@ -189,26 +195,27 @@ def _group_files(
 ) -> tuple[list[Series], list[Unreadable]]:
     """Group files by the volume that they belong to."""
     order: dict[Path, int] = {}
+    volumes: list[tuple[Format, Stack]] = []
     headers: list[tuple[Path, Header]] = []
     unreadable: list[Unreadable] = []
-    found: list[tuple[Format, str, tuple[Path, ...], tuple[int, ...] | None]] = []
     for number, (file, kind) in enumerate(files, 1):
         name = f"{argument}file {number}"
         order[file] = number
         if kind != "dicom":
-            found.append((kind, str(file.absolute()), (file,), None))
+            volumes.append((kind, Stack(str(file.absolute()), (file,), None, file)))
             continue
         try:
             headers.append((file, read_header(file, name=name)))
         except ImageReadError as error:
             unreadable.append(Unreadable(name, error.reason))
-    found += [("dicom", *stack) for stack in find_stacks(headers)]
-    found.sort(key=lambda volume: order[volume[2][0]])
+    volumes += [("dicom", stack) for stack in find_stacks(headers)]
+    volumes.sort(key=lambda volume: order[volume[1].first])
     series = []
-    for number, (kind, key, paths, frames) in enumerate(found, 1):
-        parts = paths[0].relative_to(root).parts
+    for number, (kind, stack) in enumerate(volumes, 1):
+        parts = stack.paths[0].relative_to(root).parts
         folder = parts[0] if len(parts) > 1 else ""
-        series.append(Series(f"{argument}volume {number}", kind, key, folder, paths, frames))
+        name = f"{argument}volume {number}"
+        series.append(Series(name, kind, stack.key, folder, stack.paths, stack.frames))
     return series, unreadable
 
 

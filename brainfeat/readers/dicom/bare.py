@@ -3,6 +3,7 @@
 Before there was PS3.10, files held the data set alone, and some archives still write it so.
 """
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 
 _META, _IDENTIFYING = 0x0002, 0x0008  # groups
 _TRANSFER_SYNTAX, _SOP_CLASS = 0x00020010, 0x00080016
-_STORAGE = b"1.2.840.10008.5.1.4.1.1."  # UIDs of storage SOP classes (PS3.6, table A-1)
+# UIDs of storage SOP classes (PS3.6, table A-1).
+_STORAGE = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[0-9.]{1,39}[\0 ]?")
 # Value representations, by the number of bytes of their length (PS3.5, 7.1.2).
 _SHORT = {
     *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT"),
@@ -63,7 +65,7 @@ def find_syntax(head: bytes) -> str | None:
         elif group == _IDENTIFYING and explicit in (None, element.explicit):
             explicit = element.explicit
             if element.tag == _SOP_CLASS:
-                known = element.value.startswith(_STORAGE)
+                known = _STORAGE.fullmatch(element.value)
                 return (syntax or (EXPLICIT if explicit else IMPLICIT)) if known else None
         else:
             return None

@@ -123,7 +123,7 @@ def open_dataset(path: Path, name: str, tags: Sequence[str | int], *, pixels: bo
             )
         with path.open("rb") as file:
             head = file.read(HEAD)
-        syntax = _state_syntax(path) if _has_magic(head) else find_syntax(head)
+        syntax = _find_syntax(path, head)
         if syntax is None:
             raise ImageReadError(name, "is not a DICOM file")
         # pydicom would inflate the whole file, whatever its size.
@@ -148,8 +148,11 @@ def _has_magic(head: bytes) -> bool:
     return head[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC
 
 
-def _state_syntax(path: Path) -> str:
-    """Return the transfer syntax that a file with preamble states; ``""`` where it states none."""
+def _find_syntax(path: Path, head: bytes) -> str | None:
+    """Find the transfer syntax of a file: None if it is not DICOM, ``""`` if it is unknown."""
     from pydicom.filereader import read_file_meta_info
 
-    return str(read_file_meta_info(path).get("TransferSyntaxUID") or "")
+    if not _has_magic(head):
+        return find_syntax(head)
+    stated = read_file_meta_info(path).get("TransferSyntaxUID")
+    return str(stated or find_syntax(head[_PREAMBLE + len(_MAGIC) :]) or "")

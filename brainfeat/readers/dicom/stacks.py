@@ -28,11 +28,14 @@ class Stack(NamedTuple):
         Its files, copies of one instance among them. Never shown.
     frames : tuple of int or None
         Which frames of each file belong to it; None for all.
+    first : Path
+        The first of all files that it was parted from. Never shown.
     """
 
     key: str
     paths: tuple[Path, ...]
     frames: tuple[int, ...] | None
+    first: Path
 
 
 class Part(NamedTuple):
@@ -186,6 +189,7 @@ def _are_even(frames: Sequence[Frame]) -> bool:
 
 
 def _make_stacks(key: str, members: list[_Instance]) -> Iterator[Stack]:
+    first = members[0].paths[0]
     whole = members[0] if len(members) == 1 else None
     if whole is not None:
         frames = list(whole.header.frames)
@@ -196,10 +200,10 @@ def _make_stacks(key: str, members: list[_Instance]) -> Iterator[Stack]:
         own = key if len(parts) == 1 else repr((key, part.label))
         if whole is not None:
             chosen = None if len(parts) == 1 else tuple(part.frames)
-            yield Stack(own, tuple(whole.paths), chosen)
+            yield Stack(own, tuple(whole.paths), chosen, first)
         else:
             paths = [path for place in part.frames for path in members[place].paths]
-            yield Stack(own, tuple(paths), None)
+            yield Stack(own, tuple(paths), None, first)
 
 
 def _part_by_traits(part: Part, frames: Sequence[Frame], traits: Sequence[str]) -> list[Part]:
