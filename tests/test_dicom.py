@@ -306,6 +306,23 @@ def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
     assert "at most 100 are read" in reason(write_dicom(tmp_path / "a", draw_volume(1)[0]))
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [("ITEM_LIMIT", "more than 20 items in"), ("HEADER_LIMIT", "a header of more than 20 bytes")],
+)
+def test_a_header_that_would_fill_the_memory_is_not_read(limit, words, tmp_path, monkeypatch):
+    frames = [{"ImagePositionPatient": [0, 0, float(place)]} for place in range(40)]
+    path = write_enhanced(tmp_path / "a", draw_volume(40), frames)
+    assert read(path).values.shape == (40, 8, 8)
+    # Smaller files cannot have so many items.
+    monkeypatch.setattr(files, "ITEM_LIMIT", path.stat().st_size // 8 - 1)
+    assert read(path).values.shape == (40, 8, 8)
+    monkeypatch.setattr(files, limit, 20)
+    assert words in reason(path)
+    with pytest.raises(ImageReadError, match=words):
+        read_header(path, name="file 1")
+
+
 def test_a_deflated_file_is_refused_before_it_is_unpacked():
     path = PACKAGED / "test_files" / "image_dfl.dcm"
     assert "deflated as a whole" in reason(path)

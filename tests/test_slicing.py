@@ -10,13 +10,14 @@ import traceback
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from support.dicoms import draw_volume, make_dataset, write_dicom, write_series
+from support.dicoms import draw_volume, make_dataset, make_groups, write_dicom, write_series
 from support.halves import Blocks, draw
 
 from brainfeat import (
@@ -700,6 +701,47 @@ def planted(tmp_path):
     return tmp_path / "CANARY-folder"
 
 
+@pytest.fixture
+def planted_volumes(tmp_path):
+    """Canaries in the files that become volumes in other ways than as a plain series."""
+    folder = tmp_path / "CANARY-folder"
+    stored = draw_head(np.random.default_rng(3), bright=True)
+
+    def write(name, pixels, *, bare=False, **elements):
+        dataset = make_dataset(pixels)
+        plant_canaries(dataset)
+        dataset.SOPInstanceUID = f"1.2.840.77377377.{len([*folder.rglob('*')])}"
+        dataset.SeriesInstanceUID = f"1.2.840.77377377.{name}"
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+        path = folder / f"CANARY-{name}" / f"CANARY{len([*folder.rglob('*')])}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if bare:
+            del dataset.file_meta, dataset[0x00040000:0x00050000]  # these would come first
+            pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
+        else:
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.save_as(path, enforce_file_format=True)
+
+    for place, pixels in enumerate(stored):
+        here = {"ImagePositionPatient": [0, 0, place]}
+        write("1", pixels, bare=True, **here)
+        for echo in ("CANARY 1", "CANARY 2"):
+            write("2", pixels, ImageType=["ORIGINAL", "PRIMARY", echo], **here)
+        # Refused: they differ.
+        write("3", pixels, SOPInstanceUID="1.2.840.77377377.3", SeriesNumber=3, **here)
+        write("4", pixels)  # refused: at one position
+        write("5", pixels, SeriesInstanceUID=f"1.2.840.77377377.5.{place}", **here)
+    write("6", pixels, ImageType=["ORIGINAL", "PRIMARY", "CANARY", "MOSAIC"])  # refused
+    frames = [
+        make_groups({"ImagePositionPatient": [0, 0, place], "StackID": f"CANARY{place // 2}"})
+        for place in range(4)
+    ]
+    write("7", stored, PerFrameFunctionalGroupsSequence=Sequence(frames))
+    (folder / "CANARY.dcm").write_bytes(b"CANARY")
+    return folder
+
+
 def find_canaries(text):
     lowered = text.lower()
     words = (b"canary", b"77377377", b"19370717", b"773773", b"773y")
@@ -738,6 +780,34 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     assert not find_canaries(caplog.text.encode())
     assert not recwarn.list
     assert seen
+
+
+@pytest.mark.slow
+def test_nobody_is_named_by_any_kind_of_volume(planted_volumes, run, tmp_path, caplog, recwarn):
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "site.key").write_bytes(KEY)
+    keyed = ["--patient-key", tmp_path / "site.key"]
+    output = tmp_path / "slices"
+    cut = CliRunner().invoke(slices_command, [str(planted_volumes), "-o", str(output), "--json"])
+    document = json.loads(cut.stdout)
+    assert (document["volumes"], document["slices"]) == (6, 20)
+    assert [entry["reason"].split(";")[0] for entry in document["refused"]] == [
+        "is not a DICOM file",
+        "has two files with one SOPInstanceUID and different content",
+        "has slices at the same position, and nothing tells the volumes apart",
+        "is a Siemens mosaic without the CSA header that says how its slices are arranged",
+    ]
+    told = [
+        run(planted_volumes, *keyed, *options)
+        for options in ([], ["--json"], ["-o", tmp_path / "found.csv"])
+    ]
+    assert [result.exit_code for result in told] == [0, 0, 0]
+    texts = [result.output.encode() for result in (cut, *told)]
+    for path in (tmp_path / "found.csv", *output.rglob("*")):
+        texts += [path.name.encode(), path.read_bytes() if path.is_file() else b""]
+    assert not [words for text in texts if (words := find_canaries(text))]
+    assert not find_canaries(caplog.text.encode())
+    assert not recwarn.list
 
 
 def test_no_canary_leaves_by_an_error(planted, bundle, tmp_path):

@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, BinaryIO
 
 from brainfeat.errors import ImageReadError, MissingDependencyError
 from brainfeat.readers.dicom.bare import HEAD, find_syntax
 from brainfeat.readers.silence import silence
 
 FILE_LIMIT = 2_000_000_000
+# Before the pixels: bytes, and items of sequences, of each of which pydicom makes an object.
+HEADER_LIMIT = 64_000_000
+ITEM_LIMIT = 1_000_000
 
 # What pydicom and its decoders raise on damaged files.
 DAMAGE = (
@@ -36,6 +39,7 @@ DAMAGE = (
 _MAGIC = b"DICM"
 _PREAMBLE = 128
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_ITEMS = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 
 
 def is_dicom(path: Path) -> bool:
@@ -110,7 +114,6 @@ def open_dataset(path: Path, name: str, tags: Sequence[str | int], *, pixels: bo
     ImageReadError
         If the file is not a DICOM file, too large, or deflated as a whole.
     """
-    import pydicom
     from pydicom.uid import UID
 
     try:
@@ -131,10 +134,7 @@ def open_dataset(path: Path, name: str, tags: Sequence[str | int], *, pixels: bo
             raise ImageReadError(
                 name, "is deflated as a whole; convert it to another transfer syntax first"
             )
-        wanted: Any = [*tags]
-        dataset = pydicom.dcmread(
-            path, stop_before_pixels=not pixels, specific_tags=wanted, force=not _has_magic(head)
-        )
+        dataset = _parse(path, name, tags, pixels=pixels, force=not _has_magic(head))
     except OSError as error:
         if isinstance(error, ImageReadError) or error.errno is None:
             raise
@@ -142,6 +142,45 @@ def open_dataset(path: Path, name: str, tags: Sequence[str | int], *, pixels: bo
     if "TransferSyntaxUID" not in dataset.file_meta and syntax:
         dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return dataset
+
+
+def _parse(path: Path, name: str, tags: Sequence[str | int], *, pixels: bool, force: bool) -> Any:
+    from pydicom import dcmread
+
+    wanted: Any = [*tags]
+    with path.open("rb") as file:
+        # Each item has 8 bytes or more: a smaller file cannot have too many.
+        if os.fstat(file.fileno()).st_size > 8 * ITEM_LIMIT:
+            metered: Any = _MeteredFile(file, name)
+            header = dcmread(metered, stop_before_pixels=True, specific_tags=wanted, force=force)
+            if not pixels:
+                return header
+            file.seek(0)
+        return dcmread(file, stop_before_pixels=not pixels, specific_tags=wanted, force=force)
+
+
+class _MeteredFile:
+    """A file of which too long a header is not read."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._name = file, name
+        self._bytes = self._items = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; what is skipped is not counted."""
+        if size < 0 or self._bytes + size > HEADER_LIMIT:
+            raise ImageReadError(
+                self._name, f"has a header of more than {HEADER_LIMIT:,} bytes; no more are read"
+            )
+        data = self._file.read(size)
+        self._bytes += len(data)
+        self._items += sum(map(data.count, _ITEMS))
+        if self._items > ITEM_LIMIT:
+            raise ImageReadError(
+                self._name, f"has more than {ITEM_LIMIT:,} items in its header; no more are read"
+            )
+        return data
 
 
 def _has_magic(head: bytes) -> bool:

@@ -165,7 +165,8 @@ def _join(groups: dict[str, list[_Instance]]) -> dict[str, list[_Instance]]:
     alike: dict[tuple[object, ...], list[str]] = {}
     for key, members in groups.items():
         header = members[0].header
-        if len(members) == 1 and header.origin and header.frames[0].position is not None:
+        is_single = len(members) == 1 and _is_part(header)
+        if is_single and header.origin and header.frames[0].position is not None:
             origin = (*header.origin, round_orientation(header.frames[0]))
             alike.setdefault(origin, []).append(key)
     joined = dict(groups)
