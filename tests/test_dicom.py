@@ -11,11 +11,17 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
-from support.dicoms import AXIAL, draw_volume, make_dataset, write_dicom, write_series
+from support.dicoms import (
+    AXIAL,
+    draw_volume,
+    make_dataset,
+    write_dicom,
+    write_enhanced,
+    write_series,
+)
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers import dicom
-from brainfeat.readers.dicom import is_dicom, read_key, read_series
+from brainfeat.readers.dicom import files, find_stacks, is_dicom, read_header, read_series
 from brainfeat.readers.volumes import SlicePolicy, Window, cut_slices
 
 PACKAGED = Path(pydicom.__file__).parent / "data"
@@ -23,6 +29,10 @@ PACKAGED = Path(pydicom.__file__).parent / "data"
 
 def read(*paths, **options):
     return read_series(paths, name="volume 1", **options)
+
+
+def find(*paths):
+    return find_stacks([(path, read_header(path, name="file")) for path in paths])
 
 
 def reason(*paths, **options):
@@ -111,44 +121,30 @@ def test_a_scout_of_three_planes_is_three_volumes(tmp_path):
         write_dicom(tmp_path / str(place), pixels, ImageOrientationPatient=plane)
         for place, (pixels, plane) in enumerate(zip(draw_volume(3), planes, strict=True))
     ]
-    assert len({read_key(path, name="file") for path in paths}) == 3
     again = write_dicom(tmp_path / "3", draw_volume(1)[0], ImagePositionPatient=[0, 0, 9])
-    assert read_key(again, name="file") == read_key(paths[0], name="file")
-
-
-def make_enhanced(pixels, order):
-    """Make a multi-frame image whose frames have positions, windows and slopes of their own."""
-    shared, plane = Dataset(), Dataset()
-    plane.ImageOrientationPatient = AXIAL
-    shared.PlaneOrientationSequence = Sequence([plane])
-    measures = Dataset()
-    measures.PixelSpacing = [0.9, 0.8]
-    shared.PixelMeasuresSequence = Sequence([measures])
-    frames = []
-    for place in order:
-        group, position, window, rescaled = Dataset(), Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = [0, 0, float(place)]
-        window.WindowCenter, window.WindowWidth = 100 + place, 50
-        rescaled.RescaleSlope, rescaled.RescaleIntercept = place + 1, 0
-        group.PlanePositionSequence = Sequence([position])
-        group.FrameVOILUTSequence = Sequence([window])
-        group.PixelValueTransformationSequence = Sequence([rescaled])
-        frames.append(group)
-    return {
-        "SharedFunctionalGroupsSequence": Sequence([shared]),
-        "PerFrameFunctionalGroupsSequence": Sequence(frames),
-        "ImageOrientationPatient": None,
-        "ImagePositionPatient": None,
-        "PixelSpacing": None,
-    }
+    found = [stack.paths for stack in find(*paths, again)]
+    assert found == [(paths[0], again), (paths[1],), (paths[2],)]
 
 
 def test_frames_of_one_file_have_positions_windows_and_slopes_of_their_own(tmp_path):
     stored = draw_volume(3) // 8
     order = [2, 0, 1]
-    path = write_dicom(tmp_path / "a", stored, **make_enhanced(stored, order))
-    volume = read(path)
-    expected = [stored[order.index(place)].astype(np.float32) * (place + 1) for place in range(3)]
+    frames = [
+        {
+            "ImagePositionPatient": [0, 0, float(place)],
+            "WindowCenter": 100 + place,
+            "WindowWidth": 50,
+            "RescaleSlope": place + 1,
+            "RescaleIntercept": -7 * place,
+        }
+        for place in order
+    ]
+    # The slope at the top of the file is none of these frames'.
+    volume = read(write_enhanced(tmp_path / "a", stored, frames, RescaleSlope=100))
+    expected = [
+        stored[order.index(place)].astype(np.float32) * (place + 1) - 7 * place
+        for place in range(3)
+    ]
     assert (volume.values == expected).all()
     assert [window.centre for window in volume.windows] == [100, 101, 102]
     assert volume.facts["spacing"] == [0.9, 0.8]
@@ -157,7 +153,7 @@ def test_frames_of_one_file_have_positions_windows_and_slopes_of_their_own(tmp_p
 
 def test_each_file_of_several_frames_is_a_volume(tmp_path):
     paths = [write_dicom(tmp_path / name, draw_volume(2)) for name in "ab"]
-    assert len({read_key(path, name="file") for path in paths}) == 2
+    assert [stack.paths for stack in find(*paths)] == [(path,) for path in paths]
 
 
 def test_a_compressed_file_has_the_pixels_of_the_plain_one(tmp_path):
@@ -279,7 +275,7 @@ def test_what_may_show_a_name_is_refused_unless_it_is_allowed(elements, words, t
         ({"Rows": None}, "damaged"),
         ({"BitsAllocated": 13}, "cannot be decoded"),
         ({"Columns": 65535, "Rows": 65535}, "at most 250,000,000 are read"),
-        ({"NumberOfFrames": 2_000_000_000}, "at most 250,000,000 are read"),
+        ({"NumberOfFrames": 2_000_000_000}, "2,000,000,000 frames; at most 100,000 are read"),
         ({"NumberOfFrames": -1}, "no voxels"),
     ],
 )
@@ -306,8 +302,25 @@ def test_paths_that_are_not_regular_files_are_refused(tmp_path):
 
 
 def test_a_large_file_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "FILE_LIMIT", 100)
+    monkeypatch.setattr(files, "FILE_LIMIT", 100)
     assert "at most 100 are read" in reason(write_dicom(tmp_path / "a", draw_volume(1)[0]))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [("ITEM_LIMIT", "more than 20 items in"), ("HEADER_LIMIT", "a header of more than 20 bytes")],
+)
+def test_a_header_that_would_fill_the_memory_is_not_read(limit, words, tmp_path, monkeypatch):
+    frames = [{"ImagePositionPatient": [0, 0, float(place)]} for place in range(40)]
+    path = write_enhanced(tmp_path / "a", draw_volume(40), frames)
+    assert read(path).values.shape == (40, 8, 8)
+    # Smaller files cannot have so many items.
+    monkeypatch.setattr(files, "ITEM_LIMIT", path.stat().st_size // 8 - 1)
+    assert read(path).values.shape == (40, 8, 8)
+    monkeypatch.setattr(files, limit, 20)
+    assert words in reason(path)
+    with pytest.raises(ImageReadError, match=words):
+        read_header(path, name="file 1")
 
 
 def test_a_deflated_file_is_refused_before_it_is_unpacked():
@@ -405,7 +418,7 @@ def test_damage_is_an_error_of_ours_that_quotes_nothing(tmp_path, caplog, recwar
             path = tmp_path / "CANARY.dcm"
             path.write_bytes(data)
             try:
-                read_key(path, name="file 1")
+                read_header(path, name="file 1")
                 read(path)
                 n_read += 1
             except ImageReadError as error:

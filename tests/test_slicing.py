@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from dataclasses import replace
@@ -11,13 +12,14 @@ from dataclasses import replace
 import h5py
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from support.dicoms import draw_volume, make_dataset, write_dicom, write_series
+from support.dicoms import draw_volume, make_dataset, make_groups, write_dicom, write_series
 from support.halves import Blocks, draw
 
 from brainfeat import (
@@ -722,6 +724,65 @@ def test_images_and_volumes_are_predicted_together(run, hospital, tmp_path):
     assert [entry["frame"] for entry in document[2:]] == [None, 1, 2, 3, 4]
 
 
+def test_predictions_join_with_the_table_of_slices(run, hospital, sliced, tmp_path):
+    (tmp_path / "key").write_bytes(KEY + b"\n")
+    mixed = tmp_path / "mixed"
+    shutil.copytree(hospital / "glioma" / "glioma-3" / "s1", mixed / "s1")
+    draw(np.random.default_rng(5), bright=False).save(mixed / "clear.png")
+    write_dicom(mixed / "t" / "us", draw_volume(1)[0], Modality="US", SeriesInstanceUID="1.9")
+    with sliced.table.open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    keyed = ["--patient-key", tmp_path / "key"]
+    image, whole, *slices, refused = json.loads(run(mixed, *keyed, "--json").stdout)
+    assert not {"group", "volume"} & {*image}
+    assert "group" not in refused
+    assert len(refused["volume"]) == 16
+    assert len(slices) == 4
+    for entry in slices:
+        row = rows[f"{entry['group']}/{entry['volume']}-{entry['frame']:04}.png"]
+        assert (row["group"], row["frame"]) == (whole["group"], str(entry["frame"]))
+        assert entry["volume"] == whole["volume"]
+    text = run(mixed, *keyed, "-o", tmp_path / "found.csv").stdout
+    assert f"volume 1 (group {whole['group']}, volume {whole['volume']}): " in text
+    assert f"volume 2 (volume {refused['volume']}): cannot be read" in text
+    with (tmp_path / "found.csv").open(newline="") as file:
+        table = [*csv.DictReader(file)]
+    found = [(row["group"], row["volume"]) for row in table]
+    hashes = (whole["group"], whole["volume"])
+    assert found == [("", ""), *[hashes] * 5, ("", refused["volume"])]
+
+
+def test_predicted_patients_of_brats_are_those_of_slices(run, tmp_path):
+    (tmp_path / "key").write_bytes(KEY)
+    for patient in ("BraTS_1", "BraTS_2"):
+        for sequence in ("t1", "flair"):
+            path = tmp_path / "in" / patient / f"{patient}_{sequence}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = draw_head(np.random.default_rng(3), bright=True, n=2).T
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    cut = write_slices(tmp_path / "in", tmp_path / "out", patient_key=KEY)
+    with cut.table.open(newline="") as file:
+        table = {(row["group"], row["path"][:33]) for row in csv.DictReader(file)}
+    document = json.loads(run(tmp_path / "in", "--patient-key", tmp_path / "key", "--json").stdout)
+    found = {(entry["group"], f"{entry['group']}/{entry['volume']}") for entry in document}
+    assert found == table
+    assert len({group for group, _ in found}) == 2
+
+
+def test_without_a_key_predictions_have_no_hashes(run, hospital, tmp_path):
+    patient = hospital / "glioma" / "glioma-3"
+    document = json.loads(run(patient, "--json").stdout)
+    assert not any({"group", "volume"} & {*entry} for entry in document)
+    assert run(patient, "-o", tmp_path / "found.csv").stdout.startswith("volume 1: ")
+    header = (tmp_path / "found.csv").read_text().splitlines()[0].split(",")
+    assert not {"group", "volume"} & {*header}
+
+
+def test_a_key_that_is_too_short_is_refused_before_anything_is_loaded(bundle):
+    with pytest.raises(ParameterError, match="5 bytes is too short"):
+        Predictor(bundle, patient_key=b"short")
+
+
 def test_the_command_reports_what_it_made_and_what_it_rejected(tmp_path):
     for number in range(2):
         write_series(tmp_path / "in" / f"a{number}", draw_volume(3), PatientID=f"P{number}")
@@ -829,6 +890,47 @@ def planted(tmp_path):
     return tmp_path / "CANARY-folder"
 
 
+@pytest.fixture
+def planted_volumes(tmp_path):
+    """Canaries in the files that become volumes in other ways than as a plain series."""
+    folder = tmp_path / "CANARY-folder"
+    stored = draw_head(np.random.default_rng(3), bright=True)
+
+    def write(name, pixels, *, bare=False, **elements):
+        dataset = make_dataset(pixels)
+        plant_canaries(dataset)
+        dataset.SOPInstanceUID = f"1.2.840.77377377.{len([*folder.rglob('*')])}"
+        dataset.SeriesInstanceUID = f"1.2.840.77377377.{name}"
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+        path = folder / f"CANARY-{name}" / f"CANARY{len([*folder.rglob('*')])}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if bare:
+            del dataset.file_meta, dataset[0x00040000:0x00050000]  # these would come first
+            pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
+        else:
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.save_as(path, enforce_file_format=True)
+
+    for place, pixels in enumerate(stored):
+        here = {"ImagePositionPatient": [0, 0, place]}
+        write("1", pixels, bare=True, **here)
+        for echo in ("CANARY 1", "CANARY 2"):
+            write("2", pixels, ImageType=["ORIGINAL", "PRIMARY", echo], **here)
+        # Refused: they differ.
+        write("3", pixels, SOPInstanceUID="1.2.840.77377377.3", SeriesNumber=3, **here)
+        write("4", pixels)  # refused: at one position
+        write("5", pixels, SeriesInstanceUID=f"1.2.840.77377377.5.{place}", **here)
+    write("6", pixels, ImageType=["ORIGINAL", "PRIMARY", "CANARY", "MOSAIC"])  # refused
+    frames = [
+        make_groups({"ImagePositionPatient": [0, 0, place], "StackID": f"CANARY{place // 2}"})
+        for place in range(4)
+    ]
+    write("7", stored, PerFrameFunctionalGroupsSequence=Sequence(frames))
+    (folder / "CANARY.dcm").write_bytes(b"CANARY")
+    return folder
+
+
 def find_canaries(text):
     lowered = text.lower()
     words = (b"canary", b"77377377", b"19370717", b"773773", b"773y")
@@ -868,6 +970,34 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     assert not find_canaries(caplog.text.encode())
     assert not recwarn.list
     assert seen
+
+
+@pytest.mark.slow
+def test_nobody_is_named_by_any_kind_of_volume(planted_volumes, run, tmp_path, caplog, recwarn):
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "site.key").write_bytes(KEY)
+    keyed = ["--patient-key", tmp_path / "site.key"]
+    output = tmp_path / "slices"
+    cut = CliRunner().invoke(slices_command, [str(planted_volumes), "-o", str(output), "--json"])
+    document = json.loads(cut.stdout)
+    assert (document["volumes"], document["slices"]) == (6, 20)
+    assert [entry["reason"].split(";")[0] for entry in document["refused"]] == [
+        "is not a DICOM file",
+        "has two files with one SOPInstanceUID and different content",
+        "has slices at the same position, and nothing tells the volumes apart",
+        "is a Siemens mosaic without the CSA header that says how its slices are arranged",
+    ]
+    told = [
+        run(planted_volumes, *keyed, *options)
+        for options in ([], ["--json"], ["-o", tmp_path / "found.csv"])
+    ]
+    assert [result.exit_code for result in told] == [0, 0, 0]
+    texts = [result.output.encode() for result in (cut, *told)]
+    for path in (tmp_path / "found.csv", *output.rglob("*")):
+        texts += [path.name.encode(), path.read_bytes() if path.is_file() else b""]
+    assert not [words for text in texts if (words := find_canaries(text))]
+    assert not find_canaries(caplog.text.encode())
+    assert not recwarn.list
 
 
 def test_no_canary_leaves_by_an_error(planted, bundle, tmp_path):

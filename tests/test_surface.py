@@ -90,6 +90,7 @@ OPTIONS = {
         "--orientation",
         "--volume",
         "--allow-burned-in",
+        "--patient-key",
         "--output",
         "--overwrite",
         "--jobs",

@@ -37,6 +37,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat predict head.h5 scan.png folder-of-slices
   brainfeat predict head.h5 series-folder --json --heatmap maps
+  brainfeat predict head.h5 series --patient-key site.key -o found.csv
 """
 
 
@@ -91,6 +92,14 @@ Examples:
 @options.orientation_option
 @options.volume_option
 @options.burned_in_option
+@click.option(
+    "--patient-key",
+    "key_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with the key that slices hashed patients with: the hashes of patient and volume are "
+    "part of the output, to be joined with its table.",
+)
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -101,6 +110,7 @@ def command(
     *,
     output: Path | None,
     heatmaps: Path | None,
+    key_file: Path | None,
     overwrite: bool,
     n_jobs: int | None,
     verify: Verify,
@@ -122,6 +132,7 @@ def command(
     from brainfeat.prediction.predictor import Predictor
     from brainfeat.readers.series import find_inputs
     from brainfeat.tables.csv_cells import has_header
+    from brainfeat.tables.pseudonyms import read_patient_key
 
     if output is not None:
         check_output(
@@ -129,16 +140,17 @@ def command(
             overwrite=overwrite,
             kind="a table of predictions that brainfeat wrote",
             recognise=lambda found: has_header(found, _COLUMNS),
-            inputs=(head, *images),
+            inputs=(head, *images, *(() if key_file is None else (key_file,))),
         )
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
+    key = None if key_file is None else read_patient_key(key_file)
     inputs = find_inputs(images)
     if not any(inputs):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no JPEG, PNG, DICOM or NIfTI files in what was given; name another")
     bundle = HeadBundle.load(head, verify=verify)
-    predictor = Predictor(bundle, n_images=count_images(inputs), **chosen)
+    predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
     found = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
@@ -149,7 +161,7 @@ def command(
             if drawing is not None:
                 drawing.add(answer)
     if output is not None:
-        options.write_text(output, _to_csv(found, bundle.class_names))
+        options.write_text(output, _to_csv(found, bundle.class_names, hashed=key_file is not None))
     if as_json:
         options.print_json(_to_documents(found, predictor))
     else:
@@ -182,7 +194,7 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     for answer in found:
         if answer.frame is not None:
             continue
-        options.say(f"{answer.path}: {describe(answer)}")
+        options.say(f"{name_answer(answer)}: {describe(answer)}")
         if answer.seen is not None:
             options.say(f"  {_SEEN[answer.seen]}; this says nothing about new images")
         if answer.slices is not None:
@@ -191,6 +203,13 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     if predictor.precision != spec.precision:
         click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
     click.echo(NOTICE)
+
+
+def name_answer(answer: "Prediction") -> str:
+    """Name an image or a volume, with the hashes of its patient and of itself where it has them."""
+    hashes = {"group": answer.group, "volume": answer.volume}
+    known = ", ".join(f"{kind} {digits}" for kind, digits in hashes.items() if digits)
+    return f"{answer.path} ({known})" if known else answer.path
 
 
 def describe(answer: "Prediction") -> str:
@@ -233,7 +252,7 @@ def _describe_slices(slices: "SliceSummary") -> str:
     return f"{count(slices.n, 'slice')}: {'; '.join(parts)}"
 
 
-def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
+def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]", *, hashed: bool) -> str:
     from brainfeat.tables.csv_cells import csv_cell
 
     text = io.StringIO()
@@ -243,6 +262,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
         [
             *(*_COLUMNS, *probabilities),
             *("prediction_set", "score", "threshold", "flagged", "seen", "error"),
+            *(("group", "volume") if hashed else ()),
         ]
     )
     for answer in found:
@@ -258,6 +278,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]") -> str:
                 *(("", "", "") if ood is None else (ood.score, ood.threshold, ood.flagged)),
                 answer.seen or "",
                 csv_cell(answer.error or ""),
+                *((answer.group or "", answer.volume or "") if hashed else ()),
             ]
         )
     return text.getvalue()

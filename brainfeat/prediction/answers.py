@@ -16,6 +16,7 @@ Seen = Literal["exact-duplicate", "copy"]
 
 UNCERTAIN = "uncertain"
 OUT_OF_DISTRIBUTION = "out-of-distribution"
+_NAMING = {"path", "frame", "group", "volume"}
 NOTICE = "This is not a diagnosis: brainfeat is research software and not a medical device."
 
 
@@ -88,6 +89,10 @@ class Prediction:
         in memory its place among what was given, such as ``"image 1"``.
     frame : int or None
         Number of the slice in a volume, from 1.
+    group, volume : str or None
+        Hashes of the patient and of the volume under a key, as :func:`brainfeat.write_slices`
+        writes them; None for image files, and without a key. The patient of a volume that cannot be
+        read is not known.
     decision : str or None
         A class; ``"uncertain"`` where the prediction set has several classes, or none;
         ``"out-of-distribution"`` where the image is unlike the training images; None where it
@@ -114,6 +119,8 @@ class Prediction:
 
     path: str
     frame: int | None = None
+    group: str | None = None
+    volume: str | None = None
     decision: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     prediction_set: tuple[str, ...] | None = None
@@ -137,20 +144,18 @@ class Prediction:
         return OUT_OF_DISTRIBUTION if self.is_flagged else UNCERTAIN
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; of an image that cannot be read, path, frame and error alone.
+        """Return what JSON can hold; of an image that cannot be read, only its name and the error.
 
         Returns
         -------
         dict
-            The attributes by name, without ``error``; ``slices`` only for a volume.
+            The attributes by name, without ``error``; ``slices`` only for a volume, and ``group``
+            and ``volume`` only where there is a key.
         """
-        if self.error is not None:
-            return {"path": self.path, "frame": self.frame, "error": self.error}
         document = write_record(self)
-        del document["error"]
-        if self.slices is None:
-            del document["slices"]
-        return document
+        left_out = {"error"} if self.error is None else {*document} - _NAMING - {"error"}
+        left_out |= {name for name in ("group", "volume", "slices") if document[name] is None}
+        return {name: value for name, value in document.items() if name not in left_out}
 
     @classmethod
     def from_json(cls, text: str) -> Self:

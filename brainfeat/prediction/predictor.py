@@ -16,18 +16,9 @@ from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, loa
 from brainfeat.extraction.engines import Engine
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
-from brainfeat.prediction.answers import (
-    OUT_OF_DISTRIBUTION,
-    UNCERTAIN,
-    Answer,
-    Neighbour,
-    OutOfDistribution,
-    Prediction,
-    average_slices,
-    decide,
-    pool_slices,
-)
+from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.prediction.answers import OUT_OF_DISTRIBUTION, UNCERTAIN, Answer, Prediction
+from brainfeat.prediction.decisions import DecisionRule
 from brainfeat.prediction.images import (
     ImageCounter,
     InputImage,
@@ -41,6 +32,8 @@ from brainfeat.prediction.recognition import recognise
 from brainfeat.readers.held import list_given
 from brainfeat.readers.series import Inputs, Series, find_inputs, read_volume
 from brainfeat.readers.volumes import cut_slices
+from brainfeat.tables.pseudonyms import Kind, check_key, hash_identity
+from brainfeat.tables.volume_patients import Patient, find_patients
 
 if TYPE_CHECKING:
     from brainfeat.readers.held import Given
@@ -82,6 +75,9 @@ class Predictor:
         was fitted on.
     allow_burned_in : bool
         Whether DICOM files that may show a name in their pixels are read.
+    patient_key : bytes or None
+        Key that patients and volumes are hashed with, as :func:`brainfeat.write_slices` does, so
+        that predictions can be joined with its table; None leaves them without hashes.
 
     Raises
     ------
@@ -93,7 +89,7 @@ class Predictor:
     WeightsError
         The weights are missing or wrong.
     ParameterError
-        One of the other arguments is out of range.
+        One of the other arguments is out of range, or the key is too short.
     """
 
     def __init__(
@@ -114,7 +110,9 @@ class Predictor:
         orientation: str | None = None,
         volume: int | None = None,
         allow_burned_in: bool = False,
+        patient_key: bytes | None = None,
     ) -> None:
+        check_key(patient_key)
         bundle = loaded(bundle)
         if taken := {UNCERTAIN, OUT_OF_DISTRIBUTION} & {*bundle.class_names}:
             raise BundleError(
@@ -128,10 +126,14 @@ class Predictor:
         )
         fitted = bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
-        self._force = force
         self._allow_burned_in = allow_burned_in
-        self._threshold = None if detector is None else detector.threshold(false_alarm_rate)
-        self._coverage = coverage
+        self._patient_key = patient_key
+        self._rule = DecisionRule(
+            bundle,
+            coverage=coverage,
+            threshold=None if detector is None else detector.threshold(false_alarm_rate),
+            force=force,
+        )
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
         self.backbone = backbone or load_backbone(
@@ -229,8 +231,8 @@ class Predictor:
         yield from self._predict_images(images, number, counter)
         for entry in inputs.unreadable:
             yield Answer(prediction=Prediction(path=entry.name, error=entry.reason))
-        for series in inputs.series:
-            yield from self._predict_volume(series, counter, keep_pixels=keep_images)
+        for series, patient in zip(inputs.series, find_patients(inputs.series), strict=True):
+            yield from self._predict_volume(series, patient, counter, keep_pixels=keep_images)
 
     def predict_series(self, series: Series) -> list[Prediction]:
         """Predict a volume, and each of its slices; or report why it cannot be read.
@@ -243,10 +245,11 @@ class Predictor:
         Returns
         -------
         list of Prediction
-            For the volume (:func:`brainfeat.prediction.answers.pool_slices`), then for each slice.
+            For the volume (:func:`brainfeat.prediction.answers.pool_slices`), then for each slice. Its
+            patient is found without other files, whose names tell in BraTS which are of one patient.
         """
-        answers = self._predict_volume(series, ImageCounter(None), keep_pixels=False)
-        return [answer.prediction for answer in answers]
+        inputs = Inputs([], [series], [])
+        return [answer.prediction for answer in self.predict_inputs(inputs)]
 
     @default_errors
     def answer(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
@@ -264,59 +267,17 @@ class Predictor:
         list of Prediction
             One for each image, in their order.
         """
-        names, bundle = self.bundle.class_names, self.bundle
-        probabilities = bundle.predict_proba(X)
-        sets = None
-        if bundle.conformal is not None:
-            sets = bundle.conformal.predict_sets(probabilities, coverage=self._coverage)
-        scores = None if bundle.ood_detector is None else bundle.ood_detector.score(X)
-        answers = []
-        for row, path in enumerate(paths):
-            p = probabilities[row]
-            ranked = np.argsort(-p, kind="stable")
-            kept = None if sets is None else tuple(names[k] for k in ranked if sets[row, k])
-            ood = self._detect(scores, row)
-            decision = decide(names[ranked[0]], kept, ood)
-            forced = self._force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
-            answers.append(
-                Prediction(
-                    path=path,
-                    decision=names[ranked[0]] if forced else decision,
-                    probabilities=dict(zip(names, map(float, p), strict=True)),
-                    prediction_set=kept,
-                    out_of_distribution=ood,
-                    forced=forced,
-                    nearest=self._name_nearest(scores, row),
-                )
-            )
-        return answers
-
-    def _detect(self, scores: OODScores | None, row: int) -> OutOfDistribution | None:
-        if scores is None or self._threshold is None:
-            return None
-        score = float(scores.scores[row])
-        return OutOfDistribution(
-            score=score,
-            threshold=self._threshold if np.isfinite(self._threshold) else None,
-            flagged=score > self._threshold,
-        )
-
-    def _name_nearest(self, scores: OODScores | None, row: int) -> tuple[Neighbour, ...]:
-        if scores is None or self.bundle.ood_detector is None:
-            return ()
-        labels = self.bundle.ood_detector.labels[scores.neighbours[row]]
-        return tuple(
-            Neighbour(label=self.bundle.class_names[label], distance=float(distance))
-            for label, distance in zip(labels, scores.distances[row], strict=True)
-        )
+        return self._rule.predict(X, paths)
 
     def _predict_volume(
-        self, series: Series, counter: ImageCounter, *, keep_pixels: bool
+        self, series: Series, patient: Patient, counter: ImageCounter, *, keep_pixels: bool
     ) -> Iterator[Answer]:
+        volume_hash = self._hash("volume", series.key)
         try:
             volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
-            yield Answer(prediction=Prediction(path=series.name, error=error.reason))
+            refused = Prediction(path=series.name, volume=volume_hash, error=error.reason)
+            yield Answer(prediction=refused)
             return
         slices = list(cut_slices(volume, self.policy))
         counter.total += len(slices)
@@ -328,16 +289,14 @@ class Predictor:
             sign=self._signs,
         )
         answers = list(self._predict_images(images, len(slices), counter))
-        yield Answer(prediction=self._pool([answer.prediction for answer in answers]))
-        yield from answers
+        whole = self._rule.pool([answer.prediction for answer in answers])
+        group = self._hash("patient", patient.identify(volume.patient))
+        for answer in (Answer(prediction=whole), *answers):
+            named = replace(answer.prediction, group=group, volume=volume_hash)
+            yield replace(answer, prediction=named)
 
-    def _pool(self, answers: Sequence[Prediction]) -> Prediction:
-        names, kept = self.bundle.class_names, None
-        if self.bundle.conformal is not None:
-            p = average_slices(answers, names)
-            found = self.bundle.conformal.predict_sets(p[None], coverage=self._coverage)[0]
-            kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
-        return pool_slices(answers, names, prediction_set=kept, force=self._force)
+    def _hash(self, kind: Kind, text: str) -> str | None:
+        return None if self._patient_key is None else hash_identity(self._patient_key, kind, text)
 
     def _predict_images(
         self, images: Iterable[InputImage], number: int, counter: ImageCounter

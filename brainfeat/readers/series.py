@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
-from brainfeat.readers.dicom import is_dicom, read_key, read_series
+from brainfeat.readers.dicom import Stack, find_stacks, is_dicom, read_header, read_series
+from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
 from brainfeat.readers.matlab import read_matlab
@@ -41,6 +42,8 @@ class Series(NamedTuple):
         The folders from the one that was given down to the first file; shown only on request.
     paths : tuple of Path
         Never shown.
+    frames : tuple of int or None
+        Which frames of a file with several volumes belong to this one; None for all.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Series(NamedTuple):
     key: str
     folders: tuple[str, ...]
     paths: tuple[Path, ...]
+    frames: tuple[int, ...] | None = None
 
 
 class Unreadable(NamedTuple):
@@ -184,7 +188,9 @@ def read_volume(
     (path, *_), name = series.paths, series.name
     match series.format:
         case "dicom":
-            volume = read_series(series.paths, name=name, allow_burned_in=allow_burned_in)
+            volume = read_series(
+                series.paths, name=name, frames=series.frames, allow_burned_in=allow_burned_in
+            )
         case "nifti":
             volume = read_nifti(path, name=name, volume=policy.volume)
         case "mgh":
@@ -198,20 +204,27 @@ def _group_files(
     files: Iterable[tuple[Path, Format]], root: Path, argument: str
 ) -> tuple[list[Series], list[Unreadable]]:
     """Group files by the volume that they belong to."""
-    members: dict[tuple[Format, str], list[Path]] = {}
+    order: dict[Path, int] = {}
+    volumes: list[tuple[Format, Stack]] = []
+    headers: list[tuple[Path, Header]] = []
     unreadable: list[Unreadable] = []
     for number, (file, kind) in enumerate(files, 1):
         name = f"{argument}file {number}"
+        order[file] = number
+        if kind != "dicom":
+            volumes.append((kind, Stack(str(file.absolute()), (file,), None, file)))
+            continue
         try:
-            key = read_key(file, name=name) if kind == "dicom" else str(file.absolute())
+            headers.append((file, read_header(file, name=name)))
         except ImageReadError as error:
             unreadable.append(Unreadable(name, error.reason))
-            continue
-        members.setdefault((kind, key), []).append(file)
+    volumes += [("dicom", stack) for stack in find_stacks(headers)]
+    volumes.sort(key=lambda volume: order[volume[1].first])
     series = []
-    for number, ((kind, key), paths) in enumerate(members.items(), 1):
-        folders = paths[0].relative_to(root).parts[:-1]
-        series.append(Series(f"{argument}volume {number}", kind, key, folders, tuple(paths)))
+    for number, (kind, stack) in enumerate(volumes, 1):
+        folders = stack.paths[0].relative_to(root).parts[:-1]
+        name = f"{argument}volume {number}"
+        series.append(Series(name, kind, stack.key, folders, stack.paths, stack.frames))
     return series, unreadable
 
 

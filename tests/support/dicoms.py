@@ -6,9 +6,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 AXIAL = [1, 0, 0, 0, 1, 0]
+
+# Where elements stand in the functional groups of an enhanced file.
+GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "StackID": "FrameContentSequence",
+    "InStackPositionNumber": "FrameContentSequence",
+    "TemporalPositionIndex": "FrameContentSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence",
+    "DimensionIndexValues": "FrameContentSequence",
+    "EffectiveEchoTime": "MREchoSequence",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "FrameType": "MRImageFrameTypeSequence",
+    "ComplexImageComponent": "MRImageFrameTypeSequence",
+    "TemporalPositionTimeOffset": "TemporalPositionSequence",
+    "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
+    "WindowCenter": "FrameVOILUTSequence",
+    "WindowWidth": "FrameVOILUTSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+}
 
 
 def make_dataset(pixels: NDArray[Any], **elements: Any) -> Dataset:
@@ -78,3 +101,35 @@ def draw_volume(n: int = 4, size: int = 8, *, seed: int = 0) -> NDArray[np.uint1
     """Draw a volume of noise, no two slices alike."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 4096, (n, size, size)).astype(np.uint16)
+
+
+def make_groups(elements: dict[str, Any]) -> Dataset:
+    """Make the functional groups of one frame, or those that all frames share."""
+    groups: dict[str, Dataset] = {}
+    for name, value in elements.items():
+        setattr(groups.setdefault(GROUPS[name], Dataset()), name, value)
+    found = Dataset()
+    for sequence, group in groups.items():
+        setattr(found, sequence, Sequence([group]))
+    return found
+
+
+def write_enhanced(
+    path: Path, pixels: NDArray[Any], frames: list[dict[str, Any]], **elements: Any
+) -> Path:
+    """Write one file of several frames, each with elements of its own."""
+    return write_dicom(
+        path,
+        pixels,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
+        PerFrameFunctionalGroupsSequence=Sequence([make_groups(frame) for frame in frames]),
+        **{
+            "SharedFunctionalGroupsSequence": Sequence(
+                [make_groups({"ImageOrientationPatient": AXIAL, "PixelSpacing": [0.9, 0.8]})]
+            ),
+            "ImageOrientationPatient": None,
+            "ImagePositionPatient": None,
+            "PixelSpacing": None,
+            **elements,
+        },
+    )

@@ -1,0 +1,123 @@
+"""From the probabilities of a head to its decisions, for images and for volumes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.ood import OODScores
+from brainfeat.prediction.answers import (
+    OUT_OF_DISTRIBUTION,
+    UNCERTAIN,
+    Neighbour,
+    OutOfDistribution,
+    Prediction,
+    average_slices,
+    decide,
+    pool_slices,
+)
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How a head decides, or abstains.
+
+    Attributes
+    ----------
+    bundle : HeadBundle
+        The fitted head.
+    coverage : float
+        Target coverage of the prediction set, per class.
+    threshold : float or None
+        Score above which an image is out of distribution; None for a head without a detector.
+    force : bool
+        Whether the most probable class is the decision although the head would abstain.
+    """
+
+    bundle: HeadBundle
+    coverage: float
+    threshold: float | None
+    force: bool
+
+    def predict(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
+        """Predict from the features of images.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d), float32
+            Features of the bundle's spec.
+        paths : sequence of str
+            The name of each image.
+
+        Returns
+        -------
+        list of Prediction
+            One for each image, in their order.
+        """
+        names, bundle = self.bundle.class_names, self.bundle
+        probabilities = bundle.predict_proba(X)
+        sets = None
+        if bundle.conformal is not None:
+            sets = bundle.conformal.predict_sets(probabilities, coverage=self.coverage)
+        scores = None if bundle.ood_detector is None else bundle.ood_detector.score(X)
+        answers = []
+        for row, path in enumerate(paths):
+            p = probabilities[row]
+            ranked = np.argsort(-p, kind="stable")
+            kept = None if sets is None else tuple(names[k] for k in ranked if sets[row, k])
+            ood = self._detect(scores, row)
+            decision = decide(names[ranked[0]], kept, ood)
+            forced = self.force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
+            answers.append(
+                Prediction(
+                    path=path,
+                    decision=names[ranked[0]] if forced else decision,
+                    probabilities=dict(zip(names, map(float, p), strict=True)),
+                    prediction_set=kept,
+                    out_of_distribution=ood,
+                    forced=forced,
+                    nearest=self._name_nearest(scores, row),
+                )
+            )
+        return answers
+
+    def pool(self, answers: Sequence[Prediction]) -> Prediction:
+        """Make one prediction of those for the slices of a volume.
+
+        Parameters
+        ----------
+        answers : sequence of Prediction
+            For the slices.
+
+        Returns
+        -------
+        Prediction
+            As :func:`brainfeat.prediction.answers.pool_slices` makes it.
+        """
+        names, kept = self.bundle.class_names, None
+        if self.bundle.conformal is not None:
+            p = average_slices(answers, names)
+            found = self.bundle.conformal.predict_sets(p[None], coverage=self.coverage)[0]
+            kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
+        return pool_slices(answers, names, prediction_set=kept, force=self.force)
+
+    def _detect(self, scores: OODScores | None, row: int) -> OutOfDistribution | None:
+        if scores is None or self.threshold is None:
+            return None
+        score = float(scores.scores[row])
+        return OutOfDistribution(
+            score=score,
+            threshold=self.threshold if np.isfinite(self.threshold) else None,
+            flagged=score > self.threshold,
+        )
+
+    def _name_nearest(self, scores: OODScores | None, row: int) -> tuple[Neighbour, ...]:
+        if scores is None or self.bundle.ood_detector is None:
+            return ()
+        labels = self.bundle.ood_detector.labels[scores.neighbours[row]]
+        return tuple(
+            Neighbour(label=self.bundle.class_names[label], distance=float(distance))
+            for label, distance in zip(labels, scores.distances[row], strict=True)
+        )
