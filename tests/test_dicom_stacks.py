@@ -18,6 +18,7 @@ from support.dicoms import (
     write_series,
 )
 
+from brainfeat import write_slices
 from brainfeat.errors import ImageReadError
 from brainfeat.readers.dicom import headers
 from brainfeat.readers.series import find_series, read_volume
@@ -265,6 +266,21 @@ def test_a_copy_of_an_instance_counts_once(tmp_path):
     (volume,) = read_all(tmp_path)
     assert (volume.values == draw_volume(3)).all()
     assert len(volume.windows) == 3
+
+
+def test_what_is_given_twice_counts_once(tmp_path):
+    """So that the same slices are not written twice."""
+    (tmp_path / "a").mkdir()
+    paths = write_series(tmp_path / "a", draw_volume(3))
+    (tmp_path / "b").mkdir()
+    shutil.copy(paths[0], tmp_path / "b")
+    shutil.move(paths[2], tmp_path / "b")
+    (volume,) = read_all(tmp_path / "b", tmp_path / "a", paths[1])
+    assert (volume.values == draw_volume(3)).all()
+    (series,), _ = find_series([tmp_path / "b", tmp_path / "a"])
+    assert series.name == "argument 1, volume 1"
+    given = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    assert write_slices(given, tmp_path / "out").slices == 3
 
 
 def test_a_copy_of_a_file_of_several_frames_counts_once(tmp_path):

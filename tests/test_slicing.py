@@ -276,8 +276,10 @@ def test_the_table_has_the_number_of_each_frame(tmp_path):
 def test_files_that_are_only_named_dicom_are_listed_by_number(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "CANARY.dcm").write_bytes(b"nothing")
-    series, unreadable = find_series([tmp_path / "in", tmp_path / "in" / "CANARY.dcm"])
+    (tmp_path / "CANARY.IMA").write_bytes(b"nothing")
+    series, unreadable = find_series([tmp_path / "in", tmp_path / "CANARY.IMA"])
     assert not series
+    assert [entry.name for entry in unreadable] == ["argument 1, file 1", "argument 2, file 1"]
     assert [entry.reason for entry in unreadable] == ["is not a DICOM file"] * 2
     assert "CANARY" not in repr(unreadable)
 

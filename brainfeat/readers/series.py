@@ -1,6 +1,7 @@
 """Files and folders become images and series; a series is the files of one volume."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -61,6 +62,16 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+class _File(NamedTuple):
+    """A file of a volume, the folders from the argument down to it, and its name."""
+
+    path: Path
+    kind: Format
+    folders: tuple[str, ...]
+    argument: str
+    name: str
+
+
 def detect_format(path: Path) -> Format | None:
     """Detect the volume format of a file by its name or its content; None if it is not a volume."""
     return _detect_by_name(path) or ("dicom" if is_so(lambda: is_dicom(path)) else None)
@@ -100,9 +111,9 @@ def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
     """Find the images and the volumes among files and below folders, in the order of their paths.
 
     Each folder is walked once, and links to files and folders are followed, as
-    ``brainfeat.readers.listing.walk_folders`` does; a file of a volume that is linked again is
-    read once. Hidden files and folders are skipped, and so are files that are neither images nor
-    volumes.
+    ``brainfeat.readers.listing.walk_folders`` does; a file of a volume that is linked again, or
+    given again, is read once. A volume can have files in several folders. Hidden files and folders
+    are skipped, and so are files that are neither images nor volumes.
 
     Parameters
     ----------
@@ -120,6 +131,7 @@ def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
     """
     entries = list(given)
     found = Inputs([], [], [])
+    volumes: list[_File] = []
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, HeldImage):
             found.images.append(entry)
@@ -129,10 +141,16 @@ def find_inputs(given: Iterable[str | os.PathLike[str] | HeldImage]) -> Inputs:
         files, troubles = _list_files(path)
         found.unreadable.extend(Unreadable(f"{argument}a folder", trouble) for trouble in troubles)
         found.images.extend(file for file, kind in files if kind is None)
-        volumes = [(file, kind) for file, kind in files if kind is not None]
-        series, unreadable = _group_files(volumes, path, argument)
-        found.series.extend(series)
-        found.unreadable.extend(unreadable)
+        named = [(file, kind) for file, kind in files if kind is not None]
+        volumes += [
+            _File(
+                file, kind, file.relative_to(path).parts[:-1], argument, f"{argument}file {place}"
+            )
+            for place, (file, kind) in enumerate(named, 1)
+        ]
+    series, unreadable = _group_files(volumes)
+    found.series.extend(series)
+    found.unreadable.extend(unreadable)
     return found
 
 
@@ -200,31 +218,33 @@ def read_volume(
     return orient_volume(volume, policy.orientation, name=name)
 
 
-def _group_files(
-    files: Iterable[tuple[Path, Format]], root: Path, argument: str
-) -> tuple[list[Series], list[Unreadable]]:
-    """Group files by the volume that they belong to."""
-    order: dict[Path, int] = {}
+def _group_files(files: Iterable[_File]) -> tuple[list[Series], list[Unreadable]]:
+    """Group files by the volume that they belong to, wherever they are."""
+    places: dict[Path, tuple[int, _File]] = {}
     volumes: list[tuple[Format, Stack]] = []
     headers: list[tuple[Path, Header]] = []
     unreadable: list[Unreadable] = []
-    for number, (file, kind) in enumerate(files, 1):
-        name = f"{argument}file {number}"
-        order[file] = number
-        if kind != "dicom":
-            volumes.append((kind, Stack(str(file.absolute()), (file,), None, file)))
+    for number, file in enumerate(files):
+        path = file.path
+        if path in places:
+            continue
+        places[path] = number, file
+        if file.kind != "dicom":
+            volumes.append((file.kind, Stack(str(path.absolute()), (path,), None, path)))
             continue
         try:
-            headers.append((file, read_header(file, name=name)))
+            headers.append((path, read_header(path, name=file.name)))
         except ImageReadError as error:
-            unreadable.append(Unreadable(name, error.reason))
+            unreadable.append(Unreadable(file.name, error.reason))
     volumes += [("dicom", stack) for stack in find_stacks(headers)]
-    volumes.sort(key=lambda volume: order[volume[1].first])
+    volumes.sort(key=lambda volume: places[volume[1].first][0])
     series = []
-    for number, (kind, stack) in enumerate(volumes, 1):
-        folders = stack.paths[0].relative_to(root).parts[:-1]
-        name = f"{argument}volume {number}"
-        series.append(Series(name, kind, stack.key, folders, stack.paths, stack.frames))
+    numbers: Counter[str] = Counter()
+    for kind, stack in volumes:
+        first = places[stack.paths[0]][1]
+        numbers[first.argument] += 1
+        name = f"{first.argument}volume {numbers[first.argument]}"
+        series.append(Series(name, kind, stack.key, first.folders, stack.paths, stack.frames))
     return series, unreadable
 
 

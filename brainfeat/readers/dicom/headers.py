@@ -241,11 +241,12 @@ def _describe_frame(dataset: Any, place: int, count: int) -> Frame:
         find_group(dataset, place, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
     )
     rescaled = find_group(dataset, place, "PixelValueTransformationSequence")
+    number = place if count > 1 else read_number(dataset, "InstanceNumber", -1)
     return Frame(
         stack="".join(read_words(content, "StackID")),
         orientation=turned,
         position=_locate(dataset, place, count, turned),
-        number=place if count > 1 else int(read_number(dataset, "InstanceNumber", -1)),
+        number=int(read_number(content, "InStackPositionNumber", number)),
         traits=_find_traits(dataset, place),
         slope=(*require_numbers(rescaled, "RescaleSlope", 1), 1.0)[0],
         intercept=(*require_numbers(rescaled, "RescaleIntercept", 1), 0.0)[0],
@@ -254,16 +255,14 @@ def _describe_frame(dataset: Any, place: int, count: int) -> Frame:
 
 
 def _locate(dataset: Any, place: int, count: int, turned: tuple[float, ...]) -> float | None:
-    """Return the position of a frame along the slice normal, or else its number in its stack."""
+    """Return the position of a frame along the slice normal; None where it is not known."""
     spot = find_group(dataset, place, "PlanePositionSequence")
     position = require_numbers(spot, "ImagePositionPatient", 3)
     # The top of a file of several frames has the position of no more than one of them.
     if position and turned and (count == 1 or spot is not dataset):
         along = float(np.dot(position, np.cross(turned[:3], turned[3:])))
         return along if abs(along) < _FAR else None
-    content = find_group(dataset, place, "FrameContentSequence")
-    number: float | None = read_number(content, "InStackPositionNumber")
-    return number
+    return None
 
 
 def _find_traits(dataset: Any, place: int) -> dict[str, Value]:

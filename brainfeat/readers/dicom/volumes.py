@@ -30,7 +30,10 @@ MODALITIES = ("MR", "CT", "PT")
 _GREY = {"MONOCHROME1": True, "MONOCHROME2": False}
 # Secondary Capture Image Storage and its multi-frame variants: pictures of a screen or of paper.
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_TAGS: tuple[str | int, ...] = (*HEADER_TAGS, *PIXEL_TAGS, *CSA_CREATORS, *CSA_HEADERS)
+_TAGS: tuple[str | int, ...] = (
+    *(*HEADER_TAGS, *PIXEL_TAGS, *CSA_CREATORS, *CSA_HEADERS),
+    "SpacingBetweenSlices",  # only of mosaics
+)
 _FEWER = (*IMAGE_TAGS, *PIXEL_TAGS)
 
 
@@ -120,8 +123,11 @@ def _read_slices(
         if not header.is_mosaic:
             yield _Slice(frame, values)
             continue
+        # Without the distance of its slices, only their order is known.
+        distance = read_number(dataset, "SpacingBetweenSlices")
         for place, tile in unpack_mosaic(values, dataset, frame.orientation, name=name):
-            yield _Slice(frame._replace(position=float(place)), tile)
+            position = None if not distance else place * abs(distance)
+            yield _Slice(frame._replace(position=position, number=place), tile)
 
 
 def _are_equal(one: list[_Slice], other: list[_Slice]) -> bool:
