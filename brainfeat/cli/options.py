@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 keep_masks_option = click.option(
     "--keep-masks",
     is_flag=True,
-    help="Keep the images of a folder that are named as masks of others.",
+    help="Keep images in folders that are masks of others by their names or their two values.",
 )
 output_option = click.option(
     "-o",

@@ -12,6 +12,7 @@ from brainfeat.readers.series import has_volumes
 from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, find_depth, find_empty
 from brainfeat.tables.masks import MASK, find_masks
 from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
+from brainfeat.tables.two_valued import TWO_VALUED, find_two_valued
 
 CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
 
@@ -26,7 +27,7 @@ def read_folder(root: Path, *, keep_masks: bool = False) -> tuple[list[Row], Cou
     root : Path
         The folder, which is walked once.
     keep_masks : bool, default=False
-        Whether images that are named as masks are kept.
+        Whether masks of other images are kept.
 
     Returns
     -------
@@ -71,6 +72,9 @@ def _leave_out_masks(root: Path, found: Contents) -> None:
         )
     found.left_out.extend((parts, MASK) for parts in sorted(masks))
     found.images[:] = [parts for parts in found.images if parts not in masks]
+    drawn = find_two_valued(root, found.images)
+    found.left_out.extend((parts, TWO_VALUED) for parts in sorted(drawn))
+    found.images[:] = [parts for parts in found.images if parts not in drawn]
 
 
 def _take_rows(found: Contents, depth: int) -> Iterator[Row]:
