@@ -1,5 +1,6 @@
 """How images of more than 8 bits become [0, 1], and what is said of dark ones."""
 
+import dataclasses
 import json
 from io import BytesIO
 
@@ -143,6 +144,13 @@ def test_another_range_is_another_cache(folder, tmp_path):
     assert again.computed == 0
     with pytest.raises(SpecMismatchError, match="value_range: bits:12 and dtype"):
         extract(folder, tmp_path / "f.h5", backbone=Blocks())
+
+
+def test_a_backbone_of_another_range_is_refused(folder, tmp_path):
+    backbone = Blocks()
+    backbone.spec = dataclasses.replace(backbone.spec, value_range="image")
+    with pytest.raises(SpecMismatchError, match="value_range is 'dtype' for the images and 'image"):
+        extract(folder, tmp_path / "f.h5", backbone=backbone)
 
 
 def test_the_old_meaning_is_left_out_of_the_json():

@@ -209,8 +209,8 @@ class Run:
         for name, text in self._task.reading.items():
             if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
                 raise SpecMismatchError(
-                    f"the images are read with {name} {text or 'none'}, and the spec of the "
-                    f"backbone states {stated}; leave {name} out of that spec"
+                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
+                    f"backbone; leave {name} out of that spec"
                 )
         return replace(spec, **self._task.reading)
 
