@@ -142,14 +142,14 @@ class TestExtract:
         folder, output = tmp_path / "some", tmp_path / "f.h5"
         shutil.copytree(slices / "Testing", folder)
         (folder / "pituitary").rename(folder / "Glioma_")
-        (folder / "glioma" / "1.tif").touch()
+        (folder / "glioma" / "1.mha").touch()
         result = run("extract", folder, "-o", output, *SMALL)
         assert result.code == 0
-        assert "skipped 1 file: not an image (1 .tif in 'glioma')\n" in result.err
+        assert "skipped 1 file: not an image (1 .mha in 'glioma')\n" in result.err
         assert "warning: the classes 'Glioma_' and 'glioma' differ only in case" in result.err
         assert re.search(r"^class +images\nGlioma_ +4\nglioma +4\n", result.err, re.MULTILINE)
         document = json.loads(run("extract", folder, "-o", output, *SMALL, "--json").out)
-        found = {"reason": "not an image", "folder": "glioma", "suffix": ".tif", "number": 1}
+        found = {"reason": "not an image", "folder": "glioma", "suffix": ".mha", "number": 1}
         assert document["left_out"] == [found]
         assert document["classes"]["glioma"] == {"train": 0, "val": 0, "test": 0, "without": 4}
         assert document["warnings"][0].startswith("the classes 'Glioma_' and 'glioma'")
@@ -243,8 +243,8 @@ class TestExtract:
         folder = tmp_path / "some"
         shutil.copytree(slices / "Testing", folder)
         for image in (folder / "glioma").iterdir():
-            image.rename(image.with_suffix(".tif"))
-        refused(run("extract", folder, "-o", tmp_path / "f.h5", *SMALL), "glioma", ".tif", "PNG")
+            image.rename(image.with_suffix(".mha"))
+        refused(run("extract", folder, "-o", tmp_path / "f.h5", *SMALL), "glioma", ".mha", "PNG")
 
     def test_on_error_raise_ends_at_the_first_bad_image(
         self, run: Run, slices: Path, tmp_path: Path

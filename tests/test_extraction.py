@@ -739,6 +739,16 @@ def test_each_image_file_is_read_and_unpacked_once(table, output, monkeypatch):
     assert sorted(unpacked) == sorted(table.paths)
 
 
+def test_pictures_in_the_alpha_channel_are_told(images, output):
+    grey = np.add.outer(np.arange(36), np.arange(40)).astype(np.uint8)
+    Image.fromarray(np.dstack([grey * 0, grey])).save(images / "c/3.png")
+    result, _ = run(describe(images), output)
+    (warning,) = result.warnings
+    assert warning.startswith("1 image had one colour and the picture in the alpha channel")
+    again, _ = run(describe(images), output)  # nothing is read again
+    assert again.warnings == ()
+
+
 class TestLargeImages:
     def test_are_decoded_one_at_a_time(self, table, output, monkeypatch):
         monkeypatch.setattr("brainfeat.extraction.run._LARGE_PIXELS", 40 * 36 - 1)

@@ -81,12 +81,12 @@ class TestLeftOut:
     def test_by_reason_class_folder_and_suffix(self, tmp_path):
         make_classes(tmp_path, 12, "train/a", "train/b", "test/a", "test/b")
         make_files(
-            tmp_path, "train/a/1.tif", "train/a/2.TIF", "test/b/x/scan.nii.gz", "train/1.png"
+            tmp_path, "train/a/1.mha", "train/a/2.MHA", "test/b/x/scan.nii.gz", "train/1.png"
         )
         make_files(tmp_path, "train/a/.DS_Store", "train/b/readme")
         inventory = take(tmp_path)
         assert inventory.left_out == {
-            LeftOut("not an image", "train/a", ".tif"): 2,
+            LeftOut("not an image", "train/a", ".mha"): 2,
             LeftOut("not an image", "test/b", ".nii.gz"): 1,
             LeftOut("not an image", "train/b"): 1,
             LeftOut("outside the class folders"): 1,
@@ -96,7 +96,7 @@ class TestLeftOut:
             "skipped 1 file: hidden (1 in 'train/a')",
             (
                 "skipped 4 files: not an image"
-                " (2 .tif in 'train/a', 1 .nii.gz in 'test/b', 1 in 'train/b')"
+                " (2 .mha in 'train/a', 1 .nii.gz in 'test/b', 1 in 'train/b')"
             ),
             "skipped 1 file: outside the class folders",
         ]
@@ -111,7 +111,7 @@ class TestLeftOut:
 
 
 class TestClassesWithoutImages:
-    @pytest.mark.parametrize("suffix", [".tif", ".dcm", ".nii.gz", ".npy", ""])
+    @pytest.mark.parametrize("suffix", [".mha", ".dcm", ".nii.gz", ".npy", ""])
     def test_a_class_all_of_whose_files_are_passed_over_is_an_error(self, tmp_path, suffix):
         make_classes(tmp_path, 3, "no")
         make_files(tmp_path, f"yes/1{suffix}", f"yes/deep/2{suffix}")
@@ -121,9 +121,9 @@ class TestClassesWithoutImages:
 
     def test_in_one_split_too(self, tmp_path):
         make_classes(tmp_path, 3, "train/yes", "train/no", "test/no")
-        make_files(tmp_path, "test/yes/1.tif")
+        make_files(tmp_path, "test/yes/1.mha")
         with pytest.raises(
-            TableError, match=r"test/yes' has no images that can be read, only 1 .t"
+            TableError, match=r"test/yes' has no images that can be read, only 1 .mha"
         ):
             read_table(tmp_path)
 
@@ -135,7 +135,7 @@ class TestClassesWithoutImages:
             read_table(tmp_path)
 
     def test_a_folder_beside_loose_images_too(self, tmp_path):
-        make_files(tmp_path, "1.png", "yes/1.tif")
+        make_files(tmp_path, "1.png", "yes/1.mha")
         with pytest.raises(TableError, match=r"yes' has no images that can be read"):
             read_table(tmp_path)
 

@@ -75,11 +75,11 @@ def test_each_image_has_its_decision(predictor, images):
     assert noise.decision == "out-of-distribution"
     assert noise.out_of_distribution.score > noise.out_of_distribution.threshold
     assert broken.decision is None
-    assert broken.error == "not a JPEG or PNG image"
+    assert broken.error == "not a JPEG, PNG, TIFF, BMP, GIF or WebP image"
     assert broken.to_dict() == {
         "path": str(images / "broken.jpg"),
         "frame": None,
-        "error": "not a JPEG or PNG image",
+        "error": "not a JPEG, PNG, TIFF, BMP, GIF or WebP image",
     }
 
 
@@ -318,7 +318,7 @@ def test_json_has_the_keys_of_the_interface(run, images):
     assert set(clear["out_of_distribution"]) == {"score", "threshold", "flagged"}
     assert clear["notice"] == NOTICE
     assert len(clear["spec"]) == len(clear["bundle"]) == 64
-    assert document[0]["error"] == "not a JPEG or PNG image"
+    assert document[0]["error"] == "not a JPEG, PNG, TIFF, BMP, GIF or WebP image"
     assert "decision" not in document[0]
 
 
@@ -338,7 +338,7 @@ def test_a_table_is_written_that_no_spreadsheet_runs(run, images):
         rows = list(csv.DictReader(file))
     assert rows[0]["decision"] == "glioma"
     assert float(rows[0]["probability glioma"]) > 0.5
-    assert rows[1]["error"] == "not a JPEG or PNG image"
+    assert rows[1]["error"] == "not a JPEG, PNG, TIFF, BMP, GIF or WebP image"
     again = run(images / "broken.jpg", "-o", output)
     assert "exists" in str(again.exception)
 
@@ -372,7 +372,8 @@ def test_each_folder_is_listed_and_each_image_decoded_once(run, slices, monkeypa
         (few / name).mkdir(parents=True)
         for file in sorted((slices / name).iterdir())[:number]:
             shutil.copy(file, few / name)
-    assert run(few, *options, "--overwrite").exit_code == 0
+    # Without a look for masks, which opens few files of each folder once more.
+    assert run(few, *options, "--overwrite", "--keep-masks").exit_code == 0
     inside = [str(path) for path in listed if str(path).startswith(str(few))]
     assert sorted(inside) == [str(few), *(str(few / name) for name in CLASSES)]
     assert len(decoded) == len(set(decoded)) == len(unpacked) == 2 * number
@@ -398,7 +399,60 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(run, images):
 
 def test_an_empty_folder_is_an_error(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "no JPEG, PNG, DICOM or NIfTI files" in str(run(tmp_path / "empty").exception)
+    assert "no images, DICOM or NIfTI files" in str(run(tmp_path / "empty").exception)
+
+
+def test_masks_in_folders_are_left_out(run, predictor, images):
+    shutil.copy(images / "clear.png", images / "clear_mask.png")
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[9:20, 8:16] = 255
+    Image.fromarray(mask).save(images / "drawn.png")
+    names = {"clear_mask.png", "drawn.png"}
+    result = run(images)
+    assert not any(name in result.stdout for name in names)
+    assert result.stderr == (
+        "left out 2 images as masks of others, by their names or their two values; if that is"
+        " wrong, pass --keep-masks\n"
+    )
+    found = [entry.path.rpartition("/")[2] for entry in predictor.predict(images)]
+    assert len(found) == 4
+    assert not names & {*found}
+    kept = run(images, "--keep-masks", "--json")
+    assert kept.stderr == ""
+    assert names <= {entry["path"].rpartition("/")[2] for entry in json.loads(kept.stdout)}
+    named = predictor.predict([images, images / "drawn.png"])
+    assert [entry.path for entry in named].count(str(images / "drawn.png")) == 2
+    assert len(predict(predictor.bundle, images, backbone=Blocks(), keep_masks=True)) == 6
+
+
+def test_nothing_but_masks_is_an_error(run, images):
+    (images / "deep/masks").mkdir(parents=True)
+    shutil.copy(images / "clear.png", images / "deep/masks/1.png")
+    message = str(run(images / "deep").exception)
+    assert "1 image in what was given, and all are masks by their names or their" in message
+    assert run(images / "deep/masks").exit_code == 0
+
+
+def test_an_archive_is_to_be_unpacked(run, images):
+    (images / "set.zip").write_bytes(b"PK\x03\x04 and more")
+    result = run(images / "set.zip")
+    assert result.exit_code == 1
+    assert "cannot be read: an archive (zip); unpack it first" in result.stdout
+
+
+@pytest.mark.parametrize("suffix", ["tif", "bmp", "webp", "gif", "jfif"])
+def test_images_of_other_formats_are_predicted(run, images, suffix):
+    with Image.open(images / "clear.png") as image:
+        kind = {"tif": "TIFF", "jfif": "JPEG"}.get(suffix, suffix.upper())
+        options = {"lossless": True} if suffix == "webp" else {}
+        (images / "other").mkdir()
+        image.convert("RGB" if suffix != "gif" else "L").save(
+            images / f"other/clear.{suffix}", kind, **options
+        )
+    maps = images / "maps"
+    result = run(images / "other", "--heatmap", maps)
+    assert f"clear.{suffix}: glioma (0." in result.stdout
+    assert [path.name for path in maps.iterdir()] == ["00001-clear.png"]
 
 
 # Images that the head has seen

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
+from support.tiffs import make_tiff
 
 from brainfeat.errors import ImageReadError, ParameterError
-from brainfeat.readers import ImageHeader, raster, read_bytes, read_header, read_image
+from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header, read_image, sources
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 17, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
@@ -77,17 +78,18 @@ GOOD = {
 }
 
 
+NO_IMAGE = "not a JPEG, PNG, TIFF, BMP, GIF or WebP image"
 NO_IMAGES = {
     "nothing": (b"", "empty file"),
     "JPEG signature": (b"\xff\xd8\xff", "truncated"),
     "PNG signature": (b"\x89PNG\r\n\x1a\n", "truncated"),
-    "zeros": (bytes(1000), "not a JPEG or PNG image"),
-    "HTML": (b"<html>404 not found</html>", "not a JPEG or PNG image"),
-    "GIF": (encode(RGB, "GIF"), "not a JPEG or PNG image"),
-    "TIFF": (encode(RGB, "TIFF"), "not a JPEG or PNG image"),
-    "WebP": (encode(RGB, "WEBP"), "not a JPEG or PNG image"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG or PNG image"),
-    "PNG after a line": (b"\n" + GOOD["rgb.png"], "not a JPEG or PNG image"),
+    "zeros": (bytes(1000), NO_IMAGE),
+    "HTML": (b"<html>404 not found</html>", NO_IMAGE),
+    "PostScript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        NO_IMAGE,
+    ),
+    "PNG after a line": (b"\n" + GOOD["rgb.png"], NO_IMAGE),
     "12-bit JPEG": (
         GOOD["rgb.jpg"].replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),
         "cannot handle 12-bit layers",
@@ -366,7 +368,7 @@ class TestLimits:
         assert read_image(BytesIO(GOOD["rgb.png"]), formats=["PNG"]).shape == (20, 17, 3)
         assert refused(GOOD["rgb.jpg"], formats=["PNG"]) == "not a PNG image"
 
-    @pytest.mark.parametrize("formats", [["GIF"], "PNG"])
+    @pytest.mark.parametrize("formats", [["ICO"], "PNG"])
     def test_unknown_formats(self, formats):
         with pytest.raises(ParameterError, match="expected some of JPEG, PNG"):
             read_image(BytesIO(GOOD["rgb.png"]), formats=formats)
@@ -422,7 +424,7 @@ class TestFiles:
         assert not file.closed
 
     def test_endless_file_object(self, monkeypatch):
-        monkeypatch.setattr(raster, "BYTE_LIMIT", 1000)
+        monkeypatch.setattr(sources, "BYTE_LIMIT", 1000)
         with open("/dev/zero", "rb") as file, pytest.raises(ImageReadError, match="1,000 bytes"):
             read_image(file)
 
@@ -452,3 +454,69 @@ def as_nobody():
         yield
     finally:
         os.seteuid(was)
+
+
+RAMP = np.add.outer(np.arange(20), np.arange(17)).astype(np.uint8) * 6
+FLAT = np.full_like(RAMP, 0)
+IN_ALPHA = {
+    "grey of 0": encode(Image.fromarray(np.dstack([FLAT, RAMP])), "PNG"),
+    "white": encode(Image.fromarray(np.dstack([FLAT + 255] * 3 + [RAMP])), "PNG"),
+    "red": encode(Image.fromarray(np.dstack([FLAT + 255, FLAT, FLAT, RAMP])), "PNG"),
+    "TIFF": encode(Image.fromarray(np.dstack([FLAT] * 3 + [RAMP])), "TIFF"),
+    "TIFF, grey": make_tiff(np.dstack([FLAT, RAMP]), 8, 1, more={338: (2,)}),
+    "TIFF, premultiplied": make_tiff(np.dstack([RAMP] * 4), 8, 2, more={338: (1,)}),
+    "WebP": encode(
+        Image.fromarray(np.dstack([FLAT] * 3 + [RAMP])), "WEBP", lossless=True, exact=True
+    ),
+    "palette": png(
+        17,
+        20,
+        colour=3,
+        extra=chunk(b"PLTE", bytes(3 * 256)) + chunk(b"tRNS", bytes(range(256))),
+        rows=b"".join(b"\0" + row.tobytes() for row in RAMP),
+    ),
+    "16 bits": png(
+        17,
+        20,
+        bits=16,
+        colour=4,
+        rows=b"".join(
+            b"\0" + np.dstack([row * 0, row]).astype(">u2").tobytes()
+            for row in RAMP.astype(np.uint16) * 257
+        ),
+    ),
+}
+
+
+class TestAlpha:
+    @pytest.mark.parametrize("name", IN_ALPHA)
+    def test_the_picture_in_it_is_read_as_grey(self, name):
+        file = ImageBytes(IN_ALPHA[name])
+        np.testing.assert_array_equal(
+            read_image(file), np.dstack([(RAMP / 255).astype(np.float32)] * 3)
+        )
+        assert file.in_alpha
+
+    def test_it_is_turned_with_the_image(self):
+        data = make_tiff(np.dstack([FLAT, RAMP]), 8, 1, more={338: (2,), 274: (6,)})
+        expected = np.rot90(RAMP, -1) / 255
+        np.testing.assert_array_equal(read_image(BytesIO(data))[..., 0], expected.astype("f4"))
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [
+            np.dstack([RAMP] * 3 + [RAMP[::-1]]),  # colours vary
+            np.dstack([FLAT + 9] * 4),  # alpha does not
+        ],
+    )
+    def test_any_other_is_dropped(self, pixels):
+        file = ImageBytes(encode(Image.fromarray(pixels), "PNG"))
+        np.testing.assert_array_equal(read_image(file), (pixels[..., :3] / 255).astype(np.float32))
+        assert not file.in_alpha
+
+    def test_one_pixel_of_another_colour_is_enough(self):
+        pixels = np.dstack([FLAT] * 3 + [RAMP])
+        pixels[3, 4, 1] = 1
+        assert read_image(BytesIO(encode(Image.fromarray(pixels), "PNG"))).max() == np.float32(
+            1 / 255
+        )

@@ -496,7 +496,7 @@ def test_a_backbone_of_other_images_is_refused(sliced, hospital, tmp_path):
     with pytest.raises(SpecMismatchError, match="leave volumes out of that spec"):
         extract(read_table(sliced.output), tmp_path / "f.h5", backbone=backbone)
     Image.new("L", (8, 8)).save(tmp_path / "plain.png")
-    with pytest.raises(SpecMismatchError, match="the images are image files"):
+    with pytest.raises(SpecMismatchError, match="volumes is '' for the images and"):
         extract(read_table(tmp_path), tmp_path / "f.h5", backbone=backbone)
 
 

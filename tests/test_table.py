@@ -195,9 +195,9 @@ class TestFolders:
             read_table(tmp_path)
 
     def test_no_images(self, tmp_path):
-        make_files(tmp_path, "a/1.gif", ".x")
+        make_files(tmp_path, "a/1.ico", ".x")
         with pytest.raises(
-            TableError, match=r"has no images .*hidden \(1\), not an image: .gif \(1\)$"
+            TableError, match=r"has no images .*hidden \(1\), not an image: .ico \(1\)$"
         ):
             read_table(tmp_path)
 

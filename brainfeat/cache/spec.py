@@ -13,6 +13,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 
+# Fields that are younger than the format: what specs without them mean.
+OLD_MEANINGS = {"volumes": "", "value_range": "dtype"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
@@ -40,7 +43,8 @@ class FeatureSpec:
     fit : str
         What happens to the aspect ratio: ``"stretch"`` does not keep it.
     colour : str
-        ``"rgb"``: grey values are repeated three times, transparency is dropped.
+        ``"rgb"``: grey values are repeated three times, transparency is dropped
+        unless it is the picture.
     orientation : str
         ``"exif"``: an image is rotated and mirrored as its EXIF tag asks for.
     scaling : {"weights", "unit"}
@@ -52,6 +56,9 @@ class FeatureSpec:
     volumes : str
         How images were cut from volumes, as the text of a :class:`brainfeat.SlicePolicy`; ``""``
         for image files, and then left out of the JSON.
+    value_range : str
+        What images of more than 8 bits are divided by, as in
+        :func:`brainfeat.readers.read_image`; left out of the JSON where it is ``"dtype"``.
 
     Examples
     --------
@@ -77,12 +84,14 @@ class FeatureSpec:
     precision: Precision = "float32"
     dtype: str = "float32"
     volumes: str = ""
+    value_range: str = "dtype"
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""
         stored = asdict(self)
-        if not self.volumes:
-            del stored["volumes"]
+        for name, old in OLD_MEANINGS.items():
+            if stored[name] == old:
+                del stored[name]
         return canonical_json(stored)
 
     @classmethod
@@ -98,7 +107,7 @@ class FeatureSpec:
         if not isinstance(stored, dict):
             raise CacheFormatError("the spec is not a JSON object")
         wanted = {field.name: int if field.type is int else str for field in fields(cls)}
-        stored = {"volumes": "", **stored}
+        stored = {**OLD_MEANINGS, **stored}
         if set(stored) != set(wanted):
             odd = ", ".join(sorted(set(stored) ^ set(wanted)))
             raise CacheFormatError(

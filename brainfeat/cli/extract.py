@@ -22,6 +22,16 @@ Examples:
 """
 
 
+def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
+    from brainfeat.errors import ParameterError
+    from brainfeat.readers.ranges import check_range
+
+    try:
+        return check_range(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(
     "extract",
     short_help="Run a frozen base over all images and cache its features.",
@@ -110,6 +120,16 @@ Examples:
     help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
     "too. A signature is as personal as a small picture of the image.",
 )
+@click.option(
+    "--range",
+    "value_range",
+    default="dtype",
+    show_default=True,
+    metavar="dtype|image|bits:N",
+    callback=_check_range,
+    help="What images of more than 8 bits are divided by: the largest value of their type, that of "
+    "each image, or that of N bits.",
+)
 @options.group_level_option
 @options.labels_option
 @options.label_columns_option
@@ -171,8 +191,11 @@ def command(
             )
     except KeyboardInterrupt as stop:
         raise options.interruption(stop, _describe_kept(output)) from stop
+    for warning in result.warnings:
+        options.say(f"warning: {translate(warning)}", err=True)
     if as_json:
-        options.print_json({**result.to_dict(), **inventory.to_dict()})
+        warnings = [*inventory.warnings, *result.warnings]
+        options.print_json({**result.to_dict(), **inventory.to_dict(), "warnings": warnings})
     else:
         _show(result)
 

@@ -100,6 +100,7 @@ Examples:
     help="File with the key that slices hashed patients with: the hashes of patient and volume are "
     "part of the output, to be joined with its table.",
 )
+@options.keep_masks_option
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -114,23 +115,25 @@ def command(
     overwrite: bool,
     n_jobs: int | None,
     verify: Verify,
+    keep_masks: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Predict the classes of images, of volumes and of all such files in folders.
 
-    HEAD is a file that fit-head wrote. Images are JPEG and PNG files. Volumes are DICOM series and
-    NIfTI, MGH and MATLAB files, cut as the head's training volumes were; they are predicted as a
-    whole and slice by slice. The head abstains where an image is out of distribution or where its
-    prediction set does not have exactly one class. A prediction is not a diagnosis.
+    HEAD is a file that fit-head wrote. Images are JPEG, PNG, TIFF, BMP, GIF and WebP files. Volumes
+    are DICOM series and NIfTI, MGH and MATLAB files, cut as the head's training volumes were; they
+    are predicted as a whole and slice by slice. The head abstains where an image is out of
+    distribution or where its prediction set does not have exactly one class. A prediction is not a
+    diagnosis.
     """
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
     from brainfeat.files import check_output
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.images import count_images
+    from brainfeat.prediction.inputs import take_inputs
     from brainfeat.prediction.predictor import Predictor
-    from brainfeat.readers.series import find_inputs
     from brainfeat.tables.csv_cells import has_header
     from brainfeat.tables.pseudonyms import read_patient_key
 
@@ -145,10 +148,11 @@ def command(
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
     key = None if key_file is None else read_patient_key(key_file)
-    inputs = find_inputs(images)
+    inputs, masks = take_inputs(images, keep_masks=keep_masks)
+    _tell_masks(masks)
     if not any(inputs):
         # Without the path, which can contain a patient's name.
-        raise BrainfeatError("no JPEG, PNG, DICOM or NIfTI files in what was given; name another")
+        raise BrainfeatError("no images, DICOM or NIfTI files in what was given; name another")
     bundle = HeadBundle.load(head, verify=verify)
     predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
@@ -168,6 +172,15 @@ def command(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
+
+
+def _tell_masks(number: int) -> None:
+    if number:
+        options.say(
+            f"left out {count(number, 'image')} as masks of others, by their names or their two"
+            " values; if that is wrong, pass --keep-masks",
+            err=True,
+        )
 
 
 def _name_options(answer: "Prediction") -> "Prediction":

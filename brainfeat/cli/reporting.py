@@ -174,6 +174,6 @@ def _make_reader(folder: Path, cache: "FeatureCache") -> Callable[[str], Any]:
         row = (cache.paths == path).argmax()
         if hashlib.sha256(content).digest() != cache.sha256[row].tobytes():
             raise BrainfeatError(f"{folder / path} is not the file that was extracted")
-        return read_image(io.BytesIO(content), name=path)
+        return read_image(io.BytesIO(content), name=path, value_range=cache.spec.value_range)
 
     return read

@@ -20,8 +20,10 @@ from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
 from brainfeat.extraction.backbones import FeatureExtractor, Image, load_backbone
 from brainfeat.extraction.engines import Engine
-from brainfeat.extraction.run import Progress, Run, Task
+from brainfeat.extraction.run import Run
+from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_image
+from brainfeat.readers.ranges import DTYPE, check_range
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.table import ImageTable, read_table
 
@@ -58,6 +60,8 @@ class Extraction:
         Fingerprint of the spec, 64 hexadecimal digits.
     output : Path
         The cache.
+    warnings : tuple of str
+        What is probably a mistake in the images that this run read, each with its remedy.
     """
 
     rows: int
@@ -71,6 +75,7 @@ class Extraction:
     engine: str
     fingerprint: str
     output: Path
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
@@ -78,6 +83,7 @@ class Extraction:
             **asdict(self),
             "rejected": list(map(asdict, self.rejected)),
             "output": str(self.output),
+            "warnings": list(self.warnings),
         }
 
 
@@ -100,6 +106,7 @@ def extract(
     on_error: Literal["skip", "raise"] = "skip",
     overwrite: bool = False,
     signature: bool = True,
+    value_range: str = DTYPE,
     random_state: int = 0,
     read: Callable[..., Image] = read_image,
     progress: Progress | None = None,
@@ -156,10 +163,15 @@ def extract(
         orientation (``brainfeat.cache.signature``). A signature is as personal as a small
         picture of the image. An output without signatures gets them: its images are decoded again,
         but no features are computed.
+    value_range : str, default="dtype"
+        What images of more than 8 bits are divided by to become [0, 1]: ``"dtype"``, the largest
+        value of their type; ``"image"``, the largest value of each image; ``"bits:N"``, 2^N − 1.
+        It is part of the spec, so that heads of these features read images the same way.
     random_state : int, default=0
         Seed of ``weights="random"`` and of the views.
     read : callable
-        From a binary file object, and a `name` for errors, to a float32 image (h, w, 3) in [0, 1].
+        From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
+        `value_range`, to a float32 image (h, w, 3) in [0, 1].
     progress : callable or None
         Called with the number of finished images, their total, and the precision with the engine.
 
@@ -200,10 +212,13 @@ def extract(
     output = Path(output)
     identify(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    check_range(value_range)
     if not isinstance(table, ImageTable):
         table = read_table(table)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
+    if value_range != DTYPE:
+        read = partial(read, value_range=value_range)
     task = Task(
         table=table,
         origin=find_origin(table.root, table.paths),
@@ -214,6 +229,7 @@ def extract(
         n_jobs=n_jobs or runtime.usable_cores(),
         on_error=on_error,
         signature=signature,
+        value_range=value_range,
         read=read,
         progress=progress,
     )
@@ -269,6 +285,7 @@ def _summarize(
         engine=run.engine,
         fingerprint=run.spec.fingerprint,
         output=output,
+        warnings=run.sights.warnings,
     )
 
 

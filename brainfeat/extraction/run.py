@@ -2,11 +2,10 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,17 @@ from brainfeat.cache.output import Output
 from brainfeat.cache.row_index import make_key, row_keys
 from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
-from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
 from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError, SpecMismatchError
-from brainfeat.extraction.augmentation import Augmentation, augment_image
+from brainfeat.extraction.augmentation import augment_image
 from brainfeat.extraction.backbones import FeatureExtractor, Image, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
-from brainfeat.readers import ImageBytes, read_bytes, read_header
-from brainfeat.tables.origin import Origin
-from brainfeat.tables.table import ImageTable
-
-Progress = Callable[[int, int, str], None]
+from brainfeat.extraction.sights import Sight, Sights
+from brainfeat.extraction.task import Task
+from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header
 
 # Larger images are decoded one at a time: 64 million pixels take 1.5 GB while they are decoded.
 _LARGE_PIXELS = 4_000_000
@@ -39,75 +36,17 @@ _VIEWS_AHEAD = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a run is asked to do, as :func:`brainfeat.extract` describes it.
-
-    Parameters
-    ----------
-    table : ImageTable
-        The images.
-    origin : Origin or None
-        How the images were made of volumes.
-    parts : Path
-        The folder of the shards.
-    augment : int
-        Augmented views of each image that has views.
-    augmentation : Augmentation or None
-        None where there are no augmented views.
-    batch_size : int or None
-        None takes the batch size of the backbone.
-    n_jobs : int
-        Threads that read and decode.
-    on_error : {"skip", "raise"}
-        What happens when an image cannot be read.
-    signature : bool
-        Whether the signatures of the images are stored.
-    read : callable
-        Reads an image.
-    progress : callable or None
-        Reports progress.
-    """
-
-    table: ImageTable
-    origin: Origin | None
-    parts: Path
-    augment: int
-    augmentation: Augmentation | None
-    batch_size: int | None
-    n_jobs: int
-    on_error: str
-    signature: bool
-    read: Callable[..., Image]
-    progress: Progress | None
-
-    @property
-    def volumes(self) -> str:
-        """How the images were made of volumes, for the spec."""
-        return "" if self.origin is None else self.origin.policy
-
-    @property
-    def ranges(self) -> dict[str, Any] | None:
-        """The parameters of the augmented views, as JSON values."""
-        return self.augmentation.to_dict() if self.augmentation else None
-
-    def list_views(self, row: int) -> range:
-        """List the views of an image that the cache has: more than one for training images."""
-        table = self.table
-        train = table.splits[row] == "train" if table.has_splits else table.labels[row]
-        return range(self.augment + 1 if train else 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Loaded:
     """One image as a thread returns it: its digest, and what its rows lack.
 
-    The signature is None where it is not wanted or exists already.
+    The signature is None where it is not wanted or exists already, the sight where nothing is read.
     """
 
     sha256: bytes = b""
     measured: Measured | None = None
     views: Mapping[int, Image] = field(default_factory=dict)
     signature: Signature | None = None
+    sight: Sight | None = None
     error: ImageReadError | None = None
 
 
@@ -129,6 +68,8 @@ class Run:
         What the features mean.
     rejected : list of Rejected
         Images that could not be read.
+    sights : Sights
+        What was seen of the images.
 
     Raises
     ------
@@ -138,6 +79,7 @@ class Run:
 
     def __init__(self, task: Task, backbone: FeatureExtractor, output: Output) -> None:
         self.rejected: list[Rejected] = []
+        self.sights = Sights(task.value_range)
         self._task = task
         self._backbone = backbone
         self._output = output
@@ -175,8 +117,9 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """What determines the spec, known without loading the base."""
-        volumes = {"volumes": self._task.volumes} if self._task.volumes else {}
-        return {**self._backbone.recipe, **volumes}
+        reading = self._task.reading.items()
+        added = {name: text for name, text in reading if text != OLD_MEANINGS[name]}
+        return self._backbone.recipe | added
 
     def list_rows(self) -> Iterator[tuple[int, int]]:
         """Yield the image and the view of each row of the cache."""
@@ -266,14 +209,15 @@ class Run:
         return self._complete_spec()
 
     def _complete_spec(self) -> FeatureSpec:
-        """Add how the images were made of volumes to the spec of the backbone."""
-        spec, volumes = self._backbone.spec, self._task.volumes
-        if spec.volumes not in ("", volumes):
-            raise SpecMismatchError(
-                f"the images are {volumes or 'image files'}, and the spec of the backbone states "
-                f"{spec.volumes}; leave volumes out of that spec"
-            )
-        return replace(spec, volumes=volumes)
+        """Add how the images are read to the spec of the backbone."""
+        spec = self._backbone.spec
+        for name, text in self._task.reading.items():
+            if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
+                raise SpecMismatchError(
+                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
+                    f"backbone; leave {name} out of that spec"
+                )
+        return replace(spec, **self._task.reading)
 
     def _load(self, row: int) -> _Loaded:
         """Read one file once, so that the bytes that are hashed are those that are decoded."""
@@ -288,7 +232,7 @@ class Run:
             header = read_header(file, name=path)
             large = header.width * header.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
-                pixels = quantize_image(self._task.read(file, name=path))
+                pixels, sight = self._read(file, header, path)
                 signature = compute_signature(pixels) if unsigned else None
                 drawn = self._draw(pixels, sha256, views)
         except ImageReadError as error:
@@ -303,7 +247,14 @@ class Run:
             ),
             views=drawn,
             signature=signature,
+            sight=sight,
         )
+
+    def _read(
+        self, file: ImageBytes, header: ImageHeader, path: str
+    ) -> tuple[NDArray[np.uint8], Sight]:
+        image = self._task.read(file, name=path)
+        return quantize_image(image), Sight.of(image, header, in_alpha=file.in_alpha)
 
     def _list_lacking(self, row: int, sha256: bytes) -> tuple[list[int], bool]:
         """List the views of an image that lack features, and whether it lacks a signature."""
@@ -332,6 +283,8 @@ class Run:
             path = self._task.table.paths[row]
             self.rejected.append(Rejected(path=path, reason=loaded.error.reason))
         self._sha256[row] = loaded.sha256
+        if loaded.sight is not None:
+            self.sights.add(loaded.sight)
         if loaded.measured is None:
             return
         views = set(loaded.views) if loaded.signature is None else {0, *loaded.views}

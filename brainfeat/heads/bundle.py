@@ -305,7 +305,8 @@ class HeadBundle:
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
-    How images were made of volumes is not compared, as the base does not know it.
+    How images were made of volumes and scaled to [0, 1] is not compared, as the base does not know
+    it.
 
     Parameters
     ----------
@@ -326,7 +327,12 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
             "that the head was fitted in; take this or a higher precision"
         )
     wanted.require(
-        replace(found, precision=wanted.precision, volumes=wanted.volumes),
+        replace(
+            found,
+            precision=wanted.precision,
+            volumes=wanted.volumes,
+            value_range=wanted.value_range,
+        ),
         here="the head",
         there="the base",
         remedy="pass the weights that the head was fitted with",

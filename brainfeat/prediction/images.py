@@ -15,9 +15,8 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
-from brainfeat.readers import read_bytes, read_image
+from brainfeat.readers import ImageBytes, read_bytes, read_image
 from brainfeat.readers.held import HeldImage
-from brainfeat.readers.raster import ImageBytes
 from brainfeat.readers.series import Inputs
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
 from brainfeat.runtime import Forward
@@ -169,11 +168,11 @@ def read_images(
         name = source.name if isinstance(source, HeldImage) else os.fspath(source)
         try:
             if isinstance(source, HeldImage):
-                image = source.read()
+                image = source.read(value_range=spec.value_range)
             else:
                 data = read_bytes(source, name=name)
                 digest = hashlib.sha256(data).digest()
-                image = read_image(ImageBytes(data), name=name)
+                image = read_image(ImageBytes(data), name=name, value_range=spec.value_range)
         except ImageReadError as error:
             return InputImage(name=name, error=error.reason)
         # As bytes, which pictures show: many images wait for the base at once.

@@ -28,9 +28,9 @@ from brainfeat.prediction.images import (
     prepare_slices,
     read_images,
 )
+from brainfeat.prediction.inputs import take_inputs
 from brainfeat.prediction.recognition import recognise
-from brainfeat.readers.held import list_given
-from brainfeat.readers.series import Inputs, Series, find_inputs, read_volume
+from brainfeat.readers.series import Inputs, Series, read_volume
 from brainfeat.readers.volumes import cut_slices
 from brainfeat.tables.pseudonyms import Kind, check_key, hash_identity
 from brainfeat.tables.volume_patients import Patient, find_patients
@@ -162,6 +162,7 @@ class Predictor:
         self,
         images: "Given | Iterable[Given]",
         *,
+        keep_masks: bool = False,
         n_jobs: int | None = None,
         progress: Progress | None = None,
     ) -> list[Prediction]:
@@ -170,8 +171,10 @@ class Predictor:
         Parameters
         ----------
         images : path-like, PIL.Image.Image, ndarray, or iterable of these
-            JPEG, PNG, DICOM, NIfTI, MGH and MATLAB files, and folders of them. An array is one
-            image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
+            Files of images and volumes (DICOM, NIfTI, MGH, MATLAB), and folders of them. An array
+            is one image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
+        keep_masks : bool
+            Whether masks in folders are predicted, which :func:`brainfeat.read_table` leaves out.
         n_jobs : int or None
             Threads that read and decode; None takes all cores.
         progress : callable or None
@@ -187,11 +190,11 @@ class Predictor:
         Raises
         ------
         ParameterError
-            Something else was given, or an image in memory whose white is not known.
+            Something else was given, or an image in memory whose white is not known; or all images
+            are masks.
         """
-        found = self.predict_inputs(
-            find_inputs(list_given(images)), n_jobs=n_jobs, progress=progress
-        )
+        inputs, _ = take_inputs(images, keep_masks=keep_masks)
+        found = self.predict_inputs(inputs, n_jobs=n_jobs, progress=progress)
         return [answer.prediction for answer in found]
 
     def predict_inputs(
@@ -245,8 +248,8 @@ class Predictor:
         Returns
         -------
         list of Prediction
-            For the volume (:func:`brainfeat.prediction.answers.pool_slices`), then for each slice. Its
-            patient is found without other files, whose names tell in BraTS which are of one patient.
+            For the volume (:func:`brainfeat.prediction.answers.pool_slices`), then for each slice.
+            Its patient is found without the names of other files, as those of BraTS.
         """
         inputs = Inputs([], [series], [])
         return [answer.prediction for answer in self.predict_inputs(inputs)]
@@ -320,6 +323,8 @@ class Predictor:
 def predict(
     bundle: HeadBundle | str | os.PathLike[str],
     images: "Given | Iterable[Given]",
+    *,
+    keep_masks: bool = False,
     **options: Any,
 ) -> list[Prediction]:
     """Predict image files, the images in folders, volumes, and images in memory.
@@ -330,6 +335,8 @@ def predict(
         The fitted head.
     images : path-like, PIL.Image.Image, ndarray, or iterable of these
         As :meth:`Predictor.predict` takes them.
+    keep_masks : bool
+        As in :meth:`Predictor.predict`.
     **options
         As :class:`Predictor` takes them.
 
@@ -362,6 +369,6 @@ def predict(
     >>> list(found.probabilities), found.error
     (['glioma', 'meningioma', 'notumor', 'pituitary'], None)
     """
-    inputs = find_inputs(list_given(images))
+    inputs, _ = take_inputs(images, keep_masks=keep_masks)
     predictor = Predictor(bundle, **{"n_images": count_images(inputs), **options})
     return [answer.prediction for answer in predictor.predict_inputs(inputs)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ParameterError
-from brainfeat.readers.raster import convert_image
+from brainfeat.readers.decoding import convert_image
 
 if TYPE_CHECKING:
     from typing import TypeAlias, TypeGuard
@@ -39,8 +39,13 @@ class HeldImage(NamedTuple):
     name: str
     source: "Held"
 
-    def read(self) -> npt.NDArray[np.float32]:
+    def read(self, *, value_range: str = "dtype") -> npt.NDArray[np.float32]:
         """Convert it as ``brainfeat.readers.read_image`` converts a file.
+
+        Parameters
+        ----------
+        value_range : str, default="dtype"
+            As for ``brainfeat.readers.read_image``. Arrays are not affected.
 
         Returns
         -------
@@ -50,10 +55,11 @@ class HeldImage(NamedTuple):
         Raises
         ------
         ImageReadError
-            The file of an image that Pillow has opened, but not yet read, is damaged.
+            The file of an image that Pillow has opened, but not yet read, is damaged; or a value
+            is beyond the range.
         """
         if not isinstance(self.source, np.ndarray):
-            return convert_image(self.source, name=self.name)
+            return convert_image(self.source, name=self.name, value_range=value_range)
         unit = self.source.astype(np.float32)
         if self.source.dtype == np.uint8:
             unit /= 255

@@ -31,6 +31,7 @@ _MEANINGS = {
     "precision": "number type of the computation",
     "dtype": "number type of the stored features",
     "volumes": "how images were made from volumes; empty for image files",
+    "value_range": "what images of more than 8 bits are divided by",
 }
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {

@@ -15,6 +15,7 @@ from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, Layout, find_empty,
 from brainfeat.tables.masks import MASK, find_masks
 from brainfeat.tables.patients import check_place, find_doubtful, group_rows, label_rows
 from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
+from brainfeat.tables.two_valued import TWO_VALUED, find_two_valued
 
 CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
 
@@ -53,7 +54,7 @@ def read_folder(
     root : Path
         The folder, which is walked once.
     keep_masks : bool, default=False
-        Whether images that are named as masks are kept.
+        Whether masks of other images are kept.
     group_level : int or None
         Level of the folders of patients, from 1; None where no folders are patients.
     labels : Labels or None
@@ -107,6 +108,9 @@ def _leave_out_masks(root: Path, found: Contents) -> None:
         )
     found.left_out.extend((parts, MASK) for parts in sorted(masks))
     found.images[:] = [parts for parts in found.images if parts not in masks]
+    drawn = find_two_valued(root, found.images)
+    found.left_out.extend((parts, TWO_VALUED) for parts in sorted(drawn))
+    found.images[:] = [parts for parts in found.images if parts not in drawn]
 
 
 def _take_rows(found: Contents, layout: Layout) -> Iterator[Row]:

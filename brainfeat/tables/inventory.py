@@ -10,6 +10,7 @@ from brainfeat.tables.masks import MASK
 from brainfeat.tables.patients import suspect_patients
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
+from brainfeat.tables.two_valued import TWO_VALUED
 from brainfeat.text import align, count
 
 # A head is calibrated on five folds, each of which needs images of every class.
@@ -201,6 +202,11 @@ class Inventory:
             yield (
                 f"{count(masks, 'image')} left out for having the name of a mask; if that is wrong,"
                 " pass keep_masks=True"
+            )
+        if drawn := sum(n for kind, n in self.left_out.items() if kind.reason == TWO_VALUED):
+            yield (
+                f"{count(drawn, 'image')} left out for having two values only, as masks have,"
+                " beside images of the same size; if that is wrong, pass keep_masks=True"
             )
 
 

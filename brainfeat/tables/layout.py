@@ -8,6 +8,7 @@ from typing import NamedTuple
 from brainfeat.errors import TableError
 from brainfeat.tables.masks import is_mask_folder
 from brainfeat.tables.rows import SPLIT_NAMES, Parts, quote, some, suffix_of
+from brainfeat.tables.two_valued import TWO_VALUED
 
 EMPTY = "class folder without images"
 HIDDEN = "hidden"
@@ -138,6 +139,8 @@ def find_empty(root: Path, found: Contents, depth: int) -> list[Parts]:
     empty = []
     for folder in sorted(parts for parts in found.folders if len(parts) == level):
         if folder in filled or is_mask_folder(folder[-1]):
+            continue
+        if {reason for reason, _ in others[folder]} == {TWO_VALUED}:
             continue
         if depth == 2 and folder[0].lower() not in SPLIT_NAMES:
             continue

@@ -14,6 +14,7 @@ from typing import Any
 
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
+from brainfeat.readers.archives import find_archive
 from brainfeat.readers.held import list_paths
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy
@@ -234,6 +235,8 @@ def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, li
     named = {*given} & {*images}
     if named:
         number, path = next((n, path) for n, path in enumerate(given, 1) if path in named)
+        if kind := find_archive(path):
+            raise ImageReadError(f"argument {number}", f"is an archive ({kind}); unpack it first")
         wrong = f"is not a {_FORMATS} file" if is_so(path.exists) else "does not exist"
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.files import is_so
+from brainfeat.readers.archives import find_archive
 from brainfeat.readers.raster import IMAGE_SUFFIXES
 from brainfeat.readers.series import detect_format
 from brainfeat.tables.csv_rows import check_target, read_csv, write_rows
@@ -140,14 +141,16 @@ def read_table(
       ``/`` between their parts. Further columns are ignored. Rows keep their order. An apostrophe
       that `write_table` put before a text is removed.
 
-    In a folder, images are the files that end in .jpg, .jpeg or .png, in any case, sorted by path.
-    Hidden and other files are skipped and counted in `ImageTable.skipped`. A CSV file may list
-    files with any suffix; whether they are images is found when they are read. Links are followed.
+    In a folder, images are the files that end in .jpg, .jpeg, .jfif, .png, .tif, .tiff, .bmp, .gif
+    or .webp, in any case, sorted by path. Hidden and other files are skipped and counted in
+    `ImageTable.skipped`. A CSV file may list files with any suffix; whether they are images is
+    found when they are read. Links are followed.
 
-    In a folder, images that are named as masks of others are left out, because a head would learn
-    from them where a tumour is: those in folders called ``mask``, ``masks``, ``seg``,
-    ``segmentation`` or ``segmentations``, and ``1_mask.png`` or ``1_seg.png`` beside ``1.png``.
-    Names decide: masks that have the names of images are not found.
+    In a folder, masks of other images are left out, because a head would learn from them where a
+    tumour is: those in folders called ``mask``, ``masks``, ``seg``, ``segmentation`` or
+    ``segmentations``; ``1_mask.png`` or ``1_seg.png`` beside ``1.png``; and pictures of two values
+    beside images of the same size, as far as a look at few files finds them
+    (:func:`brainfeat.tables.two_valued.find_two_valued`).
 
     Folders of patients, as in ``glioma/patient-7/1.png`` or, with labels by patient,
     ``patient-7/1.png``, become groups with `group_level`. Folders of one name are one group, also
@@ -219,6 +222,10 @@ def read_table(
         raise TableError(f"{quote(source)} is one image; pass the folder of images or a CSV file")
     if is_so(source.is_file) and (kind := detect_format(source)):
         raise TableError(f"{quote(source)} is a volume ({kind}); {CUT_VOLUMES}")
+    if archive := find_archive(source):
+        raise TableError(
+            f"{quote(source)} is an archive ({archive}); unpack it first, and pass the folder"
+        )
     if is_so(source.is_file):
         _check_unused(source, group_level=group_level, labels=labels, label_columns=label_columns)
         return _build(source, *read_csv(source))

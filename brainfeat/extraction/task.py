@@ -1,0 +1,78 @@
+"""What a run of stage one is asked to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainfeat.extraction.augmentation import Augmentation
+from brainfeat.extraction.backbones import Image
+from brainfeat.tables.origin import Origin
+from brainfeat.tables.table import ImageTable
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a run is asked to do, as :func:`brainfeat.extract` describes it.
+
+    Parameters
+    ----------
+    table : ImageTable
+        The images.
+    origin : Origin or None
+        How the images were made of volumes.
+    parts : Path
+        The folder of the shards.
+    augment : int
+        Augmented views of each image that has views.
+    augmentation : Augmentation or None
+        None where there are no augmented views.
+    batch_size : int or None
+        None takes the batch size of the backbone.
+    n_jobs : int
+        Threads that read and decode.
+    on_error : {"skip", "raise"}
+        What happens when an image cannot be read.
+    signature : bool
+        Whether the signatures of the images are stored.
+    value_range : str
+        What images of more than 8 bits are divided by, for the spec; `read` does it.
+    read : callable
+        Reads an image.
+    progress : callable or None
+        Reports progress.
+    """
+
+    table: ImageTable
+    origin: Origin | None
+    parts: Path
+    augment: int
+    augmentation: Augmentation | None
+    batch_size: int | None
+    n_jobs: int
+    on_error: str
+    signature: bool
+    value_range: str
+    read: Callable[..., Image]
+    progress: Progress | None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the images were made of volumes and are scaled, as fields of the spec."""
+        return {
+            "volumes": self.origin.policy if self.origin else "",
+            "value_range": self.value_range,
+        }
+
+    @property
+    def ranges(self) -> dict[str, Any] | None:
+        """The parameters of the augmented views, as JSON values."""
+        return self.augmentation.to_dict() if self.augmentation else None
+
+    def list_views(self, row: int) -> range:
+        """List the views of an image that the cache has: more than one for training images."""
+        table = self.table
+        train = table.splits[row] == "train" if table.has_splits else table.labels[row]
+        return range(self.augment + 1 if train else 1)
