@@ -399,7 +399,7 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(run, images):
 
 def test_an_empty_folder_is_an_error(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "no images, DICOM or NIfTI files" in str(run(tmp_path / "empty").exception)
+    assert "no images and no volumes" in str(run(tmp_path / "empty").exception)
 
 
 def test_masks_in_folders_are_left_out(run, predictor, images):
@@ -411,8 +411,8 @@ def test_masks_in_folders_are_left_out(run, predictor, images):
     result = run(images)
     assert not any(name in result.stdout for name in names)
     assert result.stderr == (
-        "left out 2 images as masks of others, by their names or their two values; if that is"
-        " wrong, pass --keep-masks\n"
+        "warning: 2 files left out for having the name of a mask, or having two values only, as"
+        " masks have, beside images of the same size; if that is wrong, pass --keep-masks\n"
     )
     found = [entry.path.rpartition("/")[2] for entry in predictor.predict(images)]
     assert len(found) == 4
@@ -429,7 +429,7 @@ def test_nothing_but_masks_is_an_error(run, images):
     (images / "deep/masks").mkdir(parents=True)
     shutil.copy(images / "clear.png", images / "deep/masks/1.png")
     message = str(run(images / "deep").exception)
-    assert "1 image in what was given, and all are masks by their names or their" in message
+    assert "1 file in what was given, and all are masks by their names or their" in message
     assert run(images / "deep/masks").exit_code == 0
 
 

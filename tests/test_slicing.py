@@ -61,6 +61,7 @@ from brainfeat.tables.pseudonyms import read_patient_key
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
 PATIENTS = 60
+MATLAB_73 = b"MATLAB 7.3".ljust(512) + b"\x89HDF\r\n\x1a\n"
 
 
 def draw_head(rng, *, bright, n=4):
@@ -419,6 +420,35 @@ def test_matlab_files_have_their_own_classes_and_patients(tmp_path):
         assert (np.asarray(shown) == paint_slice(THICK[0].astype(np.float32), window)).all()
 
 
+def test_lists_of_classes_know_the_patients_of_matlab_files(tmp_path):
+    for place in range(3):
+        write_mat(tmp_path / "in" / f"{place}.mat", number=1, pid=f"P{place // 2}")
+    found = write_slices(tmp_path / "in", tmp_path / "out", labels={"P0": "benign"})
+    assert read_table(found.output).labels == ("benign", "benign", "meningioma")
+    assert [text.partition(" '")[0] for text in found.warnings] == [
+        "1 patient of 2 without a row in"
+    ]
+
+
+def test_other_matlab_files_of_a_folder_are_passed_over(predictor, run, tmp_path):
+    image = draw_head(np.random.default_rng(5), bright=True, n=1)[0].astype(np.int16)
+    write_mat(tmp_path / "in" / "1.mat", image=image)
+    other = tmp_path / "in" / "results.mat"
+    other.write_bytes(b"MATLAB 5.0 MAT-file".ljust(2000))
+    assert [entry.error for entry in predictor.predict(tmp_path / "in")] == [None, None]
+    found = write_slices(tmp_path / "in", tmp_path / "out")
+    assert (found.volumes, found.refused) == (1, ())
+    # One that was named is not, nor is one that may be read.
+    assert "cannot be read: is a MATLAB file of version 5 to 7" in run(other).stdout
+    other.write_bytes(MATLAB_73 + bytes(2000))
+    whole, only, error = predictor.predict(tmp_path / "in")
+    assert "expected MATLAB 7.3 with cjdata.image" in str(error.error or whole.error or only.error)
+    other.write_bytes(b"MATLAB 5.0 MAT-file".ljust(2000))
+    (tmp_path / "in" / "1.mat").unlink()
+    with pytest.raises(ImageReadError, match=r"has no DICOM, NIfTI, MGH or MATLAB 7\.3 file"):
+        write_slices(tmp_path / "in", tmp_path / "out", overwrite=True)
+
+
 def test_a_given_class_comes_before_that_of_the_file_but_does_not_contradict_it(tmp_path):
     write_mat(tmp_path / "in" / "1.mat", number=1)
     for label in ("tumour", "meningioma", "Meningioma"):
@@ -754,14 +784,19 @@ def test_predictions_join_with_the_table_of_slices(run, hospital, sliced, tmp_pa
     assert found == [("", ""), *[hashes] * 5, ("", refused["volume"])]
 
 
-def test_predicted_patients_of_brats_are_those_of_slices(run, tmp_path):
-    (tmp_path / "key").write_bytes(KEY)
+def write_brats(folder, endings):
     for patient in ("BraTS_1", "BraTS_2"):
-        for sequence in ("t1", "flair"):
-            path = tmp_path / "in" / patient / f"{patient}_{sequence}.nii.gz"
+        for ending in endings:
+            path = folder / patient / f"{patient}_{ending}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             values = draw_head(np.random.default_rng(3), bright=True, n=2).T
             nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    return folder
+
+
+def test_predicted_patients_of_brats_are_those_of_slices(run, tmp_path):
+    (tmp_path / "key").write_bytes(KEY)
+    write_brats(tmp_path / "in", ("t1", "flair"))
     cut = write_slices(tmp_path / "in", tmp_path / "out", patient_key=KEY)
     with cut.table.open(newline="") as file:
         table = {(row["group"], row["path"][:33]) for row in csv.DictReader(file)}
@@ -769,6 +804,35 @@ def test_predicted_patients_of_brats_are_those_of_slices(run, tmp_path):
     found = {(entry["group"], f"{entry['group']}/{entry['volume']}") for entry in document}
     assert found == table
     assert len({group for group, _ in found}) == 2
+
+
+def test_masks_of_volumes_are_left_out_of_predictions(run, predictor, tmp_path):
+    folder = write_brats(tmp_path / "in", ("t1", "seg"))
+    assert len(predictor.predict(folder)) == 6
+    result = run(folder)
+    assert result.stderr == (
+        "warning: 2 files left out for having the name of a mask, or having two values only, as"
+        " masks have, beside images of the same size; if that is wrong, pass --keep-masks\n"
+    )
+    assert run(folder, "--keep-masks").stderr == ""
+    assert len(predictor.predict(folder, keep_masks=True)) == 12
+    (folder / "masks").mkdir()
+    (folder / "BraTS_1" / "BraTS_1_seg.nii.gz").rename(folder / "masks" / "1.nii.gz")
+    message = "2 files in what was given, and all are masks by their names"
+    (folder / "BraTS_2").rename(folder / "masks" / "2")
+    for path in folder.rglob("*_t1.nii.gz"):
+        path.unlink()
+    with pytest.raises(ParameterError, match=message):
+        predictor.predict(folder)
+
+
+def test_masks_that_slices_leaves_out_are_told_of(tmp_path):
+    folder = write_brats(tmp_path / "in", ("t1", "seg"))
+    result = CliRunner().invoke(slices_command, [str(folder), "-o", str(tmp_path / "out")])
+    assert result.stderr.startswith(
+        "warning: 2 volumes left out for having the name of a mask; if that is wrong, pass"
+        " --keep-masks\n"
+    )
 
 
 def test_without_a_key_predictions_have_no_hashes(run, hospital, tmp_path):
@@ -886,7 +950,7 @@ def planted(tmp_path):
     (folder / "CANARY.nii.gz").write_bytes(b"CANARY")
     write_mat(folder / "CANARY-1.mat", pid="CANARY 77377377", image=draw_head(rng, bright=True)[0])
     write_mat(folder / "CANARY-2.mat", pid="CANARY 77377377", number=9)
-    (folder / "CANARY-3.mat").write_bytes(b"MATLAB 5.0 CANARY 77377377")
+    (folder / "CANARY-3.mat").write_bytes(MATLAB_73 + b"CANARY 77377377" * 9)
     image = nibabel.MGHImage(THICK[..., :2], np.eye(4))
     (folder / "CANARY.mgh").write_bytes(image.to_bytes() + b"CANARY 77377377")
     return tmp_path / "CANARY-folder"

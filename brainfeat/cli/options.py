@@ -40,7 +40,7 @@ class ColumnPair(click.ParamType[tuple[str, ...]]):
 keep_masks_option = click.option(
     "--keep-masks",
     is_flag=True,
-    help="Keep images in folders that are masks of others by their names or their two values.",
+    help="Keep what is a mask in a folder by its name or, of images, by its two values.",
 )
 group_level_option = click.option(
     "--group-level",

@@ -135,6 +135,7 @@ def command(
     from brainfeat.prediction.inputs import take_inputs
     from brainfeat.prediction.predictor import Predictor
     from brainfeat.tables.csv_cells import has_header
+    from brainfeat.tables.masks import BY_NAME, BY_VALUES, describe_masks
     from brainfeat.tables.pseudonyms import read_patient_key
 
     if output is not None:
@@ -149,10 +150,12 @@ def command(
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
     key = None if key_file is None else read_patient_key(key_file)
     inputs, masks = take_inputs(images, keep_masks=keep_masks)
-    _tell_masks(masks)
+    if masks:
+        warning = describe_masks(masks, "file", f"{BY_NAME}, or {BY_VALUES}")
+        options.say(f"warning: {translate(warning)}", err=True)
     if not any(inputs):
         # Without the path, which can contain a patient's name.
-        raise BrainfeatError("no images, DICOM or NIfTI files in what was given; name another")
+        raise BrainfeatError("no images and no volumes in what was given; name another")
     bundle = HeadBundle.load(head, verify=verify)
     predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
@@ -172,15 +175,6 @@ def command(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
-
-
-def _tell_masks(number: int) -> None:
-    if number:
-        options.say(
-            f"left out {count(number, 'image')} as masks of others, by their names or their two"
-            " values; if that is wrong, pass --keep-masks",
-            err=True,
-        )
 
 
 def _name_options(answer: "Prediction") -> "Prediction":

@@ -60,11 +60,7 @@ Examples:
 @options.labels_option
 @options.label_columns_option
 @options.group_level_option
-@click.option(
-    "--keep-masks",
-    is_flag=True,
-    help="Also cut the NIfTI files of a folder that are named as masks of others.",
-)
+@options.keep_masks_option
 @options.burned_in_option
 @options.overwrite_option
 @options.json_option
@@ -137,12 +133,6 @@ def _show(found: "Slicing") -> None:
         options.say(f"rejected {number:,}: {reason}; the first is {firsts[reason]}", err=True)
     for warning in found.warnings:
         options.say(f"warning: {warning}", err=True)
-    if found.masks:
-        options.say(
-            f"left out {count(found.masks, 'file')} named as masks of others; --keep-masks cuts "
-            "them too",
-            err=True,
-        )
     if found.patient_key == "random":
         options.say(
             "patients were hashed with a random key, which is not kept; they have other groups in "

@@ -10,6 +10,7 @@ from brainfeat.readers.held import HeldImage, list_given
 from brainfeat.readers.series import Inputs, find_inputs
 from brainfeat.tables.masks import find_masks
 from brainfeat.tables.two_valued import find_two_valued
+from brainfeat.tables.volume_patients import find_mask_volumes
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 def take_inputs(
     given: "Given | Iterable[Given]", *, keep_masks: bool = False
 ) -> tuple[Inputs, int]:
-    """Find the images and volumes in what was given, without masks of other images.
+    """Find the images and volumes in what was given, without masks of others.
 
-    Masks are what :func:`brainfeat.read_table` leaves out of a folder; a file that was named stays.
+    Masks are what :func:`brainfeat.read_table` and :func:`brainfeat.write_slices` leave out of a
+    folder; a file that was named stays.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ def take_inputs(
     inputs : Inputs
         As :func:`brainfeat.readers.series.find_inputs` returns them.
     masks : int
-        How many images were left out.
+        How many images and volumes were left out.
 
     Raises
     ------
@@ -54,16 +56,20 @@ def take_inputs(
     inputs = find_inputs(listed)
     if keep_masks:
         return inputs, 0
-    masks = _find_masks(inputs, [entry for entry in listed if isinstance(entry, Path)])
+    named = [entry for entry in listed if isinstance(entry, Path)]
+    masks = _find_masks(inputs, named)
     images = [
         image for image in inputs.images if isinstance(image, HeldImage) or image not in masks
     ]
-    if masks and not (images or inputs.series or inputs.unreadable):
+    left_out = {*find_mask_volumes(inputs.series, {*named})}
+    series = [entry for entry in inputs.series if entry not in left_out]
+    number = len(inputs.images) - len(images) + len(left_out)
+    if number and not (images or series or inputs.unreadable):
         raise ParameterError(
-            f"{count(len(masks), 'image')} in what was given, and all are masks by their names or"
+            f"{count(number, 'file')} in what was given, and all are masks by their names or"
             " their two values; if that is wrong, pass keep_masks=True"
         )
-    return inputs._replace(images=images), len(inputs.images) - len(images)
+    return Inputs(images, series, inputs.unreadable), number
 
 
 def _find_masks(inputs: Inputs, named: list[Path]) -> set[Path]:

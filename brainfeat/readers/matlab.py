@@ -92,6 +92,20 @@ def _read_members(file: BinaryIO, name: str) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
+def is_matlab_73(path: Path) -> bool:
+    """Return whether a path is a regular file that begins as MATLAB 7.3 files do.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    """
+    if not S_ISREG(path.stat().st_mode):
+        return False
+    with path.open("rb") as file:
+        return file.read(_USER_BLOCK + len(SIGNATURE))[_USER_BLOCK:] == SIGNATURE
+
+
 def _check_start(start: bytes, name: str) -> None:
     """Reject what is not MATLAB 7.3, by the version that its text names."""
     if start[_USER_BLOCK:] == SIGNATURE:

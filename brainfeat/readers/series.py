@@ -12,7 +12,7 @@ from brainfeat.readers.dicom import Stack, find_stacks, is_dicom, read_header, r
 from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
-from brainfeat.readers.matlab import read_matlab
+from brainfeat.readers.matlab import is_matlab_73, read_matlab
 from brainfeat.readers.mgh import read_mgh
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.orientation import orient_volume
@@ -295,8 +295,14 @@ def _drop_repeated(
 
 
 def _detect_listed(file: Path) -> Format | None:
-    """Detect the format of a file in a folder; one that cannot be opened fails when it is read."""
+    """Detect the format of a file in a folder; one that cannot be opened fails when it is read.
+
+    A MATLAB file of another version than 7.3 is no volume there, but holds anything.
+    """
+    named = _detect_by_name(file)
     try:
-        return _detect_by_name(file) or ("dicom" if is_dicom(file) else None)
+        if named == "matlab":
+            return named if is_matlab_73(file) else None
+        return named or ("dicom" if is_dicom(file) else None)
     except OSError:
-        return None if file.name.lower().endswith(IMAGE_SUFFIXES) else "dicom"
+        return named or (None if file.name.lower().endswith(IMAGE_SUFFIXES) else "dicom")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from brainfeat.tables.layout import EMPTY
-from brainfeat.tables.masks import MASK
+from brainfeat.tables.masks import BY_NAME, BY_VALUES, MASK, describe_masks
 from brainfeat.tables.patients import suspect_patients
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
@@ -198,16 +198,10 @@ class Inventory:
                 )
 
     def _find_masks(self) -> Iterator[str]:
-        if masks := sum(n for kind, n in self.left_out.items() if kind.reason == MASK):
-            yield (
-                f"{count(masks, 'image')} left out for having the name of a mask; if that is wrong,"
-                " pass keep_masks=True"
-            )
-        if drawn := sum(n for kind, n in self.left_out.items() if kind.reason == TWO_VALUED):
-            yield (
-                f"{count(drawn, 'image')} left out for having two values only, as masks have,"
-                " beside images of the same size; if that is wrong, pass keep_masks=True"
-            )
+        for kind, reason in ((MASK, BY_NAME), (TWO_VALUED, BY_VALUES)):
+            number = sum(n for left, n in self.left_out.items() if left.reason == kind)
+            if number:
+                yield describe_masks(number, "image", reason)
 
 
 def _describe(reason: str, found: list[tuple[int, LeftOut]]) -> str:

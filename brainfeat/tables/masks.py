@@ -5,8 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from brainfeat.tables.rows import Parts
+from brainfeat.text import count
 
 MASK = "mask beside images"
+# Why masks are left out, for `describe_masks`.
+BY_NAME = "having the name of a mask"
+BY_VALUES = "having two values only, as masks have, beside images of the same size"
 
 _FOLDERS = frozenset(("mask", "masks", "seg", "segmentation", "segmentations"))
 _WORD = r"(?:masks?|seg|segmentation)"
@@ -24,6 +28,17 @@ def is_mask_folder(name: str) -> bool:
     (True, False)
     """
     return name.lower() in _FOLDERS
+
+
+def describe_masks(number: int, noun: str, reason: str) -> str:
+    """Describe how many masks were left out, and how they are kept.
+
+    Examples
+    --------
+    >>> describe_masks(2, "image", BY_NAME)
+    '2 images left out for having the name of a mask; if that is wrong, pass keep_masks=True'
+    """
+    return f"{count(number, noun)} left out for {reason}; if that is wrong, pass keep_masks=True"
 
 
 def find_masks(images: Iterable[Parts]) -> set[Parts]:

@@ -19,15 +19,16 @@ from brainfeat.readers.held import list_paths
 from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy
 from brainfeat.tables.labels import GivenLabels, Labels, take_labels
+from brainfeat.tables.masks import BY_NAME, describe_masks
 from brainfeat.tables.origin import SLICES_TABLE
 from brainfeat.tables.patients import check_level
 from brainfeat.tables.pseudonyms import check_key
 from brainfeat.tables.rows import quote
 from brainfeat.tables.slices_folder import SlicesFolder, check_folder, put_in_place
 from brainfeat.tables.volume_checks import choose_label
-from brainfeat.tables.volume_patients import describe_places, find_masks, find_patients
+from brainfeat.tables.volume_patients import describe_places, find_mask_volumes, find_patients
 
-_FORMATS = "DICOM, NIfTI, MGH or MATLAB"
+_FORMATS = "DICOM, NIfTI, MGH or MATLAB 7.3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ class Slicing:
     refused : tuple of dict
         ``volume`` and ``reason`` of each volume that could not be read.
     masks : int
-        How many files were left out because they are named as masks of others.
+        How many volumes were left out for having the name of a mask.
     patient_key : {"site", "random"}
         Whether patients were hashed with the key of the site, and have the same groups in other
         runs with that key.
     warnings : tuple of str
-        What may be wrong with slices, patients and labels, a sentence each.
+        What may be wrong with volumes, patients and labels, a sentence each.
     """
 
     output: Path
@@ -132,7 +133,7 @@ def write_slices(
         Which folder below each path is the patient: 1 is the first one, 2 the one in it. Folders
         of one name are one patient.
     keep_masks : bool, default=False
-        Whether NIfTI files below the paths are cut that are named as masks of others.
+        Whether files below the paths are cut that are named as masks of others.
     allow_burned_in : bool, default=False
         Whether images whose pixels may show a name are accepted.
     overwrite : bool, default=False
@@ -196,7 +197,12 @@ def write_slices(
             slices=len(folder.rows),
             refused=tuple(refused),
             patient_key=folder.patient_key,
-            warnings=(*folder.describe(), *describe_places(patients, group_level), *unmatched),
+            warnings=(
+                *([describe_masks(masks, "volume", BY_NAME)] if masks else []),
+                *folder.describe(),
+                *describe_places(patients, group_level),
+                *unmatched,
+            ),
             masks=masks,
         )
         folder.finish(refused)
@@ -241,7 +247,7 @@ def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, li
         raise ImageReadError(f"argument {number}", wrong)
     if not series and not unreadable:
         raise ImageReadError("the input", f"has no {_FORMATS} file")
-    masks = set() if keep_masks else {*find_masks(series, {*given})}
+    masks = set() if keep_masks else {*find_mask_volumes(series, {*given})}
     kept = [entry for entry in series if entry not in masks]
     if masks and not kept:
         raise ImageReadError(

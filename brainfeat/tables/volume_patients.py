@@ -107,7 +107,7 @@ def find_patients(series: Sequence[Series], *, group_level: int | None = None) -
     return [_describe(entry, shared, group_level) for entry in series]
 
 
-def find_masks(series: Sequence[Series], given: Collection[Path]) -> list[Series]:
+def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list[Series]:
     """Find the files that are masks by their names, but for DICOM; those that were given are none.
 
     Parameters
