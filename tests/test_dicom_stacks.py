@@ -527,3 +527,35 @@ def test_an_empty_group_is_no_group(tmp_path):
     dataset.save_as(path, enforce_file_format=True)
     (volume,) = read_all(path)
     assert (volume.values == draw_volume(2)).all()
+
+
+@pytest.mark.slow
+def test_damage_of_an_enhanced_file_is_an_error_of_ours_that_quotes_nothing(
+    tmp_path, caplog, recwarn
+):
+    """Cut, flip and overwrite bytes: nothing else is raised, logged or warned of."""
+    rng = np.random.default_rng(2)
+    frames = make_frames([{"StackID": "CANARY 1"}, {"EffectiveEchoTime": 7.0}], 4)
+    path = write_enhanced(tmp_path / "CANARY.dcm", draw_volume(8), frames, PatientName="CANARY")
+    whole = path.read_bytes()
+    told, n_read = [], 0
+    for number in range(400):
+        data = bytearray(whole)
+        if number % 4 == 0:
+            data = data[: rng.integers(132, len(data))]
+        else:
+            for place in rng.integers(132, len(data) - 1024, rng.integers(1, 4)):
+                data[place] = rng.integers(256)
+        path.write_bytes(data)
+        series, unreadable = find_series([path])
+        told += [entry.reason for entry in unreadable]
+        for entry in series:
+            try:
+                assert read_volume(entry).values.ndim == 3
+                n_read += 1
+            except ImageReadError as error:
+                told.append(str(error))
+    assert min(n_read, len(told)) > 40
+    assert not [text for text in told if "CANARY" in text]
+    assert not caplog.records
+    assert not recwarn.list

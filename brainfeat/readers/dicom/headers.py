@@ -190,7 +190,7 @@ def recall_header(path: Path, *, name: str) -> Header:
             raise ImageReadError(name, error.reason) from None
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _remember(path: Path, identity: tuple[int, ...]) -> Header:
     del identity  # a file that changes is read again
     return describe(open_dataset(path, "", HEADER_TAGS, pixels=False), "")
