@@ -12,7 +12,7 @@ from brainfeat import SlicePolicy, evaluate, extract, fit_head, read_table, writ
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.leakage.auditing import audit
 from brainfeat.report import to_html
-from brainfeat.tables.slicing import read_patient_key
+from brainfeat.tables.pseudonyms import read_patient_key
 
 
 def main(arguments: list[str] | None = None) -> None:
