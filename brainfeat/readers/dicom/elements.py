@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from brainfeat.errors import ImageReadError
+
 # These are all the elements that are read. Those that identify a person serve to keep files of one
 # volume together, and are hashed before they are stored.
 # fmt: off
@@ -84,7 +86,7 @@ def read_numbers(dataset: Any, tag: str | int, count: int | None = None) -> tupl
     return found if usable else ()
 
 
-def require_numbers(dataset: Any, tag: str, count: int) -> tuple[float, ...]:
+def require_numbers(dataset: Any, tag: str, count: int, *, name: str) -> tuple[float, ...]:
     """Read the numbers of an element without which pixels would be shown wrongly.
 
     Parameters
@@ -94,6 +96,8 @@ def require_numbers(dataset: Any, tag: str, count: int) -> tuple[float, ...]:
         Keyword of the element.
     count : int
         How many numbers are expected.
+    name : str
+        Name of the volume or file in error messages.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def require_numbers(dataset: Any, tag: str, count: int) -> tuple[float, ...]:
 
     Raises
     ------
-    ValueError
+    ImageReadError
         The element has something else.
     """
     value = dataset.get(tag)
@@ -110,7 +114,7 @@ def require_numbers(dataset: Any, tag: str, count: int) -> tuple[float, ...]:
         return ()
     if found := read_numbers(dataset, tag, count):
         return found
-    raise ValueError(f"the element {tag} is damaged")
+    raise ImageReadError(name, f"has a damaged element {tag}")
 
 
 def read_words(dataset: Any, tag: str | int) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ def recall_header(path: Path, *, name: str) -> Header:
             raise ImageReadError(name, error.reason) from None
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _remember(path: Path, identity: tuple[int, ...]) -> Header:
     del identity  # a file that changes is read again
     return describe(open_dataset(path, "", HEADER_TAGS, pixels=False), "")
@@ -218,7 +218,7 @@ def describe(dataset: Any, name: str) -> Header:
     count = read_integer(dataset, "NumberOfFrames", 1)
     if count > FRAME_LIMIT:
         raise ImageReadError(name, f"has {count:,} frames; at most {FRAME_LIMIT:,} are read")
-    frames = tuple(_describe_frame(dataset, place, count) for place in range(count))
+    frames = tuple(_describe_frame(dataset, place, count, name) for place in range(count))
     measures = find_group(dataset, 0, "PixelMeasuresSequence")
     return Header(
         series=_read_uid(dataset, "Series"),
@@ -235,29 +235,34 @@ def _read_uid(dataset: Any, kind: str) -> str:
     return str(dataset.get(f"{kind}InstanceUID") or "")
 
 
-def _describe_frame(dataset: Any, place: int, count: int) -> Frame:
+def _describe_frame(dataset: Any, place: int, count: int, name: str) -> Frame:
     content = find_group(dataset, place, "FrameContentSequence")
     turned = require_numbers(
-        find_group(dataset, place, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
+        find_group(dataset, place, "PlaneOrientationSequence"),
+        "ImageOrientationPatient",
+        6,
+        name=name,
     )
     rescaled = find_group(dataset, place, "PixelValueTransformationSequence")
     number = place if count > 1 else read_number(dataset, "InstanceNumber", -1)
     return Frame(
         stack="".join(read_words(content, "StackID")),
         orientation=turned,
-        position=_locate(dataset, place, count, turned),
+        position=_locate(dataset, place, count, turned, name),
         number=int(read_number(content, "InStackPositionNumber", number)),
         traits=_find_traits(dataset, place),
-        slope=(*require_numbers(rescaled, "RescaleSlope", 1), 1.0)[0],
-        intercept=(*require_numbers(rescaled, "RescaleIntercept", 1), 0.0)[0],
+        slope=(*require_numbers(rescaled, "RescaleSlope", 1, name=name), 1.0)[0],
+        intercept=(*require_numbers(rescaled, "RescaleIntercept", 1, name=name), 0.0)[0],
         window=_find_window(find_group(dataset, place, "FrameVOILUTSequence")),
     )
 
 
-def _locate(dataset: Any, place: int, count: int, turned: tuple[float, ...]) -> float | None:
+def _locate(
+    dataset: Any, place: int, count: int, turned: tuple[float, ...], name: str
+) -> float | None:
     """Return the position of a frame along the slice normal; None where it is not known."""
     spot = find_group(dataset, place, "PlanePositionSequence")
-    position = require_numbers(spot, "ImagePositionPatient", 3)
+    position = require_numbers(spot, "ImagePositionPatient", 3, name=name)
     # The top of a file of several frames has the position of no more than one of them.
     if position and turned and (count == 1 or spot is not dataset):
         along = float(np.dot(position, np.cross(turned[:3], turned[3:])))

@@ -1,6 +1,7 @@
 """Which frames of which files are one volume; known before any pixel is read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,9 +101,9 @@ def part_frames(frames: Sequence[Frame]) -> list[Part]:
     parts = [Part((), list(range(len(frames))))]
     # A stack of one frame is no stack.
     if 2 * len({frame.stack for frame in frames}) <= len(frames):
-        parts = _split(parts[0], "stack", [(frame.stack,) for frame in frames])
+        parts = _split(parts[0], "stack", lambda index: (frames[index].stack,))
     turned = [round_orientation(frame) for frame in frames]
-    parts = [piece for part in parts for piece in _split(part, "orientation", turned)]
+    parts = [piece for part in parts for piece in _split(part, "orientation", turned.__getitem__)]
     traits = list(dict.fromkeys(trait for frame in frames for trait in frame.traits))
     return [piece for part in parts for piece in _part_by_traits(part, frames, traits)]
 
@@ -214,7 +215,7 @@ def _part_by_traits(part: Part, frames: Sequence[Frame], traits: Sequence[str]) 
     if is_known and len(set(places.values())) == len(places):
         return [part]
     for tried, trait in enumerate(traits, 1):
-        pieces = _split(part, trait, [frame.traits.get(trait, ()) for frame in frames])
+        pieces = _split(part, trait, partial(_read_trait, frames, trait))
         found = [{places[index] for index in piece.frames} for piece in pieces]
         is_shared = bool(set.intersection(*found)) if is_known else trait in _CERTAIN
         if len(pieces) > 1 and is_shared:
@@ -223,11 +224,15 @@ def _part_by_traits(part: Part, frames: Sequence[Frame], traits: Sequence[str]) 
     return [part]
 
 
-def _split(part: Part, name: str, values: Sequence[Value]) -> list[Part]:
+def _read_trait(frames: Sequence[Frame], trait: str, index: int) -> Value:
+    return frames[index].traits.get(trait, ())
+
+
+def _split(part: Part, name: str, read: Callable[[int], Value]) -> list[Part]:
     """Split a part by a value of each frame; it stays whole where the values are equal."""
     groups: dict[Value, list[int]] = {}
     for index in part.frames:
-        groups.setdefault(values[index], []).append(index)
+        groups.setdefault(read(index), []).append(index)
     if len(groups) < 2:
         return [part]
     ranked = sorted(groups, key=lambda value: (any(isinstance(x, str) for x in value), value))
