@@ -29,7 +29,7 @@ from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
 from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header
 
-# Larger images are decoded one at a time: 64 million pixels take 1.5 GB while they are decoded.
+# Larger images are decoded one at a time: 64 million pixels take up to 1.8 GB meanwhile.
 _LARGE_PIXELS = 4_000_000
 # Views that are decoded ahead, so that the next batch is full when the current one is computed.
 _VIEWS_AHEAD = 32

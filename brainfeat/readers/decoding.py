@@ -174,13 +174,14 @@ def _drop_alpha(image: "Image") -> tuple["Image", bool]:
         return image.convert("RGB"), False
     if image.mode == "La":
         image = image.convert("LA")
-    coloured = image.convert("RGBA")
-    values = np.asarray(coloured)
-    visible = values[values[..., 3] > 0]  # the colour of the others may be anything
-    varies = (visible != visible[:1]).any(axis=0)
-    if (varies[3] or 0 < len(visible) < values[..., 3].size) and not varies[:3].any():
-        return coloured.getchannel("A").convert("RGB"), True
-    return coloured.convert("RGB"), False
+    coloured = image if image.mode == "RGBA" else image.convert("RGBA")
+    alpha = coloured.getchannel("A")
+    clearest, densest = alpha.getextrema()
+    # The colour of fully clear pixels, which the mask leaves out, may be anything.
+    in_alpha = clearest != densest and all(
+        np.count_nonzero(coloured.getchannel(colour).histogram(alpha)) == 1 for colour in "RGB"
+    )
+    return (alpha if in_alpha else coloured).convert("RGB"), in_alpha
 
 
 def _decode_plain(contents: Contents) -> "Image":
