@@ -135,7 +135,13 @@ class Backbone:
 
     @cached_property
     def _tensors(self) -> Tensors:
-        """The weights; they are released once they are digested and compiled."""
+        """The weights, until they are digested and compiled."""
+        return self._load_tensors()
+
+    def _load_tensors(self) -> Tensors:
+        kept: Tensors | None = vars(self).get("_tensors")
+        if kept is not None:
+            return kept
         weights = self.weights if self.weights == "random" else self.weights_file
         return load_tensors(weights, self.name, self.random_state)
 
@@ -145,7 +151,7 @@ class Backbone:
             return self._make_keras_base()
         return OpenvinoBase(
             read_graph(self.name),
-            lambda: self._tensors,
+            self._load_tensors,
             scaling=self.architecture.input_scaling if self.scaling == "weights" else None,
             input_size=self.input_size,
             precision=self.precision,
@@ -154,7 +160,7 @@ class Backbone:
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(
             self.architecture,
-            lambda: self._tensors,
+            self._load_tensors,
             scaling=self.scaling,
             input_size=self.input_size,
             precision=self.precision,

@@ -32,8 +32,8 @@ _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 # each, some would wait for the others.
 _MOST_STREAMS = 16
 _FEWEST_PER_STREAM = 4
-# Pixels of a batch: four images of VGG16's size; docs/benchmarks.md has measurements.
-_BATCH_PIXELS = 4 * 224**2
+# Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has measurements.
+_BATCH_PIXELS = {"float32": 4 * 224**2, "bfloat16": 2 * 224**2, "float16": 2 * 224**2}
 # A convolution of 3.7 GFLOP, and how often it is timed.
 _TRIED_SHAPE = (4, 28, 28, 256)
 _TRIES = 5
@@ -104,8 +104,6 @@ class OpenvinoBase:
         Number format of the convolutions.
     """
 
-    batch_pixels = _BATCH_PIXELS
-
     def __init__(
         self,
         layers: tuple[Layer, ...],
@@ -119,6 +117,11 @@ class OpenvinoBase:
         self._input_size, self._precision = input_size, precision
         # By batch size and number of streams.
         self._compiled: dict[tuple[int, int], Any] = {}
+
+    @property
+    def batch_pixels(self) -> int:
+        """Number of pixels in a batch that computes fast within the memory for stage one."""
+        return _BATCH_PIXELS[self._precision]
 
     @property
     def devices(self) -> list[str]:

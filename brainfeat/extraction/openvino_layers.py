@@ -43,7 +43,7 @@ class Operations(NamedTuple):
 
     def constant(self, values: Any, dtype: Any = np.float32) -> Any:
         """Make a constant."""
-        return self.op.constant(np.array(values, dtype, order="C"))
+        return self.op.constant(np.array(values, dtype, order="C"), shared_memory=True)
 
     def whole(self, *values: int) -> Any:
         """Make a constant vector of whole numbers."""
