@@ -67,6 +67,7 @@ OPTIONS = {
         "--batch-size",
         "--jobs",
         "--on-error",
+        "--force",
         "--keep-masks",
         "--signature",
         "--no-signature",

@@ -8,10 +8,15 @@ from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+# Precisions of floating point, and all.
+FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
+
+# Fields that are left out of the JSON where they are empty, which is what their absence means.
+_OPTIONAL = ("quantization", "volumes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +50,17 @@ class FeatureSpec:
         ``"exif"``: an image is rotated and mirrored as its EXIF tag asks for.
     scaling : {"weights", "unit"}
         Whether the input is scaled as it was when the weights were trained, or to 0…1.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "int8"}
         The number format in which the convolutions compute.
     dtype : str
         The number format in which features are stored.
     volumes : str
         How images were cut from volumes, as the text of a :class:`brainfeat.SlicePolicy`; ``""``
         for image files, and then left out of the JSON.
+    quantization : str
+        For int8, how numbers become 8-bit integers, as the text of a
+        :class:`brainfeat.extraction.quantization.Quantization`; ``""`` otherwise, and then left out
+        of the JSON.
 
     Examples
     --------
@@ -77,12 +86,14 @@ class FeatureSpec:
     precision: Precision = "float32"
     dtype: str = "float32"
     volumes: str = ""
+    quantization: str = ""
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""
         stored = asdict(self)
-        if not self.volumes:
-            del stored["volumes"]
+        for name in _OPTIONAL:
+            if not stored[name]:
+                del stored[name]
         return canonical_json(stored)
 
     @classmethod
@@ -98,7 +109,7 @@ class FeatureSpec:
         if not isinstance(stored, dict):
             raise CacheFormatError("the spec is not a JSON object")
         wanted = {field.name: int if field.type is int else str for field in fields(cls)}
-        stored = {"volumes": "", **stored}
+        stored = {**dict.fromkeys(_OPTIONAL, ""), **stored}
         if set(stored) != set(wanted):
             odd = ", ".join(sorted(set(stored) ^ set(wanted)))
             raise CacheFormatError(
@@ -156,4 +167,4 @@ class FeatureSpec:
 
 def _brief(value: object) -> str:
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text or "none"
+    return f"{text[:12]}…" if len(text) >= 64 else text or "none"

@@ -49,7 +49,8 @@ Examples:
     default="auto",
     show_default=True,
     help="Number format of the convolutions; auto takes that of an existing output, or else "
-    "bfloat16 if the device is faster in it, or else float32.",
+    "bfloat16 if the device is faster in it, or else float32. int8 is calibrated on 300 training "
+    "images; it needs OpenVINO and instructions of the processor, and only suits some bases.",
 )
 @click.option(
     "--device",
@@ -108,6 +109,11 @@ Examples:
     show_default=True,
     help="Store a signature of each image, by which its copies are found, mirrored and turned ones "
     "too. A signature is as personal as a small picture of the image.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Compute in int8 although it changes the features of the base by more than is allowed.",
 )
 @options.keep_masks_option
 @options.overwrite_option

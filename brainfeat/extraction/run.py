@@ -64,6 +64,8 @@ class Task:
         Whether the signatures of the images are stored.
     read : callable
         Reads an image.
+    random_state : int
+        Seed of the images that int8 is calibrated on.
     progress : callable or None
         Reports progress.
     """
@@ -78,6 +80,7 @@ class Task:
     on_error: str
     signature: bool
     read: Callable[..., Image]
+    random_state: int
     progress: Progress | None
 
     @property
