@@ -33,15 +33,8 @@ _WORTHWHILE = 1.2
 _settings_lock = RLock()
 
 _LIBRARIES = (
-    "brainfeat",
-    "keras",
-    "tensorflow",
-    "jax",
-    "openvino",
-    "numpy",
-    "h5py",
-    "pillow",
-    "scikit-learn",
+    *("brainfeat", "keras", "tensorflow", "jax", "openvino"),
+    *("numpy", "h5py", "pillow", "scikit-learn"),
 )
 
 
@@ -324,8 +317,8 @@ def processor() -> dict[str, Any]:
     -------
     dict
         ``name`` (str), ``cores`` (int: those that this process may use), and ``features`` (list of
-        those of ``avx2``, ``avx512f``, ``avx512_bf16``, ``avx512_fp16`` and ``amx_bf16`` that it
-        has; empty if the system has no ``/proc/cpuinfo``).
+        the sets of instructions that matter here, such as ``avx2``, ``avx512_bf16`` and
+        ``amx_int8``; empty if the system has no ``/proc/cpuinfo``).
     """
     name, flags = platform.processor() or platform.machine(), set[str]()
     cpuinfo = Path("/proc/cpuinfo")
@@ -335,7 +328,10 @@ def processor() -> dict[str, Any]:
         fields = {key.strip(): value.strip() for key, _, value in pairs}
         name = fields.get("model name", name)
         flags = set(fields.get("flags", "").split())
-    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
+    wanted = (
+        *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("amx_bf16", "amx_int8"),
+    )
     return {"name": name, "cores": usable_cores(), "features": [f for f in wanted if f in flags]}
 
 

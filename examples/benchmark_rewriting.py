@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from brainfeat import read_table, runtime
-from brainfeat.cache.spec import PRECISIONS
+from brainfeat.cache.spec import FLOATS
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.engines import ENGINES
@@ -37,7 +37,7 @@ def main() -> None:
     chosen = parser.parse_args()
     bases = {"plain float32": compile_plain(chosen)}
     for engine in ENGINES:
-        for precision in PRECISIONS:
+        for precision in FLOATS:
             if engine == "keras" or has_precision(precision):
                 bases[f"{engine} {precision}"] = load(chosen, precision, engine)
     for batch in chosen.batch:

@@ -1,12 +1,17 @@
 """What a session asks of NumPy's floating-point errors does not change what brainfeat does."""
 
+import shutil
+
 import numpy as np
 import pytest
 from support.halves import CLASSES, Blocks, draw
 
-from brainfeat import evaluate, extract, fit_head, read_table
+from brainfeat import audit, audit_between, compare, evaluate, extract, fit_head, read_table
 from brainfeat.arithmetic import default_errors
+from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.prediction.explanation import explain
 from brainfeat.prediction.predictor import Predictor
+from brainfeat.readers import read_image
 
 
 @pytest.fixture
@@ -43,3 +48,10 @@ def test_all_stages_work_in_a_session_that_raises(tmp_path, strict, head):
     predictor = Predictor(bundle, backbone=Blocks())
     (found,) = predictor.predict([tmp_path / "images" / "glioma" / "0.png"])
     assert found.error is None
+    assert compare(bundle, bundle, output, split="all").first_only == 0
+    assert audit(output).images == 80
+    shutil.copy(output, tmp_path / "again.h5")
+    assert audit_between([output, tmp_path / "again.h5"]).overlaps
+    pixels = read_image(tmp_path / "images" / "glioma" / "0.png")
+    explained = explain(bundle, preprocess_image(pixels, size=32)[None], backbone=Blocks())
+    assert np.isfinite(explained.maps).all()

@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from brainfeat import DenseHead
 from brainfeat.errors import HeadError
+from brainfeat.runtime import import_keras
 
 SMALL: dict[str, Any] = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01, "random_state": 0}
 
@@ -55,6 +56,17 @@ def test_same_random_state_same_head(data: tuple[np.ndarray, np.ndarray]) -> Non
     for one, other in zip(first.layers_, second.layers_, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_the_precision_of_the_session_changes_no_head(data: tuple[np.ndarray, np.ndarray]) -> None:
+    config = import_keras().config
+    expected = DenseHead(**SMALL).fit(*data).predict_proba(data[0])
+    config.set_floatx("float16")
+    try:
+        found = DenseHead(**SMALL).fit(*data).predict_proba(data[0])
+    finally:
+        config.set_floatx("float32")
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

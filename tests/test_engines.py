@@ -4,16 +4,25 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from threading import Thread
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from brainfeat.errors import MissingDependencyError, ParameterError
-from brainfeat.extraction import engines, openvino_engine
+from brainfeat import FeatureCache, extract, fit_head, read_table
+from brainfeat.cache.spec import FeatureSpec
+from brainfeat.errors import MissingDependencyError, ParameterError, SpecMismatchError
+from brainfeat.extraction import engines, int8_calibration, openvino_engine
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.engines import choose_engine, choose_precision, find_winograd_fraction
+from brainfeat.extraction.graph import plan_quantization, read_graph
+from brainfeat.extraction.quantization import Quantization
+from brainfeat.phantoms import CLASS_NAMES, draw_slice
+from brainfeat.prediction.predictor import Predictor
+from brainfeat.readers import read_image
 
 SIZE = 32
 MOBILENET = "mobilenet-0.75"
@@ -214,3 +223,137 @@ def test_a_run_imports_no_network_library_and_tells_nobody(tmp_path):
     )
     assert done.stderr == ""
     assert done.stdout == "[] []\n"
+
+
+def draw_folder(folder, number=60):
+    """Draw training slices of two classes, and a test slice that is brighter than all of them."""
+    rows = [f"{place}.png,{('glioma', 'notumor')[place % 2]},train" for place in range(number)]
+    for place in range(number):
+        pixels = draw_slice(CLASS_NAMES[place % 4], patient=place, level=4, size=48)
+        Image.fromarray(pixels).save(folder / f"{place}.png")
+    Image.fromarray(np.full((48, 48), 255, np.uint8)).save(folder / "white.png")
+    table = "\n".join(["path,label,split", *rows, "white.png,glioma,test"])
+    (folder / "table.csv").write_text(f"{table}\n", encoding="utf-8")
+    return folder / "table.csv"
+
+
+class TestInt8:
+    @pytest.fixture(autouse=True)
+    def has_instructions(self):
+        if not openvino_engine.has_precision("int8"):
+            pytest.skip("this processor has no instructions for int8")
+
+    @pytest.fixture
+    def extracted(self, tmp_path):
+        table = draw_folder(tmp_path)
+        return extract(
+            table,
+            tmp_path / "int8.h5",
+            backbone="vgg16",
+            weights="random",
+            input_size=SIZE,
+            precision="int8",
+        )
+
+    def test_the_spec_says_how_it_was_calibrated(self, extracted):
+        spec = FeatureCache(extracted.output).spec
+        found = Quantization.parse(spec.quantization)
+        assert (spec.precision, found.images) == ("int8", 40)
+        assert tuple(found.ranges) == plan_quantization(read_graph("vgg16")).sources
+        assert all(low == 0 < high for low, high in found.ranges.values())
+        assert FeatureSpec.from_json(spec.to_json()) == spec
+
+    def test_features_are_near_those_of_float32(self, extracted, tmp_path):
+        options = {"backbone": "vgg16", "weights": "random", "input_size": SIZE}
+        full = extract(tmp_path / "table.csv", tmp_path / "full.h5", precision="float32", **options)
+        ours, theirs = (np.asarray(FeatureCache(result.output).X) for result in (extracted, full))
+        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        assert ((ours * theirs).sum(axis=1) / lengths)[:-1].min() > 0.995
+        assert not np.array_equal(ours, theirs)
+
+    def test_images_outside_train_do_not_count(self, tmp_path):
+        found = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            table = draw_folder(tmp_path / name)
+            if name == "second":
+                Image.fromarray(np.zeros((48, 48), np.uint8)).save(tmp_path / name / "white.png")
+            found.append(calibrate_on(table))
+        assert found[0] == found[1]
+
+    def test_a_later_run_keeps_the_ranges(self, extracted, tmp_path):
+        table = tmp_path / "table.csv"
+        lines = table.read_text().splitlines()
+        table.write_text("\n".join([*lines[:-1], "white.png,glioma,train"]) + "\n")
+        again = extract(
+            table,
+            extracted.output,
+            backbone="vgg16",
+            weights="random",
+            input_size=SIZE,
+            precision="int8",
+        )
+        assert (again.computed, again.fingerprint) == (0, extracted.fingerprint)
+
+    def test_a_head_on_it_predicts_in_it(self, extracted, tmp_path):
+        bundle = fit_head(extracted.output, head="logistic")
+        predictor = Predictor(bundle, weights="random")
+        assert predictor.precision == "int8"
+        path = tmp_path / "0.png"
+        (found,) = predictor.predict(path)
+        X = np.asarray(FeatureCache(extracted.output).X)[:1]
+        np.testing.assert_allclose(
+            list(found.probabilities.values()), bundle.predict_proba(X)[0], atol=1e-3
+        )
+        assert Predictor(bundle, weights="random", precision="float32").precision == "float32"
+
+    def test_a_base_whose_features_it_changes_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(int8_calibration, "LEAST_COSINE", 1.1)
+        table = draw_folder(tmp_path)
+        with pytest.raises(SpecMismatchError, match=r"mean cosine .* below 1.1; take another"):
+            calibrate_on(table)
+        assert calibrate_on(table, force=True).images == 40
+
+    def test_few_images_are_refused(self, tmp_path):
+        table = draw_folder(tmp_path, number=20)
+        with pytest.raises(ParameterError, match="20 different training images"):
+            calibrate_on(table)
+
+    def test_keras_and_other_devices_are_refused(self):
+        with pytest.raises(ParameterError, match="Keras does not compute in int8"):
+            choose("keras", precision="int8")
+        with pytest.raises(ParameterError, match="not on device 'gpu'"):
+            choose(device="gpu", precision="int8")
+
+    def test_a_processor_without_instructions_is_refused(self, monkeypatch):
+        monkeypatch.setattr(openvino_engine, "_INT8_FEATURES", {"none"})
+        with pytest.raises(ParameterError, match="int8 on this processor, which lacks"):
+            choose(precision="int8")
+
+    def test_without_ranges_there_is_no_base(self):
+        with pytest.raises(ParameterError, match="both or neither"):
+            load("vgg16", precision="int8")
+
+
+def calibrate_on(table, *, force=False):
+    return int8_calibration.calibrate(
+        partial(load, "vgg16"), read_table(table), read=read_image, random_state=0, force=force
+    )
+
+
+class TestQuantizationPlan:
+    @pytest.mark.parametrize("name", BACKBONES)
+    def test_only_the_convolution_that_sees_the_image_stays(self, name):
+        layers = read_graph(name)
+        sources, takers = plan_quantization(layers)
+        kept = [
+            layer.name
+            for layer in layers
+            if layer.kind in ("Conv2D", "DepthwiseConv2D") and layer.name not in takers
+        ]
+        assert len(kept) == 1
+        assert len(set(sources)) == len(sources) > 0
+
+    def test_another_text_is_refused(self):
+        with pytest.raises(ParameterError, match="not one of this version"):
+            Quantization.parse('{"method":"another"}')

@@ -68,6 +68,7 @@ OPTIONS = {
         "--batch-size",
         "--jobs",
         "--on-error",
+        "--force",
         "--keep-masks",
         "--group-level",
         "--labels",

@@ -28,7 +28,7 @@ from brainfeat.cache.shards import (
     remove_parts,
     remove_shards,
 )
-from brainfeat.cache.spec import FeatureSpec, Precision
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import CacheError
 
 _logger = logging.getLogger(__name__)
@@ -90,12 +90,12 @@ class Output:
             return False
 
     @property
-    def precision(self) -> Precision | None:
-        """The precision of an earlier run, or None if there was none."""
+    def spec(self) -> FeatureSpec | None:
+        """The spec of an earlier run, or None if there was none."""
         specs = [shard.spec for shard in self.shards]
         if self.cache is not None:
             specs = [self.cache.spec]
-        return specs[0].precision if specs else None
+        return specs[0] if specs else None
 
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features of another spec, or ignore them if they may be replaced.

@@ -8,13 +8,15 @@ from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+# Precisions of floating point, and all.
+FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
 
 # Fields that are younger than the format: what specs without them mean.
-OLD_MEANINGS = {"volumes": "", "value_range": "dtype"}
+OLD_MEANINGS = {"volumes": "", "value_range": "dtype", "quantization": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class FeatureSpec:
         ``"exif"``: an image is rotated and mirrored as its EXIF tag asks for.
     scaling : {"weights", "unit"}
         Whether the input is scaled as it was when the weights were trained, or to 0…1.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "int8"}
         The number format in which the convolutions compute.
     dtype : str
         The number format in which features are stored.
@@ -59,6 +61,10 @@ class FeatureSpec:
     value_range : str
         What images of more than 8 bits are divided by, as in
         :func:`brainfeat.readers.read_image`; left out of the JSON where it is ``"dtype"``.
+    quantization : str
+        For int8, how numbers become 8-bit integers, as the text of a
+        :class:`brainfeat.extraction.quantization.Quantization`; ``""`` otherwise, and then left out
+        of the JSON.
 
     Examples
     --------
@@ -85,6 +91,7 @@ class FeatureSpec:
     dtype: str = "float32"
     volumes: str = ""
     value_range: str = "dtype"
+    quantization: str = ""
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""
@@ -165,4 +172,4 @@ class FeatureSpec:
 
 def _brief(value: object) -> str:
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text or "none"
+    return f"{text[:12]}…" if len(text) >= 64 else text or "none"

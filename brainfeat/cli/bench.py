@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cache.spec import PRECISIONS, Precision
+from brainfeat.cache.spec import FLOATS, Precision
 from brainfeat.cli import options
 from brainfeat.text import align, count
 
@@ -31,7 +31,7 @@ Examples:
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice(FLOATS),
     multiple=True,
     help="Precision to measure in addition to float32; may be repeated.  [default: all for which "
     "the processor or the GPU has instructions]",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
@@ -105,6 +106,7 @@ class Comparison:
         return read_record(cls, parse_json(text, error=ParameterError), error=ParameterError)
 
 
+@default_errors
 def compare(
     first: "HeadBundle | str | os.PathLike[str]",
     second: "HeadBundle | str | os.PathLike[str]",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from brainfeat import runtime
-from brainfeat.cache.spec import Precision
+from brainfeat.cache.spec import Precision, Scaling
 
 _URL = "https://storage.googleapis.com/"
 _TENSORFLOW = f"{_URL}tensorflow/keras-applications/"
@@ -85,10 +85,9 @@ class Architecture:
     alpha: float | None = None
     robust: bool = True
 
-    @property
-    def input_scaling(self) -> InputScaling:
-        """How pixels in [0, 1] become the input that its weights were trained with."""
-        return _INPUT_SCALINGS[self.module]
+    def find_input_scaling(self, scaling: Scaling) -> InputScaling | None:
+        """Find how pixels in [0, 1] become its input; None if they stay what they are."""
+        return _INPUT_SCALINGS[self.module] if scaling == "weights" else None
 
 
 # Files and checksums: keras/src/applications/*.py of Keras 3.15; Keras states no checksum for the

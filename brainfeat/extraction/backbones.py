@@ -1,7 +1,7 @@
 """Backbones: frozen convolutional bases that turn images into features, loaded by name."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from brainfeat.extraction.architectures import BACKBONES, Architecture
 from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.keras_engine import KerasBase
-from brainfeat.extraction.openvino_engine import OpenvinoBase
+from brainfeat.extraction.openvino_engine import OpenvinoBase, observe_ranges
+from brainfeat.extraction.quantization import Quantization
 from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import (
     digest_file,
@@ -74,6 +75,8 @@ class Backbone:
         As in :func:`brainfeat.runtime.find_devices`.
     engine : {"keras", "openvino"}
         What computes it.
+    quantization : str
+        As in :class:`brainfeat.cache.spec.FeatureSpec`.
 
     Examples
     --------
@@ -91,6 +94,7 @@ class Backbone:
     random_state: int
     device: str
     engine: Engine
+    quantization: str = ""
 
     @property
     def architecture(self) -> Architecture:
@@ -104,6 +108,7 @@ class Backbone:
         A cache stores it, so that a later run over the same images can find that nothing is missing
         without loading the base.
         """
+        int8 = {"quantization": self.quantization} if self.quantization else {}
         weights: dict[str, Any] = {"random_state": self.random_state, "numpy": np.__version__}
         if self.weights != "random":
             weights = {"file_sha256": digest_file(self.weights_file, "sha256")}
@@ -112,6 +117,7 @@ class Backbone:
             "scaling": self.scaling,
             "input_size": self.input_size,
             "precision": self.precision,
+            **int8,
             "weights": weights,
         }
 
@@ -131,11 +137,18 @@ class Backbone:
             input_size=self.input_size,
             scaling=self.scaling,
             precision=self.precision,
+            quantization=self.quantization,
         )
 
     @cached_property
     def _tensors(self) -> Tensors:
-        """The weights; they are released once they are digested and compiled."""
+        """The weights, until they are digested and compiled."""
+        return self._load_tensors()
+
+    def _load_tensors(self) -> Tensors:
+        kept: Tensors | None = vars(self).get("_tensors")
+        if kept is not None:
+            return kept
         weights = self.weights if self.weights == "random" else self.weights_file
         return load_tensors(weights, self.name, self.random_state)
 
@@ -145,16 +158,22 @@ class Backbone:
             return self._make_keras_base()
         return OpenvinoBase(
             read_graph(self.name),
-            lambda: self._tensors,
-            scaling=self.architecture.input_scaling if self.scaling == "weights" else None,
+            self._load_tensors,
+            scaling=self.architecture.find_input_scaling(self.scaling),
             input_size=self.input_size,
             precision=self.precision,
+            ranges=Quantization.parse(self.quantization).ranges if self.quantization else None,
         )
+
+    def observe_ranges(self, batches: Iterable[Image]) -> dict[str, tuple[float, float]]:
+        """Find the ranges that int8 needs, from images (n, h, w, 3) as `__call__` takes them."""
+        scaling = self.architecture.find_input_scaling(self.scaling)
+        return observe_ranges(read_graph(self.name), self._load_tensors(), batches, scaling=scaling)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(
             self.architecture,
-            lambda: self._tensors,
+            self._load_tensors,
             scaling=self.scaling,
             input_size=self.input_size,
             precision=self.precision,
@@ -256,6 +275,7 @@ def load_backbone(
     random_state: int = 0,
     device: str = "auto",
     engine: Engine | Literal["auto"] = "auto",
+    quantization: str = "",
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -272,7 +292,7 @@ def load_backbone(
         [0, 1].
     input_size : int, default=224
         Height and width in pixels, 32 to 4096.
-    precision : {"float32", "bfloat16", "float16", "auto"}, default="float32"
+    precision : {"float32", "bfloat16", "float16", "int8", "auto"}, default="float32"
         Number format of the convolutions; pooling is in float32. ``"auto"`` is bfloat16 where the
         device is natively faster in it (:func:`brainfeat.extraction.engines.choose_precision`) and
         the base is robust to it, and float32 otherwise.
@@ -285,6 +305,9 @@ def load_backbone(
         What computes the base: Keras on its backend, or OpenVINO on the processor, without
         importing Keras (:func:`brainfeat.extraction.engines.choose_engine`). The features are the
         same to rounding.
+    quantization : str, default=""
+        For ``precision="int8"``, that of the spec of the features: :func:`brainfeat.extract` takes
+        it from training images.
 
     Returns
     -------
@@ -316,6 +339,11 @@ def load_backbone(
         raise ParameterError(f"input size {input_size!r}; expected 32 to 4096 pixels")
     if not isinstance(random_state, int | np.integer) or random_state < 0:
         raise ParameterError(f"random state {random_state!r}; expected an integer of at least 0")
+    if (precision == "int8") != bool(quantization):
+        raise ParameterError(
+            f"precision {precision!r} with quantization {quantization!r:.40}; expected both or "
+            "neither of int8 and its quantization, which extract makes and the spec has"
+        )
     engine = choose_engine(engine, device=device, precision=precision)
     if precision == "auto" and not BACKBONES[name].robust:
         precision = "float32"
@@ -330,6 +358,7 @@ def load_backbone(
         random_state=int(random_state),
         device=device,
         engine=engine,
+        quantization=quantization,
     )
 
 

@@ -35,7 +35,8 @@ def choose_engine(
     engine : {"auto", "keras", "openvino"}
     device : str
         As in :func:`brainfeat.runtime.find_devices`.
-    precision : {"float32", "bfloat16", "float16", "auto"}
+    precision : {"float32", "bfloat16", "float16", "int8", "auto"}
+        Only OpenVINO computes in int8.
 
     Returns
     -------
@@ -51,16 +52,20 @@ def choose_engine(
     if engine not in ("auto", *ENGINES):
         raise ParameterError(f"unknown engine {engine!r}; expected auto, {', '.join(ENGINES)}")
     on_processor = device == "auto" or device.partition(":")[0] == "cpu"
-    if engine == "openvino":
+    if precision == "int8" and engine == "keras":
+        raise ParameterError(
+            'Keras does not compute in int8; pass engine="openvino", or another precision'
+        )
+    if engine == "openvino" or precision == "int8":
         if not on_processor:
             raise ParameterError(
-                f'engine="openvino" computes on the processor, not on device {device!r}; pass'
+                f"OpenVINO computes on the processor, not on device {device!r}; pass"
                 ' device="cpu", or engine="keras"'
             )
         if precision != "auto" and not openvino_engine.has_precision(precision):
             raise ParameterError(
-                f'engine="openvino" does not compute in {precision} on this processor; pass'
-                ' precision="float32", or engine="keras"'
+                f"OpenVINO does not compute in {precision} on this processor, which lacks the"
+                ' instructions; pass precision="float32", or engine="keras"'
             )
         return "openvino"
     if (

@@ -15,11 +15,12 @@ from brainfeat.cache.locks import lock_folder
 from brainfeat.cache.output import Output, Overtaken, identify
 from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import make_folder, parts_folder
-from brainfeat.cache.spec import Precision, Scaling
+from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
-from brainfeat.extraction.backbones import FeatureExtractor, Image, load_backbone
+from brainfeat.extraction.backbones import Backbone, FeatureExtractor, Image, load_backbone
 from brainfeat.extraction.engines import Engine
+from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
 from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_image
@@ -108,6 +109,7 @@ def extract(
     signature: bool = True,
     value_range: str = DTYPE,
     random_state: int = 0,
+    force: bool = False,
     read: Callable[..., Image] = read_image,
     progress: Progress | None = None,
 ) -> Extraction:
@@ -133,10 +135,11 @@ def extract(
         Whether such a base gets the values that its weights were trained with, or 0 to 1.
     input_size : int, default=224
         Height and width in pixels of what such a base sees.
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Number format of the convolutions; pooling is in float32. ``"auto"`` continues in the
-        precision of an existing output, finished or not; for a new one it chooses as
-        :func:`brainfeat.extraction.backbones.load_backbone` does.
+    precision : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
+        Number format of the convolutions; pooling is in float32. ``"int8"`` needs OpenVINO; it is
+        calibrated on 300 training images, and refused for a base whose features it changes.
+        ``"auto"`` continues in the precision of an existing output, finished or not; for a new one
+        it chooses as :func:`brainfeat.extraction.backbones.load_backbone` does.
     device : str, default="auto"
         Where such a base is computed, as in
         :func:`brainfeat.extraction.backbones.load_backbone`.
@@ -168,7 +171,10 @@ def extract(
         value of their type; ``"image"``, the largest value of each image; ``"bits:N"``, 2^N − 1.
         It is part of the spec, so that heads of these features read images the same way.
     random_state : int, default=0
-        Seed of ``weights="random"`` and of the views.
+        Seed of ``weights="random"``, of the views, and of the images that int8 is calibrated on.
+    force : bool, default=False
+        Whether int8 is accepted for a base whose features it changes by more than
+        :data:`brainfeat.extraction.int8_calibration.LEAST_COSINE` allows.
     read : callable
         From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
         `value_range`, to a float32 image (h, w, 3) in [0, 1].
@@ -231,6 +237,7 @@ def extract(
         signature=signature,
         value_range=value_range,
         read=read,
+        random_state=random_state,
         progress=progress,
     )
     load = partial(
@@ -250,8 +257,8 @@ def extract(
                 if found.cache is None:
                     make_folder(task.parts)  # what cannot be written is said before any work
                 if isinstance(backbone, str):
-                    earlier = found.precision if precision == "auto" else None
-                    backbone = load(backbone, precision=earlier or precision)
+                    loading = partial(load, backbone)
+                    backbone = _load_backbone(loading, found.spec, task, precision, force=force)
                 run = Run(task, backbone, found)
                 try:
                     run.compute()
@@ -267,6 +274,28 @@ def extract(
             )
     seconds = time.perf_counter() - started
     return _summarize(run, computed, signatures, output=output, seconds=seconds)
+
+
+def _load_backbone(
+    load: Callable[..., Backbone],
+    earlier: FeatureSpec | None,
+    task: Task,
+    precision: ChosenPrecision,
+    *,
+    force: bool,
+) -> Backbone:
+    """Load a base in the precision of an earlier run or the wanted one, int8 with its ranges."""
+    if precision == "auto" and earlier is not None:
+        precision = earlier.precision
+    if precision != "int8":
+        return load(precision=precision)
+    quantization = "" if earlier is None else earlier.quantization
+    if not quantization:
+        found = calibrate(
+            load, task.table, read=task.read, random_state=task.random_state, force=force
+        )
+        quantization = found.text
+    return load(precision="int8", quantization=quantization)
 
 
 def _summarize(

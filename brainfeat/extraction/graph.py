@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
+# Layers that give the same for 8-bit integers as for the numbers that these stand for.
+_PASSING = ("Dropout", "MaxPooling2D", "ZeroPadding2D")
+
 
 class Weight(NamedTuple):
     """A tensor of a layer.
@@ -150,5 +154,56 @@ def count_flop(layers: tuple[Layer, ...], input_size: int) -> dict[str, int]:
     return {
         layer.name: 2 * math.prod(layer.weights[0].shape) * lengths[layer.name] ** 2
         for layer in layers
-        if layer.kind in ("Conv2D", "DepthwiseConv2D")
+        if layer.kind in _CONVOLUTIONS
     }
+
+
+class QuantizationPlan(NamedTuple):
+    """What an int8 base computes with 8-bit integers.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Layers whose outputs become 8-bit integers, in their order.
+    takers : frozenset of str
+        Layers that take these in place of the outputs themselves: convolutions, and the pooling and
+        padding before them.
+    """
+
+    sources: tuple[str, ...]
+    takers: frozenset[str]
+
+
+def plan_quantization(layers: tuple[Layer, ...]) -> QuantizationPlan:
+    """Plan an int8 base: all convolutions but those that see the image.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers of a base.
+
+    Returns
+    -------
+    QuantizationPlan
+
+    Examples
+    --------
+    >>> plan = plan_quantization(read_graph("vgg16"))
+    >>> plan.sources[:2], "block1_conv1" in plan.takers, "block1_pool" in plan.takers
+    (('block1_conv1', 'block1_conv2'), False, True)
+    """
+    known = {layer.name: layer for layer in layers}
+    convolved: set[str] = set()  # layers after a convolution
+    sources: set[str] = set()
+    takers: set[str] = set()
+    for layer in layers:
+        if layer.kind in _CONVOLUTIONS and convolved.intersection(layer.inputs):
+            path = [layer]
+            while known[path[-1].inputs[0]].kind in _PASSING:
+                path.append(known[path[-1].inputs[0]])
+            takers.update(passed.name for passed in path)
+            sources.add(path[-1].inputs[0])
+        if layer.kind in _CONVOLUTIONS or convolved.intersection(layer.inputs):
+            convolved.add(layer.name)
+    ordered = tuple(layer.name for layer in layers if layer.name in sources)
+    return QuantizationPlan(ordered, frozenset(takers))

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
@@ -16,24 +16,32 @@ from numpy.typing import NDArray
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import MissingDependencyError
 from brainfeat.extraction.architectures import InputScaling
-from brainfeat.extraction.graph import Layer, Weight
-from brainfeat.extraction.openvino_layers import Operations, Tensors, add_layer
-from brainfeat.runtime import Forward, usable_cores
+from brainfeat.extraction.graph import Layer, Weight, plan_quantization
+from brainfeat.extraction.openvino_layers import Operations, Tensors, add_layer, quantize
+from brainfeat.runtime import Forward, processor, usable_cores
 
 Array = NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]
 
 # Streams ask for the same batch size at the same time.
 _compiling = Lock()
 
 # Names of the precisions in OpenVINO: its types, and what a processor is capable of.
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16", "int8": "INT8"}
+# Instructions that add products of 8-bit integers in 32 bits; without them, sums are cut off.
+_INT8_FEATURES = {"amx_int8", "avx512_vnni", "avx_vnni"}
 # Streams compute batches of their own; more than these were not measured. With fewer images for
 # each, some would wait for the others.
 _MOST_STREAMS = 16
 _FEWEST_PER_STREAM = 4
-# Pixels of a batch: four images of VGG16's size; docs/benchmarks.md has measurements.
-_BATCH_PIXELS = 4 * 224**2
+# Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has measurements.
+_BATCH_PIXELS = {
+    "float32": 4 * 224**2,
+    "bfloat16": 2 * 224**2,
+    "float16": 2 * 224**2,
+    "int8": 4 * 224**2,
+}
 # A convolution of 3.7 GFLOP, and how often it is timed.
 _TRIED_SHAPE = (4, 28, 28, 256)
 _TRIES = 5
@@ -84,6 +92,8 @@ def _start() -> Any:
 
 def has_precision(precision: Precision) -> bool:
     """Return whether the processor computes in a precision by instructions of its own."""
+    if precision == "int8" and not _INT8_FEATURES & {*processor()["features"]}:
+        return False
     return _CAPABILITIES[precision] in _start().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -100,11 +110,11 @@ class OpenvinoBase:
         How the pixels are scaled; None leaves them in [0, 1].
     input_size : int
         Height and width in pixels.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "int8"}
         Number format of the convolutions.
+    ranges : mapping of str to tuple of float, or None
+        For int8, the least and the largest output of each source of the plan.
     """
-
-    batch_pixels = _BATCH_PIXELS
 
     def __init__(
         self,
@@ -114,11 +124,18 @@ class OpenvinoBase:
         scaling: InputScaling | None,
         input_size: int,
         precision: Precision,
+        ranges: Ranges | None = None,
     ) -> None:
         self._layers, self._load, self._scaling = layers, load, scaling
+        self._ranges = ranges
         self._input_size, self._precision = input_size, precision
         # By batch size and number of streams.
         self._compiled: dict[tuple[int, int], Any] = {}
+
+    @property
+    def batch_pixels(self) -> int:
+        """Number of pixels in a batch that computes fast within the memory for stage one."""
+        return _BATCH_PIXELS[self._precision]
 
     @property
     def devices(self) -> list[str]:
@@ -156,6 +173,7 @@ class OpenvinoBase:
                     shape=(batch_size, self._input_size, self._input_size, 3),
                     scaling=self._scaling,
                     winograd=self._precision == "float32",
+                    ranges=self._ranges,
                 )
                 self._compiled[key] = _compile(model, self._precision, streams)
         return self._compiled[key].create_infer_request()
@@ -191,6 +209,8 @@ def build_model(
     shape: tuple[int, int, int, int],
     scaling: InputScaling | None,
     winograd: bool,
+    ranges: Ranges | None = None,
+    observed: bool = False,
 ) -> Any:
     """Build the graph of a base.
 
@@ -206,6 +226,10 @@ def build_model(
         How the pixels are scaled; None leaves them in [0, 1].
     winograd : bool
         Whether convolutions with many channels use Winograd's method.
+    ranges : mapping of str to tuple of float, or None
+        For int8, the least and the largest output of each source of the plan.
+    observed : bool
+        Whether these are outputs of the graph, too: two numbers for each source, in their order.
 
     Returns
     -------
@@ -215,17 +239,73 @@ def build_model(
     openvino = import_openvino()
     ops = Operations(openvino.opset13, winograd)
     pixels = ops.op.parameter(shape, np.float32)
+    sources, takers = plan_quantization(layers) if ranges or observed else ((), frozenset())
     outputs: dict[str, Any] = {}
+    quantized: dict[str, Any] = {}
     for layer in layers:
         if layer.kind == "InputLayer":
             outputs[layer.name] = ops.transpose(_scale(ops, pixels, scaling), 0, 3, 1, 2)
             continue
-        inputs = [outputs[name] for name in layer.inputs]
-        outputs[layer.name] = add_layer(ops, layer, inputs, tensors)
+        takes = quantized if layer.name in takers else {}
+        inputs = [takes.get(name, outputs[name]) for name in layer.inputs]
+        int8 = ranges is not None and layer.name in takers
+        outputs[layer.name] = add_layer(ops, layer, inputs, tensors, int8=int8)
+        if ranges and layer.name in ranges:
+            quantized[layer.name] = quantize(ops, outputs[layer.name], *ranges[layer.name])
         if layer.kind == "Normalization" and scaling is not None:
             factor = ops.by_channel(np.array(scaling.normalized_factor))
             outputs[layer.name] = ops.op.multiply(outputs[layer.name], factor).output(0)
-    return openvino.Model([outputs[layers[-1].name]], [pixels], "base")
+    results = [outputs[layers[-1].name]]
+    for name in sources if observed else ():
+        results += _add_range(ops, outputs[name])
+    return openvino.Model(results, [pixels], "base")
+
+
+def _add_range(ops: Operations, values: Any) -> list[Any]:
+    axes = ops.whole(0, 1, 2, 3)
+    return [
+        reduce(values, axes, keep_dims=False).output(0)
+        for reduce in (ops.op.reduce_min, ops.op.reduce_max)
+    ]
+
+
+def observe_ranges(
+    layers: tuple[Layer, ...],
+    tensors: Tensors,
+    batches: Iterable[Array],
+    *,
+    scaling: InputScaling | None,
+) -> dict[str, tuple[float, float]]:
+    """Find the least and the largest output of each source of the plan, in float32.
+
+    Parameters
+    ----------
+    layers, tensors, scaling
+        As for `build_model`.
+    batches : iterable of ndarray of shape (n, h, w, 3), float32
+        All of one shape, with values in [0, 1].
+
+    Returns
+    -------
+    dict of str to tuple of float
+        By source.
+    """
+    request, found = None, []
+    for batch in batches:
+        if request is None:
+            model = build_model(
+                layers, tensors, shape=batch.shape, scaling=scaling, winograd=False, observed=True
+            )
+            request = _compile(model, "float32", streams=1).create_infer_request()
+        request.infer([batch])
+        numbers = request.model_outputs[1:]
+        found.append([float(request.get_tensor(output).data) for output in numbers])
+    limits = np.reshape(found, (len(found), -1, 2))
+    lows, highs = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
+    names = plan_quantization(layers).sources
+    return {
+        name: (float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)
+    }
 
 
 def _scale(ops: Operations, pixels: Any, scaling: InputScaling | None) -> Any:
@@ -238,6 +318,8 @@ def _scale(ops: Operations, pixels: Any, scaling: InputScaling | None) -> Any:
 
 
 def _compile(model: Any, precision: Precision, streams: int) -> Any:
+    if precision == "int8":  # the layers beside the int8 convolutions
+        precision = "bfloat16" if has_precision("bfloat16") else "float32"
     kind = getattr(import_openvino().Type, _TYPES[precision])
     options: Mapping[str, Any] = {
         "INFERENCE_PRECISION_HINT": kind,

@@ -25,6 +25,9 @@ _LEAST_DEVIATION = 1e-7
 # With fewer channels, the transforms of Winograd's method take as long as they save.
 FEWEST_CHANNELS = (128, 256)
 _NO_PADS = [0, 0]
+# Levels of signed 8-bit integers that are as many on both sides of zero; and where all is zero.
+_WEIGHT_LEVELS = 255
+_LEAST_RANGE = 1e-6
 
 
 class Operations(NamedTuple):
@@ -43,7 +46,7 @@ class Operations(NamedTuple):
 
     def constant(self, values: Any, dtype: Any = np.float32) -> Any:
         """Make a constant."""
-        return self.op.constant(np.array(values, dtype, order="C"))
+        return self.op.constant(np.array(values, dtype, order="C"), shared_memory=True)
 
     def whole(self, *values: int) -> Any:
         """Make a constant vector of whole numbers."""
@@ -85,12 +88,15 @@ class Call(NamedTuple):
         As in :class:`brainfeat.extraction.graph.Layer`.
     weights : mapping of str to ndarray
         By name.
+    int8 : bool
+        Whether a convolution computes with 8-bit integers.
     """
 
     ops: Operations
     inputs: Sequence[Any]
     options: Options
     weights: Tensors
+    int8: bool
 
     @property
     def values(self) -> Any:
@@ -99,7 +105,9 @@ class Call(NamedTuple):
         return values
 
 
-def add_layer(ops: Operations, layer: Layer, inputs: Sequence[Any], tensors: Tensors) -> Any:
+def add_layer(
+    ops: Operations, layer: Layer, inputs: Sequence[Any], tensors: Tensors, *, int8: bool
+) -> Any:
     """Add a layer to a graph.
 
     Parameters
@@ -112,6 +120,8 @@ def add_layer(ops: Operations, layer: Layer, inputs: Sequence[Any], tensors: Ten
         Its inputs, each (n, c, h, w).
     tensors : mapping of str to ndarray
         The weights of the base by path.
+    int8 : bool
+        Whether a convolution computes with 8-bit integers.
 
     Returns
     -------
@@ -119,7 +129,7 @@ def add_layer(ops: Operations, layer: Layer, inputs: Sequence[Any], tensors: Ten
         Its output (n, c, h, w).
     """
     weights = {weight.name: tensors[f"{layer.name}/{weight.name}"] for weight in layer.weights}
-    values = _LAYERS[layer.kind](Call(ops, inputs, layer.options, weights))
+    values = _LAYERS[layer.kind](Call(ops, inputs, layer.options, weights, int8))
     return values.output(0) if hasattr(values, "output") else values
 
 
@@ -134,15 +144,35 @@ def _convolve(call: Call) -> Any:
     ):
         maps = _convolve_by_winograd(ops, call.values, kernel)
     else:
-        filters = ops.constant(kernel.transpose(3, 2, 0, 1))
+        filters = _make_filters(call, kernel.transpose(3, 2, 0, 1))
         maps = ops.op.convolution(call.values, filters, *_place(options))
     return _finish(call, maps)
 
 
 def _convolve_depthwise(call: Call) -> Any:
     kernel = call.weights["kernel"].transpose(2, 3, 0, 1)[:, np.newaxis]
-    filters = call.ops.constant(kernel)
+    filters = _make_filters(call, kernel)
     return _finish(call, call.ops.op.group_convolution(call.values, filters, *_place(call.options)))
+
+
+def _make_filters(call: Call, filters: NDArray[np.float32]) -> Any:
+    """Make a constant of filters (k, …), in int8 with a scale for each of them."""
+    constant = call.ops.constant(filters)
+    if not call.int8:
+        return constant
+    axes = tuple(range(1, filters.ndim))
+    largest = np.maximum(np.abs(filters).max(axis=axes, keepdims=True), _LEAST_RANGE)
+    low, high = call.ops.constant(-largest), call.ops.constant(largest)
+    return call.ops.op.fake_quantize(constant, low, high, low, high, _WEIGHT_LEVELS)
+
+
+def quantize(ops: Operations, values: Any, low: float, high: float) -> Any:
+    """Round values from `low` to `high` to 256 levels, of which one is zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max(high - low, _LEAST_RANGE) / 255
+    zero = round(-low / step)
+    limits = ops.constant(-zero * step), ops.constant((255 - zero) * step)
+    return ops.op.fake_quantize(values, *limits, *limits, 256).output(0)
 
 
 def _finish(call: Call, maps: Any) -> Any:

@@ -41,6 +41,8 @@ class Task:
         What images of more than 8 bits are divided by, for the spec; `read` does it.
     read : callable
         Reads an image.
+    random_state : int
+        Seed of the images that int8 is calibrated on.
     progress : callable or None
         Reports progress.
     """
@@ -56,6 +58,7 @@ class Task:
     signature: bool
     value_range: str
     read: Callable[..., Image]
+    random_state: int
     progress: Progress | None
 
     @property

@@ -37,7 +37,7 @@ from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 
 # Significant bits of a number.
-_PRECISION_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
+_PRECISION_BITS = {"int8": 7, "bfloat16": 8, "float16": 11, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
 _PROBE = ("probe/X", "probe/probabilities")
 
@@ -330,6 +330,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
         replace(
             found,
             precision=wanted.precision,
+            quantization=wanted.quantization,
             volumes=wanted.volumes,
             value_range=wanted.value_range,
         ),

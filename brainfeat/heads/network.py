@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import HeadError
-from brainfeat.runtime import import_keras
+from brainfeat.runtime import import_keras, layer_precision
 
 Layer = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -76,6 +76,7 @@ class Stopping:
         return epoch - self.best_epoch >= self.patience
 
 
+@layer_precision("float32")
 def build_network(
     n_features: int,
     n_classes: int,
@@ -119,6 +120,7 @@ def build_network(
     return network
 
 
+@layer_precision("float32")
 def train_network(
     network: Any,
     rows: Rows,

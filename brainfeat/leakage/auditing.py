@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
@@ -33,6 +34,7 @@ from brainfeat.leakage.results import (
 )
 
 
+@default_errors
 def audit(
     cache: FeatureCache | str | os.PathLike[str],
     *,
@@ -107,6 +109,7 @@ def audit(
         )
 
 
+@default_errors
 def audit_duplicates(cache: FeatureCache, *, limit: int | None = NEAR_SEARCH_LIMIT) -> Audit:
     """Look for exact duplicates, copies, near duplicates and their label conflicts alone.
 

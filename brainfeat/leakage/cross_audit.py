@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.canonical import parse_json, read_record, write_record
@@ -145,6 +146,7 @@ class CrossPair:
     label_second: str
 
 
+@default_errors
 def audit_between(caches: Sequence[FeatureCache | str | os.PathLike[str]]) -> CrossAudit:
     """Look for images that several caches have in common, and for labels that contradict.
 

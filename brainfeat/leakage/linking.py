@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.canonical import parse_json, read_record, write_record
@@ -145,6 +146,7 @@ class Linking:
         return read_record(cls, parse_json(text, error=ParameterError), error=ParameterError)
 
 
+@default_errors
 def link_caches(
     cache: FeatureCache | str | os.PathLike[str],
     origin: FeatureCache | str | os.PathLike[str],

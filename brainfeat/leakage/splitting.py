@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.errors import TableError
 
 IntArray = npt.NDArray[np.intp]
@@ -35,6 +36,7 @@ _SIZE_WEIGHT = 1e-3
 _TOLERANCE = 1e-12
 
 
+@default_errors
 def split_rows(
     y: npt.ArrayLike,
     *,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.arithmetic import default_errors
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor
 from brainfeat.heads.bundle import HeadBundle, require_base
@@ -54,6 +55,7 @@ class Explanation:
     targets: NDArray[np.intp]
 
 
+@default_errors
 def explain(
     bundle: HeadBundle,
     images: Floats,

@@ -136,12 +136,14 @@ class Predictor:
         )
         if bundle.conformal is not None:
             bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
+        precision = precision or spec.precision
         self.backbone = backbone or load_backbone(
             spec.backbone,
             weights=weights,
             scaling=spec.scaling,
             input_size=spec.input_size,
-            precision=precision or spec.precision,
+            precision=precision,
+            quantization=spec.quantization if precision == "int8" else "",
             device=device,
             engine=engine,
         )
