@@ -40,7 +40,7 @@ class ColumnPair(click.ParamType[tuple[str, ...]]):
 keep_masks_option = click.option(
     "--keep-masks",
     is_flag=True,
-    help="Keep what is a mask in a folder by its name or, of images, by its two values.",
+    help="Keep masks in folders, which are recognised by their names or, for images, two values.",
 )
 group_level_option = click.option(
     "--group-level",
