@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 from support.tiffs import make_tiff
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers import read_header, read_image, tiff
+from brainfeat.readers import gif, read_header, read_image, tiff
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 23, 29
@@ -252,6 +252,11 @@ def test_tiff_with_too_many_directories(monkeypatch):
     assert "more than 1 directories" in refused(join_pages(small, PAGE))
 
 
+def test_bigtiff_with_too_many_tags(monkeypatch):
+    monkeypatch.setattr(tiff, "TAG_LIMIT", 5)
+    assert "a directory of 10 tags" in refused(make_tiff(GREY, large=True))
+
+
 # ------------------------------------------------------------------------------------------ BMP
 
 
@@ -422,6 +427,11 @@ BAD_GIF = {
 def test_bad_gif(what):
     data, reason = BAD_GIF[what]
     assert reason in refused(data)
+
+
+def test_gif_with_too_many_bytes(monkeypatch):
+    monkeypatch.setattr(gif, "GIF_BYTE_LIMIT", 100)
+    assert refused(GIF) == "a GIF of more than 100 bytes"
 
 
 def test_gif_that_ends_early_whatever_the_program_has_set(monkeypatch):

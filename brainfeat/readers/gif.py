@@ -7,6 +7,7 @@ from brainfeat.errors import ImageReadError
 from brainfeat.readers.containers import PART_LIMIT, Contents, ImageHeader, check_size, damaged
 
 GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
+GIF_BYTE_LIMIT = 100_000_000  # the largest picture; each byte may be a block by itself
 
 _EXTENSION, _PICTURE, _END = 0x21, 0x2C, 0x3B
 _CONTROL = 0xF9  # the extension that says which colour is transparent
@@ -37,9 +38,11 @@ def unpack_gif(data: bytes, *, name: str) -> Contents:
     Raises
     ------
     ImageReadError
-        If the file ends before its first picture does, or if that picture does not fill the screen
-        that the file declares.
+        If the file has more than 100 million bytes, or ends before its last picture does; or if the
+        first picture does not fill the screen that the file declares.
     """
+    if len(data) > GIF_BYTE_LIMIT:
+        raise ImageReadError(name, f"a GIF of more than {GIF_BYTE_LIMIT:,} bytes")
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         table = _read_table(data, 13, flags)

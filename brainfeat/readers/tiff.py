@@ -19,6 +19,7 @@ from brainfeat.readers.containers import (
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PAGE_LIMIT = 100  # directories that are looked at; thumbnails count
+TAG_LIMIT = 65_535  # of a directory, as TIFF has it; BigTIFF could have a file full of them
 TILE_LIMIT = 4096 * 4096  # pixels of a tile, which is decoded as a whole however small the image
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 255, 256, 257, 258, 259
@@ -132,6 +133,8 @@ def _read_tags(data: bytes, form: _Form, place: int, wanted: Collection[int], na
     tags: _Tags = {}
     if start + number * form.entry > len(data):
         raise ImageReadError(name, "truncated")
+    if number > TAG_LIMIT:
+        raise damaged("TIFF", name, f"a directory of {number:,} tags")
     for entry in range(start, start + number * form.entry, form.entry):
         tag, kind = struct.unpack_from(f"{form.order}HH", data, entry)
         if tag not in wanted or tag in tags:
