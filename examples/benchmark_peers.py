@@ -121,7 +121,7 @@ class Worker:
 
     def check(self, expected: Array) -> None:
         """Wait for its first features and compare them."""
-        features = self.receive()
+        features = self.ask()
         self.agreement = compare(features["memory"], expected[:IN_MEMORY])
         if not self.peer.name.startswith(
             "Keras"
@@ -132,17 +132,17 @@ class Worker:
     def time(self, kind: str) -> None:
         """Time one pass."""
         time.sleep(REST)
-        self.connection.send(kind)
-        self.seconds[kind].append(self.receive())
+        self.seconds[kind].append(self.ask(kind))
 
     def finish(self) -> None:
         """End the process, which reports its peak memory."""
-        self.connection.send("end")
-        self.peak_mb = self.receive()
+        self.peak_mb = self.ask("end")
 
-    def receive(self) -> Any:
-        """Wait for an answer."""
+    def ask(self, kind: str = "") -> Any:
+        """Ask for a pass, if one is named, and wait for the answer."""
         try:
+            if kind:
+                self.connection.send(kind)
             return self.connection.recv()
         except (EOFError, ConnectionError) as error:
             raise PeerFailedError from error

@@ -157,13 +157,8 @@ def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
 
 def brainfeat(job: Job, precision: str, batch_size: int | None, *, engine: str = "auto") -> Passes:
     """Run stage one into a new cache."""
-    base = load_backbone(
-        "vgg16",
-        weights=job.folder / "vgg16.weights.h5",
-        input_size=job.size,
-        precision=precision,
-        engine=engine,
-    )
+    options = {"weights": job.folder / "vgg16.weights.h5", "input_size": job.size}
+    base = load_backbone("vgg16", precision=precision, engine=engine, **options)
     in_memory = batch_size or base.batch_size
 
     def files() -> Array:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import multiprocessing
 import re
 import runpy
 import subprocess
@@ -302,6 +303,19 @@ def test_benchmark_peers_knows_absent_from_installed(benchmark_peers: ModuleType
     assert absent(lambda package: package != "tf2onnx" or None) == {"ONNX Runtime"}
 
 
+def test_benchmark_peers_goes_on_without_one_that_failed(
+    benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = object.__new__(benchmark_peers.Worker)
+    worker.peer = benchmark_peers.PEERS[0]
+    worker.seconds = {"files": []}
+    worker.connection, theirs = multiprocessing.Pipe()
+    theirs.close()
+    for work, *arguments in ((worker.time, "files"), (worker.finish,), (worker.check, None)):
+        assert not benchmark_peers.attempt(worker, work, *arguments)
+    assert capsys.readouterr().err.count("Keras script in float32 failed, and is left out") == 3
+
+
 def test_benchmark_peers_counts_only_what_agrees(benchmark_peers: ModuleType) -> None:
     expected = np.random.default_rng(0).random((4, 512))
     compare = benchmark_peers.compare
@@ -330,6 +344,18 @@ def run_alone(name: str, *arguments: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_precisions_compares_features_and_heads(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=8, slices_per_patient=2, size=48)
+    words = (str(table), *BASE, "--weights", "random", "--precision", "float32", "bfloat16")
+    first, _, *rows = run_example("precisions", *words).splitlines()
+    assert first == "mobilenet-0.75, 64 images"
+    found = [re.split(r"  +", row) for row in rows]
+    assert [row[0] for row in found] == ["float32", "bfloat16"]
+    assert found[0][2:4] == ["1.000000", "1.00000"]
+    assert 0.9 < float(found[1][3]) <= float(found[1][2]) < 1
+    assert all(re.search(r"of \d+$", row[-1]) for row in found)
 
 
 @pytest.mark.deep
@@ -372,6 +398,7 @@ def test_benchmark_merge_prints_seconds_and_megabytes(tmp_path: Path, order: str
 LONGER = {
     "benchmark_growth": 90,
     "leakage": 95,
+    "precisions": 95,
     "readme_picture": 90,
     "odd_images": 120,
     "near_threshold": 130,
