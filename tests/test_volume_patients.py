@@ -197,6 +197,13 @@ class TestMasks:
         root = write_files(tmp_path / "masks" / "in", "seg/p1", "labelsTs/p2", "images/p3")
         assert self.find(root) == ["p1.nii.gz", "p2.nii.gz"]
 
+    def test_regions_of_freesurfer(self, tmp_path):
+        regions = ("aseg", "aparc+aseg", "aparc.DKTatlas+aseg", "aseg.auto", "lh.ribbon", "wm")
+        for name in (*regions, "T1", "brainmask", "orig/001"):
+            write_nifti(tmp_path / "bert" / "mri" / f"{name}.mgz")
+        write_nifti(tmp_path / "other" / "wm.mgz")
+        assert self.find(tmp_path) == sorted(f"{name}.mgz" for name in regions)
+
     def test_names_of_masks_alone_are_volumes(self, tmp_path):
         assert self.find(write_files(tmp_path, "p1_seg", "p2_seg", "x/p1")) == []
 

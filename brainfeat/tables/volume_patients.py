@@ -27,6 +27,10 @@ _SEQUENCE = re.compile(rf"(?:(?P<base>.+)[ _.-])?(?P<word>{'|'.join(_SEQUENCES)}
 # The entity of BIDS for a contrast agent.
 _CONTRAST = re.compile("(?:^|_)ce-")
 _MASK = re.compile(r"(?:.+[ _.-])?(?:masks?|d?seg|segmentation)(?:[ _-]?[0-9]+)?", re.IGNORECASE)
+# What FreeSurfer writes beside its images: the numbers of regions.
+_REGIONS = re.compile(
+    r"(?:aparc.*\+)?aseg(?:\..+)?|wmparc|(?:[lr]h\.)?ribbon|filled|wm", re.IGNORECASE
+)
 # Folders of masks in the Medical Segmentation Decathlon and nnU-Net.
 _MASK_FOLDERS = frozenset(("labelstr", "labelsts", "labelsval"))
 # nnU-Net's folders of images, in which the last four digits of a name are a channel.
@@ -120,7 +124,8 @@ def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list
     Returns
     -------
     list of Series
-        Those in folders of masks, and those named as masks in a folder with other volumes.
+        Those in folders of masks, those named as masks in a folder with other volumes, and
+        FreeSurfer's volumes of regions, such as ``aseg.mgz``.
     """
     files = [entry for entry in series if entry.format != "dicom" and entry.paths[0] not in given]
     named = {entry for entry in files if _MASK.fullmatch(_stem(entry.paths[0]))}
@@ -129,6 +134,7 @@ def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list
         entry
         for entry in files
         if (entry in named and entry.paths[0].parent in beside)
+        or (_find_scan_folder(entry) and _REGIONS.fullmatch(_stem(entry.paths[0])))
         or any(is_mask_folder(name) or name.lower() in _MASK_FOLDERS for name in entry.folders)
     ]
 
