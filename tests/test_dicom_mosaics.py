@@ -97,17 +97,17 @@ def test_a_real_mosaic_has_the_slices_of_nibabel_in_their_order_in_space(name, t
 
 
 @pytest.mark.parametrize(
-    ("orientation", "normal", "step"),
+    ("orientation", "normal", "step", "axes"),
     [
-        (AXIAL, [0, 0, 1], 1),
-        (AXIAL, [0, 0, -1], -1),
-        ([1, 0, 0, 0, 0, -1], [0, 1, 0], 1),
-        ([0, 1, 0, 0, 0, -1], [1, 0, 0], -1),
+        (AXIAL, [0, 0, 1], 1, "SPL"),
+        (AXIAL, [0, 0, -1], -1, "SPL"),
+        ([1, 0, 0, 0, 0, -1], [0, 1, 0], 1, "PIL"),
+        ([0, 1, 0, 0, 0, -1], [1, 0, 0], -1, "RIP"),
     ],
 )
 @pytest.mark.parametrize(("n", "side"), [(1, 1), (4, 2), (5, 3), (9, 3), (10, 4)])
 def test_slices_are_ordered_along_the_normal_of_the_standard(
-    n, side, orientation, normal, step, tmp_path
+    n, side, orientation, normal, step, axes, tmp_path
 ):
     stored = draw_volume(n, size=6)
     path = write_mosaic(
@@ -120,6 +120,8 @@ def test_slices_are_ordered_along_the_normal_of_the_standard(
     )
     (volume,) = read_all(path)
     assert (volume.values == stored[::step].astype(float) * 2 - 10).all()
+    assert (volume.axes, volume.native_axes) == (axes, axes)
+    assert volume.spacing is None  # the distance of the slices is not read
 
 
 def test_the_mosaics_of_a_series_are_a_volume_each(tmp_path):
