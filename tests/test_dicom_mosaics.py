@@ -121,7 +121,12 @@ def test_slices_are_ordered_along_the_normal_of_the_standard(
     (volume,) = read_all(path)
     assert (volume.values == stored[::step].astype(float) * 2 - 10).all()
     assert (volume.axes, volume.native_axes) == (axes, axes)
-    assert volume.spacing is None  # the distance of the slices is not read
+    assert volume.spacing is None
+    if n > 1:
+        dataset = pydicom.dcmread(path)
+        dataset.SpacingBetweenSlices = 3
+        dataset.save_as(path)
+        assert read_all(path)[0].spacing == (3, 0.5, 0.5)
 
 
 def test_the_mosaics_of_a_series_are_a_volume_each(tmp_path):

@@ -100,8 +100,7 @@ def read_series(
                     "them out",
                 )
         slices = _sort(instances.values(), name)
-        # The positions of a mosaic are numbers of slices, not mm.
-        return _make_volume(first, slices, paths[0], spacing, in_mm=not header.is_mosaic)
+        return _make_volume(first, slices, paths[0], spacing, in_order=header.is_mosaic)
 
 
 def _describe(dataset: Any, path: Path, name: str, frames: Sequence[int] | None) -> Header:
@@ -157,10 +156,10 @@ def _sort(instances: Iterable[list[_Slice]], name: str) -> list[_Slice]:
 
 
 def _make_volume(
-    first: Any, slices: list[_Slice], path: Path, spacing: list[float] | None, *, in_mm: bool
+    first: Any, slices: list[_Slice], path: Path, spacing: list[float] | None, *, in_order: bool
 ) -> Volume:
     values = np.stack([entry.values for entry in slices])
-    axes, distances = _place([entry.frame for entry in slices], spacing, in_mm=in_mm)
+    axes, distances = _place([entry.frame for entry in slices], spacing, in_order=in_order)
     return Volume(
         values=values,
         modality=str(first.Modality),
@@ -184,13 +183,16 @@ def _make_volume(
 
 
 def _place(
-    frames: list[Frame], spacing: list[float] | None, *, in_mm: bool
+    frames: list[Frame], spacing: list[float] | None, *, in_order: bool
 ) -> tuple[str, tuple[float, float, float] | None]:
-    """Find how sorted frames lie in space; those without positions are in no known order."""
+    """Find how sorted frames lie in space.
+
+    Without positions, they are in no known order, unless they are those of a mosaic.
+    """
     places = [frame.position for frame in frames if frame.position is not None]
-    if len(places) < len(frames):
-        return "", None
-    return place_stack(frames[0].orientation, places if in_mm else (), spacing or ())
+    if len(places) == len(frames):
+        return place_stack(frames[0].orientation, places, spacing or ())
+    return place_stack(frames[0].orientation, (), ()) if in_order else ("", None)
 
 
 def _check(dataset: Any, name: str, *, allow_burned_in: bool) -> None:
