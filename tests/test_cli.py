@@ -686,7 +686,7 @@ class TestOthers:
         compile_copies = Backbone.compile
 
         def compile_interrupted(self: Backbone, *, n_images: int | None) -> tuple[Any, ...]:
-            (forward,) = compile_copies(self, n_images=n_images)
+            forward, *_ = compile_copies(self, n_images=n_images)
 
             def interrupted(images: np.ndarray) -> np.ndarray:
                 calls.append(len(images))
