@@ -133,7 +133,8 @@ def fit_head(
         them are found in other caches and in images to predict. A signature is as personal as a
         small picture of the image.
     n_jobs : int or None
-        Number of processes that fit folds; None takes all cores.
+        Number of processes that fit folds. None takes all cores, or one process where a fit takes
+        less time than the start of another.
     random_state : int
         Seed of the splits, of the head and of the candidates that are drawn.
     progress : callable or None

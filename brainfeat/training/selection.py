@@ -98,7 +98,8 @@ def cross_validate(
     partition : Partition
         Rows with folds.
     n_jobs : int or None
-        Number of processes; None takes all cores.
+        Number of processes. None takes all cores, or one process where a fit takes less time than
+        the start of another.
 
     Returns
     -------
