@@ -779,3 +779,14 @@ def test_that_copies_are_not_looked_for_is_said_in_one_line(
         "add them\n"
     )
     assert "signatures" not in run(command, features, "-o", tmp_path / "b.h5", *options).err
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "10"), ("20", "20")])
+def test_idle_threads_of_the_command_line_do_not_spin(given: str | None, expected: str) -> None:
+    kept = {name: os.environ[name] for name in os.environ if name != "OPENBLAS_THREAD_TIMEOUT"}
+    chosen = {} if given is None else {"OPENBLAS_THREAD_TIMEOUT": given}
+    code = "import brainfeat.cli, os; print(os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=kept | chosen, check=True, stdout=subprocess.PIPE
+    ).stdout
+    assert printed.decode().strip() == expected

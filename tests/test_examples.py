@@ -103,6 +103,13 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
 
 
 @pytest.mark.slow
+def test_benchmark_kernel_prints_the_ratio_and_what_changes() -> None:
+    printed = run_alone("benchmark_kernel", "--rows", "300", "--rounds", "1")
+    assert re.search(r"kernel: \d\.\d\d s, \d+ MB\npairs: \d\.\d\d s, \d+ MB\nratio: ", printed)
+    assert float(printed.split()[-1]) < 1e-6
+
+
+@pytest.mark.slow
 def test_leakage_prints_the_scores_with_and_without_copies(
     run_example: RunExample, make_cache: Callable[..., Path]
 ) -> None:

@@ -5,6 +5,7 @@ import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -162,6 +163,26 @@ def test_number_of_processes_changes_no_rank():
     assert [replace(row, seconds=0) for row in one.candidates] == [
         replace(row, seconds=0) for row in two.candidates
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "n_jobs", "limit", "processes"),
+    [("svm", None, 8192, 1), ("svm", None, 10, 2), ("svm", 2, 8192, 2), ("lda", None, 8192, 2)],
+)
+def test_no_process_is_started_for_folds_that_take_less_time(
+    head, n_jobs, limit, processes, monkeypatch
+):
+    asked, parallel = [], joblib.Parallel
+
+    def watch(*, n_jobs, **options):
+        asked.append(n_jobs)
+        return parallel(n_jobs=1, **options)
+
+    monkeypatch.setattr("brainfeat.heads.kernels.KERNEL_ROWS", limit)
+    monkeypatch.setattr("brainfeat.runtime.usable_cores", lambda: 2)
+    monkeypatch.setattr(joblib, "Parallel", watch)
+    cross_validate(make_recipe(head), make_partition(3), n_jobs=n_jobs)
+    assert asked == [processes]
 
 
 def test_a_candidate_that_fails_is_listed_last_with_its_error():

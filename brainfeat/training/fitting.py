@@ -133,7 +133,8 @@ def fit_head(
         them are found in other caches and in images to predict. A signature is as personal as a
         small picture of the image.
     n_jobs : int or None
-        Number of processes that fit folds; None takes all cores.
+        Number of processes that fit folds. None takes all cores, or one process where a fit takes
+        less time than the start of another.
     random_state : int
         Seed of the splits, of the head and of the candidates that are drawn.
     progress : callable or None
@@ -303,29 +304,28 @@ def _calibrate(
     )
 
 
-def _measure_copy_free(
-    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
-) -> Metrics | None:
-    """Measure the test images without copies, where train and val have some."""
-    if audit.copies is None:
-        return None
-    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
-    copied = audit.seen_copies if cache.splits.any() else np.isin(clusters, clusters[fitted])
-    if not copied[partition.rows[partition.splits["test"]]].any():
-        return None
-    return _measure_test(head, partition, ~copied)
-
-
 def _measure_test(
-    head: FittedHead, partition: Partition, chosen: NDArray[np.bool_]
-) -> Metrics | None:
-    """Measure the test images among the chosen rows of the cache."""
+    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
+) -> tuple[Metrics | None, Metrics | None]:
+    """Measure the test images, and those without copies where train and val have some."""
     test = partition.splits["test"]
-    test = test[chosen[partition.rows[test]]]
     if not len(test):
-        return None
-    probabilities = head.predict_proba(partition.X[test])
-    return measure(partition.y[test], probabilities, class_names=partition.class_names)
+        return None, None
+    y, probabilities = partition.y[test], head.predict_proba(partition.X[test])
+    metrics = measure(y, probabilities, class_names=partition.class_names)
+    copied = _find_copied(cache, partition, audit)[partition.rows[test]]
+    if not copied.any() or copied.all():
+        return metrics, None
+    rest = ~copied
+    return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
+
+
+def _find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
+    """Find the rows of the cache of which train or val has a copy; none without signatures."""
+    if audit.copies is None:
+        return np.zeros(len(cache), np.bool_)
+    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
+    return audit.seen_copies if cache.splits.any() else np.isin(clusters, clusters[fitted])
 
 
 def _make_record(
@@ -334,6 +334,7 @@ def _make_record(
     recipe, splits = chosen.recipe, partition.splits
     history = getattr(fit.head.estimator, "history_", {})
     curves = {name: tuple(curve) for name, curve in history.items()}
+    test, test_without_copies = _measure_test(cache, fit.head, partition, audit)
     return FitRecord(
         split=SplitSizes(**{name: len(images) for name, images in splits.items()}),
         rows=SplitSizes(
@@ -344,8 +345,8 @@ def _make_record(
         leakage=audit.summary(),
         refitted_on_val=not needs_validation(recipe.head),
         val=fit.val,
-        test=_measure_test(fit.head, partition, np.ones(len(cache), np.bool_)),
-        test_without_copies=_measure_copy_free(cache, fit.head, partition, audit),
+        test=test,
+        test_without_copies=test_without_copies,
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),

@@ -98,7 +98,8 @@ def cross_validate(
     partition : Partition
         Rows with folds.
     n_jobs : int or None
-        Number of processes; None takes all cores.
+        Number of processes. None takes all cores, or one process where a fit takes less time than
+        the start of another.
 
     Returns
     -------
@@ -197,7 +198,8 @@ def _score_folds(
     )
     tasks = [(place, fold) for place in order for fold in range(len(folds))]
     cores = runtime.usable_cores()
-    workers = min(len(tasks), n_jobs or cores)
+    alone = len(recipes) == 1 and recipes[0].takes_kernel(len(partition.X))
+    workers = min(len(tasks), n_jobs or (1 if alone else cores))
     results: dict[tuple[int, int], _FoldResult] = {}
     with parallel_config(backend="loky", inner_max_num_threads=max(1, cores // workers)):
         jobs = Parallel(n_jobs=workers, return_as="generator_unordered")
