@@ -3,13 +3,12 @@
 # inverted when they are read, those of 16 bits are not, or are refused, by their byte order.
 #
 # Behaviour: the tag PhotometricInterpretation (262) is 0 where the value 0 is white, and 1 where it
-# is black. Pillow inverts such an image of 8 bits, so that 0 is black in the array. One of 16 bits
-# in little-endian order is given back as stored, so that its array is the negative of that of the
-# same picture in 8 bits, in the same mode, "I;16", as with tag 1, and without a warning. In
-# big-endian order the same picture is refused (UnidentifiedImageError). Floats are not inverted
-# in either order. So a picture and its copy of 16 bits have opposite contrast, and bright tissue
-# is dark in one of them. What helps: to look at `tag_v2[262]` and to subtract the pixels from 65535
-# where it is 0 and the mode is "I;16".
+# is black. Pillow inverts an image of 8 bits with tag 0, so that 0 is black in the array. It gives
+# one of 16 bits in little-endian order as it is stored, with the same mode, "I;16", as for tag 1 and
+# without a warning, and refuses one in big-endian order (UnidentifiedImageError). It inverts floats
+# in neither order. So the 8-bit and the 16-bit copy of one picture have opposite contrast, and tissue
+# that is bright in one is dark in the other. What helps: to look at `tag_v2[262]`, and to subtract
+# the pixels from 65535 where it is 0 and the mode is "I;16".
 #
 # Output seen:
 #   uint8 little tag 1 mode L [0, 1, 100, 200]
