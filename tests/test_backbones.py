@@ -508,6 +508,16 @@ class TestWrongWeights:
         path.write_bytes(data[: int(len(data) * part)])
         assert path.name in refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_numbers_that_are_not_finite(self, saved, tmp_path, value):
+        path = tmp_path / "damaged.weights.h5"
+        path.write_bytes(saved(MOBILENET).read_bytes())
+        with h5py.File(path, "r+") as file:
+            file["layers/conv2d_5/vars/0"][0, 0, 3, 2] = value
+        message = refused(load_backbone(MOBILENET, weights=path, input_size=SIZE))
+        assert message.startswith("damaged.weights.h5 is damaged: ")
+        assert message.endswith(" has numbers that are not finite; pass an intact copy")
+
     def test_a_file_without_one_of_the_layers(self, saved, tmp_path):
         path = tmp_path / "partial.weights.h5"
         path.write_bytes(saved(MOBILENET).read_bytes())

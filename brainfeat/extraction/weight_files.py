@@ -43,14 +43,18 @@ def read_tensors(path: Path, name: str) -> Tensors:
     WeightsError
         If the file is not one of weights of this base without top.
     """
+    tensors, reason, owner = None, "", None
     try:
         with h5py.File(path, "r") as file:
             try:
-                return _read_base(file, read_graph(name))
+                tensors = _read_base(file, read_graph(name))
             except _UnfitError as error:
                 reason, owner = str(error), _find_owner(file)
     except (OSError, RuntimeError) as error:
-        reason, owner = str(error).partition("\n")[0].rstrip(":"), None
+        reason = str(error).partition("\n")[0].rstrip(":")
+    if tensors is not None:
+        _check_finite(path, tensors)
+        return tensors
     if owner:
         raise WeightsError(
             f"{path.name} holds the weights of {owner}, and no weights of {name} without top; "
@@ -67,6 +71,16 @@ def _read_base(file: h5py.File, layers: tuple[Layer, ...]) -> Tensors:
         path: np.asarray(dataset[()], weight.dtype)
         for path, weight, dataset in _find_datasets(file, layers)
     }
+
+
+def _check_finite(path: Path, tensors: Tensors) -> None:
+    """Refuse NaN, which an activation of OpenVINO turns into 0, and infinity."""
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise WeightsError(
+                f"{path.name} is damaged: {name} has numbers that are not finite; "
+                "pass an intact copy"
+            )
 
 
 def _find_owner(file: h5py.File) -> str | None:
