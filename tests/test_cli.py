@@ -217,7 +217,7 @@ class TestExtract:
         ("words", "code", "found"),
         [
             (["--group-level", 0], 2, "0 is not in the range x>=1"),
-            (["--group-level", 1], 1, "are its class folders; expected a group_level from 2, or"),
+            (["--group-level", 1], 1, "are its class folders; expected --group-level 2 or higher"),
             (["--labels", "missing.csv"], 1, "'missing.csv' does not exist"),
             (["--label-columns", "a"], 2, "'a' is not KEY,LABEL"),
             (["--label-columns", "a,b"], 1, "label_columns are given without labels; expected"),
