@@ -553,6 +553,12 @@ class TestLeakageIsSaid:
             f"train or val; see brainfeat audit {cache}\n"
         )
 
+    def test_classes_with_few_images_to_calibrate_on(self, run: Run, make_cache: Any) -> None:
+        X, y = np.random.default_rng(0).standard_normal((24, 64)), np.arange(24) % 4
+        cache = make_cache(X, y, splits=np.repeat(["train", "test"], [16, 8]))
+        told = run("fit-head", cache, "-o", cache.with_name("head.h5"), "--head", "lda").err
+        assert "warning: too few images to calibrate predictions on of 'glioma' (4)" in told
+
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
         assert run("fit-head", features, "-o", svm, "--head", "svm", "--overwrite").err == ""
 
