@@ -217,7 +217,7 @@ class TestExtract:
         ("words", "code", "found"),
         [
             (["--group-level", 0], 2, "0 is not in the range x>=1"),
-            (["--group-level", 1], 1, "are its class folders; expected a group_level from 2, or"),
+            (["--group-level", 1], 1, "are its class folders; expected --group-level 2 or higher"),
             (["--labels", "missing.csv"], 1, "'missing.csv' does not exist"),
             (["--label-columns", "a"], 2, "'a' is not KEY,LABEL"),
             (["--label-columns", "a,b"], 1, "label_columns are given without labels; expected"),
@@ -552,6 +552,12 @@ class TestLeakageIsSaid:
             "warning: near duplicates are in several splits: 1 cluster, 1 test image with one in "
             f"train or val; see brainfeat audit {cache}\n"
         )
+
+    def test_classes_with_few_images_to_calibrate_on(self, run: Run, make_cache: Any) -> None:
+        X, y = np.random.default_rng(0).standard_normal((24, 64)), np.arange(24) % 4
+        cache = make_cache(X, y, splits=np.repeat(["train", "test"], [16, 8]))
+        told = run("fit-head", cache, "-o", cache.with_name("head.h5"), "--head", "lda").err
+        assert "warning: too few images to calibrate predictions on of 'glioma' (4)" in told
 
     def test_of_a_clean_set_nothing_is_said(self, run: Run, features: Path, svm: Path) -> None:
         assert run("fit-head", features, "-o", svm, "--head", "svm", "--overwrite").err == ""

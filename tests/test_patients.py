@@ -112,10 +112,10 @@ class TestGroupLevel:
             (
                 "yes/p1",
                 1,
-                "level 1 .* are its class folders; expected a group_level from 2, or",
+                "level 1 .* are its class folders; expected group_level=2 or higher, or",
             ),
-            ("train/yes/p1", 1, "level 1 .* its split folders; expected a group_level from 3"),
-            ("train/yes/p1", 2, "level 2 .* its class folders; expected a group_level from 3"),
+            ("train/yes/p1", 1, "level 1 .* its split folders; expected group_level=3 or higher"),
+            ("train/yes/p1", 2, "level 2 .* its class folders; expected group_level=3 or higher"),
             ("yes/p1", 3, "no image in a folder of level 3; the deepest is in one of level 2"),
             (".", 1, "no image in a folder of level 1; the deepest is in one of level 0"),
             ("yes/p1", 10**30, "no image in a folder of level 1000"),

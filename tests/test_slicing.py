@@ -57,6 +57,8 @@ from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.pseudonyms import read_patient_key
+from brainfeat.tables.rows import Row
+from brainfeat.tables.slicing import _suspect_class_folders
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -1090,3 +1092,11 @@ def read_or_none(series):
         return read_volume(series)
     except ImageReadError:
         return None
+
+
+@pytest.mark.parametrize(("folders", "warned"), [(3, True), (2, False)])
+def test_class_folders_of_one_patient_each_are_suspect(folders, warned):
+    rows = [Row(path=f"{n}.png", label=f"case {n}", group=f"g{n}") for n in range(folders)]
+    assert any("one patient each" in text for text in _suspect_class_folders(rows)) == warned
+    rows += [Row(path="more.png", label="case 0", group="another")]
+    assert not [*_suspect_class_folders(rows)]

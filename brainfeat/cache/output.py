@@ -33,6 +33,8 @@ from brainfeat.errors import CacheError
 
 _logger = logging.getLogger(__name__)
 
+_REMEDY = "name another output, or choose the same options as before"
+
 
 class Overtaken(Exception):  # noqa: N818
     """Another run has written the output, or removed shards, while this run was at work."""
@@ -108,10 +110,10 @@ class Output:
         if not self._overwrite:
             if self.cache is not None:
                 here = f"{self.path} (overwrite=True replaces it)"
-                self.cache.spec.require(spec, here=here, there="this run")
+                self.cache.spec.require(spec, here=here, there="this run", remedy=_REMEDY)
             here = f"the unfinished {parts_folder(self.path)} (overwrite=True discards it)"
             for shard in self.shards:
-                shard.spec.require(spec, here=here, there="this run")
+                shard.spec.require(spec, here=here, there="this run", remedy=_REMEDY)
         if self.cache is not None and self.cache.spec != spec:
             self.cache = None
 

@@ -1,6 +1,7 @@
 """``brainfeat fit-head``: stage two."""
 
 import time
+from math import isinf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,11 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
-from brainfeat.text import align, format_metric
+from brainfeat.tables.rows import quote
+from brainfeat.text import align, format_metric, name_some
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -145,6 +148,7 @@ def command(
     bundle.save(output, overwrite=overwrite)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, features)
+    _warn_of_small_classes(bundle)
     seconds = time.perf_counter() - started
     if as_json:
         options.print_json(_describe(bundle, seconds=seconds, output=output))
@@ -163,6 +167,24 @@ def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str
         "seconds": seconds,
         "output": str(output),
     }
+
+
+def _warn_of_small_classes(bundle: "HeadBundle") -> None:
+    """Warn in one line on stderr if predictions can never rule out some class."""
+    if bundle.conformal is None:
+        return
+    limits = bundle.conformal.quantiles(len(bundle.class_names))
+    small = [
+        f"{quote(name)} ({(bundle.conformal.labels == label).sum():,})"
+        for label, name in enumerate(bundle.class_names)
+        if isinf(limits[label])
+    ]
+    if small:
+        options.say(
+            f"warning: too few images to calibrate predictions on of {name_some(small)}; predict"
+            f" does not rule them out at the default coverage of {COVERAGE:g}",
+            err=True,
+        )
 
 
 def _show(bundle: "HeadBundle") -> None:

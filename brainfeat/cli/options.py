@@ -17,6 +17,7 @@ from brainfeat.cache.storage import Verify
 from brainfeat.errors import BrainfeatError
 from brainfeat.files import atomic_write
 from brainfeat.leakage.duplicates import NEAR_THRESHOLD
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -299,7 +300,7 @@ def warn_of_missing_signatures(cache: "FeatureCache") -> None:
 def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
     """Warn in one line on stderr if there is leakage."""
     if findings:
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        more = f" (and {count(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
         say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
 
 
@@ -353,12 +354,13 @@ class ProgressLine:
         if now - self._shown < self._interval and not (self._drawn and done == total):
             return
         self._shown = now
-        rate = done / max(now - self._started, 1e-9)
-        left = (total - done) / rate if rate else 0.0
         text = (
             f"{self._label}{note and f' in {note}'}: {done:,} of {total:,} {self._unit} "
-            f"({done / total:.0%}), {rate:,.1f}/s, {format_seconds(left)} left"
+            f"({done / total:.0%})"
         )
+        if done:
+            rate = done / max(now - self._started, 1e-9)
+            text += f", {rate:,.1f}/s, {format_seconds((total - done) / rate)} left"
         if self._terminal:
             click.echo(f"\r{text}\x1b[K", err=True, nl=False)
             self._drawn = True

@@ -230,7 +230,8 @@ def _find_shortage(units: _Units, class_names: Sequence[str] | None, *, needed: 
     named = class_names is not None and label < len(class_names)
     name = repr(class_names[label]) if class_names is not None and named else str(label)
     if units.grouped:
-        return f"class {name} has images of {found} group{'s' if found != 1 else ''}"
+        plural = "s" if found != 1 else ""
+        return f"class {name} has images of {found} group{plural} of patients or copies"
     return f"class {name} has {found} image{'s' if found != 1 else ''}"
 
 

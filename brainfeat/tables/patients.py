@@ -52,14 +52,14 @@ def check_place(root: Path, level: int, layout: Layout, images: Iterable[Parts])
         kind = "split" if layout.splits and level == 1 else "class"
         remedy = "" if kind == "split" else ", or labels=FILE with the class of each patient"
         raise TableError(
-            f"the folders of level {level} of {quote(root)} are its {kind} folders; expected a"
-            f" group_level from {layout.depth + 1}{remedy}"
+            f"the folders of level {level} of {quote(root)} are its {kind} folders; expected"
+            f" group_level={layout.depth + 1} or higher{remedy}"
         )
     deepest = max(map(len, images)) - 1
     if level > deepest:
         raise TableError(
             f"{quote(root)} has no image in a folder of level {level}; the deepest is in one of"
-            f" level {deepest}; expected a group_level that is the folder of a patient"
+            f" level {deepest}; pass the level of the patients' folders as group_level=N"
         )
 
 
@@ -211,7 +211,7 @@ def suspect_patients(
     """
     classes = sorted(set(labels) - {""})
     if any(groups):
-        if len(classes) > 1 and _have_one_group(labels, groups):
+        if len(classes) > 1 and have_one_group(labels, groups):
             yield (
                 f"the {len(classes):,} classes have one group each, as where patients are read as"
                 " classes; if they are patients, give each its class with labels=FILE where their"
@@ -238,7 +238,7 @@ def suspect_patients(
             )
 
 
-def _have_one_group(labels: Sequence[str], groups: Sequence[str]) -> bool:
+def have_one_group(labels: Sequence[str], groups: Sequence[str]) -> bool:
     """Return whether each class is one group, and each group one class."""
     pairs = {pair for pair in zip(labels, groups, strict=True) if pair[0]}
     return all(group for _, group in pairs) and len(pairs) == len(dict(pairs)) == len(

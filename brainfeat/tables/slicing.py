@@ -21,14 +21,17 @@ from brainfeat.readers.volumes import SlicePolicy
 from brainfeat.tables.labels import GivenLabels, Labels, take_labels
 from brainfeat.tables.masks import BY_NAME, describe_masks
 from brainfeat.tables.origin import SLICES_TABLE
-from brainfeat.tables.patients import check_level
+from brainfeat.tables.patients import check_level, have_one_group
 from brainfeat.tables.pseudonyms import check_key
-from brainfeat.tables.rows import quote
+from brainfeat.tables.rows import Row, quote
 from brainfeat.tables.slices_folder import SlicesFolder, check_folder, put_in_place
 from brainfeat.tables.volume_checks import choose_label
 from brainfeat.tables.volume_patients import describe_places, find_mask_volumes, find_patients
 
 _FORMATS = "DICOM, NIfTI, MGH or MATLAB 7.3"
+
+# So many class folders of one patient each are probably patients.
+_MANY_CLASSES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,7 @@ def write_slices(
                 *folder.describe(),
                 *describe_places(patients, group_level),
                 *unmatched,
+                *(_suspect_class_folders(folder.rows) if class_folders else ()),
             ),
             masks=masks,
         )
@@ -230,8 +234,21 @@ def _check_choices(
     check_level(level)
     if class_folders and level == 1:
         raise ParameterError(
-            "group_level is 1 and class_folders are given, which are the folders of level 1;"
-            " expected a group_level from 2, or labels=FILE with the class of each patient"
+            "group_level=1 and class_folders=True are given, which are the same folders; expected"
+            " group_level=2 or higher, or labels=FILE with the class of each patient"
+        )
+
+
+def _suspect_class_folders(rows: Sequence[Row]) -> Iterable[str]:
+    """Warn if class folders seem to be patients, whose names would be in the table."""
+    classes = {row.label for row in rows}
+    if len(classes) >= _MANY_CLASSES and have_one_group(
+        [row.label for row in rows], [row.group for row in rows]
+    ):
+        yield (
+            f"the {len(classes):,} class folders have one patient each; if they are named after"
+            " patients, these names are now in the table: delete the output, and give the class"
+            " of each patient with labels=FILE"
         )
 
 

@@ -105,7 +105,7 @@ def find_patients(series: Sequence[Series], *, group_level: int | None = None) -
         deepest = max(len(entry.folders) for entry in series)
         raise TableError(
             f"no volume is in a folder of level {group_level}; the deepest is in one of level"
-            f" {deepest}; expected a group_level that is the folder of a patient"
+            f" {deepest}; pass the level of the patients' folders as group_level=N"
         )
     shared = _find_shared([entry.paths[0] for entry in series if entry.format != "dicom"])
     return [_describe(entry, shared, group_level) for entry in series]
