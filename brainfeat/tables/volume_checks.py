@@ -44,10 +44,13 @@ class VolumeNotes:
         self._count = 0
         self._stretched: list[str] = []
         self._conflicts: list[str] = []
+        self._even: list[str] = []
 
-    def add(self, volume: Volume, *, name: str) -> None:
-        """Look at a volume as it is cut."""
+    def add(self, volume: Volume, *, name: str, is_even: bool) -> None:
+        """Look at a volume as it is cut; whether each of its slices is of one grey value."""
         self._count += 1
+        if is_even:
+            self._even.append(name)
         if volume.spacing is not None and volume.axes != volume.native_axes:
             _, height, width = volume.spacing
             if max(height, width) > _STRETCHED * min(height, width):
@@ -68,4 +71,11 @@ class VolumeNotes:
                 f"{len(self._conflicts):,} of {self._count:,} volumes have an sform and a qform "
                 f"along different axes, such as {self._conflicts[0]}; the sform was taken, so look "
                 "at how the slices lie"
+            )
+        if self._even:
+            yield (
+                f"{len(self._even):,} of {self._count:,} volumes became slices of one grey value "
+                f"each, such as {self._even[0]}, because nearly all of their values are equal, "
+                "missing, or outside the window; leave them out, or pass window=CENTRE,WIDTH to "
+                "show other values"
             )
