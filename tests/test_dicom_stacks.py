@@ -559,3 +559,15 @@ def test_damage_of_an_enhanced_file_is_an_error_of_ours_that_quotes_nothing(
     assert not [text for text in told if "CANARY" in text]
     assert not caplog.records
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("described", [3, 5])
+def test_groups_of_another_number_than_the_frames_are_refused(tmp_path, described):
+    frames = [
+        {"ImagePositionPatient": [0, 0, 3.0 * place], "RescaleSlope": 2.0}
+        for place in range(described)
+    ]
+    write_enhanced(tmp_path / "enhanced", draw_volume(4), frames)
+    with pytest.raises(ImageReadError, match=f"describes {described} of 4 frames; the file is"):
+        write_slices(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
