@@ -354,6 +354,28 @@ def test_single_slices_that_may_be_several_acquisitions_are_not_joined(
     assert [len(volume.values) for volume in read_all(tmp_path)] == [1] * len(positions)
 
 
+def test_single_slices_of_a_patient_that_nothing_joins_are_told_of(tmp_path):
+    write_single_slices(tmp_path / "in", [0, 3, 6, 9], frame_of_reference="")
+    write_series(tmp_path / "in" / "whole", draw_volume(4), PatientID="P2")
+    found = write_slices([tmp_path / "in"], tmp_path / "out")
+    assert found.volumes == 5
+    (warning,) = found.warnings
+    assert warning == (
+        "4 of 5 volumes have one slice each, several of one patient in one plane, such as volume 1;"
+        " nothing in their files joins them, so if they are one volume, export it again as one"
+        " series"
+    )
+
+
+def test_the_planes_of_a_scout_are_no_slices_to_join(tmp_path):
+    for number, turned in enumerate((AXIAL, [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1])):
+        write_dicom(
+            tmp_path / "in" / f"{number}", draw_volume(3)[number], ImageOrientationPatient=turned
+        )
+    found = write_slices([tmp_path / "in"], tmp_path / "out")
+    assert (found.volumes, found.warnings) == (3, ())
+
+
 # Several volumes in one enhanced file
 
 ENHANCED = {
@@ -559,3 +581,15 @@ def test_damage_of_an_enhanced_file_is_an_error_of_ours_that_quotes_nothing(
     assert not [text for text in told if "CANARY" in text]
     assert not caplog.records
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("described", [3, 5])
+def test_groups_of_another_number_than_the_frames_are_refused(tmp_path, described):
+    frames = [
+        {"ImagePositionPatient": [0, 0, 3.0 * place], "RescaleSlope": 2.0}
+        for place in range(described)
+    ]
+    write_enhanced(tmp_path / "enhanced", draw_volume(4), frames)
+    with pytest.raises(ImageReadError, match=f"describes {described} of 4 frames; the file is"):
+        write_slices(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -193,7 +193,7 @@ BAD_TIFF = {
     "JPEG": (encode(RGB, "TIFF", compression="jpeg"), "a TIFF with JPEG compression; save it"),
     "fax": (encode(GREY > 9, "TIFF", compression="group4"), "a TIFF with CCITT compression"),
     "odd compression": (make_tiff(GREY, more={259: (777,)}), "a TIFF with compression 777;"),
-    "YCbCr": (make_tiff(RGB, 8, 6), "colours of kind 6 with 3 samples"),
+    "YCbCr": (make_tiff(RGB, 8, 6), "a TIFF of YCbCr colours; save it as RGB"),
     "no colours": (make_tiff(GREY, more={262: ()}), "colours of kind -1"),
     "no size": (make_tiff(GREY, more={256: ()}), f"{TIFF_DAMAGE} (0 × 23 pixels)"),
     "no palette": (make_tiff(GREY, 8, 3), "a palette of 0 values"),
@@ -201,7 +201,7 @@ BAD_TIFF = {
     "two samples of two depths": (make_tiff(RGB, more={258: (8, 16, 8)}), "of 8 and 16 bits"),
     "planes of 16 bits": (
         make_tiff(np.dstack([DEEP] * 3), 16, 2, planar=True),
-        "planes of 16 bits",
+        "a TIFF of 16-bit colours in planes; save each pixel's colours together",
     ),
     "reverse bits, compressed": (make_tiff(GREY, compression=8, more={266: (2,)}), "fill order 2"),
     "predictor of floating point": (make_tiff(GREY, more={317: (3,)}), "predictor 3"),

@@ -26,6 +26,9 @@ READ = {
     "a byte order mark": b"\xef\xbb\xbfid,class\r\n00002,1\r\n00003,0\r\n",
     "blanks and an apostrophe": "id , class\n 00002, '1\n00003,0\n",
     "quotes": '"id","class"\n"00002","1"\n"00003","0"\n',
+    "names with commas between semicolons": '"id";"class, by WHO, 2021"\n00002;1\n00003;0\n',
+    "a name with a comma before a tab": "id\tclass, WHO\n00002\t1\n00003\t0\n",
+    "a name with a comma before a semicolon": "id;class, WHO\n00002;1\n00003;0\n",
     "blank rows": "id,class\n\n00002,1\n,\n00003,0\n",
 }
 

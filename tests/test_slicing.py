@@ -356,6 +356,33 @@ def test_thick_scans_are_told_of_and_cut_as_they_were_acquired(tmp_path):
     assert find_origin(tmp_path, ["native/x.png"]).policy == native.text
 
 
+LONE = np.zeros((4, 16, 16), np.int16)
+LONE[1, 2, 3] = 900
+EVEN = {
+    "equal values": np.full((3, 5, 5), 7, np.int16),
+    "no values": np.full((3, 5, 5), np.nan, np.float32),
+    "values beyond single precision": np.full((3, 5, 5), 1e300),
+    "one voxel in a thousand": LONE,
+}
+
+
+@pytest.mark.parametrize("what", EVEN)
+def test_volumes_that_show_nothing_are_told_of(what, tmp_path):
+    (tmp_path / "in").mkdir()
+    nibabel.Nifti1Image(EVEN[what], np.eye(4)).to_filename(tmp_path / "in" / "a.nii")
+    write_thick(tmp_path / "in" / "b.nii", sizes=(1, 1, 1))
+    (warning,) = write_slices([tmp_path / "in"], tmp_path / "out").warnings
+    assert warning == (
+        "1 of 2 volumes became slices of one grey value each, such as volume 1, because nearly all"
+        " of their values are equal, missing, or outside the window; leave them out, or pass"
+        " window=CENTRE,WIDTH to show other values"
+    )
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "cli")]
+    result = CliRunner().invoke(slices_command, arguments)
+    assert result.exit_code == 0
+    assert "or pass --window CENTRE,WIDTH to show other values\n" in result.stderr
+
+
 def test_scans_whose_sform_and_qform_disagree_are_told_of(tmp_path):
     image = nibabel.Nifti1Image(THICK, np.eye(4))
     image.set_qform(np.diag([-1.0, -1.0, 1.0, 1.0]), 1)

@@ -37,6 +37,7 @@ _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _COMPRESSIONS = (1, 5, 8, 32773, 32946)  # none, LZW, Deflate, PackBits, Deflate by its old number
 _NAMES = {2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG", 7: "JPEG", 34712: "JPEG 2000"}
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # channels: grey twice, RGB, palette, CMYK
+_OTHER_COLOURS = {6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
 _FORMATS = {2: "signed integers", 3: "floating-point numbers"}
 
 _Tags = dict[int, tuple[int, ...]]
@@ -193,6 +194,10 @@ def _count_planes(page: _Tags, bits: int, samples: int, name: str) -> int:
         raise damaged("TIFF", name, f"planar configuration {planes}, fill order {filled}")
     if planes == 1 or samples == 1:
         return 1
+    if bits == 16 and filled == 1:
+        raise ImageReadError(
+            name, "a TIFF of 16-bit colours in planes; save each pixel's colours together"
+        )
     if bits != 8 or filled == 2:
         raise damaged("TIFF", name, f"planes of {bits} bits, fill order {filled}")
     return samples
@@ -243,6 +248,8 @@ def _check_colours(page: _Tags, bits: int, samples: int, name: str) -> int:
     if (predictor := _one(page, _PREDICTOR, 1, name)) not in (1, 2):
         raise damaged("TIFF", name, f"predictor {predictor}")
     photometric = _one(page, _PHOTOMETRIC, -1, name)
+    if other := _OTHER_COLOURS.get(photometric):
+        raise ImageReadError(name, f"a TIFF of {other} colours; save it as RGB")
     channels = _COLOURS.get(photometric)
     if channels is None or samples < channels:
         raise damaged("TIFF", name, f"colours of kind {photometric} with {samples} samples")

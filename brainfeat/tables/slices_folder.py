@@ -54,14 +54,16 @@ class SlicesFolder:
         names = patient.list_names(volume.patient)
         digest = hash_identity(self._key, "volume", series.key)
         (self._path / group).mkdir(exist_ok=True)
+        is_even = True
         for frame, pixels in cut_slices(volume, self._policy):
+            is_even = is_even and bool(pixels.min() == pixels.max())
             path = f"{group}/{digest}-{frame:04}.png"
             with (self._path / path).open("xb") as file:
                 Image.fromarray(pixels).save(file, "PNG")
             self._frames.append(str(frame))
             self.rows.append(Row(path=path, label=label, group=group, source=source))
             self._names.append(names)
-        self._notes.add(volume, name=series.name)
+        self._notes.add(volume, name=series.name, is_even=is_even)
         self.facts.append({"group": group, "volume": digest, "modality": source, **volume.facts})
 
     def check(self, refused: Sequence[Mapping[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """What is odd about volumes that are cut: a class that contradicts the file, pixels, directions."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from brainfeat.errors import ImageReadError
@@ -8,6 +9,8 @@ from brainfeat.readers.volumes import Volume
 
 # Pixels that are more than this many times as long as wide are told of.
 _STRETCHED = 2
+# Single slices of a patient in one plane are told of from this number on; a scout has fewer.
+_MANY_SINGLE = 3
 
 
 def choose_label(given: str, stated: str, *, name: str) -> str:
@@ -44,10 +47,16 @@ class VolumeNotes:
         self._count = 0
         self._stretched: list[str] = []
         self._conflicts: list[str] = []
+        self._even: list[str] = []
+        self._single: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
 
-    def add(self, volume: Volume, *, name: str) -> None:
-        """Look at a volume as it is cut."""
+    def add(self, volume: Volume, *, name: str, is_even: bool) -> None:
+        """Look at a volume as it is cut; whether each of its slices is of one grey value."""
         self._count += 1
+        if is_even:
+            self._even.append(name)
+        if len(volume.values) == 1 and volume.axes:
+            self._single[volume.patient, volume.axes].append(name)
         if volume.spacing is not None and volume.axes != volume.native_axes:
             _, height, width = volume.spacing
             if max(height, width) > _STRETCHED * min(height, width):
@@ -68,4 +77,18 @@ class VolumeNotes:
                 f"{len(self._conflicts):,} of {self._count:,} volumes have an sform and a qform "
                 f"along different axes, such as {self._conflicts[0]}; the sform was taken, so look "
                 "at how the slices lie"
+            )
+        many = [names for names in self._single.values() if len(names) >= _MANY_SINGLE]
+        if many:
+            yield (
+                f"{sum(map(len, many)):,} of {self._count:,} volumes have one slice each, several "
+                f"of one patient in one plane, such as {many[0][0]}; nothing in their files joins "
+                "them, so if they are one volume, export it again as one series"
+            )
+        if self._even:
+            yield (
+                f"{len(self._even):,} of {self._count:,} volumes became slices of one grey value "
+                f"each, such as {self._even[0]}, because nearly all of their values are equal, "
+                "missing, or outside the window; leave them out, or pass window=CENTRE,WIDTH to "
+                "show other values"
             )

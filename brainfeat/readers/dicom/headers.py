@@ -213,11 +213,16 @@ def describe(dataset: Any, name: str) -> Header:
     Raises
     ------
     ImageReadError
-        If there are more than `FRAME_LIMIT` frames.
+        If there are more than `FRAME_LIMIT` frames, or functional groups of another number.
     """
     count = read_integer(dataset, "NumberOfFrames", 1)
     if count > FRAME_LIMIT:
         raise ImageReadError(name, f"has {count:,} frames; at most {FRAME_LIMIT:,} are read")
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if groups and len(groups) != count:  # an item for each frame (PS3.3 C.7.6.16)
+        raise ImageReadError(
+            name, f"describes {len(groups):,} of {count:,} frames; the file is damaged"
+        )
     frames = tuple(_describe_frame(dataset, place, count, name) for place in range(count))
     measures = find_group(dataset, 0, "PixelMeasuresSequence")
     return Header(
