@@ -413,7 +413,7 @@ LONGER = {
     "benchmark_peers": 300,
     "peers": 300,
     "benchmark_rewriting": 100,
-    "benchmark_tried": 130,
+    "benchmark_tried": 145,
     "benchmark_merge": 210,
     "benchmark_audit": 240,
 }

@@ -122,6 +122,15 @@ def test_blank_masks_go_with_the_others_of_their_folder(tmp_path):
     assert read_table(tmp_path).left_out == {LeftOut(TWO_VALUED, "roi"): 12}
 
 
+def test_blank_masks_of_another_class_go_with_those_of_the_same_name(tmp_path):
+    for name, make in (("yes", draw_mask), ("no", lambda seed: np.zeros((SIDE, SIDE), np.uint8))):
+        fill(fill(tmp_path, f"{name}/images", draw), f"{name}/labels", make)
+    fill(tmp_path, "other/blank", lambda seed: np.zeros((SIDE, SIDE), np.uint8))
+    table = read_table(tmp_path)
+    assert table.left_out == {LeftOut(TWO_VALUED, "no"): 12, LeftOut(TWO_VALUED, "yes"): 12}
+    assert sum(path.startswith("other/blank") for path in table.paths) == 12
+
+
 def test_files_that_cannot_be_read_stay(tmp_path):
     fill(fill(tmp_path, "scan", draw), "roi", draw_mask)
     (tmp_path / "roi/3.png").write_bytes(b"damaged")

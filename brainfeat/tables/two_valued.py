@@ -39,8 +39,9 @@ def find_two_valued(root: Path, images: Iterable[Parts]) -> set[Parts]:
     Only PNG, TIFF, BMP and GIF files of up to 4 million pixels are decoded, and of PNG and GIF only
     those with at most a quarter of a byte for each pixel. Of each folder 32 such files are looked
     at, which are drawn at random with a fixed seed; where one of them is a mask, all are looked at.
-    Pictures of one value are taken for masks in folders that have masks. Of more than 1,000
-    folders, 1,000 are looked at.
+    Pictures of one value are taken for masks in folders that have masks, and in folders without
+    other pictures that have the name of one that has masks. Of more than 1,000 folders, 1,000 are
+    looked at.
 
     Parameters
     ----------
@@ -69,8 +70,13 @@ def find_two_valued(root: Path, images: Iterable[Parts]) -> set[Parts]:
         if (found := [parts for parts in files if parts[-1].lower().endswith(_SUFFIXES)])
     }
     masks = _Masks(root, folders)
-    for folder in _draw(sorted(candidates), _FOLDERS):
+    drawn = _draw(sorted(candidates), _FOLDERS)
+    for folder in drawn:
         masks.search(candidates[folder])
+    names = {parts[-2] for parts in masks.found if len(parts) > 2}
+    for folder in drawn:
+        if folder and folder[-1] in names:
+            masks.search_blank(candidates[folder])
     return masks.found
 
 
@@ -81,14 +87,22 @@ class _Masks:
         self.found: set[Parts] = set()
         self._root = root
         self._folders = folders
-        self._twins: defaultdict[tuple[str, Parts], list[Parts]] = defaultdict(list)
+        self._counterparts: defaultdict[tuple[str, Parts], list[Parts]] = defaultdict(list)
         self._look = lru_cache(maxsize=None)(self._open)
 
     def search(self, files: list[Parts]) -> None:
         """Search the files of one folder."""
         if any(self._look(parts).values == 2 for parts in _draw(files, _SAMPLE)):
-            drawn = [parts for parts in files if self._look(parts).values <= 2]
-            self.found.update(parts for parts in drawn if self._has_partner(parts))
+            self._take(files)
+
+    def search_blank(self, files: list[Parts]) -> None:
+        """Search the files of a folder that is named as one of masks, where no mask has a shape."""
+        if all(self._look(parts).values == 1 for parts in _draw(files, _SAMPLE)):
+            self._take(files)
+
+    def _take(self, files: list[Parts]) -> None:
+        simple = [parts for parts in files if self._look(parts).values <= 2]
+        self.found.update(parts for parts in simple if self._has_partner(parts))
 
     def _has_partner(self, mask: Parts) -> bool:
         size = self._look(mask).size
@@ -100,13 +114,13 @@ class _Masks:
 
     def _list_partners(self, mask: Parts) -> Iterator[Parts]:
         """Yield images that may be what a mask belongs to."""
-        if not self._twins:
+        if not self._counterparts:
             for files in self._folders.values():
                 for parts in files:
-                    for key in _list_twins(parts):
-                        self._twins[key].append(parts)
-        for key in _list_twins(mask):
-            yield from self._twins[key][:_SAMPLE]
+                    for key in _list_places(parts):
+                        self._counterparts[key].append(parts)
+        for key in _list_places(mask):
+            yield from self._counterparts[key][:_SAMPLE]
         yield from _draw(self._folders[mask[:-1]], 4 * _SAMPLE)
 
     def _open(self, parts: Parts) -> _Look:
@@ -126,7 +140,7 @@ class _Masks:
             return _Look(None, 3)
 
 
-def _list_twins(parts: Parts) -> Iterator[tuple[str, Parts]]:
+def _list_places(parts: Parts) -> Iterator[tuple[str, Parts]]:
     """Yield what a path has in common with those whose folders differ in one part."""
     *folders, name = parts
     stem = name.lower().rpartition(".")[0]
