@@ -158,13 +158,16 @@ def _describe(audit: "Audit", *, has_splits: bool) -> list[str]:
 
 def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
     exact = audit.exact_duplicates
-    yield "exact duplicates", f"{exact.groups:,} groups of {exact.files:,} files"
+    yield "exact duplicates", f"{count(exact.groups, 'group')} of {count(exact.files, 'file')}"
     yield "", _describe_sides(exact.cross_split_groups, exact.test_files)
     if copies := audit.copies:
         turns = ", ".join(
             f"{number:,} {name.replace('_', ' ')}" for name, number in copies.by_orientation.items()
         )
-        yield "copies", f"{copies.groups:,} groups of {copies.images:,} images, by their pixels"
+        yield (
+            "copies",
+            f"{count(copies.groups, 'group')} of {count(copies.images, 'image')}, by their pixels",
+        )
         yield "", _describe_sides(copies.cross_split_groups, copies.test_files)
         if copies.altered:
             turns += f"{', ' if turns else ''}{copies.altered:,} altered"
@@ -176,7 +179,10 @@ def _list_copies(audit: "Audit") -> "Iterator[tuple[str, str]]":
         yield "copies", "not looked for: the cache has no signatures; run extract again"
     if near := audit.near_duplicates:
         sizes = ", ".join(map(str, near.sizes))
-        yield "near duplicates", f"{near.clusters:,} clusters of {near.images:,} images"
+        yield (
+            "near duplicates",
+            f"{count(near.clusters, 'cluster')} of {count(near.images, 'image')}",
+        )
         yield "", _describe_sides(near.cross_split_clusters, near.test_files)
         yield "", f"at a similarity of {near.threshold}; largest: {sizes}"
     yield "groups", f"{audit.groups_across_splits:,} across splits"

@@ -200,7 +200,7 @@ def command(
     for warning in result.warnings:
         options.say(f"warning: {translate(warning)}", err=True)
     if as_json:
-        warnings = [*inventory.warnings, *result.warnings]
+        warnings = [translate(warning) for warning in (*inventory.warnings, *result.warnings)]
         options.print_json({**result.to_dict(), **inventory.to_dict(), "warnings": warnings})
     else:
         _show(result)
