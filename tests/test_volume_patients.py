@@ -242,7 +242,11 @@ class TestGroupLevel:
         [
             ({"group_level": 0}, ParameterError, "group_level is 0; expected 1"),
             ({"group_level": 3}, TableError, "no volume is in a folder of level 3; .* level 2"),
-            ({"group_level": 1, "class_folders": True}, ParameterError, "group_level=1 .* expected group_level=2"),
+            (
+                {"group_level": 1, "class_folders": True},
+                ParameterError,
+                "group_level=1 .* expected group_level=2",
+            ),
         ],
     )
     def test_what_is_no_level_is_refused(self, tmp_path, options, error, message):
