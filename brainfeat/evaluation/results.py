@@ -226,6 +226,12 @@ class Abstention:
         Fraction of the images of a class whose prediction set has the class; None without images.
     risk_coverage : tuple of RiskCoverage
         By ascending fraction.
+    auroc : float or None
+        Area under the ROC curve of the confidence, the probability of the predicted class, as a
+        score of being right: the probability that a right prediction is more confident than a wrong
+        one. 0.5 tells nothing. None where all predictions are right, or all wrong.
+    mean_set_size : float or None
+        Mean number of classes in a prediction set. None in the JSON of earlier versions.
     """
 
     answered: float
@@ -236,6 +242,8 @@ class Abstention:
     false_alarm_rate: float
     coverage_by_class: Mapping[str, float | None]
     risk_coverage: tuple[RiskCoverage, ...]
+    auroc: float | None = None
+    mean_set_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
