@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.evaluation.results import Abstention, RiskCoverage
+from brainfeat.heads.calibration import measure_ranking
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 
@@ -48,8 +49,7 @@ def measure_abstention(
     answered = alone & ~flagged
     right = predicted == y
     covered = sets[np.arange(len(y)), y]
-    confidence = probabilities.max(axis=1)
-    ranked = np.argsort(-confidence, kind="stable")
+    ranked = np.argsort(-probabilities.max(axis=1), kind="stable")
     return Abstention(
         answered=float(answered.mean()),
         uncertain=float((~alone & ~flagged).mean()),
@@ -67,19 +67,9 @@ def measure_abstention(
             )
             for fraction in _FRACTIONS
         ),
-        auroc=_find_auroc(right, confidence),
+        auroc=measure_ranking(y, probabilities),
         mean_set_size=float(sets.sum(axis=1).mean()),
     )
-
-
-def _find_auroc(right: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float | None:
-    """Measure how well the confidence tells right predictions from wrong ones."""
-    if right.all() or not right.any():
-        return None
-    from scipy.stats import mannwhitneyu
-
-    found = mannwhitneyu(confidence[right], confidence[~right], method="asymptotic")
-    return float(found.statistic / (right.sum() * (~right).sum()))
 
 
 def _count(fraction: float, n: int) -> int:
