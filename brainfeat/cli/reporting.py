@@ -16,6 +16,7 @@ from brainfeat.files import check_output, is_same_file
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -117,6 +118,7 @@ def write_reports(
     bundle: "HeadBundle",
     cache: "FeatureCache",
     audit: "Audit",
+    sets: "SetsEvaluation | None" = None,
 ) -> None:
     """Write the HTML report and the model card, if they were asked for."""
     from brainfeat.report import to_card, to_html
@@ -127,6 +129,7 @@ def write_reports(
         "audit": audit,
         "command": describe_command(click.get_current_context()),
         "checklist": chosen["checklist"],
+        "sets": sets,
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:

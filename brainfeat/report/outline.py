@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.results import Evaluation
+from brainfeat.evaluation.set_results import SetsEvaluation
 from brainfeat.report.blocks import Section
 from brainfeat.report.checklists import Checklist, make_checklist
 from brainfeat.report.classes import make_classes
@@ -15,6 +16,7 @@ from brainfeat.report.provenance import (
     make_provenance,
 )
 from brainfeat.report.results import make_overall, make_summary, make_values
+from brainfeat.report.sets import make_set, make_sets, name_sets
 from brainfeat.report.study import Study
 from brainfeat.report.training import make_training
 
@@ -32,7 +34,7 @@ TITLE = "Evaluation of a brain MRI classifier"
 
 
 def list_results(
-    metrics: "Metrics",
+    metrics: "Metrics | SetsEvaluation",
     *,
     findings: "Sequence[str]" = (),
     fitted: "Calibration | None" = None,
@@ -41,13 +43,22 @@ def list_results(
 
     Parameters
     ----------
-    metrics : Metrics
+    metrics : Metrics or SetsEvaluation
         An evaluation fills more sections than metrics of bare probabilities.
     findings : sequence of str
         Those of an audit, for the summary.
     fitted : Calibration or None
         As in :func:`brainfeat.report.probabilities.make_calibration`.
     """
+    if isinstance(metrics, SetsEvaluation):
+        names = name_sets(metrics)
+        return [
+            make_sets(metrics),
+            *(
+                make_set(entry, name, place)
+                for place, (entry, name) in enumerate(zip(metrics.sets, names, strict=True), 1)
+            ),
+        ]
     sections = [
         make_summary(metrics, findings=findings),
         make_overall(metrics),
@@ -64,12 +75,15 @@ def list_results(
 
 def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]:
     """List the sections of a full report: the results, and what they are based on."""
+    table, others = _list_sets(study)
     sections = [
+        *table,
         *list_results(
             study.evaluation,
             findings=study.audit.findings,
             fitted=study.bundle.training.calibration,
         ),
+        *others,
         make_leakage(study),
         make_training(study),
         make_data(study),
@@ -78,6 +92,18 @@ def list_sections(study: Study, *, checklist: Checklist | None) -> list[Section]
         make_limits(study),
     ]
     return [*sections, make_checklist(study, checklist)] if checklist else sections
+
+
+def _list_sets(study: Study) -> tuple[list[Section], list[Section]]:
+    """List the table of all sets, and the sections of those that the report is not about."""
+    if study.sets is None:
+        return [], []
+    first, *sections = list_results(study.sets)
+    return [first], [
+        section
+        for section, entry in zip(sections, study.sets.sets, strict=True)
+        if entry.evaluation is not study.evaluation
+    ]
 
 
 def make_title(study: Study) -> str:
