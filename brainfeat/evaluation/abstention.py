@@ -86,13 +86,12 @@ class Abstention:
         if not broken:
             return None
         classes = [
-            f"{name} {format_metric(self.coverage_by_class[name])} "
-            f"({format_interval(self.coverage_intervals[name])})"
+            f"{format_metric(self.coverage_by_class[name])} "
+            f"({format_interval(self.coverage_intervals[name])}) for {name}"
             for name in broken
         ]
         return (
-            f"the promised coverage of {self.target_coverage:g} does not hold for "
-            f"{name_some(classes)}"
+            f"the promised coverage of {self.target_coverage:g} does not hold: {name_some(classes)}"
         )
 
     @property

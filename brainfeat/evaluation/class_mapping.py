@@ -1,7 +1,7 @@
 """From the classes of a set of images to those of a head: by name, or by a given mapping."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -316,10 +316,24 @@ def _explain_unknown(
     )
 
 
-def list_absent(task: ClassTask, y: NDArray[np.intp]) -> Iterator[str]:
-    """Yield the classes of a task that have no image."""
-    present = np.unique(y)
-    return (name for label, name in enumerate(task.names) if label not in present)
+def is_coarse(mapping: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a mapping joins classes of the head, and not only renames them."""
+    return any(len(members) > 1 for members in mapping.values())
+
+
+def describe_mapping(mapping: Mapping[str, Sequence[str]]) -> str:
+    """Say what the classes of a mapping are.
+
+    Examples
+    --------
+    >>> describe_mapping({"yes": ("glioma", "meningioma", "pituitary"), "no": ("notumor",)})
+    'yes is glioma, meningioma or pituitary; no is notumor'
+    """
+    parts = []
+    for name, members in mapping.items():
+        first = ", ".join(members[:-1])
+        parts.append(f"{name} is {first} or {members[-1]}" if first else f"{name} is {members[-1]}")
+    return "; ".join(parts)
 
 
 def _quote(names: Sequence[str]) -> str:

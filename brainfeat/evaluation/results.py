@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.evaluation.abstention import Abstention, ConfidentErrors
 from brainfeat.evaluation.binomial import Interval
+from brainfeat.evaluation.class_mapping import describe_mapping, is_coarse
 from brainfeat.heads.calibration import Reliability
 from brainfeat.metrics import ClassScores, Metrics
+from brainfeat.text import name_some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +304,30 @@ class Evaluation(Results):
     copy_free: Results | None
     bootstrap: Bootstrap
     classes: Mapping[str, tuple[str, ...]] | None = None
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which there is no image."""
+        return tuple(entry.name for entry in self.per_class if not entry.support)
+
+    def describe_classes(self) -> list[str]:
+        """Say on which classes the head was measured, if not on its own, one sentence each."""
+        found, absent = [], self.absent
+        present = [name for name in self.class_names if name not in absent]
+        if self.classes is not None:
+            task = "on coarser classes" if is_coarse(self.classes) else "by other names"
+            found.append(f"measured {task}: {describe_mapping(self.classes)}")
+        if len(present) == 1:
+            found.append(
+                f"all images are of one class, {present[0]}; what needs two, such as specificity, "
+                "ROC AUC and Matthews correlation, is not defined"
+            )
+        elif absent:
+            found.append(
+                f"images of {len(present)} of {len(self.class_names)} classes; none of "
+                f"{name_some(absent)}, which count as wrong where they are predicted"
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as what JSON can hold.

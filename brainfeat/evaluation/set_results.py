@@ -9,7 +9,6 @@ from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.evaluation.binomial import Interval
 from brainfeat.evaluation.results import Evaluation, Results
 from brainfeat.evaluation.unpaired import SetDifference
-from brainfeat.text import name_some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,6 @@ class SetEvaluation:
         Path of the cache.
     is_test_part : bool
         Whether the images are those that the fit of the head held out for the test.
-    absent : tuple of str
-        Classes of which the set has no image.
     row : SetRow
         The main results.
     difference : SetDifference or None
@@ -86,7 +83,6 @@ class SetEvaluation:
 
     cache: str
     is_test_part: bool
-    absent: tuple[str, ...]
     row: SetRow
     difference: SetDifference | None
     evaluation: Evaluation
@@ -100,25 +96,13 @@ class SetEvaluation:
     @property
     def findings(self) -> list[str]:
         """What a reader must know of this set, one sentence each."""
-        return [*self._describe_classes(), *self._describe_trust()]
+        return [
+            *self.evaluation.describe_classes(),
+            *self._describe_copies(),
+            *self._describe_trust(),
+        ]
 
-    def _describe_classes(self) -> Iterator[str]:
-        names, mapping = self.evaluation.class_names, self.evaluation.classes
-        if mapping is not None:
-            pairs = [f"{name} stands for {' or '.join(of)}" for name, of in mapping.items()]
-            task = "on coarser classes" if is_coarse(mapping) else "by other names"
-            yield f"measured {task}: {name_some(pairs)}"
-        present = [name for name in names if name not in self.absent]
-        if len(present) == 1:
-            yield (
-                f"all images are of one class, {present[0]}; what needs two, such as specificity, "
-                "ROC AUC and Matthews correlation, is not defined"
-            )
-        elif self.absent:
-            yield (
-                f"images of {len(present)} of {len(names)} classes; none of "
-                f"{name_some(self.absent)}, which count as wrong where they are predicted"
-            )
+    def _describe_copies(self) -> Iterator[str]:
         if self.row.images == "all":
             reason = self.evaluation.subsets.without_copies.reason
             yield f"it is not known of which images the head has seen a copy: {reason}"
@@ -132,11 +116,6 @@ class SetEvaluation:
             results.confident_errors and results.confident_errors.describe(),
         )
         return (text for text in found if text)
-
-
-def is_coarse(mapping: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether a mapping joins classes of the head, and not only renames them."""
-    return any(len(members) > 1 for members in mapping.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +230,7 @@ class SetsEvaluation:
                 {
                     "cache": entry.cache,
                     "is_test_part": entry.is_test_part,
-                    "absent": list(entry.absent),
+                    "absent": list(entry.evaluation.absent),
                     "row": write_record(entry.row),
                     "difference": None
                     if entry.difference is None
@@ -311,7 +290,6 @@ class _Entry:
 
     cache: str
     is_test_part: bool
-    absent: tuple[str, ...]
     row: SetRow
     difference: SetDifference | None
 

@@ -14,7 +14,6 @@ from brainfeat.evaluation.class_mapping import (
     ClassesArgument,
     ClassTask,
     check_mappings,
-    list_absent,
     require_used,
 )
 from brainfeat.evaluation.prevalence import check_prevalence
@@ -253,7 +252,6 @@ def _describe_set(
     return SetEvaluation(
         cache=entry.name,
         is_test_part=bool(entry.test_part is not None and entry.test_part.all()),
-        absent=tuple(list_absent(entry.plan.task, entry.plan.y)),
         row=row,
         difference=difference,
         evaluation=evaluation,

@@ -1,5 +1,6 @@
 """What a report has and in which order, in every output format."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.results import Evaluation
@@ -19,6 +20,7 @@ from brainfeat.report.results import make_overall, make_summary, make_values
 from brainfeat.report.sets import make_set, make_sets, name_sets
 from brainfeat.report.study import Study
 from brainfeat.report.training import make_training
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +101,13 @@ def _list_sets(study: Study) -> tuple[list[Section], list[Section]]:
     if study.sets is None:
         return [], []
     first, *sections = list_results(study.sets)
-    return [first], [
+    whole = next(
+        name
+        for name, entry in zip(name_sets(study.sets), study.sets.sets, strict=True)
+        if entry.evaluation is study.evaluation
+    )
+    what = f"What follows is about {whole}, but for the results that are named after another set."
+    return [replace(first, blocks=[*first.blocks, what])], [
         section
         for section, entry in zip(sections, study.sets.sets, strict=True)
         if entry.evaluation is not study.evaluation
@@ -113,5 +121,6 @@ def make_title(study: Study) -> str:
 
 def make_subtitle(study: Study) -> str:
     """State in a line what was measured."""
-    names = ", ".join(study.bundle.class_names)
-    return f"{study.evaluation.n:,} images ({study.split_name}), {names}"
+    names = ", ".join(study.evaluation.class_names)
+    sets = "" if study.sets is None else f"{count(len(study.sets.sets), 'set')}; in full: "
+    return f"{sets}{study.evaluation.n:,} images ({study.split_name}), {names}"

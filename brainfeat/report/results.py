@@ -52,7 +52,8 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
     """Sum up in sentences, the three accuracies, and what an audit found."""
     blocks: list[Block] = [" ".join(summarise(metrics))]
     if isinstance(metrics, Evaluation):
-        blocks += [f"{capitalise(text)}." for text in _describe_trust(metrics)]
+        texts = (*metrics.describe_classes(), *_describe_trust(metrics))
+        blocks += [f"{capitalise(text)}." for text in texts]
         blocks.append(Tiles(entries=list(_list_tiles(metrics.subsets))))
     if findings:
         blocks += [

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from brainfeat.evaluation.set_results import is_coarse
+from brainfeat.evaluation.class_mapping import is_coarse
+from brainfeat.report import charts
 from brainfeat.report.blocks import (
     Block,
     Cell,
+    Chart,
     Estimate,
     Items,
     Matrix,
@@ -26,6 +29,7 @@ from brainfeat.text import (
     format_metric,
     format_percent,
     name_some,
+    shorten,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 # The metric of the differences: each class has the same weight, whatever the mix of a set.
 _COMPARED = "balanced_accuracy"
+# Columns of the name of a set beside a chart.
+_LABEL_WIDTH = 18
 
 
 def name_sets(evaluation: "SetsEvaluation") -> list[str]:
@@ -99,9 +105,34 @@ def make_sets(evaluation: "SetsEvaluation") -> Section:
             "class, with its exact binomial interval over groups.",
         ),
     ]
+    if any(entry.row.accuracy_interval for entry in evaluation.sets):
+        blocks.insert(1, _draw_sets(names, evaluation))
     if found := evaluation.describe(names):
         blocks.append(Items(entries=[f"{text}." for text in found]))
     return Section(name="sets", title="What it is worth on each set", blocks=blocks)
+
+
+def _draw_sets(names: list[str], evaluation: "SetsEvaluation") -> Chart:
+    groups = [
+        (
+            METRIC_NAMES[metric],
+            [
+                (
+                    shorten(name, _LABEL_WIDTH),
+                    getattr(entry.row, metric),
+                    getattr(entry.row, f"{metric}_interval"),
+                )
+                for name, entry in zip(names, evaluation.sets, strict=True)
+            ],
+        )
+        for metric in ("accuracy", _COMPARED)
+    ]
+    return Chart(
+        title="Each set with 95 % intervals",
+        caption="Squares are the metrics of the table above, lines their 95 % intervals.",
+        description=charts.describe_intervals(groups),
+        draw=partial(charts.draw_intervals, groups, name="sets"),
+    )
 
 
 def make_set(entry: "SetEvaluation", name: str, place: int) -> Section:
@@ -127,7 +158,7 @@ def _count_classes(entry: "SetEvaluation") -> str:
     number = len(entry.evaluation.class_names)
     mapping = entry.evaluation.classes
     coarse = ", coarser" if mapping is not None and is_coarse(mapping) else ""
-    present = f"{number - len(entry.absent)} of " if entry.absent else ""
+    present = f"{number - len(entry.evaluation.absent)} of " if entry.evaluation.absent else ""
     return f"{present}{number}{coarse}"
 
 
@@ -171,12 +202,13 @@ def _explain_difference(evaluation: "SetsEvaluation") -> Iterator[str]:
         name
         for entry in evaluation.sets
         if entry.difference is not None
-        and len(entry.difference.classes) < len(entry.evaluation.class_names) - len(entry.absent)
+        and len(entry.difference.classes)
+        < len(entry.evaluation.class_names) - len(entry.evaluation.absent)
         for name in entry.evaluation.class_names
-        if name not in (*entry.difference.classes, *entry.absent)
+        if name not in (*entry.difference.classes, *entry.evaluation.absent)
     }
     if few:
-        yield f"The test part has no image of {name_some(sorted(few))} {which}."
+        yield f"Classes of which that part has no image, {which}: {name_some(sorted(few))}."
 
 
 def _name_coverage(evaluation: "SetsEvaluation") -> str:
