@@ -119,10 +119,11 @@ def export_head(
             n_bytes = sum(path.stat().st_size for path in written)
             difference = _compare(bundle, backbone, form.compute, temporary)
             if not difference <= _TOLERANCES[quantize]:
+                advice = 'pass quantize="float16"' if quantize == "int8" else "take another format"
                 raise BundleError(
                     f"{output} was not written, because its probabilities differ by up to "
                     f"{difference:.3f} from those of the head on synthetic slices; expected at "
-                    f"most {_TOLERANCES[quantize]}; take another format"
+                    f"most {_TOLERANCES[quantize]}; {advice}"
                 )
     except OSError as error:
         raise BundleError(f"{output} cannot be written ({error.strerror})") from error
@@ -250,8 +251,9 @@ def _load_base(bundle: HeadBundle, weights: str | os.PathLike[str], *, int8: boo
     spec = bundle.spec
     if int8 and spec.precision != "int8":
         raise ParameterError(
-            f"the head was fitted on features in {spec.precision}; an .xml model in int8 needs one "
-            "that was fitted on features in int8; pass float16, or extract the features in int8"
+            f"the head was fitted on features in {spec.precision}, and an .xml model in int8 needs "
+            'one that was fitted on features in int8; pass quantize="float16", or extract the '
+            'features with precision="int8"'
         )
     backbone = load_backbone(
         spec.backbone,

@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ def round_weights(model: bytes, network: Any, quantize: str, *, least: int) -> b
         for name in _name_large_layers(network, least)
         for operation in ("CONV_2D", "FULLY_CONNECTED")
     ]
-    # The quantizer prints a summary.
-    with redirect_stdout(io.StringIO()):
+    # The quantizer prints a summary and a progress bar.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         found = quantizer.Quantizer(model, rules).quantize()
     return bytes(found.quantized_model)
 

@@ -1,5 +1,6 @@
 """Base and head as one OpenVINO model: an ``.xml`` file, and its weights in a ``.bin`` file."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def write_model(
         Whether weights are stored in float16.
     metadata : mapping of str to str
         What is stored beside the graph, below ``brainfeat``.
+
+    Raises
+    ------
+    OSError
+        The files cannot be written.
     """
     openvino = openvino_engine.import_openvino()
     size, quantization = backbone.input_size, backbone.quantization
@@ -58,7 +64,10 @@ def write_model(
         model.set_rt_info(value, ["brainfeat", key])
     if quantization:
         _store_in_int8(model)
-    openvino.save_model(model, path, compress_to_fp16=half)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:  # that of a stream of C++, such as on a full disk
+        raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
 def _add_head(op: Any, maps: Any, head: HeadLayers) -> Any:
