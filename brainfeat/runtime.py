@@ -1,11 +1,10 @@
 """Keras and its backends: devices, precision, compilation; and what is known of the machine."""
 
-import io
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -365,36 +364,3 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def convert_to_litert(model: Any) -> bytes:
-    """Convert a Keras model to a LiteRT model that takes one image at a time.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A model with one input and one output.
-
-    Returns
-    -------
-    bytes
-        The contents of a ``.tflite`` file.
-
-    Raises
-    ------
-    MissingDependencyError
-        Keras runs on another backend than TensorFlow.
-    """
-    keras = import_keras()
-    if keras.config.backend() != "tensorflow":
-        raise MissingDependencyError(
-            f"Keras runs on {keras.config.backend()}, but only TensorFlow can make a LiteRT model; "
-            "set KERAS_BACKEND=tensorflow"
-        )
-    import tensorflow as tf
-
-    # Keras prints the signatures that it traces.
-    with held_back_stderr(), redirect_stdout(io.StringIO()), layer_precision("float32"):
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        converted: bytes = converter.convert()
-    return converted

@@ -143,9 +143,10 @@ class Backbone:
     @cached_property
     def _tensors(self) -> Tensors:
         """The weights, until they are digested and compiled."""
-        return self._load_tensors()
+        return self.load_tensors()
 
-    def _load_tensors(self) -> Tensors:
+    def load_tensors(self) -> Tensors:
+        """Read or draw the weights, by the paths that they have in Keras."""
         kept: Tensors | None = vars(self).get("_tensors")
         if kept is not None:
             return kept
@@ -158,7 +159,7 @@ class Backbone:
             return self._make_keras_base()
         return OpenvinoBase(
             read_graph(self.name),
-            self._load_tensors,
+            self.load_tensors,
             scaling=self.architecture.find_input_scaling(self.scaling),
             input_size=self.input_size,
             precision=self.precision,
@@ -168,12 +169,12 @@ class Backbone:
     def observe_ranges(self, batches: Iterable[Image]) -> dict[str, tuple[float, float]]:
         """Find the ranges that int8 needs, from images (n, h, w, 3) as `__call__` takes them."""
         scaling = self.architecture.find_input_scaling(self.scaling)
-        return observe_ranges(read_graph(self.name), self._load_tensors(), batches, scaling=scaling)
+        return observe_ranges(read_graph(self.name), self.load_tensors(), batches, scaling=scaling)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(
             self.architecture,
-            self._load_tensors,
+            self.load_tensors,
             scaling=self.scaling,
             input_size=self.input_size,
             precision=self.precision,
