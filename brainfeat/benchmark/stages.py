@@ -29,13 +29,13 @@ from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.extractor import extract
-from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
-from brainfeat.readers import read_bytes, read_image
+from brainfeat.readers import read_bytes, read_pixels
 from brainfeat.tables.table import ImageTable, read_table
 from brainfeat.training.fitting import fit_head
 
-Image = NDArray[np.float32]
+Image = NDArray[np.uint8]
 Name = TypeVar("Name", bound=Hashable)
 # A piece of work; it returns how much was done, such as the number of images.
 Work = Callable[[], int]
@@ -354,6 +354,6 @@ def _decode(file: Path, *, size: int) -> Image:
     """Do what stage one does with a file before the base computes."""
     data = read_bytes(file)
     hashlib.sha256(data).digest()
-    pixels = quantize_image(read_image(BytesIO(data), name=str(file)))
+    pixels = quantize_image(read_pixels(BytesIO(data), name=str(file)))
     compute_signature(pixels)
-    return scale_pixels(resize_pixels(pixels, size=size))
+    return resize_pixels(pixels, size=size)
