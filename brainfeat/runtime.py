@@ -19,7 +19,8 @@ from brainfeat.cache.spec import Precision
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.keras_start import explain_failure, held_back_stderr, kept_random_state
 
-Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Pixels = NDArray[np.float32 | np.uint8]
+Forward = Callable[[Pixels], NDArray[np.float32]]
 
 # The name of the device under the torch backend, for which Keras lists none.
 _TORCH_DEVICE = "torch's own"
@@ -163,8 +164,9 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     Returns
     -------
     callable
-        From float32 images of shape (n, h, w, 3) to the model's output in float32, such as (n, d).
-        Each new shape is traced again, so callers should keep to one.
+        From images of shape (n, h, w, 3), float32, or uint8 that are divided by 255, to the model's
+        output in float32, such as (n, d). Each new shape and type is traced again, so callers
+        should keep to one.
     """
     backend = import_keras().backend.backend()
     device = device or find_devices()[0]
@@ -173,11 +175,19 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     if backend == "jax":
         return _compile_jax(model, device)
 
-    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(images: Pixels) -> NDArray[np.float32]:
         with layer_precision("float32"):
-            return np.asarray(model.predict_on_batch(images), np.float32)
+            return np.asarray(model.predict_on_batch(np.asarray(_to_unit(images))), np.float32)
 
     return forward
+
+
+def _to_unit(images: Any) -> Any:
+    """Divide 8-bit images by 255, on the device."""
+    keras = import_keras()
+    if keras.backend.standardize_dtype(images.dtype) == "uint8":
+        return keras.ops.cast(images, "float32") / 255.0
+    return images
 
 
 def _compile_tensorflow(model: Any, device: str) -> Forward:
@@ -185,11 +195,11 @@ def _compile_tensorflow(model: Any, device: str) -> Forward:
 
     def call(images: Any) -> Any:
         with layer_precision("float32"):
-            return model(images, training=False)
+            return model(_to_unit(images), training=False)
 
     traced = tf.function(call, autograph=False)
 
-    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(images: Pixels) -> NDArray[np.float32]:
         with tf.device(device):
             return np.asarray(traced(tf.constant(images)).numpy(), np.float32)
 
@@ -208,7 +218,7 @@ def _compile_jax(model: Any, device: str) -> Forward:
 
     def call(variables: Any, images: Any) -> Any:
         with layer_precision("float32"):
-            return model.stateless_call(*variables, images, training=False)[0]
+            return model.stateless_call(*variables, _to_unit(images), training=False)[0]
 
     compiled = jax.jit(call)
     return lambda images: np.asarray(compiled(variables, jax.device_put(images, place)), np.float32)

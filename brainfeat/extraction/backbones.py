@@ -18,6 +18,7 @@ from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.keras_engine import KerasBase
 from brainfeat.extraction.openvino_engine import OpenvinoBase, observe_ranges
+from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import (
@@ -200,8 +201,9 @@ class Backbone:
         Returns
         -------
         tuple of callable
-            Functions from float32 images (n, h, w, 3) to float32 features (n, d), which can run at
-            the same time. A function is compiled anew for each new n.
+            Functions from images (n, h, w, 3), as `__call__` takes them, to float32 features
+            (n, d), which can run at the same time. A function is compiled anew for each new n and
+            type.
         """
         compiled = self._base.compile(n_images)
         self._release()
@@ -232,13 +234,14 @@ class Backbone:
         """The Keras model without scaling and pooling, built anew, whatever the engine."""
         return self._make_keras_base().model
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
 
         Parameters
         ----------
-        images : ndarray of shape (n, input_size, input_size, 3), float32
-            Values in [0, 1]. The function is compiled anew for each new n.
+        images : ndarray of shape (n, input_size, input_size, 3), float32 or uint8
+            Values in [0, 1], or 8-bit pixels. The function is compiled anew for each new n and
+            type.
 
         Returns
         -------
@@ -313,7 +316,7 @@ def load_backbone(
     Returns
     -------
     Backbone
-        A callable from float32 images (n, h, w, 3) in [0, 1] to float32 features (n, d).
+        A callable from images (n, h, w, 3), float32 in [0, 1] or uint8, to float32 features (n, d).
 
     Raises
     ------
@@ -378,11 +381,12 @@ def compile_copies(
     Returns
     -------
     copies : sequence of callable
-        Functions from images to features that can run at the same time: one for each device of a
-        :class:`Backbone`, or else the backbone itself.
+        Functions from 8-bit images (n, h, w, 3) to features that can run at the same time: one for
+        each device or stream of a :class:`Backbone`, or else the backbone itself, which gets them
+        in [0, 1].
     batch_size : int
         A batch size that suits them.
     """
     if isinstance(backbone, Backbone):
         return backbone.compile(n_images=n_images), backbone.batch_size
-    return [backbone], _BATCH_SIZE
+    return [lambda pixels: backbone(scale_pixels(pixels))], _BATCH_SIZE

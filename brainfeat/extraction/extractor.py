@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.locks import lock_folder
@@ -18,12 +20,12 @@ from brainfeat.cache.shards import make_folder, parts_folder
 from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
-from brainfeat.extraction.backbones import Backbone, FeatureExtractor, Image, load_backbone
+from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
 from brainfeat.extraction.task import Progress, Task
-from brainfeat.readers import read_image
+from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.table import ImageTable, read_table
@@ -110,7 +112,7 @@ def extract(
     value_range: str = DTYPE,
     random_state: int = 0,
     force: bool = False,
-    read: Callable[..., Image] = read_image,
+    read: Callable[..., NDArray[Any]] = read_pixels,
     progress: Progress | None = None,
 ) -> Extraction:
     """Run a frozen base over every image of a table once and cache its pooled features.
@@ -177,7 +179,7 @@ def extract(
         :data:`brainfeat.extraction.int8_calibration.LEAST_COSINE` allows.
     read : callable
         From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
-        `value_range`, to a float32 image (h, w, 3) in [0, 1].
+        `value_range`, to an image (h, w, 3), float32 in [0, 1] or uint8.
     progress : callable or None
         Called with the number of finished images, their total, and the precision with the engine.
 
