@@ -44,7 +44,7 @@ def measure_abstention(
     predicted = probabilities.argmax(axis=1)
     sets = bundle.conformal.predict_sets(probabilities, coverage=COVERAGE)
     flagged = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold(FALSE_ALARM_RATE)
-    alone = (sets.sum(axis=1) == 1) & sets[np.arange(len(y)), predicted]
+    alone = is_sole(sets, predicted)
     answered = alone & ~flagged
     right = predicted == y
     covered = sets[np.arange(len(y)), y]
@@ -67,6 +67,24 @@ def measure_abstention(
             for fraction in _FRACTIONS
         ),
     )
+
+
+def is_sole(sets: NDArray[np.bool_], predicted: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return for which images the prediction set has the predicted class alone.
+
+    Parameters
+    ----------
+    sets : ndarray of shape (n, k), bool
+        Whether the prediction set of each image has each class.
+    predicted : ndarray of shape (n,), int
+        The most probable class.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+    """
+    sole: NDArray[np.bool_] = (sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), predicted]
+    return sole
 
 
 def _count(fraction: float, n: int) -> int:
