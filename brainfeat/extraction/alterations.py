@@ -89,7 +89,7 @@ class Alterations:
     --------
     >>> chosen = Alterations(kinds=["blur"])
     >>> [f"{one.kind} {one.strength:g} {one.unit}" for one in chosen.listed.values()][:2]
-    ['blur 0.5 pixels', 'blur 1 pixels']
+    ['blur 0.5 px', 'blur 1 px']
     """
 
     kinds: Collection[str] = ()
@@ -367,7 +367,7 @@ def _coarsen(image: "Image", percent: float, _: Generator) -> "Image":
 # A new kind, or a change of strengths, changes the numbers of views and with them `to_dict`; rows
 # of caches that were drawn otherwise are then computed again.
 KINDS: dict[str, Kind] = {
-    "rotation": Kind(strengths=(3, 5, 10, 15, 30), unit="degrees", alter=_rotate),
+    "rotation": Kind(strengths=(3, 5, 10, 15, 30), unit="°", alter=_rotate),
     "shift": Kind(strengths=(3, 5, 10, 15, 20), unit="%", alter=_shift),
     "crop": Kind(strengths=(5, 10, 15, 20, 30), unit="%", alter=_crop),
     "scale": Kind(strengths=(60, 75, 90, 110, 125), unit="%", alter=_scale),
@@ -380,6 +380,6 @@ KINDS: dict[str, Kind] = {
     "contrast": Kind(strengths=(0.6, 0.75, 0.9, 1.25, 1.5), unit="", alter=_stretch, resized=True),
     "bias-field": Kind(strengths=(20, 40, 60, 80, 100), unit="%", alter=_shade, resized=True),
     "noise": Kind(strengths=(1, 3, 5, 7, 9), unit="%", alter=_add_noise, resized=True),
-    "blur": Kind(strengths=(0.5, 1, 1.5, 2, 3), unit="pixels", alter=_blur, resized=True),
-    "resolution": Kind(strengths=(12.5, 25, 37.5, 50, 75), unit="%", alter=_coarsen, resized=True),
+    "blur": Kind(strengths=(0.5, 1, 1.5, 2, 3), unit="px", alter=_blur, resized=True),
+    "resolution": Kind(strengths=(10, 25, 40, 50, 75), unit="%", alter=_coarsen, resized=True),
 }

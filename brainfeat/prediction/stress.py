@@ -15,7 +15,8 @@ from brainfeat.cache.formats import has_format
 from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES
-from brainfeat.evaluation.stress import Stress, measure_stress
+from brainfeat.evaluation.stress import measure_stress
+from brainfeat.evaluation.stress_results import Stress
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.engines import Engine
