@@ -12,6 +12,7 @@ from typing import Literal
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.formats import has_format
+from brainfeat.cache.output import identify
 from brainfeat.cache.schema import CACHE_SCHEMA
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES
@@ -175,7 +176,7 @@ def stress(
 
 def _check_kind(output: Path) -> None:
     """Refuse an existing output of another kind, such as a cache of images as they are."""
-    if not output.exists():
+    if identify(output) is None:
         return
     try:
         is_cache = output.is_file() and has_format(output, CACHE_SCHEMA.format)
