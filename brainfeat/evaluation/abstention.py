@@ -216,7 +216,7 @@ def measure_abstention(
         names, found, sets = task.names, task.add_up(probabilities), task.unite(sets)
     flagged = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold(FALSE_ALARM_RATE)
     predicted, every = found.argmax(axis=1), np.arange(len(y))
-    alone = (sets.sum(axis=1) == 1) & sets[every, predicted]
+    alone = is_sole(sets, predicted)
     answered = alone & ~flagged
     right, covered = predicted == y, sets[every, y]
     ranked = np.argsort(-found.max(axis=1), kind="stable")
@@ -247,6 +247,24 @@ def measure_abstention(
         auroc=measure_ranking(y, found),
         mean_set_size=float(sets.sum(axis=1).mean()),
     )
+
+
+def is_sole(sets: NDArray[np.bool_], predicted: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return for which images the prediction set has the predicted class alone.
+
+    Parameters
+    ----------
+    sets : ndarray of shape (n, k), bool
+        Whether the prediction set of each image has each class.
+    predicted : ndarray of shape (n,), int
+        The most probable class.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+    """
+    sole: NDArray[np.bool_] = (sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), predicted]
+    return sole
 
 
 def _count(fraction: float, n: int) -> int:

@@ -19,6 +19,7 @@ from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import make_folder, parts_folder
 from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
+from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
@@ -104,6 +105,7 @@ def extract(
     engine: Engine | Literal["auto"] = "auto",
     augment: int = 0,
     augmentation: Augmentation | None = None,
+    alterations: Alterations | None = None,
     batch_size: int | None = None,
     n_jobs: int | None = None,
     on_error: Literal["skip", "raise"] = "skip",
@@ -153,6 +155,9 @@ def extract(
         table has no splits.
     augmentation : Augmentation or None
         Ranges and seed of the views; None takes the defaults with `random_state`.
+    alterations : Alterations or None
+        Altered views to add to each image, with `augment` 0: those that a head is tried on by
+        :func:`brainfeat.stress`, and none is fitted on.
     batch_size : int or None
         Images in a batch, at most as many as the table gives; None takes what suits the device and
         the size of the images.
@@ -220,6 +225,8 @@ def extract(
     output = Path(output)
     identify(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    if augment and alterations is not None:
+        raise ParameterError("augment and alterations exclude each other; pass one of them")
     check_range(value_range)
     if not isinstance(table, ImageTable):
         table = read_table(table)
@@ -233,6 +240,7 @@ def extract(
         parts=parts_folder(output),
         augment=augment,
         augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
+        alterations=alterations,
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
         on_error=on_error,

@@ -140,7 +140,7 @@ class Run:
             If the features are not usable, or shards cannot be written.
         """
         task, total = self._task, len(self._task.table)
-        ahead = task.n_jobs + _VIEWS_AHEAD // (task.augment + 1)
+        ahead = task.n_jobs + _VIEWS_AHEAD // task.n_views
         try:
             # Closed at once, so that no thread goes on loading after an error.
             with closing(map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)) as images:
@@ -267,6 +267,8 @@ class Run:
         if not views:
             return {}
         small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
+        if (altered := self._task.alterations) is not None:
+            return dict(altered.draw(pixels, small, sha256=sha256, views=views))
         ranges = self._task.augmentation
         return {
             view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
@@ -303,7 +305,7 @@ class Run:
 
     def _start_computer(self) -> BatchComputer[Item]:
         self.spec.require(self._complete_spec(), here="the cache", there="this run")
-        n_images = len(self._task.table) * (self._task.augment + 1)
+        n_images = len(self._task.table) * self._task.n_views
         copies, preferred = compile_copies(self._backbone, n_images=n_images)
         size = self.spec.input_size
         return BatchComputer(

@@ -19,11 +19,14 @@ from brainfeat.report.study import make_study
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
     from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
+    from brainfeat.report.blocks import Section
 
 
 def to_html(
@@ -82,10 +85,30 @@ def to_html(
     if images is not None:
         place = next(i for i, section in enumerate(sections) if section.name == "training")
         sections.insert(place, make_gallery(study, images))
+    return render_page(sections, title=make_title(study), subtitle=make_subtitle(study))
+
+
+def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> str:
+    """Write sections as one HTML page; the first section is the summary.
+
+    Parameters
+    ----------
+    sections : sequence of Section
+    title, subtitle : str
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja or matplotlib is not installed.
+    """
     template = _make_environment().get_template("report.html.j2")
     page: str = template.render(
-        title=make_title(study),
-        subtitle=make_subtitle(study),
+        title=title,
+        subtitle=subtitle,
         sections=sections,
         version=version("brainfeat"),
         not_a_device=NOT_A_DEVICE,

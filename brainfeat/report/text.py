@@ -19,6 +19,8 @@ from brainfeat.report.outline import list_results
 from brainfeat.text import WIDTH, align, count_columns, make_printable, shorten, wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
 
@@ -84,7 +86,11 @@ def to_text(evaluation: "Metrics | SetsEvaluation") -> str:
     macro mean         –  1.000    1.000                  –
     weighted mean      –  1.000        –                  –
     """
-    sections = list_results(evaluation)
+    return write_sections(list_results(evaluation))
+
+
+def write_sections(sections: "Sequence[Section]") -> str:
+    """Write sections for a terminal, those that are brief."""
     return "\n\n".join(_write_section(section) for section in sections if section.brief)
 
 
