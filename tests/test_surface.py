@@ -202,6 +202,7 @@ def test_public_names() -> None:
         "link_caches",
         "predict",
         "read_table",
+        "stress",
         "write_slices",
         "write_table",
     ]
