@@ -21,6 +21,7 @@ from brainfeat.text import make_printable
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -34,6 +35,7 @@ def to_html(
     command: str | None = None,
     images: ReadImage | None = None,
     checklist: Checklist | None = None,
+    sets: "SetsEvaluation | None" = None,
 ) -> str:
     """Write an evaluation as one HTML page.
 
@@ -57,6 +59,9 @@ def to_html(
         [0, 1]. With it, the worst errors and some copies are shown.
     checklist : {"claim2024", "tripod-ai"} or None
         A reporting guideline whose items are answered as far as software can answer them.
+    sets : SetsEvaluation or None
+        The result of :func:`brainfeat.evaluate` for several caches, of which `evaluation` is one:
+        the table of all comes first, and the others have a section each.
 
     Returns
     -------
@@ -70,7 +75,9 @@ def to_html(
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
-    study = make_study(evaluation, bundle=bundle, cache=cache, audit=audit, command=command)
+    study = make_study(
+        evaluation, bundle=bundle, cache=cache, audit=audit, command=command, sets=sets
+    )
     sections = list_sections(study, checklist=checklist)
     if images is not None:
         place = next(i for i, section in enumerate(sections) if section.name == "training")
