@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,6 +183,16 @@ def test_without_the_cache_of_the_fit_its_record_is_compared_with(bundle, far, f
     assert "recorded confusion matrix is resampled" in " ".join(to_text(alone).split())
 
 
+def test_a_record_without_new_images_is_not_compared_with(bundle, own, far):
+    copied = replace(
+        bundle.training.leakage, copies=replace(bundle.training.leakage.copies, test_files=180)
+    )
+    record = replace(bundle.training, test_without_copies=None, leakage=copied)
+    found = evaluate(replace(bundle, training=record), [far])
+    assert (found.reference, found.sets[0].difference) == (None, None)
+    assert found.findings[-1].startswith("no set is compared with the test part of the fit")
+
+
 def test_all_images_of_the_cache_of_the_fit_have_its_test_part_among_them(bundle, own, far):
     both = evaluate(bundle, [far, own], split="all")
     assert (both.reference.origin, both.reference.n) == ("set", 168)
@@ -342,4 +353,4 @@ def test_copies_of_the_fit_are_left_out_of_another_public_set(real_data, tmp_pat
     assert external.evaluation.class_names == ("yes", "no")
     assert external.evaluation.n == 253
     assert external.row.left_out > 0
-    assert external.difference.balanced_accuracy.interval[1] < 0
+    assert external.difference.accuracy.difference < 0
