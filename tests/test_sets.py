@@ -300,9 +300,11 @@ def test_page_and_card_have_the_table_first_and_no_folder(bundle, own, near, far
     with FeatureCache(own) as cache, FeatureCache(far) as other:
         found = evaluate(bundle, [cache, near, other])
         given = {"bundle": bundle, "cache": cache, "sets": found}
-        pages = [write(found.sets[0].evaluation, **given) for write in (to_card, to_html)]
+        main = found.sets[0].evaluation
+        pages = [to_card(main, **given, checklist="claim2024"), to_html(main, **given)]
         with pytest.raises(ParameterError, match="one of the sets"):
             to_card(evaluate(bundle, cache), **given)
+    assert "2 sets beside the test part of the fit" in pages[0]
     for page in pages:
         titles = ("What it is worth on each set", "Summary", "Results on far.h5", "Leakage")
         places = [page.rindex(title) for title in titles]
