@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from brainfeat.leakage.cross_audit import audit_between
     from brainfeat.leakage.linking import link_caches
     from brainfeat.prediction.predictor import Predictor, predict
+    from brainfeat.prediction.stress import stress
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import write_slices
     from brainfeat.tables.table import read_table, write_table
@@ -38,6 +39,7 @@ _HOMES = {
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
+    "stress": "prediction.stress",
     "write_slices": "tables.slicing",
     "write_table": "tables.table",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "link_caches",
     "predict",
     "read_table",
+    "stress",
     "write_slices",
     "write_table",
 ]

@@ -19,6 +19,7 @@ from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.engines import choose_engine, choose_precision, find_winograd_fraction
 from brainfeat.extraction.graph import plan_quantization, read_graph
+from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction.predictor import Predictor
@@ -150,6 +151,15 @@ class TestFeatures:
         ours = load("vgg16", input_size=size)(images)
         expected = load("vgg16", input_size=size, engine="keras").compile(n_images=2)[0](images)
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+    @pytest.mark.parametrize("engine", ["openvino", "keras"])
+    @pytest.mark.parametrize("scaling", ["weights", "unit"])
+    @pytest.mark.parametrize("name", ["vgg16", MOBILENET])
+    def test_8_bit_pixels_are_scaled_by_the_base(self, name, scaling, engine):
+        pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+        base = load(name, engine=engine, scaling=scaling)
+        expected = base(scale_pixels(pixels))
+        np.testing.assert_allclose(base(pixels), expected, rtol=1e-4, atol=1e-4 * expected.max())
 
     def test_maps_are_those_that_are_pooled(self, images):
         base = load()

@@ -1,10 +1,12 @@
 """Every example runs and prints what it promises."""
 
+import dataclasses
 import importlib
 import json
 import multiprocessing
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -306,7 +308,9 @@ def test_benchmark_peers_knows_absent_from_installed(benchmark_peers: ModuleType
         return {peer.name for peer in benchmark_peers.PEERS if peer.is_absent(find)}
 
     assert absent(lambda _package: object()) == set()
-    assert absent(lambda _package: None) == {"PyTorch", "OpenVINO", "ONNX Runtime", "ncnn"}
+    others = {"PyTorch", "OpenVINO", "OpenVINO by NNCF", "ONNX Runtime", "ncnn"}
+    assert absent(lambda _package: None) == others | {"brainfeat"}
+    assert absent(lambda package: package != "nncf" or None) == {"OpenVINO by NNCF"}
     assert absent(lambda package: package != "tf2onnx" or None) == {"ONNX Runtime"}
 
 
@@ -321,6 +325,41 @@ def test_benchmark_peers_goes_on_without_one_that_failed(
     for work, *arguments in ((worker.time, "files"), (worker.finish,), (worker.check, None)):
         assert not benchmark_peers.attempt(worker, work, *arguments)
     assert capsys.readouterr().err.count("Keras script in float32 failed, and is left out") == 3
+
+
+def test_benchmark_peers_names_what_cannot_be_imported(
+    benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(*_: object) -> None:
+        raise ImportError("libcudnn.so.9: cannot open shared object file\nNo such file")
+
+    worker = object.__new__(benchmark_peers.Worker)
+    worker.peer = dataclasses.replace(benchmark_peers.PEERS[2], prepare=prepare)
+    worker.connection, theirs = multiprocessing.Pipe()
+    benchmark_peers.serve(theirs, worker.peer, None)
+    assert not benchmark_peers.attempt(worker, worker.check, None)
+    line = "PyTorch in float32 failed, and is left out; it cannot be imported (libcudnn.so.9: "
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith(line)
+    assert worker.reason.endswith("object file No such file")
+
+
+@pytest.mark.slow
+def test_benchmark_peers_leaves_no_process(
+    benchmark_peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    peers = [benchmark_peers.PEERS[0]] * 2
+    with pytest.raises(ZeroDivisionError), benchmark_peers.running(peers, None) as workers:
+        fail(workers)
+    for worker in workers:
+        worker.process.join(60)
+        assert worker.process.exitcode is not None
+
+
+def fail(workers: list[object]) -> None:
+    assert len(workers) == 2
+    raise ZeroDivisionError
 
 
 def test_benchmark_peers_counts_only_what_agrees(benchmark_peers: ModuleType) -> None:
@@ -410,8 +449,8 @@ LONGER = {
     "odd_images": 120,
     "near_threshold": 130,
     "copy_threshold": 165,
-    "benchmark_peers": 300,
-    "peers": 300,
+    "benchmark_peers": 320,
+    "peers": 340,
     "benchmark_rewriting": 100,
     "benchmark_tried": 145,
     "benchmark_merge": 210,

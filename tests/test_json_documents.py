@@ -190,6 +190,26 @@ def write_mirrored(take: Take, folder: Path) -> Path:
     )
 
 
+MAPPING = "yes=glioma+meningioma,no=notumor"
+
+
+def write_renamed(take: Take, folder: Path) -> Path:
+    """Write a cache of another set of two classes, of which one image is a test image, mirrored."""
+    with FeatureCache.open(take("vectors")) as cache:
+        assert cache.signature is not None
+        X, signature = cache.X[260:380], np.random.default_rng(1).permuted(cache.signature[260:380])
+        signature[0] = orient_signatures(cache.signature[390], 1)
+    return write_vectors(
+        folder,
+        X,
+        np.arange(120) % 2,
+        name="renamed.h5",
+        class_names=("yes", "no"),
+        paths=[f"elsewhere-{row}.png" for row in range(120)],
+        signature=signature,
+    )
+
+
 def run_audit_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("audit", take("vectors"), write_mirrored(take, folder))
 
@@ -214,6 +234,13 @@ def run_evaluate(take: Take, folder: Path) -> Iterator[Any]:
     vectors, head = take("vectors"), folder / "head.h5"
     ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
     yield ask("evaluate", head, vectors, "--by", "source", "--prevalence", "glioma=0.01")
+    yield ask("evaluate", head, write_renamed(take, folder), "--classes", MAPPING)
+
+
+def run_evaluate_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
+    vectors, head = take("vectors"), folder / "head.h5"
+    ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
+    yield ask("evaluate", head, vectors, write_renamed(take, folder), "--classes", MAPPING)
 
 
 def run_predict(take: Take, folder: Path) -> Iterator[Any]:

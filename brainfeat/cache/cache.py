@@ -45,7 +45,8 @@ class FeatureCache:
     rejected : tuple of Rejected
         Images that could not be read.
     augmentation : dict or None
-        The ranges that the views above 0 were drawn from, or None if there are no such views.
+        The ranges that the views above 0 were drawn from, or all alterations in the order of their
+        views (`is_altered`), or None if there are no such views.
     provenance : dict
         Versions and hardware of the run that wrote the file.
     created_at : str
@@ -193,6 +194,11 @@ class FeatureCache:
             "source": self.sources,
             **{name: self.column(name) for name in MEASURED},
         }
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether the views above 0 are altered ones of :func:`brainfeat.stress`."""
+        return self.augmentation is not None and "alterations" in self.augmentation
 
     def mask(self, split: str | None = None, *, views: bool = False) -> NDArray[np.bool_]:
         """Select the labelled rows of a split.

@@ -196,7 +196,7 @@ def command(
                 **chosen,
             )
     except KeyboardInterrupt as stop:
-        raise options.interruption(stop, _describe_kept(output)) from stop
+        raise options.interruption(stop, describe_kept(output)) from stop
     for warning in result.warnings:
         options.say(f"warning: {translate(warning)}", err=True)
     if as_json:
@@ -206,7 +206,7 @@ def command(
         _show(result)
 
 
-def _describe_kept(output: Path) -> str:
+def describe_kept(output: Path) -> str:
     """Describe what an interrupted run has kept."""
     from brainfeat.cache.shards import count_rows, parts_folder
 

@@ -16,7 +16,7 @@ from brainfeat.errors import BrainfeatError
 SECTIONS = {
     "Tables": ["slices", "split", "link"],
     "Stage one (images to features)": ["extract"],
-    "Stage two (features to heads)": ["fit-head", "evaluate", "compare", "audit"],
+    "Stage two (features to heads)": ["fit-head", "evaluate", "compare", "audit", "stress"],
     "Answers (images to predictions)": ["predict", "export"],
     "Machine and files": ["info", "doctor", "bench", "demo"],
 }

@@ -11,11 +11,13 @@ import click
 
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.evaluation.class_mapping import write_classes
 from brainfeat.files import check_output, is_same_file
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -117,6 +119,7 @@ def write_reports(
     bundle: "HeadBundle",
     cache: "FeatureCache",
     audit: "Audit",
+    sets: "SetsEvaluation | None" = None,
 ) -> None:
     """Write the HTML report and the model card, if they were asked for."""
     from brainfeat.report import to_card, to_html
@@ -127,6 +130,7 @@ def write_reports(
         "audit": audit,
         "command": describe_command(click.get_current_context()),
         "checklist": chosen["checklist"],
+        "sets": sets,
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
@@ -146,19 +150,23 @@ def describe_command(context: click.Context) -> str:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Option):
-            texts = (
-                [f"{key}={entry:g}" for key, entry in value.items()]
-                if isinstance(value, dict)
-                else [_name(value)]
-            )
-            for text in texts:
+            for text in _list_values(value):
                 words += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], text]
         else:
-            words.append(_name(value))
+            words += _list_values(value)
     return shlex.join(words)
 
 
+def _list_values(value: Any) -> list[str]:
+    """Write a value as it was given, once for each time that it was."""
+    if isinstance(value, dict):
+        return [f"{key}={entry:g}" for key, entry in value.items()]
+    return [_name(entry) for entry in value] if isinstance(value, tuple) else [_name(value)]
+
+
 def _name(value: Any) -> str:
+    if isinstance(value, dict):
+        return write_classes(value)
     return value.name if isinstance(value, Path) else str(value)
 
 

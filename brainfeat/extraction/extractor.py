@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.locks import lock_folder
@@ -17,13 +19,14 @@ from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import make_folder, parts_folder
 from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
+from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
-from brainfeat.extraction.backbones import Backbone, FeatureExtractor, Image, load_backbone
+from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
 from brainfeat.extraction.task import Progress, Task
-from brainfeat.readers import read_image
+from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.table import ImageTable, read_table
@@ -102,6 +105,7 @@ def extract(
     engine: Engine | Literal["auto"] = "auto",
     augment: int = 0,
     augmentation: Augmentation | None = None,
+    alterations: Alterations | None = None,
     batch_size: int | None = None,
     n_jobs: int | None = None,
     on_error: Literal["skip", "raise"] = "skip",
@@ -110,7 +114,7 @@ def extract(
     value_range: str = DTYPE,
     random_state: int = 0,
     force: bool = False,
-    read: Callable[..., Image] = read_image,
+    read: Callable[..., NDArray[Any]] = read_pixels,
     progress: Progress | None = None,
 ) -> Extraction:
     """Run a frozen base over every image of a table once and cache its pooled features.
@@ -151,6 +155,9 @@ def extract(
         table has no splits.
     augmentation : Augmentation or None
         Ranges and seed of the views; None takes the defaults with `random_state`.
+    alterations : Alterations or None
+        Altered views to add to each image, with `augment` 0: those that a head is tried on by
+        :func:`brainfeat.stress`, and none is fitted on.
     batch_size : int or None
         Images in a batch, at most as many as the table gives; None takes what suits the device and
         the size of the images.
@@ -177,7 +184,7 @@ def extract(
         :data:`brainfeat.extraction.int8_calibration.LEAST_COSINE` allows.
     read : callable
         From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
-        `value_range`, to a float32 image (h, w, 3) in [0, 1].
+        `value_range`, to an image (h, w, 3), float32 in [0, 1] or uint8.
     progress : callable or None
         Called with the number of finished images, their total, and the precision with the engine.
 
@@ -218,6 +225,8 @@ def extract(
     output = Path(output)
     identify(output)
     _check_options(batch_size=batch_size, augment=augment, n_jobs=n_jobs, on_error=on_error)
+    if augment and alterations is not None:
+        raise ParameterError("augment and alterations exclude each other; pass one of them")
     check_range(value_range)
     if not isinstance(table, ImageTable):
         table = read_table(table)
@@ -231,6 +240,7 @@ def extract(
         parts=parts_folder(output),
         augment=augment,
         augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
+        alterations=alterations,
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
         on_error=on_error,

@@ -32,7 +32,7 @@ def calibrate(
     load: Callable[..., Backbone],
     table: ImageTable,
     *,
-    read: Callable[..., Image],
+    read: Callable[..., NDArray[Any]],
     random_state: int,
     force: bool,
 ) -> Quantization:
@@ -87,7 +87,7 @@ def calibrate(
 
 
 def _read_sample(
-    table: ImageTable, input_size: int, *, read: Callable[..., Image], random_state: int
+    table: ImageTable, input_size: int, *, read: Callable[..., NDArray[Any]], random_state: int
 ) -> tuple[list[Image], list[bytes]]:
     """Read different training images, drawn at random, as far as they can be read."""
     rows = np.array(

@@ -1,12 +1,14 @@
 """What a run of stage one is asked to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
+from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import Augmentation
-from brainfeat.extraction.backbones import Image
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.table import ImageTable
 
@@ -29,6 +31,8 @@ class Task:
         Augmented views of each image that has views.
     augmentation : Augmentation or None
         None where there are no augmented views.
+    alterations : Alterations or None
+        Altered views of every image, instead of augmented ones; None where there are none.
     batch_size : int or None
         None takes the batch size of the backbone.
     n_jobs : int
@@ -52,12 +56,13 @@ class Task:
     parts: Path
     augment: int
     augmentation: Augmentation | None
+    alterations: Alterations | None
     batch_size: int | None
     n_jobs: int
     on_error: str
     signature: bool
     value_range: str
-    read: Callable[..., Image]
+    read: Callable[..., NDArray[Any]]
     random_state: int
     progress: Progress | None
 
@@ -71,11 +76,19 @@ class Task:
 
     @property
     def ranges(self) -> dict[str, Any] | None:
-        """The parameters of the augmented views, as JSON values."""
-        return self.augmentation.to_dict() if self.augmentation else None
+        """The parameters of the augmented or altered views, as JSON values."""
+        drawn = self.alterations or self.augmentation
+        return drawn.to_dict() if drawn else None
 
-    def list_views(self, row: int) -> range:
+    @property
+    def n_views(self) -> int:
+        """Largest number of views of an image."""
+        return len(self.alterations.views) if self.alterations else self.augment + 1
+
+    def list_views(self, row: int) -> Sequence[int]:
         """List the views of an image that the cache has: more than one for training images."""
+        if self.alterations:
+            return self.alterations.views
         table = self.table
         train = table.splits[row] == "train" if table.has_splits else table.labels[row]
         return range(self.augment + 1 if train else 1)

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
     from brainfeat.report.card import to_card
     from brainfeat.report.html import to_html
@@ -23,12 +24,12 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"brainfeat.report.{_HOMES[name]}"), name)
 
 
-def to_json(evaluation: "Metrics") -> str:
+def to_json(evaluation: "Metrics | SetsEvaluation") -> str:
     """Write an evaluation as one JSON document.
 
     Parameters
     ----------
-    evaluation : Metrics
+    evaluation : Metrics or SetsEvaluation
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns

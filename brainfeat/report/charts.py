@@ -17,7 +17,8 @@ from brainfeat.report.pictures import make_figure
 from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.results import Interval, Predictions
+    from brainfeat.evaluation.binomial import Interval
+    from brainfeat.evaluation.results import Predictions
     from brainfeat.heads.calibration import Bin
 
 # Series that differ in colour; further ones differ in their dashes.
@@ -40,6 +41,9 @@ _VARIABLES = {
 # Of a forest plot: columns of a label, and where the axes are between labels and numbers.
 _LABEL_WIDTH = 19
 _AXES_LEFT, _AXES_WIDTH = 0.355, 0.285
+# Of a heat map: height of a row in inches, room for labels, and opacity of cells.
+_CELL_HEIGHT, _HEAT_LEFT = 0.34, 0.22
+_LIGHTEST, _SHADES = 0.06, 0.6
 
 IntervalRow = tuple[str, "float | None", "Interval | None"]
 
@@ -177,6 +181,39 @@ def describe_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> s
     )
 
 
+def draw_heat_map(
+    rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, best: float, name: str
+) -> str:
+    """Draw cells that are the darker the lower a metric is, in rows of a label.
+
+    Parameters
+    ----------
+    rows : sequence of (str, sequence of (str, float))
+        The label of each row, and of each of its cells a label and the metric.
+    best : float
+        The metric that has no shade; 0 has the darkest.
+    name : str
+        What the ids of the drawing start with.
+    """
+    n_columns = max(len(cells) for _, cells in rows)
+    figure = make_figure(_WIDTH, _CELL_HEIGHT * len(rows))
+    axes = figure.add_axes((_HEAT_LEFT, 0, 1 - _HEAT_LEFT, 1))
+    axes.set(xlim=(0, n_columns), ylim=(len(rows), 0))
+    axes.set_axis_off()
+    for row, (label, cells) in enumerate(rows):
+        _write(axes, -0.02, row + 0.5, label, ha="right")
+        for column, (above, value) in enumerate(cells):
+            loss = min(1.0, max(0.0, 1 - value / best)) if best else 0.0
+            axes.fill_between(
+                (column + 0.02, column + 0.98), row + 0.03, row + 0.97,
+                color=_SERIES[0], alpha=_LIGHTEST + _SHADES * loss, linewidth=0,
+            )  # fmt: skip
+            place = (column + 0.5) / n_columns
+            _write(axes, place, row + 0.27, above, ha="center", size=_POINTS - 2.5)
+            _write(axes, place, row + (0.67 if above else 0.5), f"{value:.2f}", ha="center")
+    return _to_svg(figure, name)
+
+
 def _find_range(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> tuple[float, float]:
     values = [
         end
@@ -190,10 +227,12 @@ def _find_range(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> tuple[fl
     return max(0.0, float(low)) - 0.005, 1.005
 
 
-def _write(axes: Any, x: float, y: int, text: str, **style: Any) -> None:
+def _write(
+    axes: Any, x: float, y: float, text: str, *, size: float = _POINTS, **style: Any
+) -> None:
     axes.text(
         x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline",
-        fontsize=_POINTS, color=_INK, parse_math=False, **style,
+        fontsize=size, color=_INK, parse_math=False, **style,
     )  # fmt: skip
 
 

@@ -19,10 +19,14 @@ from brainfeat.report.study import make_study
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
+    from brainfeat.report.blocks import Section
 
 
 def to_html(
@@ -34,6 +38,7 @@ def to_html(
     command: str | None = None,
     images: ReadImage | None = None,
     checklist: Checklist | None = None,
+    sets: "SetsEvaluation | None" = None,
 ) -> str:
     """Write an evaluation as one HTML page.
 
@@ -57,6 +62,9 @@ def to_html(
         [0, 1]. With it, the worst errors and some copies are shown.
     checklist : {"claim2024", "tripod-ai"} or None
         A reporting guideline whose items are answered as far as software can answer them.
+    sets : SetsEvaluation or None
+        The result of :func:`brainfeat.evaluate` for several caches, of which `evaluation` is one:
+        the table of all comes first, and the others have a section each.
 
     Returns
     -------
@@ -70,15 +78,37 @@ def to_html(
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
-    study = make_study(evaluation, bundle=bundle, cache=cache, audit=audit, command=command)
+    study = make_study(
+        evaluation, bundle=bundle, cache=cache, audit=audit, command=command, sets=sets
+    )
     sections = list_sections(study, checklist=checklist)
     if images is not None:
         place = next(i for i, section in enumerate(sections) if section.name == "training")
         sections.insert(place, make_gallery(study, images))
+    return render_page(sections, title=make_title(study), subtitle=make_subtitle(study))
+
+
+def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> str:
+    """Write sections as one HTML page; the first section is the summary.
+
+    Parameters
+    ----------
+    sections : sequence of Section
+    title, subtitle : str
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja or matplotlib is not installed.
+    """
     template = _make_environment().get_template("report.html.j2")
     page: str = template.render(
-        title=make_title(study),
-        subtitle=make_subtitle(study),
+        title=title,
+        subtitle=subtitle,
         sections=sections,
         version=version("brainfeat"),
         not_a_device=NOT_A_DEVICE,

@@ -16,11 +16,18 @@ from brainfeat.report.blocks import (
     estimate_metric,
     show,
 )
-from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES, SUBSET_NAMES, list_parts
+from brainfeat.report.wording import (
+    CALIBRATION_METRICS,
+    METRIC_NAMES,
+    SUBSET_NAMES,
+    capitalise,
+    list_parts,
+)
 from brainfeat.text import count
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.results import Abstention, Evaluation
+    from brainfeat.evaluation.abstention import Abstention
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.calibration import Bin, Calibration, Reliability
 
 
@@ -190,10 +197,15 @@ def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
     coverage = Table(
         title=f"Coverage of the prediction set by class, {words} (target {target:g})",
         head=("class", "coverage"),
-        rows=[(label, estimate(value)) for label, value in found.coverage_by_class.items()],
+        rows=[
+            (label, estimate(value, found.coverage_intervals.get(label)))
+            for label, value in found.coverage_by_class.items()
+        ],
+        note=f"{capitalise(broken)}." if (broken := found.describe_coverage()) else "",
         explanation="Coverage is the fraction of the images of a class whose prediction set has "
-        f"that class. The target, and a false alarm rate of {alarms:g} of the out-of-distribution "
-        "detector, hold for images that are independent of each other and like those of training.",
+        "that class; in brackets, its exact binomial 95 % interval over groups. The target, and a "
+        f"false alarm rate of {alarms:g} of the out-of-distribution detector, hold for images that "
+        "are independent of each other and like those of training.",
     )
     points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(

@@ -219,7 +219,7 @@ def make_features(study: Study) -> Section:
                 numeric=False,
             ),
             "Training images have no augmented views."
-            if augmentation is None
+            if augmentation is None or study.cache.is_altered
             else "Training images have augmented views, which are never evaluated: "
             f"{', '.join(f'{name} {value}' for name, value in augmentation.items())}.",
         ],

@@ -19,19 +19,22 @@ from brainfeat.report.outline import list_results
 from brainfeat.text import WIDTH, align, count_columns, make_printable, shorten, wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
 
 _NAME_WIDTH = 30
 
 
-def to_text(evaluation: "Metrics") -> str:
+def to_text(evaluation: "Metrics | SetsEvaluation") -> str:
     r"""Write the main results of an evaluation for a terminal.
 
     Charts and the section on calibration are left out.
 
     Parameters
     ----------
-    evaluation : Metrics
+    evaluation : Metrics or SetsEvaluation
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns
@@ -83,7 +86,11 @@ def to_text(evaluation: "Metrics") -> str:
     macro mean         –  1.000    1.000                  –
     weighted mean      –  1.000        –                  –
     """
-    sections = list_results(evaluation)
+    return write_sections(list_results(evaluation))
+
+
+def write_sections(sections: "Sequence[Section]") -> str:
+    """Write sections for a terminal, those that are brief."""
     return "\n\n".join(_write_section(section) for section in sections if section.brief)
 
 

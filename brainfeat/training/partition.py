@@ -80,7 +80,8 @@ class Partition:
         Raises
         ------
         TableError
-            The cache holds feature maps, or labelled images of fewer than two classes.
+            The cache holds feature maps, altered views, or labelled images of fewer than two
+            classes.
         CacheError
             The features are not finite.
         """
@@ -287,6 +288,11 @@ class Partition:
 def _check_cache(cache: FeatureCache, y: NDArray[np.int64]) -> None:
     if cache.spec.pooling == "none":
         raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
+    if cache.is_altered:
+        raise TableError(
+            f"{cache.path} holds altered views of images, on which heads are tried; fit the head "
+            "on a cache that extract wrote"
+        )
     present = np.unique(y)
     if len(present) < 2:
         names = ", ".join(cache.class_names[label] for label in present) or "none"
