@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support.caches import draw_signatures
+from support.caches import draw_signatures, write_vectors
 from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
@@ -150,6 +150,19 @@ def test_leakage_prints_the_scores_with_and_without_copies(
 
 
 @pytest.mark.slow
+def test_label_noise_prints_a_line_for_each_list_and_seed(
+    run_example: RunExample, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    X = rng.standard_normal((300, 16)) + 2 * rng.standard_normal((3, 16))[y]
+    features = write_vectors(tmp_path, X, y, class_names=("a", "b", "c"))
+    printed = run_example("label_noise", str(features), "--seeds", "2").splitlines()
+    assert len(printed) == 1 + 4 * 2
+    precision, recall, ranking = map(float, printed[1].split()[-3:])
+    assert min(precision, recall, ranking) > 0.6
+
+
 def test_benchmark_audit_prints_a_line_for_each_size_and_search() -> None:
     printed = run_alone("benchmark_audit", "--rows", "300", "600").splitlines()
     near, copies = printed[:3], printed[3:]

@@ -91,7 +91,7 @@ class Partition:
         """
         rows = np.flatnonzero(cache.mask(views=True))
         y = cache.y[rows]
-        _check_cache(cache, y)
+        check_labels(cache, y)
         view = cache.view[rows]
         _, place = np.unique(cache.column("path")[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
@@ -352,7 +352,20 @@ class Partition:
                 raise TableError(f"class {name!r} {reason}; add training images or drop the class")
 
 
-def _check_cache(cache: FeatureCache, y: NDArray[np.int64]) -> None:
+def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
+    """Refuse a cache that no classifier can be fitted on.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    y : ndarray of shape (m,), int64
+        Classes of its labelled rows.
+
+    Raises
+    ------
+    TableError
+        The cache holds feature maps, or labelled images of fewer than two classes.
+    """
     if cache.spec.pooling == "none":
         raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
     if cache.is_altered:
