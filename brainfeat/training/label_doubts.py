@@ -16,7 +16,7 @@ from brainfeat.errors import ParameterError
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.confident_learning import doubt_labels, find_confident_classes
-from brainfeat.training.grouping import choose_groups
+from brainfeat.training.grouping import check_grouping, choose_groups
 from brainfeat.training.out_of_fold import N_FOLDS, OutOfFold, predict_out_of_fold
 from brainfeat.training.partition import Partition
 
@@ -213,6 +213,7 @@ def find_label_doubts(
     >>> found.images, found.n_folds, found.fitted_on, found.conflicting_copies
     (128, 5, 'all but test', 0)
     """
+    check_grouping(group_by)
     with opened(cache) as features:
         partition = Partition.read(features)
         if audit is None:
