@@ -380,6 +380,15 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     assert rows[0][1] == "1.00"
 
 
+@pytest.mark.slow
+def test_benchmark_memory_prints_the_peak_of_each_command(run_example: RunExample) -> None:
+    options = ("--number", "2", "3", "--size", "32", "--precision", "float32")
+    header, *lines = run_example("benchmark_memory", *options).splitlines()
+    assert header.split() == ["precision", "images", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["float32", "2"], ["float32", "3"]]
+    assert all(20 < float(line.split()[3]) < 2_000 for line in lines)
+
+
 @pytest.mark.deep
 def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
