@@ -389,6 +389,15 @@ def test_benchmark_memory_prints_the_peak_of_each_command(run_example: RunExampl
     assert all(20 < float(line.split()[3]) < 2_000 for line in lines)
 
 
+@pytest.mark.slow
+def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
+    small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")
+    options = ("--precision", "float32", "--streams", "1", "--batch", "1", "2")
+    printed = run_example("benchmark_streams", *small, *options)
+    lines = [line.split() for line in printed.splitlines()[1:]]
+    assert [line[:3] for line in lines] == [["float32", "1", "1"], ["float32", "1", "2"]]
+
+
 @pytest.mark.deep
 def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
