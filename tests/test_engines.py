@@ -279,7 +279,7 @@ class TestInt8:
         assert FeatureSpec.from_json(spec.to_json()) == spec
 
     def test_progress_tells_of_the_calibration(self, extracted, notes):
-        assert notes[0] == (0, 61, "int8 by openvino, calibrating on 4 of 60 images")
+        assert notes[0] == (0, 61, "int8 by openvino, calibrating on 1 of 60 images")
         assert (0, 61, "int8 by openvino, calibrating on 60 of 60 images") in notes
         assert notes[-1] == (61, 61, "int8 by openvino")
 

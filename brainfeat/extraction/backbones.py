@@ -171,8 +171,8 @@ class Backbone:
     ) -> Iterator[Observed]:
         """Compute features and the ranges that int8 needs, of 8-bit images (n, h, w, 3)."""
         scaling = self.architecture.find_input_scaling(self.scaling)
-        layers, tensors = read_graph(self.name), self._load_tensors()
-        return observe(layers, tensors, batches, scaling=scaling, precision=precision)
+        layers, load = read_graph(self.name), self._load_tensors
+        return observe(layers, load, batches, scaling=scaling, precision=precision)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(

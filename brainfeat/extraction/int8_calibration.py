@@ -29,7 +29,7 @@ _FEWEST = 48
 _CHECKED_FRACTION = 3
 # The least mean cosine of the features to those of float32.
 LEAST_COSINE = 0.999
-_BATCH = 4
+_BATCH = 1
 _DIGITS = 6
 
 

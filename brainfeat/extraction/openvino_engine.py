@@ -290,7 +290,7 @@ class Observed(NamedTuple):
 
 def observe(
     layers: tuple[Layer, ...],
-    tensors: Tensors,
+    load: Callable[[], Tensors],
     batches: Iterable[Pixels],
     *,
     scaling: InputScaling | None,
@@ -300,8 +300,8 @@ def observe(
 
     Parameters
     ----------
-    layers, tensors, scaling
-        As for `build_model`.
+    layers, load, scaling
+        As for `OpenvinoBase`.
     batches : iterable of ndarray of shape (n, h, w, 3), uint8
         All of one shape.
     precision : {"float32", "bfloat16"}
@@ -316,7 +316,7 @@ def observe(
         if request is None:
             model = build_model(
                 layers,
-                tensors,
+                load(),
                 shape=batch.shape,
                 dtype=np.uint8,
                 scaling=scaling,
