@@ -165,25 +165,26 @@ class StageOne:
 
     @cached_property
     def _copies(self) -> dict[Precision, tuple[runtime.Forward, ...]]:
-        """By precision, the functions that compute at the same time: one a stream or device."""
-        return {precision: base.compile() for precision, base in self.bases.items()}
-
-    @cached_property
-    def _batches(self) -> dict[Precision, list[Any]]:
-        """By precision, a batch for each copy, in the memory of the device where it computes."""
+        """By precision, what computes at the same time on one device: a function a stream."""
         return {
-            precision: [
-                self._place_batch(base, place) for place, _ in enumerate(self._copies[precision])
-            ]
+            precision: base.compile()[: None if base.engine == "openvino" else 1]
             for precision, base in self.bases.items()
         }
 
-    def _place_batch(self, base: Backbone, place: int) -> Any:
+    @cached_property
+    def _batches(self) -> dict[Precision, list[Any]]:
+        """By precision, a batch for each of these, in the memory of the device."""
+        return {
+            precision: [self._place_batch(base)] * len(self._copies[precision])
+            for precision, base in self.bases.items()
+        }
+
+    def _place_batch(self, base: Backbone) -> Any:
         files = self._files[: self.batch_size or base.batch_size]
         images = np.stack([_decode(file, size=self._input_size) for file in files])
         if base.engine == "openvino":
             return images
-        with runtime.on_device(base.devices[place]):
+        with runtime.on_device(base.devices[0]):
             return runtime.import_keras().ops.convert_to_tensor(images)
 
     def _decode(self, n_threads: int) -> int:
