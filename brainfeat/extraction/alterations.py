@@ -329,7 +329,7 @@ def _add_noise(image: "Image", percent: float, rng: Generator) -> "Image":
     """Add the noise of a magnitude image, with a percentage of the range as standard deviation.
 
     The magnitude of a signal A with Gaussian noise in both channels, sqrt((A + n₁)² + n₂²), has
-    the distribution of Rice (Gudbjartsson & Patz 1995, Magn Reson Med 34:910, eq. 1), whose mean
+    the distribution of Rice (Gudbjartsson & Patz 1995, MRM 34:910, eq. 1), whose mean
     is σ·sqrt(π/2) where there is no signal.
     """
     sigma = np.float32(255 * percent / 100)
