@@ -57,7 +57,7 @@ class Alteration:
     kind : str
     strength : float
     unit : str
-        As of :class:`Kind`.
+        Of the strength; ``""`` for a factor or an exponent, or where there is one strength.
     """
 
     kind: str
@@ -76,7 +76,9 @@ class Alterations:
     Parameters
     ----------
     kinds : collection of str, optional
-        Names of :data:`KINDS`; all without it.
+        ``"rotation"``, ``"shift"``, ``"crop"``, ``"scale"``, ``"aspect"``, ``"padding"``,
+        ``"mirrored"``, ``"inverted"``, ``"jpeg"``, ``"gamma"``, ``"contrast"``, ``"bias-field"``,
+        ``"noise"``, ``"blur"`` or ``"resolution"``; all without it.
     random_state : int, default=0
         The seed, 0 to 2³² − 1.
 
