@@ -89,6 +89,17 @@ def test_many_heads_needs_no_cache(run_example: RunExample) -> None:
     assert re.search(r"^ +1  knn +\d\.\d{3} ± .*n_neighbors", printed, re.MULTILINE)
 
 
+def test_benchmark_stress_prints_the_ratio_of_each_round(
+    run_example: RunExample, tmp_path: Path
+) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, size=32)
+    options = (*BASE, "--weights", "random", "--number", "1", "--rounds", "2")
+    header, *rounds, last = run_example("benchmark_stress", str(table), *options).splitlines()
+    assert header.split()[:2] == ["round", "as"]
+    assert [line.split()[0] for line in rounds] == ["1", "2"]
+    assert re.fullmatch(r"median ratio \d+\.\d\d", last)
+
+
 @pytest.mark.slow
 def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -> None:
     printed = run_example("benchmark_growth", "--rows", "200", "400", "--heads", "logistic")

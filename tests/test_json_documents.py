@@ -267,6 +267,11 @@ def run_compare(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("compare", *heads, vectors)
 
 
+def run_stress(take: Take, folder: Path) -> Iterator[Any]:
+    options = ("--split", "all", "--kinds", "noise", "--jobs", 1)
+    yield ask("stress", take("head"), take("slices"), *options)
+
+
 def run_info_on_a_feature_cache(take: Take, folder: Path) -> Iterator[Any]:
     take("blocks")
     ask("extract", take("slices"), "-o", folder / "f.h5", "--augment", 1)

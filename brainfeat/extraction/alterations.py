@@ -57,7 +57,7 @@ class Alteration:
     kind : str
     strength : float
     unit : str
-        As of :class:`Kind`.
+        Of the strength; ``""`` for a factor or an exponent, or where there is one strength.
     """
 
     kind: str
@@ -76,7 +76,9 @@ class Alterations:
     Parameters
     ----------
     kinds : collection of str, optional
-        Names of :data:`KINDS`; all without it.
+        ``"rotation"``, ``"shift"``, ``"crop"``, ``"scale"``, ``"aspect"``, ``"padding"``,
+        ``"mirrored"``, ``"inverted"``, ``"jpeg"``, ``"gamma"``, ``"contrast"``, ``"bias-field"``,
+        ``"noise"``, ``"blur"`` or ``"resolution"``; all without it.
     random_state : int, default=0
         The seed, 0 to 2³² − 1.
 
@@ -329,7 +331,7 @@ def _add_noise(image: "Image", percent: float, rng: Generator) -> "Image":
     """Add the noise of a magnitude image, with a percentage of the range as standard deviation.
 
     The magnitude of a signal A with Gaussian noise in both channels, sqrt((A + n₁)² + n₂²), has
-    the distribution of Rice (Gudbjartsson & Patz 1995, Magn Reson Med 34:910, eq. 1), whose mean
+    the distribution of Rice (Gudbjartsson & Patz 1995, MRM 34:910, eq. 1), whose mean
     is σ·sqrt(π/2) where there is no signal.
     """
     sigma = np.float32(255 * percent / 100)

@@ -56,9 +56,9 @@ def stress(
     """Measure what alterations of images cost a head: blur, noise, rotation and others.
 
     A sample of the images that the head has not seen, nor copies of them, is altered in every kind
-    and strength of :data:`brainfeat.extraction.alterations.KINDS`. Stage one computes the features
-    of the altered images; those that an earlier run computed for the same output, whether or not
-    that run finished, are not computed again.
+    and strength, as :class:`brainfeat.extraction.alterations.Alterations` describes them. Stage one
+    computes the features of the altered images; those that an earlier run computed for the same
+    output, whether or not that run finished, are not computed again.
 
     Parameters
     ----------
@@ -77,7 +77,9 @@ def stress(
     split : {"test", "val", "train", "all"}
         Which images. Of a table without splits, all are taken for ``"test"``.
     weights : {"imagenet", "random"} or path-like
+        As in :class:`brainfeat.Predictor`.
     device : str
+        As in :class:`brainfeat.Predictor`.
     engine : {"auto", "keras", "openvino"}
         As in :class:`brainfeat.Predictor`.
     backbone : callable or None

@@ -184,14 +184,14 @@ def describe_intervals(groups: Sequence[tuple[str, Sequence[IntervalRow]]]) -> s
 def draw_heat_map(
     rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, best: float, name: str
 ) -> str:
-    """Draw cells that are the darker the lower a metric is, in rows of a label.
+    """Draw cells that have the more colour the lower a metric is, in rows of a label.
 
     Parameters
     ----------
     rows : sequence of (str, sequence of (str, float))
         The label of each row, and of each of its cells a label and the metric.
     best : float
-        The metric that has no shade; 0 has the darkest.
+        The metric of cells with the least colour; those of 0 have the most.
     name : str
         What the ids of the drawing start with.
     """

@@ -96,7 +96,10 @@ def _summarise(found: "Stress") -> "list[Block]":
             f"{name_alteration(worst)}. By the mean over their strengths, these kinds of "
             f"alterations cost most: {name_some(costly[:3])}"
         )
-    remarks = [f"Left out: {n:,} {reason}." for reason, n in found.left_out.items()]
+    remarks = [
+        f"{count(n, 'image')} {'is' if n == 1 else 'are'} left out: {reason}."
+        for reason, n in found.left_out.items()
+    ]
     if found.reason is not None:
         remarks.append(f"There are no intervals: {found.reason}.")
     remarks += found.notes
@@ -138,8 +141,8 @@ def _list_kinds(found: "Stress") -> "list[Block]":
     )
     chart = Chart(
         title="Accuracy on altered images",
-        caption="Each cell has a strength and the accuracy at that strength; it is the darker, the "
-        f"more accuracy is lost. As the images are, accuracy is {show(found.reference.accuracy)}.",
+        caption="Each cell has a strength and the accuracy at it, and the more colour the more "
+        f"accuracy is lost. On the images as they are, it is {show(found.reference.accuracy)}.",
         description=f"Accuracy by kind and strength: {words}.",
         draw=partial(
             charts.draw_heat_map, cells, best=found.reference.accuracy, name="alterations"
