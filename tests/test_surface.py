@@ -128,6 +128,7 @@ OPTIONS = {
         "--strict",
         "--pairs",
         "--labels",
+        "--map",
         "--verify",
         "--overwrite",
         "--random-state",

@@ -75,7 +75,7 @@ def to_html(
     if images is not None:
         place = next(i for i, section in enumerate(sections) if section.name == "training")
         sections.insert(place, make_gallery(study, images))
-    template = _make_environment().get_template("report.html.j2")
+    template = make_environment().get_template("report.html.j2")
     page: str = template.render(
         title=make_title(study),
         subtitle=make_subtitle(study),
@@ -87,12 +87,19 @@ def to_html(
     return page
 
 
-def _make_environment() -> Any:
+def make_environment() -> Any:
+    """Make what renders the templates of this package.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingDependencyError(
-            "an HTML report needs Jinja, which is not installed: pip install 'brainfeat[report]'"
+            "an HTML page needs Jinja, which is not installed: pip install 'brainfeat[report]'"
         ) from error
     environment = Environment(
         loader=PackageLoader("brainfeat.report"),
