@@ -138,6 +138,7 @@ OPTIONS = {
         "--strict",
         "--pairs",
         "--labels",
+        "--map",
         "--verify",
         "--overwrite",
         "--random-state",

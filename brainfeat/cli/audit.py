@@ -9,8 +9,14 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
-from brainfeat.cli.audit_files import check_files, list_columns, write_doubts, write_pairs
-from brainfeat.cli.label_doubts import check_labels, describe_doubts, find_doubts
+from brainfeat.cli.audit_files import (
+    check_files,
+    list_columns,
+    write_doubts,
+    write_map,
+    write_pairs,
+)
+from brainfeat.cli.label_doubts import check_labels, describe_doubts, find_doubts, try_doubts
 from brainfeat.cli.overlaps import describe_overlaps
 from brainfeat.text import align, count, format_metric
 
@@ -31,7 +37,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat audit mri.h5
   brainfeat audit mri.h5 --strict --pairs pairs.csv
-  brainfeat audit mri.h5 --labels suspects.csv
+  brainfeat audit mri.h5 --labels suspects.csv --map map.html
   brainfeat audit mri.h5 other-hospital.h5
 """
 
@@ -55,6 +61,13 @@ Examples:
     help="Write the images whose labels are in doubt to a CSV file. Unlike that of extract, this "
     "option names a file to write and not one to read.",
 )
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(path_type=Path),
+    help="Write a map of the images as an HTML page, by t-SNE, coloured by class, split, source "
+    "and error, without images and paths; needs the extra report.",
+)
 @options.verify_option
 @options.overwrite_option
 @options.random_state_option
@@ -67,6 +80,7 @@ def command(
     strict: bool,
     pairs: Path | None,
     labels: Path | None,
+    map_file: Path | None,
     verify: Verify,
     overwrite: bool,
     random_state: int,
@@ -90,7 +104,8 @@ def command(
     """
     if len(features) > 1:
         _refuse_options_of_one_file()
-    check_files({"--pairs": pairs, "--labels": labels}, (*features, table), overwrite=overwrite)
+    wanted = {"--pairs": pairs, "--labels": labels, "--map": map_file}
+    check_files(wanted, (*features, table), overwrite=overwrite)
     with ExitStack() as stack:
         caches = [
             stack.enter_context(options.open_cache(path, table=table, verify=verify))
@@ -100,7 +115,11 @@ def command(
             found = _audit_several(caches)
         else:
             found = _audit_one(
-                caches[0], threshold=threshold, labels=labels, random_state=random_state
+                caches[0],
+                threshold=threshold,
+                labels=labels is not None,
+                map_file=map_file,
+                random_state=random_state,
             )
         if pairs is not None:
             write_pairs(pairs, found.pairs, found.columns)
@@ -128,19 +147,32 @@ class _Found(NamedTuple):
 
 
 def _audit_one(
-    cache: "FeatureCache", *, threshold: float, labels: Path | None, random_state: int
+    cache: "FeatureCache",
+    *,
+    threshold: float,
+    labels: bool,
+    map_file: Path | None,
+    random_state: int,
 ) -> _Found:
     from brainfeat.leakage.auditing import audit
     from brainfeat.leakage.pairs import Pair, list_pairs
 
-    if labels is not None:
+    # What cannot be done is refused before anything is computed.
+    if labels:
         check_labels(cache)
+    if map_file is not None:
+        from brainfeat.report.map import check_map
+
+        check_map(cache)
     found = audit(cache, threshold=threshold, random_state=random_state)
-    lines = _describe(found, has_splits=bool(cache.splits.any()))
-    doubts = None
-    if labels is not None:
+    lines, doubts = _describe(found, has_splits=bool(cache.splits.any())), None
+    if labels:
         doubts = find_doubts(cache, found, random_state=random_state)
         lines += ["", *describe_doubts(doubts)]
+    elif map_file is not None:
+        doubts = try_doubts(cache, found, random_state=random_state)
+    if map_file is not None:
+        write_map(map_file, cache, doubts, random_state=random_state)
     pairs = list_pairs(cache, threshold=threshold)
     return _Found(found, lines, pairs, list_columns(Pair), doubts)
 
@@ -158,10 +190,12 @@ def _audit_several(caches: "Sequence[FeatureCache]") -> _Found:
 def _refuse_options_of_one_file() -> None:
     """Refuse options that change nothing where several files are audited."""
     context = click.get_current_context()
+    refused = ("threshold", "table", "labels", "map_file", "random_state")
     given = [
-        f"--{name.replace('_', '-')}"
-        for name in ("threshold", "table", "labels", "random_state")
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        param.opts[0]
+        for param in context.command.params
+        if param.name in refused
+        and context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(

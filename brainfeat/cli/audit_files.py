@@ -1,6 +1,7 @@
-"""Files that ``brainfeat audit`` writes beside its results: pairs, and labels in doubt."""
+"""Files that ``brainfeat audit`` writes beside its results: pairs, labels in doubt, and a map."""
 
 import csv
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain, combinations
@@ -9,14 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
 from brainfeat.files import atomic_write, check_output, is_same_file
 
 if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
     from brainfeat.leakage.cross_audit import CrossPair
     from brainfeat.leakage.pairs import Pair
     from brainfeat.training.label_doubts import LabelDoubts
 
+# What takes longer is said, and the number of images that t-SNE takes longer for.
+_SLOW_SECONDS = 2
+_SLOW_IMAGES = 500
+# The title of a map is in its first bytes.
+_TITLE_BYTES = 4096
 # The first columns of the labels in doubt; the probabilities of the classes follow.
 _DOUBT_COLUMNS = ["rank", "path", "split", "group", "label", "suggested", "reason", "copy"]
 
@@ -62,6 +70,28 @@ def write_doubts(path: Path, found: "LabelDoubts") -> None:
     _write_rows(path, [*_DOUBT_COLUMNS, *(f"probability {name}" for name in names)], rows)
 
 
+def write_map(
+    path: Path, cache: "FeatureCache", doubts: "LabelDoubts | None", *, random_state: int
+) -> None:
+    """Write a map of a cache, and say so on stderr, and before, where it takes a while."""
+    from brainfeat.report.map import MAX_IMAGES, to_map
+
+    images = min(MAX_IMAGES, int((cache.view == 0).sum()))
+    if images > _SLOW_IMAGES:
+        options.say(f"placing {images:,} images on a map by t-SNE", err=True)
+    started = time.monotonic()
+    page = to_map(
+        cache,
+        predicted=None if doubts is None else doubts.predicted,
+        doubted=() if doubts is None else [doubt.path for doubt in doubts.doubts],
+        random_state=random_state,
+    )
+    options.write_text(path, page)
+    seconds = time.monotonic() - started
+    took = f" in {options.format_seconds(seconds)}" if seconds > _SLOW_SECONDS else ""
+    options.say(f"{path} written{took}", err=True)
+
+
 def list_columns(kind: "type[Pair | CrossPair]") -> list[str]:
     """List the columns of pairs of a kind."""
     return [field.name for field in fields(kind)]
@@ -96,7 +126,16 @@ def _is_doubts(path: Path) -> bool:
     return has_header(path, _DOUBT_COLUMNS)
 
 
+def _is_map(path: Path) -> bool:
+    """Return whether a file has the title of a map near its start."""
+    from brainfeat.report.map import TITLE
+
+    with path.open("rb") as file:
+        return f"<title>{TITLE}".encode() in file.read(_TITLE_BYTES)
+
+
 _KINDS = {
+    "--map": ("a map that brainfeat wrote", _is_map),
     "--pairs": ("a list of pairs that brainfeat wrote", _is_pairs),
     "--labels": ("a list of labels in doubt that brainfeat wrote", _is_doubts),
 }

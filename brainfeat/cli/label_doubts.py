@@ -32,6 +32,17 @@ def find_doubts(cache: "FeatureCache", audit: "Audit", *, random_state: int) -> 
         return find_label_doubts(cache, audit=audit, random_state=random_state, progress=progress)
 
 
+def try_doubts(cache: "FeatureCache", audit: "Audit", *, random_state: int) -> "LabelDoubts | None":
+    """Find the labels in doubt for a map; where that cannot be done, say why on stderr."""
+    from brainfeat.errors import HeadError, TableError
+
+    try:
+        return find_doubts(cache, audit, random_state=random_state)
+    except (TableError, HeadError) as reason:
+        options.say(f"warning: the map is not coloured by error: {reason}", err=True)
+        return None
+
+
 def describe_doubts(found: "LabelDoubts") -> "Iterator[str]":
     """Describe the labels in doubt: how many of which class and split, and the first of them."""
     yield f"Labels in doubt: {found.in_doubt:,} of {count(found.images, 'image')}"

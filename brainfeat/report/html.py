@@ -105,7 +105,7 @@ def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> 
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
-    template = _make_environment().get_template("report.html.j2")
+    template = make_environment().get_template("report.html.j2")
     page: str = template.render(
         title=title,
         subtitle=subtitle,
@@ -117,12 +117,19 @@ def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> 
     return page
 
 
-def _make_environment() -> Any:
+def make_environment() -> Any:
+    """Make what renders the templates of this package.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingDependencyError(
-            "an HTML report needs Jinja, which is not installed: pip install 'brainfeat[report]'"
+            "an HTML page needs Jinja, which is not installed: pip install 'brainfeat[report]'"
         ) from error
     environment = Environment(
         loader=PackageLoader("brainfeat.report"),
