@@ -220,8 +220,8 @@ def test_a_large_image_is_reduced_first():
 
 
 def test_kinds_are_checked():
-    with pytest.raises(ParameterError, match=r"unknown kind of alteration 'blurr'; expected some"):
-        Alterations(kinds=["blurr"])
+    with pytest.raises(ParameterError, match=r"unknown kind of alteration 'blurrs'; expected some"):
+        Alterations(kinds=["blurrs"])
     with pytest.raises(ParameterError, match="random_state -1"):
         Alterations(random_state=-1)
     assert Alterations(kinds="blur") == Alterations(kinds=["blur"])

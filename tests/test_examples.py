@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support.caches import draw_signatures
+from support.caches import draw_signatures, write_vectors
 from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
@@ -104,6 +104,18 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
         assert 50 < peak < 2000
 
 
+def test_benchmark_sets_prints_the_ratio(
+    run_example: RunExample, make_cache: Callable[..., Path], tmp_path: Path
+) -> None:
+    rng, y = np.random.default_rng(0), np.arange(80) % 4
+    X = rng.standard_normal((80, 8)) + np.eye(4, 8)[y]
+    caches = [make_cache(X, y, name=f"{name}.h5") for name in "ab"]
+    head = fit_head(caches[0], head="lda", n_jobs=1).save(tmp_path / "head.h5")
+    printed = run_example("benchmark_sets", str(head), *map(str, caches), "--rounds", "1")
+    assert printed.count("80 rows") == 2
+    assert re.search(r"^ratio +[0-9.]+$", printed, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_benchmark_kernel_prints_the_ratio_and_what_changes() -> None:
     printed = run_alone("benchmark_kernel", "--rows", "300", "--rounds", "1")
@@ -138,6 +150,19 @@ def test_leakage_prints_the_scores_with_and_without_copies(
 
 
 @pytest.mark.slow
+def test_label_noise_prints_a_line_for_each_list_and_seed(
+    run_example: RunExample, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    X = rng.standard_normal((300, 16)) + 2 * rng.standard_normal((3, 16))[y]
+    features = write_vectors(tmp_path, X, y, class_names=("a", "b", "c"))
+    printed = run_example("label_noise", str(features), "--seeds", "2").splitlines()
+    assert len(printed) == 1 + 4 * 2
+    precision, recall, ranking = map(float, printed[1].split()[-3:])
+    assert min(precision, recall, ranking) > 0.6
+
+
 def test_benchmark_audit_prints_a_line_for_each_size_and_search() -> None:
     printed = run_alone("benchmark_audit", "--rows", "300", "600").splitlines()
     near, copies = printed[:3], printed[3:]
@@ -417,6 +442,24 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     found = {name: float(difference) for name, *_, difference in rows}
     assert max(found["keras float32"], found["openvino float32"]) < 1e-4 < found["keras bfloat16"]
     assert rows[0][1] == "1.00"
+
+
+@pytest.mark.slow
+def test_benchmark_memory_prints_the_peak_of_each_command(run_example: RunExample) -> None:
+    options = ("--number", "2", "3", "--size", "32", "--precision", "float32")
+    header, *lines = run_example("benchmark_memory", *options).splitlines()
+    assert header.split() == ["precision", "images", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["float32", "2"], ["float32", "3"]]
+    assert all(20 < float(line.split()[3]) < 2_000 for line in lines)
+
+
+@pytest.mark.slow
+def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
+    small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")
+    options = ("--precision", "float32", "--streams", "1", "--batch", "1", "2")
+    printed = run_example("benchmark_streams", *small, *options)
+    lines = [line.split() for line in printed.splitlines()[1:]]
+    assert [line[:3] for line in lines] == [["float32", "1", "1"], ["float32", "1", "2"]]
 
 
 @pytest.mark.deep

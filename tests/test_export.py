@@ -208,13 +208,10 @@ def test_openvino_computes_in_int8_what_a_head_was_fitted_on_in_int8(
 def test_a_model_describes_itself(suffix, heads, exported):
     path = exported(suffix, None).path
     if suffix == ".onnx":
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        about = session.get_modelmeta().custom_metadata_map
+        about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     else:
         model = openvino_engine.import_openvino().Core().read_model(path)
-        about = {
-            key: info.astype(str) for key, info in model.get_rt_info("brainfeat").value.items()
-        }
+        about = model.get_rt_info("brainfeat").value
     assert tuple(json.loads(about["class_names"])) == heads["dense"].class_names
     assert (about["image_size"], about["base"], about["head"]) == ("64", "mobilenet-0.75", "dense")
     assert about["weights_sha256"] == heads["dense"].spec.weights_sha256
@@ -262,7 +259,7 @@ def test_real_slices_are_decided_alike(real_data, tmp_path):
         (".xml", None, 1e-5),
         (".tflite", "float16", 1e-2),
         (".onnx", "float16", 1e-2),
-        (".xml", "float16", 1e-2),
+        (".xml", "float16", 3e-2),  # small layers too
     ):
         path = tmp_path / f"{quantize}{suffix}"
         export_head(bundle, path, weights=weights, quantize=quantize)
@@ -375,11 +372,14 @@ def test_a_library_that_is_missing_is_named(suffix, library, extra, heads, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_openvino_and_onnx_need_no_tensorflow(heads, tmp_path):
+def test_exports_predictions_and_heat_maps_need_no_tensorflow(heads, slices, tmp_path):
     heads["dense"].save(tmp_path / "head.h5")
+    words = ["predict", "head.h5", *map(str, find_inputs([slices]).images[:1])]
     code = (
         "import sys; from brainfeat.prediction.export import export_head\n"
+        "from brainfeat.cli.main import group\n"
         "for name in ('m.onnx', 'm.xml'): export_head('head.h5', name, weights='random')\n"
+        f"group.main([*{words}, '--weights', 'random', '--heatmap', 'm'], standalone_mode=False)\n"
         "assert not {'keras', 'tensorflow', 'jax', 'torch'} & {*sys.modules}"
     )
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}

@@ -153,9 +153,9 @@ def vectors(make_cache: Callable[..., Path]) -> Path:
     y[np.flatnonzero(y == 2)[70:]] = 0  # few test images of one class are left
     few = np.flatnonzero(y == 3)[65:98]  # all test images of a class but two
     signature[few] = orient_signatures(signature[few - 200], 2)
-    return make_cache(
-        X, y, contents=contents, splits=splits, sources=["a"] * IMAGES, signature=signature
-    )
+    # Nearly all images of one class are of source a.
+    sources = ["a" if row % 4 == 3 != row - 8 else "ab"[row // 8 % 2] for row in range(IMAGES)]
+    return make_cache(X, y, contents=contents, splits=splits, sources=sources, signature=signature)
 
 
 Take = Callable[[str], Any]
@@ -171,7 +171,14 @@ def run_extract(take: Take, folder: Path) -> Iterator[Any]:
 
 
 def run_audit(take: Take, folder: Path) -> Iterator[Any]:
-    yield ask("audit", take("vectors"))
+    vectors = take("vectors")
+    yield ask("audit", vectors)
+    with FeatureCache.open(vectors) as cache:
+        X, y = cache.X[:], cache.y
+    y[y == 2] = 0
+    y[:2] = 2  # too few to be checked
+    few = write_vectors(folder, X, y, name="few.h5")
+    yield ask("audit", few, "--labels", folder / "suspects.csv")
 
 
 def write_mirrored(take: Take, folder: Path) -> Path:
@@ -221,11 +228,15 @@ def run_link(take: Take, folder: Path) -> Iterator[Any]:
 
 def run_split(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("split", take("vectors"), "-o", folder / "split.csv")
+    left = ("--leave-out", "source=b", "--group-by", "none")
+    yield ask("split", take("vectors"), "-o", folder / "left.csv", *left)
 
 
 def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     options = ("--search", "--n-iter", 2, "--param", "n_neighbors=3", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "a.h5", "--head", "knn", *options)
+    sources = ("--cv", "leave-one-source-out", "--repeats", 2, "--group-by", "none", "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "lda", *sources)
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
 

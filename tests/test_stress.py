@@ -306,7 +306,7 @@ def test_the_command_says_in_one_line_what_is_wrong(run, base, head, data, tmp_p
         csv.writer(file).writerows([("path", "label"), ("test/glioma/00.png", "")])
     words = ("stress", tmp_path / "head.h5")
     for arguments, message in (
-        ((data, "--kinds", "blurr"), "unknown kind of alteration 'blurr'"),
+        ((data, "--kinds", "blurred"), "unknown kind of alteration 'blurred'"),
         ((data / "table.csv",), "no labelled images"),
         ((data, "--report", tmp_path / "note.html", "--overwrite"), "is not a report on altered"),
         ((data, "-o", tmp_path / "none" / "a.h5"), "there is no folder"),

@@ -1,7 +1,7 @@
 """Backbones: frozen convolutional bases that turn images into features, loaded by name."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from brainfeat.extraction.architectures import BACKBONES, Architecture
 from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.keras_engine import KerasBase
-from brainfeat.extraction.openvino_engine import OpenvinoBase, observe_ranges
+from brainfeat.extraction.openvino_engine import Observed, OpenvinoBase, observe
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.extraction.weight_files import Tensors
@@ -167,10 +167,13 @@ class Backbone:
             ranges=Quantization.parse(self.quantization).ranges if self.quantization else None,
         )
 
-    def observe_ranges(self, batches: Iterable[Image]) -> dict[str, tuple[float, float]]:
-        """Find the ranges that int8 needs, from images (n, h, w, 3) as `__call__` takes them."""
+    def observe(
+        self, batches: Iterable[NDArray[np.uint8]], precision: Precision
+    ) -> Iterator[Observed]:
+        """Compute features and the ranges that int8 needs, of 8-bit images (n, h, w, 3)."""
         scaling = self.architecture.find_input_scaling(self.scaling)
-        return observe_ranges(read_graph(self.name), self.load_tensors(), batches, scaling=scaling)
+        layers, load = read_graph(self.name), self.load_tensors
+        return observe(layers, load, batches, scaling=scaling, precision=precision)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(

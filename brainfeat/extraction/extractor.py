@@ -302,10 +302,21 @@ def _load_backbone(
     quantization = "" if earlier is None else earlier.quantization
     if not quantization:
         found = calibrate(
-            load, task.table, read=task.read, random_state=task.random_state, force=force
+            load,
+            task.table,
+            read=task.read,
+            random_state=task.random_state,
+            force=force,
+            report=partial(_report_calibration, task),
         )
         quantization = found.text
     return load(precision="int8", quantization=quantization)
+
+
+def _report_calibration(task: Task, done: int, number: int) -> None:
+    if task.progress is not None:
+        note = f"int8 by openvino, calibrating on {done:,} of {number:,} images"
+        task.progress(0, len(task.table), note)
 
 
 def _summarize(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _MOST_STREAMS = 16
 _FEWEST_PER_STREAM = 4
 # Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has measurements.
 _BATCH_PIXELS = {
-    "float32": 4 * 224**2,
+    "float32": 2 * 224**2,
     "bfloat16": 2 * 224**2,
     "float16": 2 * 224**2,
     "int8": 4 * 224**2,
@@ -274,43 +274,61 @@ def _add_range(ops: Operations, values: Any) -> list[Any]:
     ]
 
 
-def observe_ranges(
+class Observed(NamedTuple):
+    """What a batch gives in floating point.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, d), float32
+    ranges : ndarray of shape (sources, 2), float32
+        The least and the largest output of each source of the plan.
+    """
+
+    features: Array
+    ranges: Array
+
+
+def observe(
     layers: tuple[Layer, ...],
-    tensors: Tensors,
-    batches: Iterable[Array],
+    load: Callable[[], Tensors],
+    batches: Iterable[Pixels],
     *,
     scaling: InputScaling | None,
-) -> dict[str, tuple[float, float]]:
-    """Find the least and the largest output of each source of the plan, in float32.
+    precision: Precision,
+) -> Iterator[Observed]:
+    """Compute batches with the ranges that int8 needs, without Winograd's larger kernels.
 
     Parameters
     ----------
-    layers, tensors, scaling
-        As for `build_model`.
-    batches : iterable of ndarray of shape (n, h, w, 3), float32
-        All of one shape, with values in [0, 1].
+    layers, load, scaling
+        As for `OpenvinoBase`.
+    batches : iterable of ndarray of shape (n, h, w, 3), uint8
+        All of one shape.
+    precision : {"float32", "bfloat16"}
 
-    Returns
-    -------
-    dict of str to tuple of float
-        By source.
+    Yields
+    ------
+    Observed
+        For each batch.
     """
-    request, found = None, []
+    request = None
     for batch in batches:
         if request is None:
             model = build_model(
-                layers, tensors, shape=batch.shape, scaling=scaling, winograd=False, observed=True
+                layers,
+                load(),
+                shape=batch.shape,
+                dtype=np.uint8,
+                scaling=scaling,
+                winograd=False,
+                observed=True,
             )
-            request = _compile(model, "float32", streams=1).create_infer_request()
+            request = _compile(model, precision, streams=1).create_infer_request()
         request.infer([batch])
-        numbers = request.model_outputs[1:]
-        found.append([float(request.get_tensor(output).data) for output in numbers])
-    limits = np.reshape(found, (len(found), -1, 2))
-    lows, highs = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
-    names = plan_quantization(layers).sources
-    return {
-        name: (float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)
-    }
+        maps, *limits = (request.get_tensor(output).data for output in request.model_outputs)
+        yield Observed(
+            maps.mean(axis=(2, 3), dtype=np.float32), np.reshape(limits, (-1, 2)).astype(np.float32)
+        )
 
 
 def _scale(ops: Operations, pixels: Any, dtype: Any, scaling: InputScaling | None) -> Any:
