@@ -26,7 +26,11 @@ _FILE = click.Path(path_type=Path)
 _TITLE_BYTES = 4096
 _OPTIONS = (
     click.option("--report", type=_FILE, help="Write an HTML report; needs the extra report."),
-    click.option("--card", type=_FILE, help="Write a model card in Markdown."),
+    click.option(
+        "--card",
+        type=_FILE,
+        help="Write a model card in Markdown, or as a CHAI Applied Model Card if it ends in .xml.",
+    ),
     click.option(
         "--checklist",
         type=click.Choice(["claim2024", "tripod-ai"]),
@@ -71,8 +75,10 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
         Whether a report or a card was asked for.
     """
     wanted = [chosen[name] for name in ("report", "card") if chosen[name] is not None]
-    if chosen["checklist"] and not wanted:
-        raise click.UsageError("--checklist needs --report or --card; name one of them")
+    if chosen["checklist"] and not [path for path in wanted if not _is_xml(path)]:
+        raise click.UsageError(
+            "--checklist needs --report, or --card with a card in Markdown; name one of them"
+        )
     if chosen["include_images"] and (chosen["report"] is None or chosen["images"] is None):
         raise click.UsageError(
             "--include-images needs --report, and --images with the folder that was extracted"
@@ -92,6 +98,10 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
             inputs=inputs,
         )
     return bool(wanted)
+
+
+def _is_xml(path: Path) -> bool:
+    return path.suffix.lower() == ".xml"
 
 
 def _is_report(path: Path) -> bool:
@@ -122,7 +132,7 @@ def write_reports(
     sets: "SetsEvaluation | None" = None,
 ) -> None:
     """Write the HTML report and the model card, if they were asked for."""
-    from brainfeat.report import to_card, to_html
+    from brainfeat.report import to_card, to_chai_card, to_html
 
     given: dict[str, Any] = {
         "bundle": bundle,
@@ -137,7 +147,12 @@ def write_reports(
         options.write_text(chosen["report"], to_html(evaluation, **given, images=images))
         options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
-        options.write_text(chosen["card"], to_card(evaluation, **given))
+        if _is_xml(chosen["card"]):
+            del given["checklist"]
+            card = to_chai_card(evaluation, **given)
+        else:
+            card = to_card(evaluation, **given)
+        options.write_text(chosen["card"], card)
         options.say(f"{chosen['card']} written", err=True)
 
 

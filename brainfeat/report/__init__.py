@@ -8,16 +8,26 @@ if TYPE_CHECKING:
     from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
     from brainfeat.report.card import to_card
+    from brainfeat.report.chai_card import to_chai_card
     from brainfeat.report.html import to_html
     from brainfeat.report.map import to_map
     from brainfeat.report.markdown import to_markdown
     from brainfeat.report.text import to_text
 
-__all__ = ["to_card", "to_html", "to_json", "to_map", "to_markdown", "to_text"]
+__all__ = [
+    "to_card",
+    "to_chai_card",
+    "to_html",
+    "to_json",
+    "to_map",
+    "to_markdown",
+    "to_text",
+]
 
 # Imported on first use: JSON needs none of them.
 _HOMES = {
     "to_card": "card",
+    "to_chai_card": "chai_card",
     "to_html": "html",
     "to_map": "map",
     "to_markdown": "markdown",
