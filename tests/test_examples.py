@@ -102,6 +102,18 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
         assert 50 < peak < 2000
 
 
+def test_benchmark_sets_prints_the_ratio(
+    run_example: RunExample, make_cache: Callable[..., Path], tmp_path: Path
+) -> None:
+    rng, y = np.random.default_rng(0), np.arange(80) % 4
+    X = rng.standard_normal((80, 8)) + np.eye(4, 8)[y]
+    caches = [make_cache(X, y, name=f"{name}.h5") for name in "ab"]
+    head = fit_head(caches[0], head="lda", n_jobs=1).save(tmp_path / "head.h5")
+    printed = run_example("benchmark_sets", str(head), *map(str, caches), "--rounds", "1")
+    assert printed.count("80 rows") == 2
+    assert re.search(r"^ratio +[0-9.]+$", printed, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_benchmark_kernel_prints_the_ratio_and_what_changes() -> None:
     printed = run_alone("benchmark_kernel", "--rows", "300", "--rounds", "1")

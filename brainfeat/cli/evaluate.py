@@ -131,7 +131,7 @@ def command(
         if len(caches) > 1:
             found = evaluate(bundle, caches, by=by, **given)
             if is_reported:
-                _report_sets(reports, found, bundle=bundle, caches=caches)
+                _report_sets(reports, found, bundle=bundle, caches=caches, **given)
         else:
             [cache] = caches
             audited = _audit(bundle, cache, is_reported=is_reported, **given)
@@ -175,6 +175,9 @@ def _report_sets(
     *,
     bundle: "HeadBundle",
     caches: "list[FeatureCache]",
+    threshold: float | None,
+    random_state: int,
+    **_: Any,
 ) -> None:
     """Report on all sets in a table, and in full on the test part of the head or the first set."""
     place = next((i for i, entry in enumerate(found.sets) if entry.is_test_part), 0)
@@ -183,7 +186,7 @@ def _report_sets(
         found.sets[place].evaluation,
         bundle=bundle,
         cache=caches[place],
-        audit=reporting.audit_cache(caches[place], threshold=None, random_state=0),
+        audit=reporting.audit_cache(caches[place], threshold=threshold, random_state=random_state),
         sets=found,
     )
 

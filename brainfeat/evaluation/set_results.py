@@ -213,7 +213,10 @@ class SetsEvaluation:
             for path in self.unsigned
         ]
         if self.reference is None:
-            found.append("the head's own test part is not known, and nothing is compared with it")
+            found.append(
+                "no set is compared with the test part of the fit, which has no image that is "
+                "known to be new to the head"
+            )
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -201,14 +201,24 @@ def _find_reference(
         chosen = predictions.select(kept)
         own = _Predicted(y=chosen.y, outputs=chosen.probabilities, groups=chosen.groups)
         return _name_reference(own, origin="set", cache=entry.name, images=images)
+    recorded = _choose_recorded(head)
+    if recorded is None:
+        return None, None
+    metrics, images = recorded
+    own = _expand(metrics, head.class_names)
+    return _name_reference(own, origin="record", cache=None, images=images)
+
+
+def _choose_recorded(head: "HeadBundle") -> "tuple[Metrics, str] | None":
+    """Choose the metrics of the test part in the record of a head: those without copies."""
     record = head.training
     if record.test_without_copies is not None:
-        own = _expand(record.test_without_copies, head.class_names)
-        return _name_reference(own, origin="record", cache=None, images="without_copies")
-    if record.test is not None:
-        own = _expand(record.test, head.class_names)
-        return _name_reference(own, origin="record", cache=None, images="all")
-    return None, None
+        return record.test_without_copies, "without_copies"
+    copies = None if record.leakage is None else record.leakage.copies
+    if record.test is None or (copies is not None and copies.test_files):
+        # There is none, or each of its images is a copy.
+        return None
+    return record.test, "all" if copies is None else "without_copies"
 
 
 def _name_reference(

@@ -275,13 +275,23 @@ def _describe_fit(study: Study) -> dict[str, str | None]:
             if training.val
             else None
         ),
-        "external": (
-            "None: the images evaluated are of the feature file of the fit."
-            if study.is_same_cache
-            else "The images evaluated are of another feature file than that of the fit; the "
-            "authors must state where they come from."
-        ),
+        "external": _describe_external(study),
     }
+
+
+def _describe_external(study: Study) -> str:
+    others = [] if study.sets is None else [e for e in study.sets.sets if not e.is_test_part]
+    if others:
+        return (
+            f"{count(len(others), 'set')} beside the test part of the fit (section What it is "
+            "worth on each set); the authors must state where they come from."
+        )
+    if study.is_same_cache:
+        return "None: the images evaluated are of the feature file of the fit."
+    return (
+        "The images evaluated are of another feature file than that of the fit; the authors must "
+        "state where they come from."
+    )
 
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:
