@@ -241,10 +241,19 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
 
 
+def write_floor(take: Take, folder: Path) -> Path:
+    """Write a cache of the same images, of other features."""
+    with FeatureCache.open(take("vectors")) as cache:
+        digests = [row.tobytes() for row in cache.sha256]
+        X, y = np.asarray(cache.X)[:, :5], cache.y
+    return write_vectors(folder, X, y, name="floor.h5", digests=digests)
+
+
 def run_evaluate(take: Take, folder: Path) -> Iterator[Any]:
     vectors, head = take("vectors"), folder / "head.h5"
     ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
-    yield ask("evaluate", head, vectors, "--by", "source", "--prevalence", "glioma=0.01")
+    shown = ("--by", "source", "--prevalence", "glioma=0.01", "--floor", write_floor(take, folder))
+    yield ask("evaluate", head, vectors, *shown)
     yield ask("evaluate", head, write_renamed(take, folder), "--classes", MAPPING)
 
 

@@ -41,6 +41,7 @@ OPTIONS = {
         "--threshold",
         "--by",
         "--prevalence",
+        "--floor",
         "--random-state",
         "--markdown",
         "--verify",

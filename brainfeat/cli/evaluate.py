@@ -67,6 +67,13 @@ Examples:
     callback=_read_fractions,
     help="How common a class is where the head will be used, for its predictive values.",
 )
+@click.option(
+    "--floor",
+    type=click.Path(path_type=Path),
+    metavar="FEATURES",
+    help="Features of the same images by random weights: what the nearest neighbour reaches by "
+    "them is shown as a floor.",
+)
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @reporting.report_options
@@ -82,6 +89,7 @@ def command(
     threshold: float | None,
     by: str | None,
     prevalence: dict[str, float],
+    floor: Path | None,
     random_state: int,
     markdown: bool,
     verify: Verify,
@@ -103,7 +111,7 @@ def command(
         raise click.UsageError("--markdown and --json exclude each other")
     if table is not None and len(features) > 1:
         raise click.UsageError("--table needs one FEATURES: it has the splits of one set")
-    is_reported = reporting.check_options(reports, inputs=(head, *features, table))
+    is_reported = reporting.check_options(reports, inputs=(head, *features, table, floor))
     bundle = HeadBundle.load(head, verify=verify)
     given: dict[str, Any] = {
         "split": split,
@@ -117,6 +125,8 @@ def command(
             stack.enter_context(options.open_cache(path, table=table, verify=verify))
             for path in features
         ]
+        if floor is not None:
+            given["floor"] = stack.enter_context(options.open_cache(floor, verify=verify))
         found: Evaluation | SetsEvaluation
         if len(caches) > 1:
             found = evaluate(bundle, caches, by=by, **given)

@@ -1,9 +1,11 @@
 """Measure a head on a split of a cache: all images, and those that are new to the head."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, overload
 
 from brainfeat.arithmetic import default_errors
+from brainfeat.cache.cache import opened
 from brainfeat.evaluation.bootstrap import CONFIDENCE, N_RESAMPLES
 from brainfeat.evaluation.class_mapping import ClassesArgument, check_mappings, require_used
 from brainfeat.evaluation.results import Bootstrap, Evaluation
@@ -26,6 +28,7 @@ def evaluate(  # type: ignore[overload-overlap]  # a str is a sequence, too
     by: Any = ...,
     prevalence: Mapping[str, float] | None = ...,
     audit: "Audit | None" = ...,
+    floor: Cache | None = ...,
     n_resamples: int = ...,
     random_state: int = ...,
 ) -> Evaluation: ...
@@ -42,6 +45,7 @@ def evaluate(
     by: Any = ...,
     prevalence: Mapping[str, float] | None = ...,
     audit: "Audit | None" = ...,
+    floor: Cache | None = ...,
     n_resamples: int = ...,
     random_state: int = ...,
 ) -> "SetsEvaluation": ...
@@ -58,6 +62,7 @@ def evaluate(
     by: Any = None,
     prevalence: Mapping[str, float] | None = None,
     audit: "Audit | None" = None,
+    floor: Cache | None = None,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> "Evaluation | SetsEvaluation":
@@ -105,6 +110,10 @@ def evaluate(
     audit : Audit or None
         An audit of this cache by :func:`brainfeat.audit`: near duplicates that it knows are not
         looked for again. It changes no metric. None for several caches.
+    floor : FeatureCache, path-like or None
+        A cache of the same images by other features, such as those of random weights: what the
+        nearest neighbour reaches by these is a floor. The largest class and the nearest neighbour
+        by the features of the head always are.
     n_resamples : int
         Of the bootstrap, at least 1,000.
     random_state : int
@@ -145,24 +154,26 @@ def evaluate(
     >>> evaluation.subsets.without_exact_duplicates.n == evaluation.n
     True
     """
-    protocol = Protocol(
-        split=split,
-        threshold=threshold,
-        by=by,
-        prevalence=prevalence,
-        audit=audit,
-        bootstrap=Bootstrap(
-            method="percentile",
-            confidence=CONFIDENCE,
-            n_resamples=n_resamples,
-            random_state=random_state,
-        ),
-    )
-    if isinstance(cache, Sequence) and not isinstance(cache, str):
-        from brainfeat.evaluation.sets import evaluate_sets
+    with ExitStack() as stack:
+        protocol = Protocol(
+            split=split,
+            threshold=threshold,
+            by=by,
+            prevalence=prevalence,
+            audit=audit,
+            floor=None if floor is None else stack.enter_context(opened(floor)),
+            bootstrap=Bootstrap(
+                method="percentile",
+                confidence=CONFIDENCE,
+                n_resamples=n_resamples,
+                random_state=random_state,
+            ),
+        )
+        if isinstance(cache, Sequence) and not isinstance(cache, str):
+            from brainfeat.evaluation.sets import evaluate_sets
 
-        return evaluate_sets(bundle, cache, classes=classes, protocol=protocol)
-    with open_both(cache, bundle) as (features, (head,)):
+            return evaluate_sets(bundle, cache, classes=classes, protocol=protocol)
+        features, (head,) = stack.enter_context(open_both(cache, bundle))
         mappings = check_mappings(classes, head.class_names)
         plan = plan_images(head, features, split, mappings)
         require_used(mappings, [plan.mapping])

@@ -11,6 +11,7 @@ from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.evaluation.abstention import Abstention, ConfidentErrors
 from brainfeat.evaluation.binomial import Interval
 from brainfeat.evaluation.class_mapping import describe_mapping, is_coarse
+from brainfeat.evaluation.floors import Floors
 from brainfeat.heads.calibration import Reliability
 from brainfeat.metrics import ClassScores, Metrics
 from brainfeat.text import name_some
@@ -296,6 +297,8 @@ class Evaluation(Results):
         How intervals were computed.
     classes : dict of str to tuple of str, or None
         Classes of the head by class of the images, where a mapping was given that fits them.
+    floors : Floors or None
+        What is reached without learning; None in JSON of an earlier version.
     """
 
     split: str
@@ -304,6 +307,7 @@ class Evaluation(Results):
     copy_free: Results | None
     bootstrap: Bootstrap
     classes: Mapping[str, tuple[str, ...]] | None = None
+    floors: Floors | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from brainfeat.evaluation.bootstrap import (
     score_overall,
 )
 from brainfeat.evaluation.class_mapping import ClassTask
+from brainfeat.evaluation.floors import find_floors
 from brainfeat.evaluation.prevalence import check_prevalence, find_predictive_values
 from brainfeat.evaluation.results import (
     Bootstrap,
@@ -49,6 +50,7 @@ class Protocol:
     by: Any
     prevalence: Mapping[str, float] | None
     audit: "Audit | None"
+    floor: "FeatureCache | None"
     bootstrap: Bootstrap
 
 
@@ -110,6 +112,7 @@ def measure_images(
         ),
         copy_free=copy_free,
         bootstrap=protocol.bootstrap,
+        floors=find_floors(head, cache, plan, copies=seen.copies, floor=protocol.floor),
     )
 
 

@@ -21,6 +21,7 @@ from brainfeat.report.blocks import (
     find_interval,
     show,
 )
+from brainfeat.report.floors import list_floors
 from brainfeat.report.wording import (
     FURTHER_METRICS,
     METRIC_NAMES,
@@ -194,6 +195,7 @@ def make_overall(metrics: "Metrics") -> Section:
                 "can recognise all three, so they say little about new patients."
             ),
             _list_subsets(metrics),
+            *list_floors(metrics),
             _list_further(metrics),
             *_draw_subsets(metrics.subsets),
         ]
