@@ -63,6 +63,7 @@ CAUGHT_ELSEWHERE = {
     "cache/writing.py: OSError": "write_file reports that nothing was written",
     "canonical.py: _NotStrictError": "parse_json raises the error that it is given",
     "extraction/weight_files.py: _UnfitError": "read_tensors raises a WeightsError",
+    "prediction/openvino_export.py: OSError": "export_head reports that nothing was written",
     "cli/options.py: Terminated": "raised by a signal handler; the command ends with a message",
 }
 # Methods that Python and NumPy call, and that answer with built-in exceptions.
