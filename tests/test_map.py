@@ -100,7 +100,7 @@ def test_the_page_loads_nothing_and_names_no_file(page):
 
 
 def test_equal_arguments_give_equal_pages(make_cache):
-    path = make_cache(*draw())
+    path = make_cache(*draw(24))
     assert to_map(path) == to_map(path)
     assert to_map(path) != to_map(path, random_state=1)
 

@@ -327,6 +327,7 @@ def test_the_colours_of_a_map_are_chosen_by_keyboard(driver, tmp_path):
     splits = ["train", "test"] * 20
     path = tmp_path / "map.html"
     path.write_text(to_map(write_vectors(tmp_path, X, np.arange(40) % 2, splits=splits)))
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     driver.get(path.as_uri())
     shown = "return [...document.querySelectorAll('ul.view')].map(e => e.checkVisibility())"
     assert driver.execute_script(shown) == [True, False]
