@@ -16,6 +16,8 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import orient_signatures
 from brainfeat.errors import BrainfeatError, ParameterError, TableError
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.leakage.auditing import audit
+from brainfeat.leakage.results import Audit
 from brainfeat.leakage.sources import find_class_sources, leave_source_out, make_source_folds
 from brainfeat.report.training import make_training
 from brainfeat.tables.csv_rows import read_rows, write_rows
@@ -139,6 +141,15 @@ def test_a_source_that_is_not_there_gets_the_list(source, message):
     _, y, sources = draw()
     with pytest.raises(TableError, match=message):
         leave_source_out(y, sources, source, groups=None, class_names=NAMES)
+
+
+def test_an_audit_finds_a_class_with_a_source_of_its_own(make_cache):
+    X, y, sources = draw()
+    own = ["web" if label == 2 else source for label, source in zip(y, sources, strict=True)]
+    found = audit(make_cache(X, y, sources=own))
+    assert found.class_sources == find_class_sources(y, own, NAMES)
+    assert found.class_sources[0].explain() in found.findings
+    assert Audit.from_json(json.dumps(found.to_dict())).class_sources == found.class_sources
 
 
 # fit_head

@@ -32,6 +32,7 @@ from brainfeat.leakage.results import (
     LabelConflict,
     NearDuplicates,
 )
+from brainfeat.leakage.sources import find_class_sources
 
 
 @default_errors
@@ -106,6 +107,7 @@ def audit(
             found,
             shortcut=try_shortcuts(features, shown, clusters, random_state=random_state),
             permutation=permute_labels(rows, y, splits, clusters, random_state=random_state),
+            class_sources=find_class_sources(y, features.sources[shown], features.class_names),
         )
 
 
@@ -146,7 +148,7 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
         near = _describe_clusters(clusters, images.splits, threshold)
     named = images.groups != ""
     _, numbers = np.unique(images.groups[named], return_inverse=True)
-    copied = {}
+    copied: dict[str, Any] = {}
     if found is not None:
         seen = _find_seen(images)
         exact = np.isin(same, same[seen]) & ~seen

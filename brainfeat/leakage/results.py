@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.leakage.duplicates import Labels, explain_chain
+from brainfeat.leakage.sources import ClassSource
 from brainfeat.text import count
 
 # What an accuracy must be above chance by, beside two (or three) of its standard errors.
@@ -252,6 +253,8 @@ class Audit:
     copies : CopyGroups or None
         None where these were not looked for: the cache has no signatures, or the audit is one of
         duplicates alone.
+    class_sources : tuple of ClassSource
+        Classes nearly all of whose images are of one source.
     clusters : ndarray of shape (n,), int
         Cluster of near duplicates of each row of the cache, −1 for augmented views; where near
         duplicates were not looked for, of exact duplicates. Empty in an audit read from JSON.
@@ -274,6 +277,7 @@ class Audit:
     shortcut: Shortcut | None
     permutation: PermutationTest | None
     copies: CopyGroups | None = None
+    class_sources: tuple[ClassSource, ...] = ()
     clusters: Labels = field(
         default_factory=lambda: np.empty(0, np.intp), repr=False, compare=False
     )
@@ -355,6 +359,7 @@ def _list_findings(audit: Audit) -> Iterator[str]:
         yield f"near duplicates have different labels: {count(number, 'cluster')}"
     if audit.shortcut:
         yield from _describe_shortcut(audit.shortcut)
+    yield from (found.explain() for found in audit.class_sources if found.alone)
     if audit.permutation:
         yield from _describe_permutation(audit.permutation)
 
