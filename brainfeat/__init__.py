@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from brainfeat.tables.slicing import write_slices
     from brainfeat.tables.table import read_table, write_table
     from brainfeat.training.fitting import fit_head
+    from brainfeat.training.label_doubts import find_label_doubts
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluator",
     "extract": "extraction.extractor",
+    "find_label_doubts": "training.label_doubts",
     "fit_head": "training.fitting",
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
@@ -56,6 +58,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extract",
+    "find_label_doubts",
     "fit_head",
     "link_caches",
     "predict",

@@ -43,15 +43,65 @@ def atomic_write(target: Path) -> Iterator[Path]:
     ...     target.read_text(encoding="utf-8")
     'complete'
     """
-    temporary = target.parent / f".{secrets.token_hex(8)}{target.suffix}"
+    temporary = _name_temporary(target)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _bring_to_disk(temporary)
         temporary.replace(target)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write_pair(target: Path, beside: Path) -> Iterator[Path]:
+    """Write two files, of which `target` needs the other one: both appear complete, or neither.
+
+    The body writes to two temporary files. When it ends without an exception, an old `target` is
+    removed first, so that it is never beside a new `beside`, and `target` appears last.
+
+    Parameters
+    ----------
+    target, beside : Path
+        Two files in one folder that differ in their suffixes alone.
+
+    Yields
+    ------
+    Path
+        The temporary file of `target`, as by :func:`atomic_write`; the body also creates the other
+        one, which differs from it in its suffix alone.
+
+    Raises
+    ------
+    OSError
+        The files cannot be written.
+    """
+    temporary = _name_temporary(target)
+    other = temporary.with_suffix(beside.suffix)
+    try:
+        yield temporary
+        for file in (other, temporary):
+            _bring_to_disk(file)
+        target.unlink(missing_ok=True)
+        other.replace(beside)
+        try:
+            temporary.replace(target)
+        except OSError:
+            beside.unlink()
+            raise
+    finally:
+        for file in (other, temporary):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+
+
+def _name_temporary(target: Path) -> Path:
+    return target.parent / f".{secrets.token_hex(8)}{target.suffix}"
+
+
+def _bring_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def check_output(

@@ -1,11 +1,10 @@
 """Keras and its backends: devices, precision, compilation; and what is known of the machine."""
 
-import io
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +19,8 @@ from brainfeat.cache.spec import Precision
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.keras_start import explain_failure, held_back_stderr, kept_random_state
 
-Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Pixels = NDArray[np.float32 | np.uint8]
+Forward = Callable[[Pixels], NDArray[np.float32]]
 
 # The name of the device under the torch backend, for which Keras lists none.
 _TORCH_DEVICE = "torch's own"
@@ -164,8 +164,9 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     Returns
     -------
     callable
-        From float32 images of shape (n, h, w, 3) to the model's output in float32, such as (n, d).
-        Each new shape is traced again, so callers should keep to one.
+        From images of shape (n, h, w, 3), float32, or uint8 that are divided by 255, to the model's
+        output in float32, such as (n, d). Each new shape and type is traced again, so callers
+        should keep to one.
     """
     backend = import_keras().backend.backend()
     device = device or find_devices()[0]
@@ -174,11 +175,19 @@ def compile_forward(model: Any, device: str | None = None) -> Forward:
     if backend == "jax":
         return _compile_jax(model, device)
 
-    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(images: Pixels) -> NDArray[np.float32]:
         with layer_precision("float32"):
-            return np.asarray(model.predict_on_batch(images), np.float32)
+            return np.asarray(model.predict_on_batch(np.asarray(_to_unit(images))), np.float32)
 
     return forward
+
+
+def _to_unit(images: Any) -> Any:
+    """Divide 8-bit images by 255, on the device."""
+    keras = import_keras()
+    if keras.backend.standardize_dtype(images.dtype) == "uint8":
+        return keras.ops.cast(images, "float32") / 255.0
+    return images
 
 
 def _compile_tensorflow(model: Any, device: str) -> Forward:
@@ -186,11 +195,11 @@ def _compile_tensorflow(model: Any, device: str) -> Forward:
 
     def call(images: Any) -> Any:
         with layer_precision("float32"):
-            return model(images, training=False)
+            return model(_to_unit(images), training=False)
 
     traced = tf.function(call, autograph=False)
 
-    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(images: Pixels) -> NDArray[np.float32]:
         with tf.device(device):
             return np.asarray(traced(tf.constant(images)).numpy(), np.float32)
 
@@ -209,7 +218,7 @@ def _compile_jax(model: Any, device: str) -> Forward:
 
     def call(variables: Any, images: Any) -> Any:
         with layer_precision("float32"):
-            return model.stateless_call(*variables, images, training=False)[0]
+            return model.stateless_call(*variables, _to_unit(images), training=False)[0]
 
     compiled = jax.jit(call)
     return lambda images: np.asarray(compiled(variables, jax.device_put(images, place)), np.float32)
@@ -365,36 +374,3 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def convert_to_litert(model: Any) -> bytes:
-    """Convert a Keras model to a LiteRT model that takes one image at a time.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A model with one input and one output.
-
-    Returns
-    -------
-    bytes
-        The contents of a ``.tflite`` file.
-
-    Raises
-    ------
-    MissingDependencyError
-        Keras runs on another backend than TensorFlow.
-    """
-    keras = import_keras()
-    if keras.config.backend() != "tensorflow":
-        raise MissingDependencyError(
-            f"Keras runs on {keras.config.backend()}, but only TensorFlow can make a LiteRT model; "
-            "set KERAS_BACKEND=tensorflow"
-        )
-    import tensorflow as tf
-
-    # Keras prints the signatures that it traces.
-    with held_back_stderr(), redirect_stdout(io.StringIO()), layer_precision("float32"):
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        converted: bytes = converter.convert()
-    return converted

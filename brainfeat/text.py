@@ -119,6 +119,28 @@ def make_printable(name: str) -> str:
     )
 
 
+def format_percent(part: int, whole: int) -> str:
+    """Write a part as a whole percentage.
+
+    Examples
+    --------
+    >>> format_percent(58, 71)
+    '82 %'
+    """
+    return f"{100 * part / whole:.0f} %"
+
+
+def fold_spelling(name: str) -> str:
+    """Fold spellings of one name that differ only in case, spaces, ``_`` and ``-``.
+
+    Examples
+    --------
+    >>> {fold_spelling(name) for name in ("no_tumor", "notumor", "No Tumor")}
+    {'notumor'}
+    """
+    return "".join(name.casefold().replace("_", "").replace("-", "").split())
+
+
 def shorten(name: str, width: int) -> str:
     """Cut the middle out of a text that takes more than `width` columns of a terminal.
 

@@ -18,11 +18,12 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,7 +70,11 @@ def write_images(job: Job, source: Path | None, number: int) -> None:
 
 def serve(connection: Connection, peer: Peer, job: Job) -> None:
     """Run a peer in its process: compute the requested passes and report how long they took."""
-    passes = peer.prepare(job, peer.precision, peer.batch_size)
+    try:
+        passes = peer.prepare(job, peer.precision, peer.batch_size)
+    except ImportError as error:
+        connection.send(Unusable(" ".join(str(error).split())))
+        return
     pixels = read_pixels(job.find_images()[:IN_MEMORY], job.size)
     kinds = {"files": passes.files, "memory": lambda: passes.memory(pixels)}
     connection.send({kind: compute() for kind, compute in kinds.items()})
@@ -79,6 +84,12 @@ def serve(connection: Connection, peer: Peer, job: Job) -> None:
             kinds[kind]()
             connection.send(time.perf_counter() - started)
         connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+class Unusable(NamedTuple):
+    """What a peer answers whose library is installed and cannot be imported."""
+
+    reason: str
 
 
 class Agreement(NamedTuple):
@@ -108,8 +119,10 @@ class Worker:
     def __init__(self, peer: Peer, job: Job) -> None:
         self.peer = peer
         self.connection, theirs = multiprocessing.Pipe()
-        multiprocessing.Process(target=serve, args=(theirs, peer, job), daemon=True).start()
+        self.process = multiprocessing.Process(target=serve, args=(theirs, peer, job), daemon=True)
+        self.process.start()
         theirs.close()
+        self.reason = ""
         self.seconds: dict[str, list[float]] = {"files": [], "memory": []}
         self.agreement = Agreement(np.inf, 0.0)
         self.peak_mb = 0.0
@@ -143,21 +156,31 @@ class Worker:
         try:
             if kind:
                 self.connection.send(kind)
-            return self.connection.recv()
+            answer = self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise PeerFailedError from error
+            raise PeerFailedError("its error is above") from error
+        if isinstance(answer, Unusable):
+            self.reason = answer.reason
+            raise PeerFailedError(f"it cannot be imported ({self.reason})")
+        return answer
 
 
 class PeerFailedError(Exception):
-    """The process of a peer has ended; it has printed why."""
+    """The process of a peer has ended."""
 
 
-def start(peers: list[Peer], job: Job) -> list[Worker]:
-    """Start the processes, and wait until each has computed everything once, or has failed."""
+@contextmanager
+def running(peers: list[Peer], job: Job) -> Iterator[list[Worker]]:
+    """Start the processes, and end those that are left however the body ends."""
     print("warming up", ", ".join(peer.label for peer in peers), file=sys.stderr)
-    workers = [Worker(peer, job) for peer in peers]
-    expected = np.load(job.folder / "expected.npy")
-    return [worker for worker in workers if attempt(worker, worker.check, expected)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("the benchmark was ended"))
+    workers: list[Worker] = []
+    try:
+        workers.extend(Worker(peer, job) for peer in peers)
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.kill()
 
 
 def take_turns(workers: list[Worker], rounds: int) -> list[Worker]:
@@ -173,8 +196,8 @@ def attempt(worker: Worker, work: Callable[..., None], *arguments: Any) -> bool:
     """Let a worker work; return whether it did. The others go on without one that failed."""
     try:
         work(*arguments)
-    except PeerFailedError:
-        print(f"{worker.peer.label} failed, and is left out; its error is above", file=sys.stderr)
+    except PeerFailedError as error:
+        print(f"{worker.peer.label} failed, and is left out; {error}", file=sys.stderr)
         return False
     return True
 
@@ -226,6 +249,8 @@ def show(document: dict[str, Any]) -> None:
         print("|", " | ".join(map(str, cells)), "|")
     for name in document["absent"]:
         print(f"\n{name}: absent (pip install brainfeat[bench])", end="")
+    for name, reason in document["unusable"].items():
+        print(f"\n{name}: installed, but cannot be imported ({reason})", end="")
     print()
 
 
@@ -254,8 +279,10 @@ def main() -> None:
         writer.join()
         if writer.exitcode:
             sys.exit("the weights could not be written; the error is above")
-        workers = start(peers, job)
-        right = take_turns([worker for worker in workers if worker.agrees], chosen.rounds)
+        with running(peers, job) as started:
+            expected = np.load(job.folder / "expected.npy")
+            workers = [w for w in started if attempt(w, w.check, expected)]
+            right = take_turns([worker for worker in workers if worker.agrees], chosen.rounds)
     if not right or right[0].peer is not peers[0]:
         sys.exit(f"nothing can be compared without {peers[0].label}")
     numbers = {"files": chosen.number, "memory": min(chosen.number, IN_MEMORY)}
@@ -265,6 +292,7 @@ def main() -> None:
         "rounds": chosen.rounds,
         "peers": [summarise(worker, right[0], numbers) for worker in right],
         "absent": list(dict.fromkeys(peer.name for peer in PEERS if peer.is_absent())),
+        "unusable": {worker.peer.name: worker.reason for worker in started if worker.reason},
     }
     if chosen.json:
         print(json.dumps(document, indent=2))
@@ -274,7 +302,7 @@ def main() -> None:
         if not worker.agrees:
             found = "error {:.1e}, cosine {:.5f}".format(*worker.agreement)
             print(f"{worker.peer.label} computes something else: {found}", file=sys.stderr)
-    sys.exit(len(right) < len(peers))
+    sys.exit(len(right) < len([worker for worker in started if not worker.reason]))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ Each computes VGG16's pooled features with the same weights, which `write_weight
 format of each library.
 """
 
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -19,9 +21,11 @@ from PIL import Image
 
 from brainfeat import FeatureCache, extract, read_table, runtime
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.quantization import Quantization
 
 Array = np.ndarray
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions before each pooling of VGG16
+CALIBRATED = 32  # images
 MEAN = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blue, green and red
 
 
@@ -124,6 +128,26 @@ def openvino(job: Job, precision: str, batch_size: int) -> Passes:
     return make_passes(job, batch_size, lambda images: model(images, share_outputs=False)[0])
 
 
+def openvino_int8(job: Job, _precision: str, batch_size: int) -> Passes:
+    """Quantize Keras's export by NNCF, which takes the ranges of some of the images."""
+    import openvino
+
+    with redirect_stdout(sys.stderr):  # NNCF prints what it does
+        import nncf
+
+        images = [to_bgr(read_pixels([path], job.size)) for path in find_calibrated(job)]
+        plain = openvino.Core().read_model(job.folder / "vgg16.xml")
+        quantized = nncf.quantize(plain, nncf.Dataset(images), subset_size=len(images))
+    model = openvino.compile_model(quantized, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    return make_passes(job, batch_size, lambda images: model(images, share_outputs=False)[0])
+
+
+def find_calibrated(job: Job) -> list[Path]:
+    """Return the images from which int8 takes its ranges: evenly spread, and not all."""
+    images = job.find_images()
+    return images[:: max(len(images) // CALIBRATED, 1)][:CALIBRATED]
+
+
 def onnx_runtime(job: Job, _precision: str, batch_size: int) -> Passes:
     """Run Keras's export in a session on the CPU."""
     import onnxruntime
@@ -158,6 +182,8 @@ def ncnn(job: Job, _precision: str, batch_size: int) -> Passes:
 def brainfeat(job: Job, precision: str, batch_size: int | None, *, engine: str = "auto") -> Passes:
     """Run stage one into a new cache."""
     options = {"weights": job.folder / "vgg16.weights.h5", "input_size": job.size}
+    if precision == "int8":
+        options["quantization"] = calibrate(load_backbone("vgg16", **options), job)
     base = load_backbone("vgg16", precision=precision, engine=engine, **options)
     in_memory = batch_size or base.batch_size
 
@@ -173,6 +199,13 @@ def brainfeat(job: Job, precision: str, batch_size: int | None, *, engine: str =
         return np.concatenate([base(batch / 255) for batch in split(pixels, in_memory)])
 
     return Passes(files, memory)
+
+
+def calibrate(base: Any, job: Job) -> str:
+    """Take the ranges of some of the images, as stage one does of training images."""
+    paths = find_calibrated(job)
+    ranges = base.observe_ranges([read_pixels([path], job.size) / 255 for path in paths])
+    return Quantization(images=len(paths), images_sha256="0" * 64, ranges=ranges).text
 
 
 def make_passes(job: Job, batch_size: int, compute: Callable[[Array], Array]) -> Passes:
@@ -241,6 +274,7 @@ PEERS = (
     Peer("PyTorch", "bfloat16", 32, pytorch, ("torch",)),
     Peer("OpenVINO", "float32", 8, openvino, ("openvino",)),
     Peer("OpenVINO", "bfloat16", 8, openvino, ("openvino",)),
+    Peer("OpenVINO by NNCF", "int8", 8, openvino_int8, ("openvino", "nncf")),
     Peer("ONNX Runtime", "float32", 16, onnx_runtime, ("onnxruntime", "tf2onnx")),
     Peer("ncnn", "float32", 1, ncnn, ("ncnn",)),
     Peer("brainfeat by Keras", "float32", None, partial(brainfeat, engine="keras")),
@@ -248,6 +282,7 @@ PEERS = (
     Peer("brainfeat", "float32", None, brainfeat),
     Peer("brainfeat", "bfloat16", None, brainfeat),
     Peer("brainfeat", "auto", None, brainfeat),
+    Peer("brainfeat", "int8", None, brainfeat, ("openvino",)),
 )
 
 
@@ -264,6 +299,9 @@ def write_weights(job: Job, packages: set[str]) -> None:
     if "openvino" in packages:
         model.export(str(job.folder / "vgg16.xml"), format="openvino", verbose=False)
     if "tf2onnx" in packages:
+        model.predict_on_batch(
+            np.zeros((1, job.size, job.size, 3), np.float32)
+        )  # Keras asks for it
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's own
         model.export(str(job.folder / "vgg16.onnx"), format="onnx", verbose=False)
     if "ncnn" in packages:

@@ -79,7 +79,7 @@ def flatten(intervals):
 @pytest.mark.parametrize(("seed", "k", "group_size"), [(0, 2, 1), (1, 3, 1), (2, 4, 3), (3, 3, 5)])
 def test_each_resample_has_scikit_learns_scores(monkeypatch, seed, k, group_size):
     """The scores are those of images that are really drawn, image by image."""
-    monkeypatch.setattr(bootstrap, "_interval", lambda values: tuple(values[:40]))
+    monkeypatch.setattr(bootstrap, "find_percentiles", lambda values: tuple(values[:40]))
     monkeypatch.setattr(bootstrap, "_WEIGHTS", 20_000)
     y, p, groups = make_case(seed, k=k, n=30 * k * group_size, group_size=group_size)
     names = [f"class {label}" for label in range(k)]

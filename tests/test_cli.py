@@ -469,6 +469,7 @@ class TestSplit:
             "images": {"train": 112, "val": 24, "test": 24},
             "groups": 80,
             "group_by": "near-duplicates",
+            "left_out": None,
         }
         rows = read_rows(output)
         assert [row.split for row in rows[::2]] == [row.split for row in rows[1::2]]

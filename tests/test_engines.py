@@ -14,11 +14,12 @@ from PIL import Image
 from brainfeat import FeatureCache, extract, fit_head, read_table
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import MissingDependencyError, ParameterError, SpecMismatchError
-from brainfeat.extraction import engines, int8_calibration, openvino_engine
+from brainfeat.extraction import engines, int8_calibration, openvino_engine, openvino_layers
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.engines import choose_engine, choose_precision, find_winograd_fraction
 from brainfeat.extraction.graph import plan_quantization, read_graph
+from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction.predictor import Predictor
@@ -151,6 +152,15 @@ class TestFeatures:
         expected = load("vgg16", input_size=size, engine="keras").compile(n_images=2)[0](images)
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.max())
 
+    @pytest.mark.parametrize("engine", ["openvino", "keras"])
+    @pytest.mark.parametrize("scaling", ["weights", "unit"])
+    @pytest.mark.parametrize("name", ["vgg16", MOBILENET])
+    def test_8_bit_pixels_are_scaled_by_the_base(self, name, scaling, engine):
+        pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+        base = load(name, engine=engine, scaling=scaling)
+        expected = base(scale_pixels(pixels))
+        np.testing.assert_allclose(base(pixels), expected, rtol=1e-4, atol=1e-4 * expected.max())
+
     def test_maps_are_those_that_are_pooled(self, images):
         base = load()
         maps = base.compute_maps(images)
@@ -244,7 +254,11 @@ class TestInt8:
             pytest.skip("this processor has no instructions for int8")
 
     @pytest.fixture
-    def extracted(self, tmp_path):
+    def notes(self):
+        return []
+
+    @pytest.fixture
+    def extracted(self, tmp_path, notes):
         table = draw_folder(tmp_path)
         return extract(
             table,
@@ -253,6 +267,7 @@ class TestInt8:
             weights="random",
             input_size=SIZE,
             precision="int8",
+            progress=lambda done, total, note: notes.append((done, total, note)),
         )
 
     def test_the_spec_says_how_it_was_calibrated(self, extracted):
@@ -262,6 +277,20 @@ class TestInt8:
         assert tuple(found.ranges) == plan_quantization(read_graph("vgg16")).sources
         assert all(low == 0 < high for low, high in found.ranges.values())
         assert FeatureSpec.from_json(spec.to_json()) == spec
+
+    def test_progress_tells_of_the_calibration(self, extracted, notes):
+        assert notes[0] == (0, 61, "int8 by openvino, calibrating on 1 of 60 images")
+        assert (0, 61, "int8 by openvino, calibrating on 60 of 60 images") in notes
+        assert notes[-1] == (61, 61, "int8 by openvino")
+
+    def test_ranges_are_taken_without_winograds_kernels(self, monkeypatch):
+        """They would take four times the memory of the base."""
+        monkeypatch.setattr("brainfeat.extraction.winograd.LEAST_FLOP", 0)
+        monkeypatch.setattr(openvino_layers, "_convolve_by_winograd", None)
+        pixels = np.full((1, 112, 112, 3), 128, np.uint8)
+        (found,) = load("vgg16", input_size=112).observe([pixels], "float32")
+        assert found.features.shape == (1, 512)
+        assert found.ranges.shape == (len(plan_quantization(read_graph("vgg16")).sources), 2)
 
     def test_features_are_near_those_of_float32(self, extracted, tmp_path):
         options = {"backbone": "vgg16", "weights": "random", "input_size": SIZE}

@@ -17,6 +17,7 @@ from brainfeat.cache.signature import orient_signatures
 from brainfeat.cli import options
 from brainfeat.cli.evaluate import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
+from brainfeat.evaluation.abstention import measure_abstention
 from brainfeat.evaluation.bootstrap import BY_CLASS
 from brainfeat.evaluation.comparison import compare
 from brainfeat.evaluation.results import Evaluation
@@ -429,6 +430,24 @@ def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
     most_confident = np.argsort(-p.max(axis=1))[:100]
     half = next(point for point in found.risk_coverage if point.fraction == 0.5)
     assert half.risk == pytest.approx(1 - right[most_confident].mean())
+    assert found.mean_set_size == pytest.approx(sets.sum(axis=1).mean())
+    pairs = p.max(axis=1)[right][:, None] - p.max(axis=1)[~right]
+    assert found.auroc == pytest.approx((pairs > 0).mean() + (pairs == 0).mean() / 2)
+
+
+def test_where_every_prediction_is_right_confidence_has_no_auroc(bundle, leaky):
+    with FeatureCache.open(leaky) as cache:
+        X = cache.X[400:600]
+    p = bundle.predict_proba(X)
+    assert measure_abstention(bundle, X, p.argmax(axis=1), p).auroc is None
+
+
+def test_an_earlier_evaluation_has_no_auroc(bundle, leaky):
+    document = evaluate(bundle, leaky).to_dict()
+    del document["abstention"]["auroc"], document["abstention"]["mean_set_size"]
+    found = Evaluation.from_dict(document)
+    assert found.abstention.auroc is None
+    assert "with a probability of" not in to_text(found)
 
 
 def test_an_evaluation_comes_back_from_json(bundle, leaky):

@@ -1,10 +1,12 @@
 """Every example runs and prints what it promises."""
 
+import dataclasses
 import importlib
 import json
 import multiprocessing
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support.caches import draw_signatures
+from support.caches import draw_signatures, write_vectors
 from support.dicoms import write_series
 
 from brainfeat import extract, fit_head, read_table
@@ -113,6 +115,18 @@ def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -
         assert 50 < peak < 2000
 
 
+def test_benchmark_sets_prints_the_ratio(
+    run_example: RunExample, make_cache: Callable[..., Path], tmp_path: Path
+) -> None:
+    rng, y = np.random.default_rng(0), np.arange(80) % 4
+    X = rng.standard_normal((80, 8)) + np.eye(4, 8)[y]
+    caches = [make_cache(X, y, name=f"{name}.h5") for name in "ab"]
+    head = fit_head(caches[0], head="lda", n_jobs=1).save(tmp_path / "head.h5")
+    printed = run_example("benchmark_sets", str(head), *map(str, caches), "--rounds", "1")
+    assert printed.count("80 rows") == 2
+    assert re.search(r"^ratio +[0-9.]+$", printed, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_benchmark_kernel_prints_the_ratio_and_what_changes() -> None:
     printed = run_alone("benchmark_kernel", "--rows", "300", "--rounds", "1")
@@ -147,6 +161,19 @@ def test_leakage_prints_the_scores_with_and_without_copies(
 
 
 @pytest.mark.slow
+def test_label_noise_prints_a_line_for_each_list_and_seed(
+    run_example: RunExample, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    X = rng.standard_normal((300, 16)) + 2 * rng.standard_normal((3, 16))[y]
+    features = write_vectors(tmp_path, X, y, class_names=("a", "b", "c"))
+    printed = run_example("label_noise", str(features), "--seeds", "2").splitlines()
+    assert len(printed) == 1 + 4 * 2
+    precision, recall, ranking = map(float, printed[1].split()[-3:])
+    assert min(precision, recall, ranking) > 0.6
+
+
 def test_benchmark_audit_prints_a_line_for_each_size_and_search() -> None:
     printed = run_alone("benchmark_audit", "--rows", "300", "600").splitlines()
     near, copies = printed[:3], printed[3:]
@@ -317,7 +344,9 @@ def test_benchmark_peers_knows_absent_from_installed(benchmark_peers: ModuleType
         return {peer.name for peer in benchmark_peers.PEERS if peer.is_absent(find)}
 
     assert absent(lambda _package: object()) == set()
-    assert absent(lambda _package: None) == {"PyTorch", "OpenVINO", "ONNX Runtime", "ncnn"}
+    others = {"PyTorch", "OpenVINO", "OpenVINO by NNCF", "ONNX Runtime", "ncnn"}
+    assert absent(lambda _package: None) == others | {"brainfeat"}
+    assert absent(lambda package: package != "nncf" or None) == {"OpenVINO by NNCF"}
     assert absent(lambda package: package != "tf2onnx" or None) == {"ONNX Runtime"}
 
 
@@ -332,6 +361,41 @@ def test_benchmark_peers_goes_on_without_one_that_failed(
     for work, *arguments in ((worker.time, "files"), (worker.finish,), (worker.check, None)):
         assert not benchmark_peers.attempt(worker, work, *arguments)
     assert capsys.readouterr().err.count("Keras script in float32 failed, and is left out") == 3
+
+
+def test_benchmark_peers_names_what_cannot_be_imported(
+    benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(*_: object) -> None:
+        raise ImportError("libcudnn.so.9: cannot open shared object file\nNo such file")
+
+    worker = object.__new__(benchmark_peers.Worker)
+    worker.peer = dataclasses.replace(benchmark_peers.PEERS[2], prepare=prepare)
+    worker.connection, theirs = multiprocessing.Pipe()
+    benchmark_peers.serve(theirs, worker.peer, None)
+    assert not benchmark_peers.attempt(worker, worker.check, None)
+    line = "PyTorch in float32 failed, and is left out; it cannot be imported (libcudnn.so.9: "
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith(line)
+    assert worker.reason.endswith("object file No such file")
+
+
+@pytest.mark.slow
+def test_benchmark_peers_leaves_no_process(
+    benchmark_peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    peers = [benchmark_peers.PEERS[0]] * 2
+    with pytest.raises(ZeroDivisionError), benchmark_peers.running(peers, None) as workers:
+        fail(workers)
+    for worker in workers:
+        worker.process.join(60)
+        assert worker.process.exitcode is not None
+
+
+def fail(workers: list[object]) -> None:
+    assert len(workers) == 2
+    raise ZeroDivisionError
 
 
 def test_benchmark_peers_counts_only_what_agrees(benchmark_peers: ModuleType) -> None:
@@ -391,6 +455,24 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
     assert rows[0][1] == "1.00"
 
 
+@pytest.mark.slow
+def test_benchmark_memory_prints_the_peak_of_each_command(run_example: RunExample) -> None:
+    options = ("--number", "2", "3", "--size", "32", "--precision", "float32")
+    header, *lines = run_example("benchmark_memory", *options).splitlines()
+    assert header.split() == ["precision", "images", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["float32", "2"], ["float32", "3"]]
+    assert all(20 < float(line.split()[3]) < 2_000 for line in lines)
+
+
+@pytest.mark.slow
+def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
+    small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")
+    options = ("--precision", "float32", "--streams", "1", "--batch", "1", "2")
+    printed = run_example("benchmark_streams", *small, *options)
+    lines = [line.split() for line in printed.splitlines()[1:]]
+    assert [line[:3] for line in lines] == [["float32", "1", "1"], ["float32", "1", "2"]]
+
+
 @pytest.mark.deep
 def test_benchmark_tried_prints_a_line_for_each_trial() -> None:
     lines = run_alone("benchmark_tried", "--divide", "7").splitlines()
@@ -421,8 +503,8 @@ LONGER = {
     "odd_images": 120,
     "near_threshold": 130,
     "copy_threshold": 165,
-    "benchmark_peers": 300,
-    "peers": 300,
+    "benchmark_peers": 320,
+    "peers": 340,
     "benchmark_rewriting": 100,
     "benchmark_tried": 145,
     "benchmark_merge": 210,

@@ -34,11 +34,11 @@ from brainfeat.errors import (
     SpecMismatchError,
     TableError,
 )
-from brainfeat.extraction.augmentation import Augmentation, augment_image
+from brainfeat.extraction.augmentation import Augmentation, augment_pixels
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
-from brainfeat.extraction.preprocessing import preprocess_image
-from brainfeat.readers import raster, read_image
+from brainfeat.extraction.preprocessing import preprocess_image, resize_pixels, scale_pixels
+from brainfeat.readers import raster, read_image, read_pixels
 
 
 def expected_feature(path):
@@ -537,18 +537,18 @@ class TestAugment:
                 ("a/1.png", 1),
             ]
 
-    def test_a_view_is_what_augment_image_makes(self, images, table, output):
+    def test_a_view_is_what_augment_pixels_makes(self, images, table, output):
         augmentation = Augmentation(rotation=40, random_state=5)
         run(table, output, augment=2, augmentation=augmentation)
         path = images / "a/1.png"
-        view = augment_image(
-            preprocess_image(read_image(path), size=SIZE),
+        view = augment_pixels(
+            resize_pixels(read_pixels(path), size=SIZE),
             sha256=hashlib.sha256(path.read_bytes()).digest(),
             view=2,
             augmentation=augmentation,
         )
         with FeatureCache.open(output) as cache:
-            np.testing.assert_array_equal(cache.X[3], block_means(view[None])[0])
+            np.testing.assert_array_equal(cache.X[3], block_means(scale_pixels(view)[None])[0])
             assert cache.augmentation == augmentation.to_dict()
 
     def test_views_depend_on_nothing_but_the_image(self, images, table, output, tmp_path):

@@ -153,9 +153,9 @@ def vectors(make_cache: Callable[..., Path]) -> Path:
     y[np.flatnonzero(y == 2)[70:]] = 0  # few test images of one class are left
     few = np.flatnonzero(y == 3)[65:98]  # all test images of a class but two
     signature[few] = orient_signatures(signature[few - 200], 2)
-    return make_cache(
-        X, y, contents=contents, splits=splits, sources=["a"] * IMAGES, signature=signature
-    )
+    # Nearly all images of one class are of source a.
+    sources = ["a" if row % 4 == 3 != row - 8 else "ab"[row // 8 % 2] for row in range(IMAGES)]
+    return make_cache(X, y, contents=contents, splits=splits, sources=sources, signature=signature)
 
 
 Take = Callable[[str], Any]
@@ -171,7 +171,14 @@ def run_extract(take: Take, folder: Path) -> Iterator[Any]:
 
 
 def run_audit(take: Take, folder: Path) -> Iterator[Any]:
-    yield ask("audit", take("vectors"))
+    vectors = take("vectors")
+    yield ask("audit", vectors)
+    with FeatureCache.open(vectors) as cache:
+        X, y = cache.X[:], cache.y
+    y[y == 2] = 0
+    y[:2] = 2  # too few to be checked
+    few = write_vectors(folder, X, y, name="few.h5")
+    yield ask("audit", few, "--labels", folder / "suspects.csv")
 
 
 def write_mirrored(take: Take, folder: Path) -> Path:
@@ -190,6 +197,26 @@ def write_mirrored(take: Take, folder: Path) -> Path:
     )
 
 
+MAPPING = "yes=glioma+meningioma,no=notumor"
+
+
+def write_renamed(take: Take, folder: Path) -> Path:
+    """Write a cache of another set of two classes, of which one image is a test image, mirrored."""
+    with FeatureCache.open(take("vectors")) as cache:
+        assert cache.signature is not None
+        X, signature = cache.X[260:380], np.random.default_rng(1).permuted(cache.signature[260:380])
+        signature[0] = orient_signatures(cache.signature[390], 1)
+    return write_vectors(
+        folder,
+        X,
+        np.arange(120) % 2,
+        name="renamed.h5",
+        class_names=("yes", "no"),
+        paths=[f"elsewhere-{row}.png" for row in range(120)],
+        signature=signature,
+    )
+
+
 def run_audit_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("audit", take("vectors"), write_mirrored(take, folder))
 
@@ -201,19 +228,39 @@ def run_link(take: Take, folder: Path) -> Iterator[Any]:
 
 def run_split(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("split", take("vectors"), "-o", folder / "split.csv")
+    left = ("--leave-out", "source=b", "--group-by", "none")
+    yield ask("split", take("vectors"), "-o", folder / "left.csv", *left)
 
 
 def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     options = ("--search", "--n-iter", 2, "--param", "n_neighbors=3", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "a.h5", "--head", "knn", *options)
+    sources = ("--cv", "leave-one-source-out", "--repeats", 2, "--group-by", "none", "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "lda", *sources)
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
+
+
+def write_floor(take: Take, folder: Path) -> Path:
+    """Write a cache of the same images, of other features."""
+    with FeatureCache.open(take("vectors")) as cache:
+        digests = [row.tobytes() for row in cache.sha256]
+        X, y = np.asarray(cache.X)[:, :5], cache.y
+    return write_vectors(folder, X, y, name="floor.h5", digests=digests)
 
 
 def run_evaluate(take: Take, folder: Path) -> Iterator[Any]:
     vectors, head = take("vectors"), folder / "head.h5"
     ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
-    yield ask("evaluate", head, vectors, "--by", "source", "--prevalence", "glioma=0.01")
+    shown = ("--by", "source", "--prevalence", "glioma=0.01", "--floor", write_floor(take, folder))
+    yield ask("evaluate", head, vectors, *shown)
+    yield ask("evaluate", head, write_renamed(take, folder), "--classes", MAPPING)
+
+
+def run_evaluate_on_a_set_of_caches(take: Take, folder: Path) -> Iterator[Any]:
+    vectors, head = take("vectors"), folder / "head.h5"
+    ask("fit-head", vectors, "-o", head, "--head", "lda", "--jobs", 1)
+    yield ask("evaluate", head, vectors, write_renamed(take, folder), "--classes", MAPPING)
 
 
 def run_predict(take: Take, folder: Path) -> Iterator[Any]:

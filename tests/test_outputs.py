@@ -50,6 +50,11 @@ WRITERS = {
         "audit features.h5 --table table.csv --pairs OUT",
         ["features.h5", "table.csv"],
     ),
+    "audit --labels": (
+        "audit features.h5 --table table.csv --labels OUT",
+        ["features.h5", "table.csv"],
+    ),
+    "audit --map": ("audit features.h5 --table table.csv --map OUT", ["features.h5", "table.csv"]),
     "audit --pairs of two": (
         "audit features.h5 second.h5 --pairs OUT",
         ["features.h5", "second.h5"],

@@ -14,7 +14,7 @@ SHAPE = (2, 2, 3)
 
 def sums(images):
     """Return one feature: the sum of an image."""
-    return images.sum(axis=(1, 2, 3))[:, None]
+    return images.sum(axis=(1, 2, 3), dtype=np.float32)[:, None]
 
 
 class Received(list):
@@ -37,7 +37,7 @@ def make_computer(*copies, batch_size=2, receive):
 
 def fill(computer, numbers):
     for number in numbers:
-        computer.add(number, np.full(SHAPE, number, np.float32))
+        computer.add(number, np.full(SHAPE, number, np.uint8))
 
 
 class TestMapAhead:
@@ -176,7 +176,7 @@ class TestBatchComputer:
 
         def add():
             for number in range(10):
-                computer.add(number, np.zeros(SHAPE, np.float32))
+                computer.add(number, np.zeros(SHAPE, np.uint8))
                 added.append(number)
 
         adding = threading.Thread(target=add)
@@ -218,6 +218,13 @@ class TestBatchComputer:
             fill(computer, range(20))
         computer.close()
         assert calls == [[0, 1]]
+
+    def test_pixels_that_are_not_8_bit_are_refused(self):
+        """They would be cut to whole numbers, so that an image in [0, 1] became black."""
+        computer = make_computer(receive=Received())
+        with pytest.raises(TypeError, match="cast"):
+            computer.add(0, np.ones(SHAPE, np.float32))
+        computer.close()
 
     def test_a_wrong_shape_is_named(self):
         computer = make_computer(lambda images: np.zeros((2, 3)), receive=Received())

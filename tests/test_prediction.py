@@ -364,7 +364,7 @@ def test_heat_maps_are_drawn_of_what_was_read(run, images):
 def test_each_folder_is_listed_and_each_image_decoded_once(run, slices, monkeypatch, options):
     monkeypatch.chdir(slices.parent)
     listed = count_calls(monkeypatch, os, "scandir")
-    decoded = count_calls(monkeypatch, prediction_images, "read_image")
+    decoded = count_calls(monkeypatch, prediction_images, "read_pixels")
     unpacked = count_calls(monkeypatch, raster, "_unpack")
     few = slices.parent / f"few-{len(options)}"
     number = 9 if options else 20  # of a class; two draws of heat maps

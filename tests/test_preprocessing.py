@@ -138,7 +138,7 @@ def test_unknown_fits(fit):
     ("image", "message"),
     [
         (np.zeros((4, 4, 3)), "image of float64; expected"),
-        (np.zeros((4, 4, 3), np.uint8), "image of uint8; expected"),
+        (np.zeros((4, 4, 3), np.uint16), "image of uint16; expected"),
         ([[[0.0, 0.0, 0.0]]], "image of list; expected"),
         (np.zeros((4, 4), np.float32), r"image of shape \(4, 4\)"),
         (np.zeros((4, 4, 4), np.float32), r"image of shape \(4, 4, 4\)"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.studies import NAMES, SCRIPT, draw_study, with_history
 
-from brainfeat.report import to_html
+from brainfeat.report import to_html, to_map
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MUST_RUN = bool(os.environ.get("CI") or os.environ.get("BRAINFEAT_REAL_DATA"))
@@ -317,3 +317,19 @@ def test_it_prints_on_paper_without_loss(show):
     assert found == ["rgb(255, 255, 255)", "none", 0, 0]
     document = driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     assert document["data"].startswith("JVBERi0")
+
+
+def test_the_colours_of_a_map_are_chosen_by_keyboard(driver, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+    from support.caches import write_vectors
+
+    X = np.random.default_rng(0).standard_normal((40, 8))
+    splits = ["train", "test"] * 20
+    path = tmp_path / "map.html"
+    path.write_text(to_map(write_vectors(tmp_path, X, np.arange(40) % 2, splits=splits)))
+    driver.get(path.as_uri())
+    shown = "return [...document.querySelectorAll('ul.view')].map(e => e.checkVisibility())"
+    assert driver.execute_script(shown) == [True, False]
+    driver.find_element("id", "by-class").send_keys(Keys.ARROW_RIGHT)
+    assert driver.execute_script(shown) == [False, True]
+    assert driver.execute_script(CONTRASTS)[0][0] >= 4.5

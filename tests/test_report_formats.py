@@ -180,3 +180,15 @@ def test_new_images_come_before_all_images(outputs, name):
         if section in words:
             first = words[section].index(f"{title}, without copies")
             assert first < words[section].index(f"{title}, all images")
+
+
+@pytest.mark.parametrize("name", ["text", *DOCUMENTS])
+def test_the_risk_of_confident_predictions_is_beside_the_calibration_error(outputs, name):
+    found = outputs.evaluation.copy_free
+    risk = next(entry.risk for entry in found.abstention.risk_coverage if entry.fraction == 0.8)
+    words = getattr(outputs, name).words
+    sentence = f"Of the most confident 80 % of the images, {100 * risk:.1f} % are wrong"
+    for section in ("Answers and abstention", "Calibration"):
+        if section in words:
+            assert sentence in words[section]
+            assert f"{found.calibration.after.ece:.3f}" in words[section]

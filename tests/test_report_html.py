@@ -27,7 +27,7 @@ from brainfeat.leakage.auditing import audit
 from brainfeat.metrics import measure
 from brainfeat.report import charts, checklists, to_card, to_html
 from brainfeat.report.blocks import show
-from brainfeat.report.html import _make_environment
+from brainfeat.report.html import make_environment
 from brainfeat.report.results import summarise
 from brainfeat.report.study import make_study
 from brainfeat.training.fitting import fit_head
@@ -433,7 +433,7 @@ def test_bare_probabilities_make_no_report(study):
 def test_without_jinja_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError, match=r"brainfeat\[report\]"):
-        _make_environment()
+        make_environment()
 
 
 # Charts

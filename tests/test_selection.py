@@ -19,7 +19,7 @@ from brainfeat.heads.kinds import HEAD_NAMES, make_head
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.heads.record import Spread
 from brainfeat.heads.trees import TREE_HEADS
-from brainfeat.training import selection
+from brainfeat.training import fits
 from brainfeat.training.fitting import fit_head
 from brainfeat.training.partition import Partition
 from brainfeat.training.selection import cross_validate, select_head
@@ -271,13 +271,14 @@ def test_folds_of_a_search_divide_no_group(make_cache, monkeypatch):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     seen = []
-    original = selection._fit_fold
+    original = fits._fit_and_score
 
-    def fit_fold(recipe, partition, fold):
-        seen.append(tuple({str(group) for group in partition.groups[part]} for part in fold))
-        return original(recipe, partition, fold)
+    def fit_and_score(task):
+        sides = (task.train, task.scored)
+        seen.append(tuple({str(group) for group in task.partition.groups[side]} for side in sides))
+        return original(task)
 
-    monkeypatch.setattr(selection, "_fit_fold", fit_fold)
+    monkeypatch.setattr(fits, "_fit_and_score", fit_and_score)
     fit_head(make_cache(X, y, groups=groups), head="lda", search=True, n_jobs=1)
     assert len(seen) == 35
     assert not any(train & test for train, test in seen)

@@ -35,7 +35,7 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Computing:
-    """Speed of the base alone on one device, with a batch in the memory of that device.
+    """Speed of the base alone on one device, with a batch in its memory for each stream.
 
     Attributes
     ----------

@@ -29,13 +29,13 @@ from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.extractor import extract
-from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
-from brainfeat.readers import read_bytes, read_image
+from brainfeat.readers import read_bytes, read_pixels
 from brainfeat.tables.table import ImageTable, read_table
 from brainfeat.training.fitting import fit_head
 
-Image = NDArray[np.float32]
+Image = NDArray[np.uint8]
 Name = TypeVar("Name", bound=Hashable)
 # A piece of work; it returns how much was done, such as the number of images.
 Work = Callable[[], int]
@@ -164,9 +164,20 @@ class StageOne:
         return self.bases["float32"].input_size
 
     @cached_property
-    def _batches(self) -> dict[Precision, Any]:
-        """By precision, a batch in the memory of the device on which the base computes."""
-        return {precision: self._place_batch(base) for precision, base in self.bases.items()}
+    def _copies(self) -> dict[Precision, tuple[runtime.Forward, ...]]:
+        """By precision, what computes at the same time on one device: a function a stream."""
+        return {
+            precision: base.compile()[: None if base.engine == "openvino" else 1]
+            for precision, base in self.bases.items()
+        }
+
+    @cached_property
+    def _batches(self) -> dict[Precision, list[Any]]:
+        """By precision, a batch for each of these, in the memory of the device."""
+        return {
+            precision: [self._place_batch(base)] * len(self._copies[precision])
+            for precision, base in self.bases.items()
+        }
 
     def _place_batch(self, base: Backbone) -> Any:
         files = self._files[: self.batch_size or base.batch_size]
@@ -182,11 +193,13 @@ class StageOne:
             return sum(1 for _ in images)
 
     def _compute(self, precision: Precision) -> int:
-        return len(self.bases[precision](self._batches[precision]))
+        copies, batches = self._copies[precision], self._batches[precision]
+        with ThreadPoolExecutor(len(copies)) as threads:
+            return sum(map(len, threads.map(_call, copies, batches)))
 
     def _extract(self, precision: Precision) -> int:
         """Extract as many images as fill whole batches; another batch would be mostly padding."""
-        batch_size = len(self._batches[precision])
+        batch_size = len(self._batches[precision][0])
         whole = len(self.table) // batch_size * batch_size
         with TemporaryDirectory(dir=self.scratch) as fresh:
             return extract(
@@ -224,7 +237,7 @@ class StageOne:
     ) -> Computing:
         tflops = self.flop * median(rates) / 1e12
         return Computing(
-            batch_size=len(self._batches[precision]),
+            batch_size=len(self._batches[precision][0]),
             images_per_second=Spread.of(rates),
             ratio_to_float32=Spread.ratio(rates, baseline),
             tflops=tflops,
@@ -350,10 +363,14 @@ def _time(piece: Work) -> float:
     return done / seconds
 
 
+def _call(compute: runtime.Forward, images: Any) -> NDArray[np.float32]:
+    return compute(images)
+
+
 def _decode(file: Path, *, size: int) -> Image:
     """Do what stage one does with a file before the base computes."""
     data = read_bytes(file)
     hashlib.sha256(data).digest()
-    pixels = quantize_image(read_image(BytesIO(data), name=str(file)))
+    pixels = quantize_image(read_pixels(BytesIO(data), name=str(file)))
     compute_signature(pixels)
-    return scale_pixels(resize_pixels(pixels, size=size))
+    return resize_pixels(pixels, size=size)

@@ -231,13 +231,20 @@ class FeatureCache:
             chosen &= self.splits == split
         return chosen
 
-    def assign(self, protocol: Mapping[str, tuple[str, str]]) -> None:
-        """Take splits and groups from another table; the file does not change.
+    def assign(
+        self,
+        protocol: Mapping[str, tuple[str, str]],
+        *,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take splits and groups, and sources, from another table; the file does not change.
 
         Parameters
         ----------
         protocol : mapping of str to (str, str)
             Split and group by path; paths that the cache does not have are ignored.
+        sources : mapping of str to str, or None
+            Source by the same paths; None keeps those of the cache.
 
         Raises
         ------
@@ -252,6 +259,8 @@ class FeatureCache:
             )
         self.splits = np.array([protocol[path][0] for path in paths])
         self.groups = np.array([protocol[path][1] for path in paths])
+        if sources is not None:
+            self.sources = np.array([sources[path] for path in paths])
 
     def image_ids(self, rows: NDArray[np.intp]) -> list[str]:
         """Return an identifier of each row's image that reveals neither its path nor its content.

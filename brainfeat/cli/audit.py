@@ -1,9 +1,7 @@
 """``brainfeat audit``: why metrics on a cache may be too good."""
 
-import csv
 import sys
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +9,15 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.cli.audit_files import (
+    check_files,
+    list_columns,
+    write_doubts,
+    write_map,
+    write_pairs,
+)
+from brainfeat.cli.label_doubts import check_labels, describe_doubts, find_doubts, try_doubts
 from brainfeat.cli.overlaps import describe_overlaps
-from brainfeat.errors import BrainfeatError
 from brainfeat.text import align, count, format_metric
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from brainfeat.leakage.cross_audit import CrossAudit, CrossPair
     from brainfeat.leakage.pairs import Pair
     from brainfeat.leakage.results import Audit
+    from brainfeat.training.label_doubts import LabelDoubts
 
 # Exit code of --strict where something was found.
 _FOUND = 3
@@ -31,6 +37,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat audit mri.h5
   brainfeat audit mri.h5 --strict --pairs pairs.csv
+  brainfeat audit mri.h5 --labels suspects.csv --map map.html
   brainfeat audit mri.h5 other-hospital.h5
 """
 
@@ -48,6 +55,19 @@ Examples:
     help="Write each pair of copies and of near duplicates, or of copies between caches, to a CSV "
     "file.",
 )
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Write the images whose labels are in doubt to a CSV file. Unlike that of extract, this "
+    "option names a file to write and not one to read.",
+)
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(path_type=Path),
+    help="Write a map of the images as an HTML page, by t-SNE, coloured by class, split, source "
+    "and error, without images and paths; needs the extra report.",
+)
 @options.verify_option
 @options.overwrite_option
 @options.random_state_option
@@ -59,6 +79,8 @@ def command(
     table: Path | None,
     strict: bool,
     pairs: Path | None,
+    labels: Path | None,
+    map_file: Path | None,
     verify: Verify,
     overwrite: bool,
     random_state: int,
@@ -71,28 +93,42 @@ def command(
     well the class is predicted without the pixels (a shortcut), and how well shuffled labels are
     predicted (memorisation).
 
+    With --labels, classifiers that were fitted on other images, never on copies of the same image
+    and never on the test split, predict every label. Those that they confidently contradict are
+    listed, and copies with conflicting labels. No label is changed and no image is left out:
+    somebody who can read the images has to look at them.
+
     Of several FEATURES, of any bases, it finds the exact duplicates and copies that each two of
     them have in common, and those with conflicting labels. It then looks for nothing within one
     file: audit that file alone.
     """
-    if pairs is not None:
-        _check_pairs(pairs, inputs=(*features, table), overwrite=overwrite)
     if len(features) > 1:
         _refuse_options_of_one_file()
+    wanted = {"--pairs": pairs, "--labels": labels, "--map": map_file}
+    check_files(wanted, (*features, table), overwrite=overwrite)
     with ExitStack() as stack:
         caches = [
             stack.enter_context(options.open_cache(path, table=table, verify=verify))
             for path in features
         ]
-        found = (
-            _audit_several(caches)
-            if len(caches) > 1
-            else _audit_one(caches[0], threshold=threshold, random_state=random_state)
-        )
+        if len(caches) > 1:
+            found = _audit_several(caches)
+        else:
+            found = _audit_one(
+                caches[0],
+                threshold=threshold,
+                labels=labels is not None,
+                map_file=map_file,
+                random_state=random_state,
+            )
         if pairs is not None:
-            _write_pairs(pairs, found.pairs, found.columns)
+            write_pairs(pairs, found.pairs, found.columns)
+    document = found.audit.to_dict()
+    if found.doubts is not None and labels is not None:
+        write_doubts(labels, found.doubts)
+        document["label_doubts"] = found.doubts.to_dict()
     if as_json:
-        options.print_json(found.audit.to_dict())
+        options.print_json(document)
     else:
         for line in found.lines:
             options.say(line)
@@ -107,15 +143,38 @@ class _Found(NamedTuple):
     lines: list[str]
     pairs: "Iterable[Pair | CrossPair]"
     columns: list[str]
+    doubts: "LabelDoubts | None" = None
 
 
-def _audit_one(cache: "FeatureCache", *, threshold: float, random_state: int) -> _Found:
+def _audit_one(
+    cache: "FeatureCache",
+    *,
+    threshold: float,
+    labels: bool,
+    map_file: Path | None,
+    random_state: int,
+) -> _Found:
     from brainfeat.leakage.auditing import audit
     from brainfeat.leakage.pairs import Pair, list_pairs
 
+    # What cannot be done is refused before anything is computed.
+    if labels:
+        check_labels(cache)
+    if map_file is not None:
+        from brainfeat.report.map import check_map
+
+        check_map(cache)
     found = audit(cache, threshold=threshold, random_state=random_state)
-    lines = _describe(found, has_splits=bool(cache.splits.any()))
-    return _Found(found, lines, list_pairs(cache, threshold=threshold), _list_columns(Pair))
+    lines, doubts = _describe(found, has_splits=bool(cache.splits.any())), None
+    if labels:
+        doubts = find_doubts(cache, found, random_state=random_state)
+        lines += ["", *describe_doubts(doubts)]
+    elif map_file is not None:
+        doubts = try_doubts(cache, found, random_state=random_state)
+    if map_file is not None:
+        write_map(map_file, cache, doubts, random_state=random_state)
+    pairs = list_pairs(cache, threshold=threshold)
+    return _Found(found, lines, pairs, list_columns(Pair), doubts)
 
 
 def _audit_several(caches: "Sequence[FeatureCache]") -> _Found:
@@ -125,16 +184,18 @@ def _audit_several(caches: "Sequence[FeatureCache]") -> _Found:
     matching = match_caches(caches)
     found = describe_matching(matching)
     pairs = list_cross_pairs(matching)
-    return _Found(found, describe_overlaps(found), pairs, _list_columns(CrossPair))
+    return _Found(found, describe_overlaps(found), pairs, list_columns(CrossPair))
 
 
 def _refuse_options_of_one_file() -> None:
     """Refuse options that change nothing where several files are audited."""
     context = click.get_current_context()
+    refused = ("threshold", "table", "labels", "map_file", "random_state")
     given = [
-        f"--{name.replace('_', '-')}"
-        for name in ("threshold", "table", "random_state")
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        param.opts[0]
+        for param in context.command.params
+        if param.name in refused
+        and context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(
@@ -213,42 +274,3 @@ def _list_controls(audit: "Audit") -> "Iterator[tuple[str, str]]":
 def _describe_sides(number: int, test_images: int) -> str:
     copied = count(test_images, "test image")
     return f"{number:,} across splits, {copied} with a copy in train or val"
-
-
-def _list_columns(kind: "type[Pair | CrossPair]") -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-def _check_pairs(path: Path, *, inputs: "Iterable[Path | None]", overwrite: bool) -> None:
-    """Refuse a file that the pairs must not be written to."""
-    from brainfeat.files import check_output
-    from brainfeat.leakage.cross_audit import CrossPair
-    from brainfeat.leakage.pairs import Pair
-    from brainfeat.tables.csv_cells import has_header
-
-    check_output(
-        path,
-        overwrite=overwrite,
-        kind="a list of pairs that brainfeat wrote",
-        recognise=lambda found: any(
-            has_header(found, _list_columns(kind)) for kind in (Pair, CrossPair)
-        ),
-        inputs=inputs,
-    )
-
-
-def _write_pairs(path: Path, pairs: "Iterable[Pair | CrossPair]", columns: list[str]) -> None:
-    from brainfeat.files import atomic_write
-    from brainfeat.tables.csv_cells import csv_cell
-
-    try:
-        with (
-            atomic_write(path) as temporary,
-            temporary.open("x", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            for pair in pairs:
-                writer.writerow(csv_cell(str(getattr(pair, name))) for name in columns)
-    except OSError as error:
-        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from error

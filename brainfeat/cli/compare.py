@@ -7,10 +7,12 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
+from brainfeat.cli.classes import classes_option
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.text import align, count, format_interval, format_metric
 
 if TYPE_CHECKING:
+    from brainfeat.evaluation.class_mapping import Classes
     from brainfeat.evaluation.comparison import Comparison
     from brainfeat.evaluation.results import Difference
 
@@ -26,6 +28,7 @@ Examples:
 @click.argument("second", type=click.Path(path_type=Path))
 @click.argument("features", type=click.Path(path_type=Path))
 @options.split_option
+@classes_option
 @click.option(
     "--all-images",
     "new",
@@ -43,6 +46,7 @@ def command(
     features: Path,
     *,
     split: str,
+    classes: tuple["Classes", ...],
     new: bool,
     table: Path | None,
     random_state: int,
@@ -65,6 +69,7 @@ def command(
             heads[1],
             cache,
             split=split,
+            classes=classes or None,
             new=new,
             random_state=random_state,
         )

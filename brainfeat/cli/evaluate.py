@@ -1,5 +1,6 @@
 """``brainfeat evaluate``: the metrics of a head on a split."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,9 +8,15 @@ import click
 
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options, reporting
+from brainfeat.cli.classes import classes_option
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.class_mapping import Classes
+    from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
+    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.leakage.results import Audit
 
 
 def _read_fractions(
@@ -30,14 +37,16 @@ def _read_fractions(
 EXAMPLES = """\b
 Examples:
   brainfeat evaluate svm.h5 mri.h5
-  brainfeat evaluate svm.h5 site-b.h5 --split all --report report.html
+  brainfeat evaluate svm.h5 site-b.h5 --report report.html
+  brainfeat evaluate svm.h5 mri.h5 site-b.h5 site-c.h5 --classes yes=glioma+meningioma,no=notumor
 """
 
 
 @click.command("evaluate", short_help="Evaluate a head on the images of a split.", epilog=EXAMPLES)
 @click.argument("head", type=click.Path(path_type=Path))
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.split_option
+@classes_option
 @options.table_option
 @click.option(
     "--threshold",
@@ -58,6 +67,13 @@ Examples:
     callback=_read_fractions,
     help="How common a class is where the head will be used, for its predictive values.",
 )
+@click.option(
+    "--floor",
+    type=click.Path(path_type=Path),
+    metavar="FEATURES",
+    help="Features of the same images by random weights: what the nearest neighbour reaches by "
+    "them is shown as a floor.",
+)
 @options.random_state_option
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 @reporting.report_options
@@ -65,61 +81,114 @@ Examples:
 @options.json_option
 def command(
     head: Path,
-    features: Path,
+    features: tuple[Path, ...],
     *,
     split: str,
+    classes: tuple["Classes", ...],
     table: Path | None,
     threshold: float | None,
     by: str | None,
     prevalence: dict[str, float],
+    floor: Path | None,
     random_state: int,
     markdown: bool,
     verify: Verify,
     as_json: bool,
     **reports: Any,
 ) -> None:
-    """Evaluate HEAD, a file that fit-head wrote, on FEATURES, a file that extract wrote.
+    """Evaluate HEAD, a file that fit-head wrote, on FEATURES, files that extract wrote.
 
     Metrics are reported for all images and for those that are new to the head: without copies,
     near duplicates and exact duplicates of the images that it was fitted and validated on, each
-    with a 95 % interval.
+    with a 95 % interval. Of several FEATURES, each is a set of its own: a table has a row for each,
+    and what it differs by from the test part of the fit.
     """
     from brainfeat.evaluation.evaluator import evaluate
-    from brainfeat.evaluation.subsets import select_images
     from brainfeat.heads.bundle import HeadBundle
-    from brainfeat.leakage.auditing import audit_duplicates
     from brainfeat.report import to_markdown, to_text
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
-    is_reported = reporting.check_options(reports, inputs=(head, features, table))
+    if table is not None and len(features) > 1:
+        raise click.UsageError("--table needs one FEATURES: it has the splits of one set")
+    is_reported = reporting.check_options(reports, inputs=(head, *features, table, floor))
     bundle = HeadBundle.load(head, verify=verify)
-    with options.open_cache(features, table=table, verify=verify) as cache:
-        # An audit may take minutes: what cannot be evaluated is refused before it.
-        bundle.check_spec(cache.spec)
-        select_images(bundle, cache, split)
-        found = (
-            reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
-            if is_reported
-            else audit_duplicates(cache)
-        )
-        evaluation = evaluate(
-            bundle,
-            cache,
-            split=split,
-            threshold=threshold,
-            by=_read_column(by, table, cache),
-            prevalence=prevalence,
-            audit=found,
-            random_state=random_state,
-        )
-        options.warn_of_leakage(found.findings, features)
-        if is_reported:
-            reporting.write_reports(reports, evaluation, bundle=bundle, cache=cache, audit=found)
+    given: dict[str, Any] = {
+        "split": split,
+        "classes": classes or None,
+        "threshold": threshold,
+        "prevalence": prevalence,
+        "random_state": random_state,
+    }
+    with ExitStack() as stack:
+        caches = [
+            stack.enter_context(options.open_cache(path, table=table, verify=verify))
+            for path in features
+        ]
+        if floor is not None:
+            given["floor"] = stack.enter_context(options.open_cache(floor, verify=verify))
+        found: Evaluation | SetsEvaluation
+        if len(caches) > 1:
+            found = evaluate(bundle, caches, by=by, **given)
+            if is_reported:
+                _report_sets(reports, found, bundle=bundle, caches=caches, **given)
+        else:
+            [cache] = caches
+            audited = _audit(bundle, cache, is_reported=is_reported, **given)
+            column = _read_column(by, table, cache)
+            found = evaluate(bundle, cache, by=column, audit=audited, **given)
+            options.warn_of_leakage(audited.findings, features[0])
+            if is_reported:
+                reporting.write_reports(reports, found, bundle=bundle, cache=cache, audit=audited)
     if as_json:
-        options.print_json(evaluation.to_dict())
+        options.print_json(found.to_dict())
     else:
-        click.echo(to_markdown(evaluation) if markdown else to_text(evaluation))
+        click.echo(to_markdown(found) if markdown else to_text(found))
+
+
+def _audit(
+    bundle: "HeadBundle",
+    cache: "FeatureCache",
+    *,
+    is_reported: bool,
+    split: str,
+    classes: Any,
+    threshold: float | None,
+    random_state: int,
+    **_: Any,
+) -> "Audit":
+    """Audit a cache, which may take minutes, once it is known that it can be evaluated."""
+    from brainfeat.evaluation.class_mapping import check_mappings
+    from brainfeat.evaluation.subsets import plan_images
+    from brainfeat.leakage.auditing import audit_duplicates
+
+    bundle.check_spec(cache.spec)
+    plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names))
+    if is_reported:
+        return reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
+    return audit_duplicates(cache)
+
+
+def _report_sets(
+    reports: dict[str, Any],
+    found: "SetsEvaluation",
+    *,
+    bundle: "HeadBundle",
+    caches: "list[FeatureCache]",
+    threshold: float | None,
+    random_state: int,
+    **_: Any,
+) -> None:
+    """Report on all sets in a table, and in full on the test part of the head or the first set."""
+    place = next((i for i, entry in enumerate(found.sets) if entry.is_test_part), 0)
+    reporting.write_reports(
+        reports,
+        found.sets[place].evaluation,
+        bundle=bundle,
+        cache=caches[place],
+        audit=reporting.audit_cache(caches[place], threshold=threshold, random_state=random_state),
+        sets=found,
+    )
 
 
 def _read_column(by: str | None, table: Path | None, cache: "FeatureCache") -> Any:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.report.text import lay_out
+from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.tables.rows import quote
-from brainfeat.text import align, format_metric, name_some
+from brainfeat.text import align, format_metric, name_some, wrap
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 # Parts of the record of a fit that the JSON document has.
 _RECORDED = (
     *("split", "val", "test", "test_without_copies"),
-    *("calibration", "cv", "search", "group_by", "leakage"),
+    *("calibration", "cv", "search", "repeats", "group_by", "leakage"),
 )
 
 EXAMPLES = """\b
@@ -79,13 +81,9 @@ Examples:
     show_default=True,
     help="Fraction of the training images for validation, where the table has no validation split.",
 )
-@click.option(
-    "--cv",
-    type=click.IntRange(min=2),
-    metavar="K",
-    help="Cross-validate in K folds.  [default: 5 with --search or --head all, else none]",
-)
-@options.group_by_option
+@protocol.cv_option
+@protocol.repeats_option
+@protocol.group_by_option
 @click.option(
     "--ood-examples",
     cls=options.RenamedOption,
@@ -149,6 +147,7 @@ def command(
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, features)
     _warn_of_small_classes(bundle)
+    _warn_of_guesses(bundle.training)
     seconds = time.perf_counter() - started
     if as_json:
         options.print_json(_describe(bundle, seconds=seconds, output=output))
@@ -187,6 +186,14 @@ def _warn_of_small_classes(bundle: "HeadBundle") -> None:
         )
 
 
+def _warn_of_guesses(record: "FitRecord") -> None:
+    """Warn in one line each on stderr of groups that are a guess, and of classes not evaluated."""
+    if str(record.group_by).startswith("numbers:"):
+        options.say(f"warning: {protocol.explain_numbers(str(record.group_by))}", err=True)
+    for text in list_not_evaluated(record):
+        options.say(f"warning: {text}", err=True)
+
+
 def _show(bundle: "HeadBundle") -> None:
     record = bundle.training
     if record.search is not None:
@@ -211,9 +218,12 @@ def _show_metrics(record: "FitRecord") -> None:
     if record.cv is not None:
         accuracy = record.cv.accuracy
         options.say(
-            f"{record.cv.n_folds}-fold cross-validation: accuracy {format_metric(accuracy.mean)} ± "
+            f"{name_folds(record.cv)}: accuracy {format_metric(accuracy.mean)} ± "
             f"{format_metric(accuracy.std)} (mean ± standard deviation over folds)"
         )
+    for table in list_variation(record):
+        for line in ("", table.title, *lay_out(table), *wrap(table.note)):
+            options.say(line)
 
 
 def _show_candidates(search: "SearchRecord") -> None:

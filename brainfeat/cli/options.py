@@ -153,15 +153,6 @@ threshold_option = click.option(
     show_default=True,
     help="Smallest similarity of near duplicates: the cosine of their centred features.",
 )
-group_by_option = click.option(
-    "--group-by",
-    type=click.Choice(["auto", "column", "copies", "near-duplicates", "none"]),
-    default="auto",
-    show_default=True,
-    help="Groups that no split and no fold divides: copies, with the table's groups where it has "
-    "any, else with near duplicates (auto); the table's groups alone (column); copies, or near "
-    "duplicates and copies, with the table's groups (copies, near-duplicates); or none.",
-)
 backbone_option = click.option(
     "--backbone", default="vgg16", show_default=True, help="Convolutional base."
 )
@@ -283,7 +274,13 @@ def open_cache(
 
     with FeatureCache.open(path, verify=verify) as cache:
         if table is not None:
-            cache.assign({row.path: (row.split, row.group) for row in read_rows(table)})
+            rows = read_rows(table)
+            cache.assign(
+                {row.path: (row.split, row.group) for row in rows},
+                sources={row.path: row.source for row in rows}
+                if any(r.source for r in rows)
+                else None,
+            )
         yield cache
 
 

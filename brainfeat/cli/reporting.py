@@ -11,11 +11,13 @@ import click
 
 from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
+from brainfeat.evaluation.class_mapping import write_classes
 from brainfeat.files import check_output, is_same_file
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -24,7 +26,11 @@ _FILE = click.Path(path_type=Path)
 _TITLE_BYTES = 4096
 _OPTIONS = (
     click.option("--report", type=_FILE, help="Write an HTML report; needs the extra report."),
-    click.option("--card", type=_FILE, help="Write a model card in Markdown."),
+    click.option(
+        "--card",
+        type=_FILE,
+        help="Write a model card in Markdown, or as a CHAI Applied Model Card if it ends in .xml.",
+    ),
     click.option(
         "--checklist",
         type=click.Choice(["claim2024", "tripod-ai"]),
@@ -69,8 +75,10 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
         Whether a report or a card was asked for.
     """
     wanted = [chosen[name] for name in ("report", "card") if chosen[name] is not None]
-    if chosen["checklist"] and not wanted:
-        raise click.UsageError("--checklist needs --report or --card; name one of them")
+    if chosen["checklist"] and not [path for path in wanted if not _is_xml(path)]:
+        raise click.UsageError(
+            "--checklist needs --report, or --card with a card in Markdown; name one of them"
+        )
     if chosen["include_images"] and (chosen["report"] is None or chosen["images"] is None):
         raise click.UsageError(
             "--include-images needs --report, and --images with the folder that was extracted"
@@ -90,6 +98,10 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
             inputs=inputs,
         )
     return bool(wanted)
+
+
+def _is_xml(path: Path) -> bool:
+    return path.suffix.lower() == ".xml"
 
 
 def _is_report(path: Path) -> bool:
@@ -117,9 +129,10 @@ def write_reports(
     bundle: "HeadBundle",
     cache: "FeatureCache",
     audit: "Audit",
+    sets: "SetsEvaluation | None" = None,
 ) -> None:
     """Write the HTML report and the model card, if they were asked for."""
-    from brainfeat.report import to_card, to_html
+    from brainfeat.report import to_card, to_chai_card, to_html
 
     given: dict[str, Any] = {
         "bundle": bundle,
@@ -127,13 +140,19 @@ def write_reports(
         "audit": audit,
         "command": describe_command(click.get_current_context()),
         "checklist": chosen["checklist"],
+        "sets": sets,
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
         options.write_text(chosen["report"], to_html(evaluation, **given, images=images))
         options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
-        options.write_text(chosen["card"], to_card(evaluation, **given))
+        if _is_xml(chosen["card"]):
+            del given["checklist"]
+            card = to_chai_card(evaluation, **given)
+        else:
+            card = to_card(evaluation, **given)
+        options.write_text(chosen["card"], card)
         options.say(f"{chosen['card']} written", err=True)
 
 
@@ -146,19 +165,23 @@ def describe_command(context: click.Context) -> str:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Option):
-            texts = (
-                [f"{key}={entry:g}" for key, entry in value.items()]
-                if isinstance(value, dict)
-                else [_name(value)]
-            )
-            for text in texts:
+            for text in _list_values(value):
                 words += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], text]
         else:
-            words.append(_name(value))
+            words += _list_values(value)
     return shlex.join(words)
 
 
+def _list_values(value: Any) -> list[str]:
+    """Write a value as it was given, once for each time that it was."""
+    if isinstance(value, dict):
+        return [f"{key}={entry:g}" for key, entry in value.items()]
+    return [_name(entry) for entry in value] if isinstance(value, tuple) else [_name(value)]
+
+
 def _name(value: Any) -> str:
+    if isinstance(value, dict):
+        return write_classes(value)
     return value.name if isinstance(value, Path) else str(value)
 
 

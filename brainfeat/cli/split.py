@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.cli.wording import translate
+from brainfeat.text import count, name_some
 
 if TYPE_CHECKING:
     from brainfeat.tables.rows import Row
 
 _FRACTION = click.FloatRange(0, 1, max_open=True)
+_TEST_FRACTION = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,7 @@ Examples:
 @click.option(
     "--test-fraction",
     type=_FRACTION,
-    default=0.15,
-    show_default=True,
-    help="Fraction of the images for the test split; 0 for none.",
+    help="Fraction of the images for the test split; 0 for none.  [default: 0.15]",
 )
 @click.option(
     "--val-fraction",
@@ -52,7 +52,8 @@ Examples:
     show_default=True,
     help="Fraction of the images for the validation split; 0 for none.",
 )
-@options.group_by_option
+@protocol.leave_out_option
+@protocol.group_by_option
 @options.group_level_option
 @options.labels_option
 @options.label_columns_option
@@ -64,9 +65,10 @@ def command(
     source: Path,
     output: Path,
     *,
-    test_fraction: float,
+    test_fraction: float | None,
     val_fraction: float,
-    group_by: Any,
+    leave_out: str | None,
+    group_by: str,
     overwrite: bool,
     random_state: int,
     as_json: bool,
@@ -81,23 +83,43 @@ def command(
     """
     from brainfeat.tables.csv_rows import check_target, write_rows
 
+    if leave_out is not None and test_fraction is not None:
+        raise click.UsageError("--test-fraction and --leave-out exclude each other")
     check_target(output, overwrite=overwrite, inputs=(source, folder["labels"]))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     found = (
         _read_table(source, group_by, folder) if is_table else _read_cache(source, group_by, folder)
     )
-    fractions = {"val": val_fraction, "test": test_fraction}
-    divided = _divide(found, fractions, random_state)
+    if found.kind.startswith("numbers:"):
+        options.say(f"warning: {protocol.explain_numbers(found.kind)}", err=True)
+    if leave_out is None:
+        given = _TEST_FRACTION if test_fraction is None else test_fraction
+        fractions = {"val": val_fraction, "test": given}
+        divided, left_out = _divide(found, fractions, random_state), None
+    else:
+        divided, left_out = _leave_out(found, leave_out, val_fraction, random_state)
     write_rows(divided, output, overwrite=overwrite)
     sizes = {name: sum(row.split == name for row in divided) for name in ("train", "val", "test")}
     n_groups = len(set(found.groups) - {""})
     if as_json:
         options.print_json(
-            {"output": str(output), "images": sizes, "groups": n_groups, "group_by": found.kind}
+            {
+                "output": str(output),
+                "images": sizes,
+                "groups": n_groups,
+                "group_by": found.kind,
+                "left_out": left_out,
+            }
         )
         return
     counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     options.say(f"{output}: {counts}; none of {n_groups:,} groups ({found.kind}) is divided")
+    if left_out is not None:
+        options.say(
+            f"test is source {left_out['source']!r}; in no split: "
+            f"{count(left_out['dropped'], 'image')} of other sources in one group with test "
+            f"images, {left_out['without_source']:,} without a source"
+        )
 
 
 def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: int) -> "list[Row]":
@@ -120,7 +142,49 @@ def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: i
     ]
 
 
-def _read_cache(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _GroupedRows:
+def _leave_out(
+    found: _GroupedRows, source: str, val_fraction: float, random_state: int
+) -> "tuple[list[Row], dict[str, Any]]":
+    """Take one source as the test split, and divide the others into train and val."""
+    import numpy as np
+
+    from brainfeat.leakage.sources import find_class_sources, leave_source_out
+    from brainfeat.leakage.splitting import split_rows
+
+    labelled = [place for place, row in enumerate(found.rows) if row.label]
+    names = sorted({found.rows[place].label for place in labelled})
+    y = np.array([names.index(found.rows[place].label) for place in labelled])
+    sources = np.array([found.rows[place].source for place in labelled])
+    groups = np.array([found.groups[place] for place in labelled])
+    fold = leave_source_out(y, sources, source, groups=groups, class_names=names)
+    for entry in find_class_sources(y, sources, names):
+        options.say(f"warning: {entry.explain()}", err=True)
+    if missing := [name for label, name in enumerate(names) if label not in y[fold.test]]:
+        options.say(f"warning: source {source!r} has no images of {name_some(missing)}", err=True)
+    splits = np.full(len(found.rows), "", "U5")
+    places = np.array(labelled)
+    splits[places[fold.test]] = "test"
+    splits[places[fold.train]] = "train"
+    if val_fraction:
+        splits[places[fold.train]] = split_rows(
+            y[fold.train],
+            fractions={"val": val_fraction},
+            groups=groups[fold.train],
+            class_names=names,
+            random_state=random_state,
+        )
+    rows = [
+        row._replace(split=split, group=group)
+        for row, split, group in zip(found.rows, splits.tolist(), found.groups, strict=True)
+    ]
+    return rows, {
+        "source": source,
+        "dropped": fold.dropped,
+        "without_source": int((sources == "").sum()),
+    }
+
+
+def _read_cache(source: Path, group_by: str, folder: Mapping[str, Any]) -> _GroupedRows:
     import numpy as np
 
     from brainfeat.errors import ParameterError
@@ -147,12 +211,15 @@ def _read_cache(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _Grou
         groups = names
     else:
         labels = np.arange(images.max() + 1) if grouping.labels is None else grouping.labels
-        groups = _name_groups(labels[images].tolist(), names)
+        groups = _name_groups(labels[images].tolist(), names, kind=grouping.kind)
     return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
 
 
-def _read_table(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _GroupedRows:
+def _read_table(source: Path, group_by: str, folder: Mapping[str, Any]) -> _GroupedRows:
+    import numpy as np
+
     from brainfeat.errors import TableError
+    from brainfeat.leakage.number_blocks import join_number_blocks, read_block_size
     from brainfeat.tables.inventory import Inventory
     from brainfeat.tables.table import read_table
 
@@ -170,14 +237,18 @@ def _read_table(source: Path, group_by: Any, folder: Mapping[str, Any]) -> _Grou
         )
     if group_by == "none":
         return _GroupedRows(rows=rows, groups=[""] * len(rows), kind="none")
-    if any(table.groups):
+    size = read_block_size(group_by)
+    if any(table.groups) and size is None:
         return _GroupedRows(rows=rows, groups=list(table.groups), kind="column")
     if group_by == "column":
         raise TableError(f"{source} has no groups; give the table a group column")
     digests = [_digest(table.absolute_path(row), path) for row, path in enumerate(table.paths)]
-    return _GroupedRows(
-        rows=rows, groups=_name_groups(digests, table.groups), kind="exact-duplicates"
-    )
+    labels, kind = np.unique(digests, return_inverse=True)[1], "exact-duplicates"
+    if size is not None:
+        kind = group_by
+        labels = join_number_blocks(table.paths, size, same=labels, groups=table.groups)
+    groups = _name_groups(labels.tolist(), table.groups, kind=kind)
+    return _GroupedRows(rows=rows, groups=groups, kind=kind)
 
 
 def _make_rows(paths: Sequence[str], labels: Sequence[str], sources: Sequence[str]) -> "list[Row]":
@@ -195,7 +266,7 @@ def _digest(file: Path, name: str) -> str:
     return hashlib.sha256(read_bytes(file, name=name)).hexdigest()
 
 
-def _name_groups(labels: Sequence[Any], names: Sequence[str]) -> list[str]:
+def _name_groups(labels: Sequence[Any], names: Sequence[str], *, kind: str) -> list[str]:
     """Name the group of each image: as the table does, or where it has none or several, by number.
 
     An image that is alone in its group and has no name in the table has no group.
@@ -204,7 +275,8 @@ def _name_groups(labels: Sequence[Any], names: Sequence[str]) -> list[str]:
     for label, name in zip(labels, names, strict=True):
         members.setdefault(label, []).append(name)
     used = set(names)
-    numbered = (name for number in count(1) if (name := f"copies-{number:05}") not in used)
+    prefix = "numbers" if kind.startswith("numbers:") else "copies"
+    numbered = (name for number in counter(1) if (name := f"{prefix}-{number:05}") not in used)
     chosen = {}
     for label, own in members.items():
         known = set(own) - {""}

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def name_options(message: str, find_option: Callable[[str], click.Option | None]
         if value in ("True", "False"):
             is_first = value == str(option.flag_value)
             return (option.opts if is_first else option.secondary_opts or option.opts)[-1]
-        return f"{option.opts[-1]} {value.strip(chr(34))}"
+        return f"{option.opts[-1]} {shlex.quote(value.strip(chr(34)))}"
 
     return _ARGUMENT.sub(rename, message)
 

@@ -1,12 +1,11 @@
-"""Intervals of metrics without an error, of which a bootstrap knows no spread: exact binomial."""
+"""Exact binomial intervals: of metrics without an error, and of fractions that were promised."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.evaluation.results import Interval
-
+Interval = tuple[float, float]
 Flags = NDArray[np.bool_]
 Labels = NDArray[np.intp]
 
@@ -112,6 +111,45 @@ def find_bound(right: Flags, groups: Labels, *, confidence: float) -> Interval |
     n = len(np.unique(groups))
     found = binomtest(n if right.all() else 0, n).proportion_ci(confidence, method="exact")
     return float(found.low), float(found.high)
+
+
+def bound_fraction(flags: Flags, groups: Labels, *, confidence: float) -> Interval | None:
+    """Bound a fraction of images by the number of independent groups behind it.
+
+    The interval is that of Clopper & Pearson (1934, Biometrika 26:404), where each image is a group
+    of its own. Otherwise the number of groups takes the place of that of images, as an effective
+    sample size (Korn & Graubard 1998, Survey Methodology 24:193).
+
+    Parameters
+    ----------
+    flags : ndarray of shape (n,), bool
+        The fraction is that of the images with a flag.
+    groups : ndarray of shape (n,), int
+        Images of one group are not independent.
+    confidence : float
+        Such as 0.95.
+
+    Returns
+    -------
+    tuple of float, or None
+        Low and high end; None without images.
+
+    Examples
+    --------
+    >>> low, high = bound_fraction(np.arange(20) < 18, np.arange(20), confidence=0.95)
+    >>> round(low, 3), round(high, 3)
+    (0.683, 0.988)
+    """
+    from scipy.special import betaincinv
+
+    if not len(flags):
+        return None
+    n, tail = len(np.unique(groups)), (1 - confidence) / 2
+    k = float(flags.mean()) * n
+    # At the ends a parameter of the beta distribution is 0.
+    low = float(betaincinv(k, n - k + 1, tail)) if flags.any() else 0.0
+    high = 1.0 if flags.all() else float(betaincinv(k + 1, n - k, 1 - tail))
+    return low, high
 
 
 def _bound_class(

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import ParameterError
-from brainfeat.evaluation.binomial import bound_class, bound_overall
-from brainfeat.evaluation.results import ClassIntervals, Difference, Interval, SubsetIntervals
+from brainfeat.evaluation.binomial import Interval, bound_class, bound_overall
+from brainfeat.evaluation.results import ClassIntervals, Difference, SubsetIntervals
 from brainfeat.text import name_some
 
 # Below this, the groups of a class are too few to estimate their spread.
@@ -128,7 +128,7 @@ def find_intervals(
             sampled[name].append(values)
     whole = {name: np.concatenate(values) for name, values in sampled.items() if values}
     bounds = bound_overall(labels, predicted, unit, confidence=CONFIDENCE)
-    overall = {name: bounds.get(name) or _interval(whole[name]) for name in OVERALL}
+    overall = {name: bounds.get(name) or find_percentiles(whole[name]) for name in OVERALL}
     by_class = None
     if each_class:
         by_class = tuple(
@@ -240,7 +240,7 @@ def _resample_differences(
         first, second = (score_overall((weights @ count).reshape(-1, k, k)) for count in counts)
         for name in OVERALL:
             sampled[name].append(second[name] - first[name])
-    return {name: _interval(np.concatenate(values)) for name, values in sampled.items()}
+    return {name: find_percentiles(np.concatenate(values)) for name, values in sampled.items()}
 
 
 def find_shortage(
@@ -275,7 +275,7 @@ def _count_groups(y: NDArray[np.intp], groups: NDArray[np.intp], k: int) -> list
 
 
 def draw_weights(
-    n_groups: int, n_images: int, n_resamples: int, random_state: int
+    n_groups: int, n_images: int, n_resamples: int, random_state: int | Sequence[int]
 ) -> Iterator[Floats]:
     """Yield how often each group is drawn, (resamples, groups), some resamples at a time."""
     rng = np.random.default_rng(random_state)
@@ -382,7 +382,7 @@ def _class_intervals(
     ends: dict[str, Interval | None] = {}
     for name in BY_CLASS:
         values = sampled[name][:, label]
-        found = _interval(values) if np.isfinite(values).any() else None
+        found = find_percentiles(values) if np.isfinite(values).any() else None
         ends[name] = None if found in ((0.0, 0.0), (1.0, 1.0)) else found
     bounds = bound_class(is_class, predicted == label, groups, confidence=CONFIDENCE)
     return ClassIntervals(**{**ends, **bounds}, binomial=tuple(bounds))
@@ -394,7 +394,8 @@ def _divide(part: Floats, whole: Floats, *, nothing: float = np.nan) -> Floats:
     return quotient
 
 
-def _interval(values: Floats) -> Interval:
+def find_percentiles(values: Floats) -> Interval:
+    """Return the ends between which 95 % of resampled values are; NaN does not count."""
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,6 +1,5 @@
 """Compare two heads on the same images: differences with intervals, and McNemar's test."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -12,9 +11,16 @@ from brainfeat.arithmetic import default_errors
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
+from brainfeat.evaluation.class_mapping import (
+    Classes,
+    ClassesArgument,
+    ClassTask,
+    check_mappings,
+    require_used,
+)
 from brainfeat.evaluation.results import Difference
 from brainfeat.evaluation.seen_images import SeenImages, find_seen
-from brainfeat.evaluation.subsets import match_classes, open_both, select_images
+from brainfeat.evaluation.subsets import Cache, Head, Plan, open_both, plan_images
 from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -108,11 +114,12 @@ class Comparison:
 
 @default_errors
 def compare(
-    first: "HeadBundle | str | os.PathLike[str]",
-    second: "HeadBundle | str | os.PathLike[str]",
-    cache: "FeatureCache | str | os.PathLike[str]",
+    first: Head,
+    second: Head,
+    cache: Cache,
     *,
     split: str = "test",
+    classes: ClassesArgument = None,
     new: bool = True,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
@@ -132,6 +139,8 @@ def compare(
         The features and labels.
     split : {"test", "val", "train", "all"}
         Which images, as in :func:`brainfeat.evaluate`.
+    classes : mapping of str to str or sequence of str, str, or None
+        Classes of the heads by class of the cache, as there.
     new : bool
         Whether images are left out of which a head has seen a copy, by the pixels; where the cache
         has no signatures, a near duplicate, by the features, or the same file. A head that
@@ -178,7 +187,8 @@ def compare(
     """
     with open_both(cache, first, second) as (opened, heads):
         names = _require_same_classes(*heads)
-        rows = _select_common(heads, opened, split)
+        plans = _plan_common(heads, opened, split, check_mappings(classes, names))
+        rows, task = plans[0].rows, plans[0].task
         seen = find_seen(heads, opened, rows)
         left_out_as = _choose_kind(seen) if new else None
         kept = np.ones(len(rows), np.bool_)
@@ -190,13 +200,16 @@ def compare(
                 f"the heads have seen every image of split {split!r}, or a copy; compare them on "
                 "another split or cache, or on all images nevertheless (new=False)"
             )
-        y = match_classes(opened.y[rows], opened.class_names, names)
-        predicted = [_predict(head, opened.X[rows], names) for head in heads]
+        y = plans[0].y[kept]
+        predicted = [
+            _predict(head, opened.X[rows], plan.task, task.names)
+            for head, plan in zip(heads, plans, strict=True)
+        ]
     found = find_differences(
         y,
         *predicted,
         groups=groups,
-        class_names=names,
+        class_names=task.names,
         n_resamples=n_resamples,
         random_state=random_state,
     )
@@ -248,19 +261,25 @@ def _require_same_classes(first: "HeadBundle", second: "HeadBundle") -> tuple[st
     return first.class_names
 
 
-def _select_common(heads: Sequence["HeadBundle"], cache: "FeatureCache", split: str) -> Rows:
-    first, second = (select_images(head, cache, split) for head in heads)
+def _plan_common(
+    heads: Sequence["HeadBundle"], cache: "FeatureCache", split: str, mappings: Sequence[Classes]
+) -> list[Plan]:
+    plans = [plan_images(head, cache, split, mappings) for head in heads]
+    require_used(mappings, [plan.mapping for plan in plans])
+    first, second = (plan.rows for plan in plans)
     if not np.array_equal(first, second):
         raise BundleError(
             f"the heads held different images out as {split!r}, {len(first):,} and {len(second):,} "
             f"of which {len(np.intersect1d(first, second)):,} are the same; fit both with one "
             "random_state=SEED and group_by=RULE on one table, or give the table splits"
         )
-    return first
+    return plans
 
 
-def _predict(head: "HeadBundle", X: NDArray[np.float32], names: Sequence[str]) -> Rows:
+def _predict(
+    head: "HeadBundle", X: NDArray[np.float32], task: ClassTask, names: Sequence[str]
+) -> Rows:
     """Predict the class of each row, as an index into the names."""
-    place = np.array([names.index(name) for name in head.class_names])
-    predicted: Rows = place[head.predict_proba(X).argmax(axis=1)]
+    place = np.array([names.index(name) for name in task.names])
+    predicted: Rows = place[task.add_up(head.predict_proba(X)).argmax(axis=1)]
     return predicted

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import BrainfeatError, ParameterError
+from brainfeat.evaluation.abstention import Abstention, ConfidentErrors
+from brainfeat.evaluation.binomial import Interval
+from brainfeat.evaluation.class_mapping import describe_mapping, is_coarse
+from brainfeat.evaluation.floors import Floors
 from brainfeat.heads.calibration import Reliability
 from brainfeat.metrics import ClassScores, Metrics
-
-Interval = tuple[float, float]
+from brainfeat.text import name_some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,54 +193,6 @@ class ScaledReliability:
     after: Reliability
 
 
-@dataclass(frozen=True, kw_only=True)
-class RiskCoverage:
-    """A point of the risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605).
-
-    Attributes
-    ----------
-    fraction : float
-        Fraction of the images that are answered, the most confident first: the coverage.
-    risk : float
-        Fraction of these whose predicted class is wrong.
-    """
-
-    fraction: float
-    risk: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Abstention:
-    """What a head answers, and when it abstains, at the defaults of :class:`brainfeat.Predictor`.
-
-    Attributes
-    ----------
-    answered, uncertain, out_of_distribution : float
-        Fractions of the images for which one class is predicted, which are left uncertain, and
-        which are out of distribution; their sum is 1.
-    accuracy : float or None
-        Of the images that are answered; None where there are none.
-    target_coverage : float
-        Least fraction of the images of each class whose prediction set has to have the true class.
-    false_alarm_rate : float
-        Largest fraction of images like the held-out ones that may be flagged as out of
-        distribution.
-    coverage_by_class : dict of str to float or None
-        Fraction of the images of a class whose prediction set has the class; None without images.
-    risk_coverage : tuple of RiskCoverage
-        By ascending fraction.
-    """
-
-    answered: float
-    uncertain: float
-    out_of_distribution: float
-    accuracy: float | None
-    target_coverage: float
-    false_alarm_rate: float
-    coverage_by_class: Mapping[str, float | None]
-    risk_coverage: tuple[RiskCoverage, ...]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
     """The images that were measured, one by one.
@@ -294,6 +249,8 @@ class Results(Metrics):
         Reliability of the probabilities, and what the head's temperature changes.
     abstention : Abstention or None
         What the head answers and when it abstains; None for a head that cannot.
+    confident_errors : ConfidentErrors or None
+        Images on which the head is wrong, and confident; None in JSON of an earlier version.
     predictions : Predictions or None
         The images one by one; `to_dict` leaves them out, and None is what is read from JSON.
     """
@@ -304,6 +261,7 @@ class Results(Metrics):
     prevalence: Mapping[str, PredictiveValues]
     calibration: ScaledReliability
     abstention: Abstention | None
+    confident_errors: ConfidentErrors | None = None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -337,6 +295,10 @@ class Evaluation(Results):
         all images, or none, or where copies were not looked for.
     bootstrap : Bootstrap
         How intervals were computed.
+    classes : dict of str to tuple of str, or None
+        Classes of the head by class of the images, where a mapping was given that fits them.
+    floors : Floors or None
+        What is reached without learning; None in JSON of an earlier version.
     """
 
     split: str
@@ -344,6 +306,32 @@ class Evaluation(Results):
     subsets: Subsets
     copy_free: Results | None
     bootstrap: Bootstrap
+    classes: Mapping[str, tuple[str, ...]] | None = None
+    floors: Floors | None = None
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes of which there is no image."""
+        return tuple(entry.name for entry in self.per_class if not entry.support)
+
+    def describe_classes(self) -> list[str]:
+        """Say on which classes the head was measured, if not on its own, one sentence each."""
+        found, absent = [], self.absent
+        present = [name for name in self.class_names if name not in absent]
+        if self.classes is not None:
+            task = "on coarser classes" if is_coarse(self.classes) else "by other names"
+            found.append(f"measured {task}: {describe_mapping(self.classes)}")
+        if len(present) == 1:
+            found.append(
+                f"all images are of one class, {present[0]}; what needs two, such as specificity, "
+                "ROC AUC and Matthews correlation, is not defined"
+            )
+        elif absent:
+            found.append(
+                f"images of {len(present)} of {len(self.class_names)} classes; none of "
+                f"{name_some(absent)}, which count as wrong where they are predicted"
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as what JSON can hold.

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.errors import CacheError
-from brainfeat.evaluation.abstention import is_sole
-from brainfeat.evaluation.binomial import find_bound
+from brainfeat.evaluation.abstention import CONFIDENT, is_sole
+from brainfeat.evaluation.binomial import Interval, find_bound
 from brainfeat.evaluation.bootstrap import CONFIDENCE, MIN_GROUPS, N_RESAMPLES, draw_weights
-from brainfeat.evaluation.results import Bootstrap, Interval
+from brainfeat.evaluation.class_mapping import choose_task
+from brainfeat.evaluation.results import Bootstrap
 from brainfeat.evaluation.seen_images import find_seen
-from brainfeat.evaluation.stress_results import CONFIDENT, AlteredMetrics, KindSummary, Stress
-from brainfeat.evaluation.subsets import match_classes, open_both
+from brainfeat.evaluation.stress_results import AlteredMetrics, KindSummary, Stress
+from brainfeat.evaluation.subsets import open_both
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 
@@ -73,7 +74,10 @@ def measure_stress(
         labelled = np.flatnonzero(features.mask())
         kept, left_out, notes, groups = _leave_out_seen(head, features, labelled)
         rows = np.stack([np.flatnonzero(features.view == view)[kept] for view in (0, *views)])
-        y = match_classes(features.y[rows[0]], features.class_names, head.class_names)
+        labels = features.y[rows[0]]
+        names = [features.class_names[label] for label in np.unique(labels)]
+        task, _ = choose_task(names, head.class_names, [])
+        y = task.index(labels, features.class_names)
         found = _predict(head, features, rows)
     bootstrap = Bootstrap(
         method="percentile",

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from brainfeat.evaluation.results import Bootstrap, Interval
-
-# A wrong prediction of a larger probability is a confident one.
-CONFIDENT = 0.9
+from brainfeat.evaluation.binomial import Interval
+from brainfeat.evaluation.results import Bootstrap
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,22 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.errors import BundleError, CacheError, ParameterError
+from brainfeat.errors import CacheError, ParameterError
+from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
 
 Rows = NDArray[np.intp]
+Cache = Union["FeatureCache", str, "os.PathLike[str]"]
+Head = Union["HeadBundle", str, "os.PathLike[str]"]
 
 # Columns of a cache by whose values images can be divided.
 COLUMNS = ("source", "group", "split", "width", "height", "channels")
@@ -22,8 +26,8 @@ COLUMNS = ("source", "group", "split", "width", "height", "channels")
 
 @contextmanager
 def open_both(
-    cache: "FeatureCache | str | os.PathLike[str]",
-    *heads: "HeadBundle | str | os.PathLike[str]",
+    cache: Cache,
+    *heads: Head,
 ) -> "Iterator[tuple[FeatureCache, list[HeadBundle]]]":
     """Open heads and a cache, those that are paths, and check that they belong together.
 
@@ -51,6 +55,81 @@ def open_both(
         for bundle in bundles:
             bundle.check_spec(features.spec)
         yield features, bundles
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Which images a head is measured on, and on which classes.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int
+        Labelled rows of view 0.
+    split : str
+        ``"all"`` where the split that was asked for is that of a set without splits.
+    y : ndarray of shape (n,), int
+        True classes, indices into those of the task.
+    task : ClassTask
+    mapping : int or None
+        Place of the mapping that was used.
+    """
+
+    rows: Rows
+    split: str
+    y: Rows
+    task: ClassTask
+    mapping: int | None
+
+
+def plan_images(
+    bundle: "HeadBundle", cache: "FeatureCache", split: str, mappings: Sequence[Classes] = ()
+) -> Plan:
+    """Choose the images and classes that a head is measured on.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    cache : FeatureCache
+    split : {"test", "val", "train", "all"}
+    mappings : sequence of dict of str to tuple of str
+        As :func:`brainfeat.evaluation.class_mapping.check_mappings` returns them.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    CacheError
+        There are no images.
+    BundleError
+        The head does not have one of their classes.
+    """
+    chosen = "all" if split == "test" and is_from_elsewhere(bundle, cache) else split
+    rows = select_images(bundle, cache, chosen)
+    labels = cache.y[rows]
+    present = [cache.class_names[label] for label in np.unique(labels)]
+    task, place = choose_task(present, bundle.class_names, mappings)
+    return Plan(
+        rows=rows,
+        split=chosen,
+        y=task.index(labels, cache.class_names),
+        task=task,
+        mapping=place,
+    )
+
+
+def is_from_elsewhere(bundle: "HeadBundle", cache: "FeatureCache") -> bool:
+    """Return whether a cache has no splits, and the fit of the head made none of its images.
+
+    All its images are then test images. The file of a head of an earlier version does not record
+    what it was fitted on, and nothing is known.
+    """
+    labelled = cache.mask()
+    if bundle.fitted_images is None or not labelled.any() or cache.splits[labelled].any():
+        return False
+    held_out = _held_out(bundle, "test")
+    return not np.isin(cache.image_ids(np.flatnonzero(labelled)), held_out).any()
 
 
 def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Rows:
@@ -88,42 +167,6 @@ def select_images(bundle: "HeadBundle", cache: "FeatureCache", split: str) -> Ro
     if not chosen.any():
         raise CacheError(_explain_no_rows(cache, split))
     return np.flatnonzero(chosen)
-
-
-def match_classes(
-    y: NDArray[np.integer], cache_names: Sequence[str], bundle_names: Sequence[str]
-) -> Rows:
-    """Translate indices into the cache's classes to indices into the bundle's, by name.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n,), int
-    cache_names, bundle_names : sequence of str
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-
-    Raises
-    ------
-    BundleError
-        The head does not have one of the classes.
-
-    Examples
-    --------
-    >>> match_classes(np.array([0, 1]), ["glioma", "notumor"], ["notumor", "glioma"]).tolist()
-    [1, 0]
-    """
-    known = {name: index for index, name in enumerate(bundle_names)}
-    unknown = [cache_names[label] for label in np.unique(y) if cache_names[label] not in known]
-    if unknown:
-        raise BundleError(
-            f"the images have the class {', '.join(map(repr, unknown))}; expected one of the "
-            f"head's, {', '.join(map(repr, bundle_names))}: fit a head on a cache that has it"
-        )
-    index = np.array([known.get(name, -1) for name in cache_names], dtype=np.intp)
-    matched: Rows = index[y]
-    return matched
 
 
 def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:

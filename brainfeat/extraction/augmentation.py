@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ParameterError
-from brainfeat.extraction.preprocessing import quantize_image, scale_pixels
+from brainfeat.extraction.preprocessing import quantize_image
 
 VIEW_LIMIT = int(np.iinfo(np.int16).max)
 
@@ -89,19 +89,19 @@ class Augmentation:
         return cls(**parameters)
 
 
-def augment_image(
-    image: npt.NDArray[np.float32], *, sha256: bytes, view: int, augmentation: Augmentation
-) -> npt.NDArray[np.float32]:
+def augment_pixels(
+    pixels: npt.NDArray[np.uint8], *, sha256: bytes, view: int, augmentation: Augmentation
+) -> npt.NDArray[np.uint8]:
     """Make one augmented view of a preprocessed image.
 
-    The image is rotated, scaled and mirrored about its centre in one bilinear step on 8-bit pixels;
-    pixels from outside the image are black. The view depends on nothing but the arguments, so it is
-    the same in any batch, process or order.
+    The image is rotated, scaled and mirrored about its centre in one bilinear step; pixels from
+    outside the image are black. The view depends on nothing but the arguments, so it is the same in
+    any batch, process or order.
 
     Parameters
     ----------
-    image : ndarray of shape (height, width, 3), float32
-        RGB in [0, 1], as `brainfeat.extraction.preprocessing.preprocess_image` returns it.
+    pixels : ndarray of shape (height, width, 3), uint8
+        RGB, as `brainfeat.extraction.preprocessing.resize_pixels` returns it.
     sha256 : bytes
         SHA-256 of the image file, 32 bytes.
     view : int
@@ -111,8 +111,7 @@ def augment_image(
 
     Returns
     -------
-    ndarray of shape (height, width, 3), float32
-        RGB in [0, 1].
+    ndarray of shape (height, width, 3), uint8
 
     Raises
     ------
@@ -123,9 +122,9 @@ def augment_image(
     --------
     >>> import hashlib
     >>> import numpy as np
-    >>> image = np.zeros((4, 4, 3), np.float32)
+    >>> pixels = np.zeros((4, 4, 3), np.uint8)
     >>> digest = hashlib.sha256(b"the bytes of the file").digest()
-    >>> augment_image(image, sha256=digest, view=1, augmentation=Augmentation()).shape
+    >>> augment_pixels(pixels, sha256=digest, view=1, augmentation=Augmentation()).shape
     (4, 4, 3)
     """
     from PIL import Image
@@ -136,15 +135,15 @@ def augment_image(
         raise ParameterError(
             f"view {view!r}; expected 1 to {VIEW_LIMIT:,} (view 0 is the image itself)"
         )
-    pixels = Image.fromarray(quantize_image(image))
-    transformed = pixels.transform(
-        pixels.size,
+    image = Image.fromarray(quantize_image(pixels))
+    transformed = image.transform(
+        image.size,
         Image.Transform.AFFINE,
-        _matrix(pixels.size, *_draw(sha256, view, augmentation)),
+        _matrix(image.size, *_draw(sha256, view, augmentation)),
         Image.Resampling.BILINEAR,
         fillcolor=(0, 0, 0),
     )
-    return scale_pixels(np.asarray(transformed))
+    return np.asarray(transformed)
 
 
 def _is_number(value: object, kind: type) -> bool:

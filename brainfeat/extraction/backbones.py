@@ -1,7 +1,7 @@
 """Backbones: frozen convolutional bases that turn images into features, loaded by name."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from brainfeat.extraction.architectures import BACKBONES, Architecture
 from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.keras_engine import KerasBase
-from brainfeat.extraction.openvino_engine import OpenvinoBase, observe_ranges
+from brainfeat.extraction.openvino_engine import Observed, OpenvinoBase, observe
+from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import (
@@ -143,9 +144,10 @@ class Backbone:
     @cached_property
     def _tensors(self) -> Tensors:
         """The weights, until they are digested and compiled."""
-        return self._load_tensors()
+        return self.load_tensors()
 
-    def _load_tensors(self) -> Tensors:
+    def load_tensors(self) -> Tensors:
+        """Read or draw the weights, by the paths that they have in Keras."""
         kept: Tensors | None = vars(self).get("_tensors")
         if kept is not None:
             return kept
@@ -158,22 +160,25 @@ class Backbone:
             return self._make_keras_base()
         return OpenvinoBase(
             read_graph(self.name),
-            self._load_tensors,
+            self.load_tensors,
             scaling=self.architecture.find_input_scaling(self.scaling),
             input_size=self.input_size,
             precision=self.precision,
             ranges=Quantization.parse(self.quantization).ranges if self.quantization else None,
         )
 
-    def observe_ranges(self, batches: Iterable[Image]) -> dict[str, tuple[float, float]]:
-        """Find the ranges that int8 needs, from images (n, h, w, 3) as `__call__` takes them."""
+    def observe(
+        self, batches: Iterable[NDArray[np.uint8]], precision: Precision
+    ) -> Iterator[Observed]:
+        """Compute features and the ranges that int8 needs, of 8-bit images (n, h, w, 3)."""
         scaling = self.architecture.find_input_scaling(self.scaling)
-        return observe_ranges(read_graph(self.name), self._load_tensors(), batches, scaling=scaling)
+        layers, load = read_graph(self.name), self.load_tensors
+        return observe(layers, load, batches, scaling=scaling, precision=precision)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(
             self.architecture,
-            self._load_tensors,
+            self.load_tensors,
             scaling=self.scaling,
             input_size=self.input_size,
             precision=self.precision,
@@ -199,8 +204,9 @@ class Backbone:
         Returns
         -------
         tuple of callable
-            Functions from float32 images (n, h, w, 3) to float32 features (n, d), which can run at
-            the same time. A function is compiled anew for each new n.
+            Functions from images (n, h, w, 3), as `__call__` takes them, to float32 features
+            (n, d), which can run at the same time. A function is compiled anew for each new n and
+            type.
         """
         compiled = self._base.compile(n_images)
         self._release()
@@ -231,13 +237,14 @@ class Backbone:
         """The Keras model without scaling and pooling, built anew, whatever the engine."""
         return self._make_keras_base().model
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32]:
         """Compute the pooled features of a batch.
 
         Parameters
         ----------
-        images : ndarray of shape (n, input_size, input_size, 3), float32
-            Values in [0, 1]. The function is compiled anew for each new n.
+        images : ndarray of shape (n, input_size, input_size, 3), float32 or uint8
+            Values in [0, 1], or 8-bit pixels. The function is compiled anew for each new n and
+            type.
 
         Returns
         -------
@@ -312,7 +319,7 @@ def load_backbone(
     Returns
     -------
     Backbone
-        A callable from float32 images (n, h, w, 3) in [0, 1] to float32 features (n, d).
+        A callable from images (n, h, w, 3), float32 in [0, 1] or uint8, to float32 features (n, d).
 
     Raises
     ------
@@ -377,11 +384,12 @@ def compile_copies(
     Returns
     -------
     copies : sequence of callable
-        Functions from images to features that can run at the same time: one for each device of a
-        :class:`Backbone`, or else the backbone itself.
+        Functions from 8-bit images (n, h, w, 3) to features that can run at the same time: one for
+        each device or stream of a :class:`Backbone`, or else the backbone itself, which gets them
+        in [0, 1].
     batch_size : int
         A batch size that suits them.
     """
     if isinstance(backbone, Backbone):
         return backbone.compile(n_images=n_images), backbone.batch_size
-    return [backbone], _BATCH_SIZE
+    return [lambda pixels: backbone(scale_pixels(pixels))], _BATCH_SIZE

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.locks import lock_folder
@@ -19,12 +21,12 @@ from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
-from brainfeat.extraction.backbones import Backbone, FeatureExtractor, Image, load_backbone
+from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
 from brainfeat.extraction.task import Progress, Task
-from brainfeat.readers import read_image
+from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.table import ImageTable, read_table
@@ -112,7 +114,7 @@ def extract(
     value_range: str = DTYPE,
     random_state: int = 0,
     force: bool = False,
-    read: Callable[..., Image] = read_image,
+    read: Callable[..., NDArray[Any]] = read_pixels,
     progress: Progress | None = None,
 ) -> Extraction:
     """Run a frozen base over every image of a table once and cache its pooled features.
@@ -182,7 +184,7 @@ def extract(
         :data:`brainfeat.extraction.int8_calibration.LEAST_COSINE` allows.
     read : callable
         From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
-        `value_range`, to a float32 image (h, w, 3) in [0, 1].
+        `value_range`, to an image (h, w, 3), float32 in [0, 1] or uint8.
     progress : callable or None
         Called with the number of finished images, their total, and the precision with the engine.
 
@@ -300,10 +302,21 @@ def _load_backbone(
     quantization = "" if earlier is None else earlier.quantization
     if not quantization:
         found = calibrate(
-            load, task.table, read=task.read, random_state=task.random_state, force=force
+            load,
+            task.table,
+            read=task.read,
+            random_state=task.random_state,
+            force=force,
+            report=partial(_report_calibration, task),
         )
         quantization = found.text
     return load(precision="int8", quantization=quantization)
+
+
+def _report_calibration(task: Task, done: int, number: int) -> None:
+    if task.progress is not None:
+        note = f"int8 by openvino, calibrating on {done:,} of {number:,} images"
+        task.progress(0, len(task.table), note)
 
 
 def _summarize(

@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.spec import Precision
 from brainfeat.errors import ImageReadError, ParameterError, SpecMismatchError
 from brainfeat.extraction.backbones import Backbone
-from brainfeat.extraction.preprocessing import preprocess_image
+from brainfeat.extraction.graph import plan_quantization, read_graph
+from brainfeat.extraction.openvino_engine import Observed
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.readers import ImageBytes, read_bytes
+from brainfeat.runtime import processor
 from brainfeat.tables.table import ImageTable
 
-Image = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Report = Callable[[int, int], None]
 
 # Images that ranges are taken from and checked on: the ranges of 300 slices cover those of others,
 # and a mean over 64 is exact to the digits that count (docs/benchmarks.md).
@@ -24,7 +29,7 @@ _FEWEST = 48
 _CHECKED_FRACTION = 3
 # The least mean cosine of the features to those of float32.
 LEAST_COSINE = 0.999
-_BATCH = 4
+_BATCH = 1
 _DIGITS = 6
 
 
@@ -32,9 +37,10 @@ def calibrate(
     load: Callable[..., Backbone],
     table: ImageTable,
     *,
-    read: Callable[..., Image],
+    read: Callable[..., NDArray[Any]],
     random_state: int,
     force: bool,
+    report: Report = lambda _done, _total: None,
 ) -> Quantization:
     """Take the ranges of a base from training images, and check its features on others.
 
@@ -50,6 +56,8 @@ def calibrate(
         Seed of the sample.
     force : bool
         Whether a base is accepted whose features int8 changes.
+    report : callable
+        Called with the number of images that were computed, and their total.
 
     Returns
     -------
@@ -66,42 +74,50 @@ def calibrate(
     images, digests = _read_sample(table, base.input_size, read=read, random_state=random_state)
     checked = min(_CHECKED, len(images) // _CHECKED_FRACTION)
     calibrated = len(images) - checked
+    # What has AMX computes in bfloat16 several times as fast, and ranges need no more digits. The
+    # choice must not depend on how fast it is today, as the ranges are part of the spec.
+    precision: Precision = "bfloat16" if "amx_bf16" in processor()["features"] else "float32"
+    observed: list[Observed] = []
+    for found in base.observe(_split(images[:calibrated]), precision):
+        observed.append(found)
+        report(min(len(observed) * _BATCH, calibrated), len(images))
     quantization = Quantization(
         images=calibrated,
         images_sha256=hashlib.sha256(b"".join(sorted(digests[:calibrated]))).hexdigest(),
-        ranges={
-            name: (_round(low), _round(high))
-            for name, (low, high) in base.observe_ranges(_split(images[:calibrated])).items()
-        },
+        ranges=_join_ranges(base.name, [found.ranges for found in observed]),
     )
     int8 = load(precision="int8", quantization=quantization.text)
-    rest = list(_split(images[calibrated:]))
-    cosine = _compare([base(batch) for batch in rest], [int8(batch) for batch in rest])
+    full = base.observe(_split(images[calibrated:]), "float32")
+    cosine = _compare(
+        [found.features for found in full],
+        [int8(batch) for batch in _split(images[calibrated:])],
+    )
+    report(len(images), len(images))
     if cosine < LEAST_COSINE and not force:
         raise SpecMismatchError(
             f"int8 changes the features of {base.name}: their mean cosine to those in float32 is "
-            f"{cosine:.4f} on {len(rest) * _BATCH} images, below {LEAST_COSINE}; take another "
-            "precision or base, or pass force=True"
+            f"{cosine:.4f} on {checked} images, below {LEAST_COSINE}; take another precision or "
+            "base, or pass force=True"
         )
     return quantization
 
 
 def _read_sample(
-    table: ImageTable, input_size: int, *, read: Callable[..., Image], random_state: int
-) -> tuple[list[Image], list[bytes]]:
+    table: ImageTable, input_size: int, *, read: Callable[..., NDArray[Any]], random_state: int
+) -> tuple[list[Pixels], list[bytes]]:
     """Read different training images, drawn at random, as far as they can be read."""
     rows = np.array(
         [row for row, split in enumerate(table.splits) if split == "train" or not table.has_splits]
     )
-    images: list[Image] = []
+    images: list[Pixels] = []
     digests: list[bytes] = []
     for row in np.random.default_rng(random_state).permutation(rows):
         try:
             data = read_bytes(table.absolute_path(row), name=table.paths[row])
             digest = hashlib.sha256(data).digest()
             if digest not in digests:
-                pixels = read(ImageBytes(data), name=table.paths[row])
-                images.append(preprocess_image(pixels, size=input_size))
+                pixels = quantize_image(read(ImageBytes(data), name=table.paths[row]))
+                images.append(resize_pixels(pixels, size=input_size))
                 digests.append(digest)
         except ImageReadError:
             continue
@@ -115,11 +131,24 @@ def _read_sample(
     return images, digests
 
 
-def _split(images: Sequence[Image]) -> Iterator[Image]:
+def _split(images: Sequence[Pixels]) -> Iterator[Pixels]:
     """Yield batches of one size; the last images fill up the last one."""
     for end in range(_BATCH, len(images) + _BATCH, _BATCH):
         end_here = min(end, len(images))
         yield np.stack(images[end_here - _BATCH : end_here])
+
+
+def _join_ranges(
+    name: str, ranges: Sequence[NDArray[np.float32]]
+) -> dict[str, tuple[float, float]]:
+    """Take the least and the largest of all batches, by source."""
+    limits = np.stack(ranges)
+    lows, highs = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
+    sources = plan_quantization(read_graph(name)).sources
+    return {
+        source: (_round(low), _round(high))
+        for source, low, high in zip(sources, lows, highs, strict=True)
+    }
 
 
 def _round(value: float) -> float:

@@ -101,12 +101,12 @@ class KerasBase:
         vars(self).pop("model")
         return tuple(compiled)
 
-    def compute_features(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute_features(self, images: runtime.Pixels) -> NDArray[np.float32]:
         """Compute features (n, d) of images (n, h, w, 3)."""
         compiled = next(iter(self._compiled.values()), None) or self.compile(None)
         return compiled[0](images)
 
-    def compute_maps(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute_maps(self, images: runtime.Pixels) -> NDArray[np.float32]:
         """Compute the maps (n, h, w, d) that are pooled, of images (n, h, w, 3)."""
         return self._forward_maps(images)
 

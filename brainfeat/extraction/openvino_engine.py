@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from brainfeat.extraction.openvino_layers import Operations, Tensors, add_layer,
 from brainfeat.runtime import Forward, processor, usable_cores
 
 Array = NDArray[np.float32]
+Pixels = NDArray[np.float32 | np.uint8]
 Ranges = Mapping[str, tuple[float, float]]
 
 # Streams ask for the same batch size at the same time.
@@ -37,7 +38,7 @@ _MOST_STREAMS = 16
 _FEWEST_PER_STREAM = 4
 # Pixels of a batch, as a number of images of VGG16's size; docs/benchmarks.md has measurements.
 _BATCH_PIXELS = {
-    "float32": 4 * 224**2,
+    "float32": 2 * 224**2,
     "bfloat16": 2 * 224**2,
     "float16": 2 * 224**2,
     "int8": 4 * 224**2,
@@ -129,8 +130,8 @@ class OpenvinoBase:
         self._layers, self._load, self._scaling = layers, load, scaling
         self._ranges = ranges
         self._input_size, self._precision = input_size, precision
-        # By batch size and number of streams.
-        self._compiled: dict[tuple[int, int], Any] = {}
+        # By shape, type and number of streams.
+        self._compiled: dict[tuple[Any, ...], Any] = {}
 
     @property
     def batch_pixels(self) -> int:
@@ -153,24 +154,25 @@ class OpenvinoBase:
             streams = 1
         return tuple(_Copy(self, streams).compute_features for _ in range(streams))
 
-    def compute_features(self, images: Array) -> Array:
+    def compute_features(self, images: Pixels) -> Array:
         """Compute features (n, d) of images (n, h, w, 3)."""
         return _Copy(self, streams=1).compute_features(images)
 
-    def compute_maps(self, images: Array) -> Array:
+    def compute_maps(self, images: Pixels) -> Array:
         """Compute the maps (n, h, w, d) that are pooled, of images (n, h, w, 3)."""
         maps = _Copy(self, streams=1).compute(images)
         return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
 
-    def make_request(self, batch_size: int, streams: int) -> Any:
+    def make_request(self, batch_size: int, dtype: Any, streams: int) -> Any:
         """Make a request that computes a batch, beside those of the other streams."""
-        key = batch_size, streams
+        key = batch_size, dtype, streams
         with _compiling:
             if key not in self._compiled:
                 model = build_model(
                     self._layers,
                     self._load(),
                     shape=(batch_size, self._input_size, self._input_size, 3),
+                    dtype=dtype,
                     scaling=self._scaling,
                     winograd=self._precision == "float32",
                     ranges=self._ranges,
@@ -180,23 +182,23 @@ class OpenvinoBase:
 
 
 class _Copy:
-    """One stream of a base: a request for each batch size, used by one thread at a time."""
+    """One stream of a base: a request for each size and type, used by one thread at a time."""
 
     def __init__(self, base: OpenvinoBase, streams: int) -> None:
         self._base, self._streams = base, streams
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[tuple[int, Any], Any] = {}
 
-    def compute(self, images: Array) -> Array:
+    def compute(self, images: Pixels) -> Array:
         """Compute maps (n, d, h, w); they are valid until the next call."""
-        number = len(images)
-        if number not in self._requests:
-            self._requests[number] = self._base.make_request(number, self._streams)
-        request = self._requests[number]
-        request.infer([np.ascontiguousarray(images, np.float32)], share_inputs=True)
+        key = len(images), np.uint8 if images.dtype == np.uint8 else np.float32
+        if key not in self._requests:
+            self._requests[key] = self._base.make_request(*key, self._streams)
+        request = self._requests[key]
+        request.infer([np.ascontiguousarray(images, key[1])], share_inputs=True)
         maps: Array = request.get_output_tensor().data
         return maps
 
-    def compute_features(self, images: Array) -> Array:
+    def compute_features(self, images: Pixels) -> Array:
         """Average the maps in float32."""
         features: Array = self.compute(images).mean(axis=(2, 3), dtype=np.float32)
         return features
@@ -207,6 +209,7 @@ def build_model(
     tensors: Tensors,
     *,
     shape: tuple[int, int, int, int],
+    dtype: Any = np.float32,
     scaling: InputScaling | None,
     winograd: bool,
     ranges: Ranges | None = None,
@@ -222,6 +225,8 @@ def build_model(
         Their weights by path.
     shape : tuple of int
         (n, h, w, 3), of the images.
+    dtype : type
+        ``np.float32``, in [0, 1], or ``np.uint8``: the graph scales these.
     scaling : InputScaling or None
         How the pixels are scaled; None leaves them in [0, 1].
     winograd : bool
@@ -234,17 +239,17 @@ def build_model(
     Returns
     -------
     openvino.Model
-        From images (n, h, w, 3), float32 in [0, 1], to maps (n, d, h, w).
+        From images (n, h, w, 3) to maps (n, d, h, w), float32.
     """
     openvino = import_openvino()
     ops = Operations(openvino.opset13, winograd)
-    pixels = ops.op.parameter(shape, np.float32)
+    pixels = ops.op.parameter(shape, dtype)
     sources, takers = plan_quantization(layers) if ranges or observed else ((), frozenset())
     outputs: dict[str, Any] = {}
     quantized: dict[str, Any] = {}
     for layer in layers:
         if layer.kind == "InputLayer":
-            outputs[layer.name] = ops.transpose(_scale(ops, pixels, scaling), 0, 3, 1, 2)
+            outputs[layer.name] = ops.transpose(_scale(ops, pixels, dtype, scaling), 0, 3, 1, 2)
             continue
         takes = quantized if layer.name in takers else {}
         inputs = [takes.get(name, outputs[name]) for name in layer.inputs]
@@ -269,52 +274,73 @@ def _add_range(ops: Operations, values: Any) -> list[Any]:
     ]
 
 
-def observe_ranges(
+class Observed(NamedTuple):
+    """What a batch gives in floating point.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, d), float32
+    ranges : ndarray of shape (sources, 2), float32
+        The least and the largest output of each source of the plan.
+    """
+
+    features: Array
+    ranges: Array
+
+
+def observe(
     layers: tuple[Layer, ...],
-    tensors: Tensors,
-    batches: Iterable[Array],
+    load: Callable[[], Tensors],
+    batches: Iterable[Pixels],
     *,
     scaling: InputScaling | None,
-) -> dict[str, tuple[float, float]]:
-    """Find the least and the largest output of each source of the plan, in float32.
+    precision: Precision,
+) -> Iterator[Observed]:
+    """Compute batches with the ranges that int8 needs, without Winograd's larger kernels.
 
     Parameters
     ----------
-    layers, tensors, scaling
-        As for `build_model`.
-    batches : iterable of ndarray of shape (n, h, w, 3), float32
-        All of one shape, with values in [0, 1].
+    layers, load, scaling
+        As for `OpenvinoBase`.
+    batches : iterable of ndarray of shape (n, h, w, 3), uint8
+        All of one shape.
+    precision : {"float32", "bfloat16"}
 
-    Returns
-    -------
-    dict of str to tuple of float
-        By source.
+    Yields
+    ------
+    Observed
+        For each batch.
     """
-    request, found = None, []
+    request = None
     for batch in batches:
         if request is None:
             model = build_model(
-                layers, tensors, shape=batch.shape, scaling=scaling, winograd=False, observed=True
+                layers,
+                load(),
+                shape=batch.shape,
+                dtype=np.uint8,
+                scaling=scaling,
+                winograd=False,
+                observed=True,
             )
-            request = _compile(model, "float32", streams=1).create_infer_request()
+            request = _compile(model, precision, streams=1).create_infer_request()
         request.infer([batch])
-        numbers = request.model_outputs[1:]
-        found.append([float(request.get_tensor(output).data) for output in numbers])
-    limits = np.reshape(found, (len(found), -1, 2))
-    lows, highs = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
-    names = plan_quantization(layers).sources
-    return {
-        name: (float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)
-    }
+        maps, *limits = (request.get_tensor(output).data for output in request.model_outputs)
+        yield Observed(
+            maps.mean(axis=(2, 3), dtype=np.float32), np.reshape(limits, (-1, 2)).astype(np.float32)
+        )
 
 
-def _scale(ops: Operations, pixels: Any, scaling: InputScaling | None) -> Any:
+def _scale(ops: Operations, pixels: Any, dtype: Any, scaling: InputScaling | None) -> Any:
+    """Scale pixels; the 255 of bytes is part of the factor."""
+    largest = 255.0 if dtype == np.uint8 else 1.0
+    values = ops.op.convert(pixels, np.float32)
     if scaling is None:
-        return pixels
+        return ops.op.multiply(values, ops.constant(1 / largest))
     if scaling.reverse:
-        pixels = ops.op.gather(pixels, ops.whole(2, 1, 0), ops.constant(3, np.int64))
-    scaled = ops.op.multiply(pixels, ops.constant(scaling.factor))
-    return ops.op.add(scaled, ops.constant(scaling.offset))
+        values = ops.op.gather(values, ops.whole(2, 1, 0), ops.constant(3, np.int64))
+    factor = ops.constant(np.divide(scaling.factor, largest))
+    return ops.op.add(ops.op.multiply(values, factor), ops.constant(scaling.offset))
 
 
 def _compile(model: Any, precision: Precision, streams: int) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import CacheError
 
-Images = NDArray[np.float32]
+Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
 Compute = Callable[[Images], Features]
 Item = TypeVar("Item")
@@ -78,7 +78,8 @@ class BatchComputer(Generic[Item]):
     Parameters
     ----------
     copies : sequence of callable
-        Copies of the base, each from images (batch_size, h, w, 3) to features (batch_size, d).
+        Copies of the base, each from uint8 images (batch_size, h, w, 3) to features
+        (batch_size, d).
     batch_size : int
         Images in a batch; a short last batch is padded.
     image_shape : tuple of int
@@ -119,9 +120,9 @@ class BatchComputer(Generic[Item]):
         self._filling: _Batch[Item] = self._make_batch()
 
     def add(self, item: Item, image: Images) -> None:
-        """Add an image with its item; this may wait until a batch is computed."""
+        """Add an 8-bit image with its item; this may wait until a batch is computed."""
         batch = self._filling
-        batch.images[len(batch.items)] = image
+        np.copyto(batch.images[len(batch.items)], image, casting="no")
         batch.items.append(item)
         if len(batch.items) == self._batch_size:
             self._submit()
@@ -182,7 +183,7 @@ class BatchComputer(Generic[Item]):
         self._intact = True
 
     def _make_batch(self) -> _Batch[Item]:
-        images = self._spare.pop() if self._spare else np.zeros(self._shape, np.float32)
+        images = self._spare.pop() if self._spare else np.zeros(self._shape, np.uint8)
         return _Batch(images)
 
 

@@ -11,7 +11,7 @@ _BLOCK_VALUES = 1_000_000  # rounded at once, so that no second copy in float32 
 
 
 def preprocess_image(
-    image: npt.NDArray[np.float32], *, size: int = 224, fit: str = "stretch"
+    image: npt.NDArray[np.float32 | np.uint8], *, size: int = 224, fit: str = "stretch"
 ) -> npt.NDArray[np.float32]:
     """Resize an image to a square of `size` pixels.
 
@@ -22,8 +22,8 @@ def preprocess_image(
 
     Parameters
     ----------
-    image : ndarray of shape (height, width, 3), float32
-        RGB in [0, 1], as `brainfeat.readers.read_image` returns it.
+    image : ndarray of shape (height, width, 3), float32 or uint8
+        RGB in [0, 1], as `brainfeat.readers.read_image` returns it, or in 8 bits.
     size : int, default=224
         Height and width of the result in pixels.
     fit : {"stretch"}, default="stretch"
@@ -90,13 +90,13 @@ def resize_pixels(
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def quantize_image(image: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[np.uint8]:
     """Round an image in [0, 1] to 8 bits.
 
     Parameters
     ----------
-    image : ndarray of shape (height, width, 3), float32
-        RGB in [0, 1].
+    image : ndarray of shape (height, width, 3), float32 or uint8
+        RGB in [0, 1]; or in 8 bits, which is returned as it is.
 
     Returns
     -------
@@ -113,11 +113,13 @@ def quantize_image(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     >>> quantize_image(np.full((1, 1, 3), 0.2, np.float32))
     array([[[51, 51, 51]]], dtype=uint8)
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.float32:
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.float32, np.uint8):
         kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ParameterError(f"an image of {kind}; expected an array of float32")
+        raise ParameterError(f"an image of {kind}; expected an array of float32 or uint8")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ParameterError(f"an image of shape {image.shape}; expected (height, width, 3)")
+    if image.dtype == np.uint8:
+        return image.view(np.uint8)
     lowest, highest = image.min(), image.max()
     if not (lowest >= 0 and highest <= 1):  # written so that a NaN does not pass
         raise ParameterError(

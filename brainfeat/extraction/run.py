@@ -20,14 +20,16 @@ from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
 from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError, SpecMismatchError
-from brainfeat.extraction.augmentation import augment_image
-from brainfeat.extraction.backbones import FeatureExtractor, Image, compile_copies
+from brainfeat.extraction.augmentation import augment_pixels
+from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.preprocessing import quantize_image, resize_pixels, scale_pixels
+from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
 from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header
+
+Pixels = NDArray[np.uint8]
 
 # Larger images are decoded one at a time: 64 million pixels take up to 1.8 GB meanwhile.
 _LARGE_PIXELS = 4_000_000
@@ -44,7 +46,7 @@ class _Loaded:
 
     sha256: bytes = b""
     measured: Measured | None = None
-    views: Mapping[int, Image] = field(default_factory=dict)
+    views: Mapping[int, Pixels] = field(default_factory=dict)
     signature: Signature | None = None
     sight: Sight | None = None
     error: ImageReadError | None = None
@@ -250,9 +252,7 @@ class Run:
             sight=sight,
         )
 
-    def _read(
-        self, file: ImageBytes, header: ImageHeader, path: str
-    ) -> tuple[NDArray[np.uint8], Sight]:
+    def _read(self, file: ImageBytes, header: ImageHeader, path: str) -> tuple[Pixels, Sight]:
         image = self._task.read(file, name=path)
         return quantize_image(image), Sight.of(image, header, in_alpha=file.in_alpha)
 
@@ -262,19 +262,18 @@ class Run:
         views = [view for view, key in keys.items() if key not in self._index]
         return views, self._task.signature and not self._index.has(keys[0], "signature")
 
-    def _draw(self, pixels: NDArray[np.uint8], sha256: bytes, views: list[int]) -> dict[int, Image]:
+    def _draw(self, pixels: Pixels, sha256: bytes, views: list[int]) -> dict[int, Pixels]:
         """Resize an image, and draw the views of it that must be computed."""
         if not views:
             return {}
         small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
         if (altered := self._task.alterations) is not None:
-            drawn = altered.draw(pixels, small, sha256=sha256, views=views)
-            return {view: scale_pixels(image) for view, image in drawn}
-        image, ranges = scale_pixels(small), self._task.augmentation
+            return dict(altered.draw(pixels, small, sha256=sha256, views=views))
+        ranges = self._task.augmentation
         return {
-            view: augment_image(image, sha256=sha256, view=view, augmentation=ranges)
+            view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
             if view and ranges
-            else image
+            else small
             for view in views
         }
 

@@ -1,7 +1,7 @@
 """What the images of a run have in common that is probably a mistake, seen while they are read."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Sight(NamedTuple):
     in_alpha: bool
 
     @classmethod
-    def of(cls, image: NDArray[np.float32], header: ImageHeader, *, in_alpha: bool) -> Self:
+    def of(cls, image: NDArray[Any], header: ImageHeader, *, in_alpha: bool) -> Self:
         """Look at an image that was read.
 
         Examples
@@ -38,7 +38,8 @@ class Sight(NamedTuple):
         >>> Sight.of(np.full((2, 2, 3), 0.0625, np.float32), header, in_alpha=False)
         Sight(peak=0.0625, in_alpha=False)
         """
-        return cls(float(image.max()) if header.bits > 8 else None, in_alpha)
+        largest = 255 if image.dtype == np.uint8 else 1
+        return cls(float(image.max()) / largest if header.bits > 8 else None, in_alpha)
 
 
 @dataclass

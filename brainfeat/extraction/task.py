@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import Augmentation
-from brainfeat.extraction.backbones import Image
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.table import ImageTable
 
@@ -61,7 +62,7 @@ class Task:
     on_error: str
     signature: bool
     value_range: str
-    read: Callable[..., Image]
+    read: Callable[..., NDArray[Any]]
     random_state: int
     progress: Progress | None
 

@@ -282,3 +282,35 @@ def reliability(
             for place in np.flatnonzero(n)
         ),
     )
+
+
+def measure_ranking(y: NDArray[np.integer], probabilities: NDArray[np.float64]) -> float | None:
+    """Measure whether the confidence of a head tells its right predictions from its wrong ones.
+
+    A head can be calibrated without that: one that is as confident of each image as it is right on
+    average has no calibration error.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,), int
+        Index of the true class of each image.
+    probabilities : ndarray of shape (n, k), float64
+
+    Returns
+    -------
+    float or None
+        Area under the ROC curve of the probability of the predicted class, as a score of being
+        right; None where all predictions are right, or all wrong.
+
+    Examples
+    --------
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    >>> measure_ranking(np.array([0, 0, 1, 1]), p), measure_ranking(np.array([0, 0, 0, 0]), p)
+    (1.0, None)
+    """
+    from sklearn import metrics
+
+    right = probabilities.argmax(axis=1) == y
+    if right.all() or not right.any():
+        return None
+    return float(metrics.roc_auc_score(right, probabilities.max(axis=1)))

@@ -13,7 +13,10 @@ from brainfeat.errors import HeadError
 CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
     "logistic": ("sklearn.linear_model.LogisticRegression", {"C": 0.1, "max_iter": 1000}),
     "linear-svm": ("sklearn.svm.LinearSVC", {"C": 0.01, "max_iter": 5000}),
-    "svm": ("sklearn.svm.SVC", {"C": 10.0, "kernel": "rbf"}),
+    "svm": (
+        "sklearn.svm.SVC",
+        {"C": 10.0, "kernel": "rbf", "decision_function_shape": "ovo"},
+    ),
     "knn": (
         "sklearn.neighbors.KNeighborsClassifier",
         {"n_neighbors": 5, "algorithm": "brute"},
@@ -28,9 +31,9 @@ CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 # Trees split a column at a threshold, whatever its scale.
 _UNSCALED = ("random-forest", "hist-gradient-boosting")
-# The first must stay "ovr", for scores with one column per class; the others are parameters of
-# `make_head` itself.
-_FIXED = ("decision_function_shape", "n_jobs", "random_state")
+# With the shape "ovo" the decision function gives margins, of which `head_scores` makes scores that
+# break ties; the last two are parameters of `make_head` itself.
+_FIXED = ("break_ties", "decision_function_shape", "n_jobs", "random_state")
 
 
 def make_classical(

@@ -154,7 +154,7 @@ def _check_support_vectors(classifier: Any, n_features: int, n_classes: int) -> 
     _check_value(classifier, "_gamma", valid=isinstance(gamma, Real) and np.isfinite(float(gamma)))
     _check_value(classifier, "_sparse", valid=classifier._sparse is False)
     shape = classifier.decision_function_shape
-    _check_value(classifier, "decision_function_shape", valid=shape == "ovr")
+    _check_value(classifier, "decision_function_shape", valid=shape in ("ovr", "ovo"))
 
 
 _CHECKS = {"knn": _check_neighbours, "svm": _check_support_vectors}

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
+from brainfeat.heads.margins import find_least_margins
 
 __all__ = ["HEAD_NAMES", "accepted_names", "head_scores", "make_head", "needs_validation"]
 
@@ -104,13 +105,20 @@ def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray of shape (n, k), float64
-        Columns in the order of ``classes_``. Logits where the head has them; one-vs-rest margins of
-        support vector machines, whose softmax is a probability only after temperature scaling;
-        logarithms of the probabilities of nearest neighbours and trees.
+        Columns in the order of ``classes_``. Logits where the head has them; margins of support
+        vector machines, whose softmax is a probability only after temperature scaling; logarithms
+        of the probabilities of nearest neighbours and trees. The margins of an ``svm`` are those of
+        :func:`brainfeat.heads.margins.find_least_margins`; one that an earlier version fitted has
+        the shape ``"ovr"`` and keeps its scores, which count votes.
     """
     if hasattr(estimator, "decision_function"):
         scores = np.asarray(estimator.decision_function(X), np.float64)
-        return np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores
+        if scores.ndim == 1:
+            return np.column_stack([np.zeros_like(scores), scores])
+        classifier = estimator[-1] if hasattr(estimator, "steps") else estimator
+        if getattr(classifier, "decision_function_shape", None) == "ovo":
+            return find_least_margins(scores, n_classes=len(classifier.classes_))
+        return scores
     probabilities = np.asarray(estimator.predict_proba(X), np.float64)
     tiny = np.finfo(np.float64).eps
     logarithms: npt.NDArray[np.float64] = np.log(np.clip(probabilities, tiny, 1.0))

@@ -7,6 +7,7 @@ from typing import Any, Self
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.calibration import Calibration
+from brainfeat.heads.variation import LeftOutSources, Repeats
 from brainfeat.leakage.results import AuditSummary
 from brainfeat.metrics import Metrics
 
@@ -66,6 +67,8 @@ class CrossValidationScores:
         Of the out-of-fold predictions of all images together.
     accuracy, balanced_accuracy, log_loss : Spread
         Over the folds.
+    sources : LeftOutSources or None
+        Each source, where folds left one out at a time; else None.
     """
 
     n_folds: int
@@ -73,6 +76,7 @@ class CrossValidationScores:
     accuracy: Spread
     balanced_accuracy: Spread
     log_loss: Spread
+    sources: LeftOutSources | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as what JSON can hold."""
@@ -180,7 +184,7 @@ class FitRecord:
         Images that the fit held out; None where the table has splits.
     group_by : str or None
         What no split and no fold divides: ``"column"``, ``"copies"``, ``"near-duplicates"``,
-        ``"exact-duplicates"`` or ``"none"``.
+        ``"exact-duplicates"``, ``"numbers:K"`` (blocks of K numbers in file names) or ``"none"``.
     leakage : AuditSummary or None
         Audit of the cache, without paths.
     refitted_on_val : bool or None
@@ -196,6 +200,8 @@ class FitRecord:
         How the temperature was fitted.
     search : SearchRecord or None
         None where nothing was compared.
+    repeats : Repeats or None
+        None without repeats.
     history : History or None
         None for a head that is not fitted in epochs.
     class_weight : str, dict of str to float, or None
@@ -224,6 +230,7 @@ class FitRecord:
     cv: CrossValidationScores | None = None
     calibration: Calibration | None = None
     search: SearchRecord | None = None
+    repeats: Repeats | None = None
     history: History | None = None
     class_weight: str | Mapping[str, float] | None = None
     ood_examples: int | None = None

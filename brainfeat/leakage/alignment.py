@@ -73,7 +73,7 @@ def align_images(
         for _ in range(steps):
             left, left_seen = _view(one, motions, side)
             right, right_seen = _view(other, -motions, side)
-            common = left_seen & right_seen
+            common = (left_seen & right_seen).astype(np.float32)
             left, right = _standardize(left, common), _standardize(right, common)
             step = np.clip(_solve(left, right, common, side), -_LONGEST_STEP, _LONGEST_STEP)
             motions = np.clip(motions + step, -_LIMITS, _LIMITS)
@@ -101,42 +101,56 @@ def compare_aligned(first: NDArray[np.int8], second: NDArray[np.int8], motions: 
         gains = _weigh(_radii() * zoom, _COMPARED, _COMPARED_POWER)
         views.append(_view(_draw(squares, gains, pixels), sign * motions, _COMPARED_SIDE))
     (one, one_seen), (other, other_seen) = views
-    common = one_seen & other_seen
+    common = (one_seen & other_seen).astype(np.float32)
     return _correlate(_standardize(one, common), _standardize(other, common))
 
 
-def _solve(left: Floats, right: Floats, common: NDArray[np.bool_], side: int) -> Floats:
+def _solve(left: Floats, right: Floats, common: Floats, side: int) -> Floats:
     """Solve for the change of the motion by which both views become equal, to first order."""
-    x, y = _grid(side)
     mean = (left + right).reshape(-1, side, side)
-    down, across = np.zeros_like(mean), np.zeros_like(mean)
+    slopes = np.zeros((len(mean), MOTION_SIZE, side, side), np.float32)
+    across, down, turned, grown, widened, sheared = slopes.swapaxes(0, 1)
     # Half the sum of both views changes by half of its slope, which spans two pixels.
     across[:, :, 1:-1] = (mean[:, :, 2:] - mean[:, :, :-2]) * (side / 4)
     down[:, 1:-1] = (mean[:, 2:] - mean[:, :-2]) * (side / 4)
-    across, down = (slope.reshape(left.shape) * common for slope in (across, down))
+    slopes[:, :2] *= common.reshape(-1, 1, side, side)
+    x = _centres(side)
+    y = x[:, None]
     right_x, right_y, down_x, down_y = across * x, across * y, down * x, down * y
-    slopes = np.stack(
-        [across, down, down_x - right_y, right_x + down_y, right_x - down_y, down_x + right_y], 1
-    )
-    products = slopes @ slopes.transpose(0, 2, 1)
+    np.subtract(down_x, right_y, out=turned)
+    np.add(right_x, down_y, out=grown)
+    np.subtract(right_x, down_y, out=widened)
+    np.add(down_x, right_y, out=sheared)
+    rows = slopes.reshape(len(mean), MOTION_SIZE, side**2)
+    products = rows @ rows.transpose(0, 2, 1)
     trace = np.einsum("ijj->i", products) / MOTION_SIZE
     # The least damping is for pictures that are blank where they overlap.
     damping = (_DAMPING * trace + np.finfo(np.float32).eps)[:, None, None]
     products += damping * np.eye(MOTION_SIZE, dtype=np.float32)
-    step: Floats = np.linalg.solve(products, slopes @ (right - left)[:, :, None])[:, :, 0]
+    step: Floats = np.linalg.solve(products, rows @ (right - left)[:, :, None])[:, :, 0]
     return step
 
 
 def _view(pictures: Floats, motions: Floats, side: int) -> tuple[Floats, NDArray[np.bool_]]:
     """Sample moved pictures on a grid, (m, side²), and tell which pixels they show."""
     pixels = pictures.shape[1]
-    x, y = _grid(side)
+    x = _centres(side)
     right, down, turn, growth, width, shear = (motions.T[:, :, None] / 2).astype(np.float32)
-    column = ((1 + growth + width) * x + (shear - turn) * y + right + 0.5) * pixels - 0.5
-    row = ((1 + growth - width) * y + (shear + turn) * x + down + 0.5) * pixels - 0.5
+    column = _lay_out((1 + growth + width) * x, (shear - turn) * x, right, pixels)
+    row = _lay_out((shear + turn) * x, (1 + growth - width) * x, down, pixels)
     low, high = (np.float32(place * pixels - 0.5) for place in (_BORDER, 1 - _BORDER))
     seen = (column >= low) & (column <= high) & (row >= low) & (row <= high)
     return interpolate(pictures, column, row), seen
+
+
+def _lay_out(along: Floats, downward: Floats, shift: Floats, pixels: int) -> Floats:
+    """Add what the places along a grid and down it contribute, (m, side), in pixels: (m, side²)."""
+    places = along[:, None, :] + downward[:, :, None]
+    places += shift[:, :, None]
+    places += 0.5
+    places *= pixels
+    places -= 0.5
+    return places.reshape(len(along), -1)
 
 
 def interpolate(pictures: Floats, column: Floats, row: Floats) -> Floats:
@@ -147,28 +161,34 @@ def interpolate(pictures: Floats, column: Floats, row: Floats) -> Floats:
     pixels = pictures.shape[1]
     np.clip(column, 0, pixels - 1.001, out=column)
     np.clip(row, 0, pixels - 1.001, out=row)
-    left, top = column.astype(np.intp), row.astype(np.intp)
+    left, top = np.floor(column), np.floor(row)
     column -= left
     row -= top
-    place = top
-    place *= pixels
-    place += left
+    # Whole numbers, which float32 holds exactly.
+    top *= pixels
+    top += left
+    place = top.astype(np.intp)
     place += (np.arange(len(pictures)) * pixels**2)[:, None]
     values = pictures.reshape(-1)
     upper = _take_between(values, place, column)
-    place += pixels
-    upper += row * (_take_between(values, place, column) - upper)
+    lower = _take_between(values[pixels:], place, column)
+    lower -= upper
+    lower *= row
+    upper += lower
     return upper
 
 
 def _take_between(values: Floats, place: NDArray[np.intp], fraction: Floats) -> Floats:
     """Interpolate between values and the next ones."""
     taken: Floats = values.take(place)
-    taken += fraction * (values.take(place + 1) - taken)
+    more = values[1:].take(place)
+    more -= taken
+    more *= fraction
+    taken += more
     return taken
 
 
-def _standardize(views: Floats, common: NDArray[np.bool_]) -> Floats:
+def _standardize(views: Floats, common: Floats) -> Floats:
     """Subtract the mean of the common pixels and scale to length 1; 0 elsewhere."""
     number = np.maximum(common.sum(axis=1, keepdims=True), 1).astype(np.float32)
     means = (views * common).sum(axis=1, keepdims=True) / number
@@ -242,7 +262,7 @@ def _cosines(side: int) -> Floats:
 
 
 @cache
-def _grid(side: int) -> tuple[Floats, Floats]:
-    """Return the places of all pixels of a square, from −½ to ½, row by row."""
-    centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / side - np.float32(0.5)
-    return np.tile(centres, side), np.repeat(centres, side)
+def _centres(side: int) -> Floats:
+    """Return the places of the pixels along a side, from −½ to ½."""
+    half = np.float32(0.5)
+    return (np.arange(side, dtype=np.float32) + half) / np.float32(side) - half

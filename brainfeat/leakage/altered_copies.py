@@ -24,6 +24,7 @@ from brainfeat.leakage.alignment import (
     interpolate,
 )
 from brainfeat.leakage.copies import COPY_THRESHOLD, Copies
+from brainfeat.leakage.neighbours import list_true
 
 # The correlation of two aligned images from which on they are copies. Measured by
 # examples/copy_threshold.py on 7,019 public slices: neighbouring slices of a head reach 0.972,
@@ -217,7 +218,7 @@ def _find_candidates(directions: Floats, *, low: int, start: int) -> _Pairs:
         turned = orient_squares(columns if mirrored else columns[::-1], orientation)
         turned = turned.reshape(len(_ANGLES), -1, _FREQUENCIES**2)
         alike = rows @ turned.transpose(0, 2, 1)
-        first, second = np.nonzero(alike.max(axis=0) >= np.float32(_LOOK_THRESHOLD))
+        first, second = list_true(alike.max(axis=0) >= np.float32(_LOOK_THRESHOLD))
         ordered = first + low < second + start
         first, second = first[ordered], second[ordered]
         angle = 2 * _ANGLES[alike[:, first, second].argmax(axis=0)]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.leakage.neighbours import list_true
 
 # Measured in docs/explanation/leakage.md: no two of 7,019 slices of different classes are as
 # similar; re-saved, rescaled and brightened copies are.
@@ -104,7 +105,7 @@ def find_near_duplicates(X: Matrix, *, threshold: float = NEAR_THRESHOLD) -> Ite
             similarity = block @ directions[start : start + _BLOCK_ROWS].T
             if start == low:
                 similarity[np.tril_indices(len(block))] = -1
-            rows, columns = np.nonzero(similarity >= np.float32(threshold))
+            rows, columns = list_true(similarity >= np.float32(threshold))
             if len(rows):
                 yield Pairs(rows + low, columns + start, similarity[rows, columns])
 

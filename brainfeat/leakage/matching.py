@@ -27,6 +27,8 @@ class SignedImages:
     ----------
     cache : FeatureCache
         Of any base; the features are not read.
+    rows : ndarray of int, or None
+        Rows of view 0 to which the images are limited.
 
     Attributes
     ----------
@@ -40,7 +42,7 @@ class SignedImages:
         The cache has no signatures, or no images.
     """
 
-    def __init__(self, cache: FeatureCache) -> None:
+    def __init__(self, cache: FeatureCache, rows: Rows | None = None) -> None:
         signatures = cache.signature
         if signatures is None:
             raise CacheError(
@@ -49,7 +51,7 @@ class SignedImages:
             )
         self.cache, self.name = cache, str(cache.path)
         self._signatures = signatures
-        self.rows: Rows = np.flatnonzero(cache.view == 0)
+        self.rows: Rows = np.flatnonzero(cache.view == 0) if rows is None else rows
         if not len(self.rows):
             raise CacheError(f"{cache.path} has no images to look at")
 
@@ -244,7 +246,7 @@ class _ByContent(NamedTuple):
     counts: Rows
 
 
-def match_caches(caches: Sequence[FeatureCache]) -> Matching:
+def match_caches(caches: Sequence[FeatureCache], rows: Sequence[Rows] | None = None) -> Matching:
     """Find the exact duplicates and the copies between caches.
 
     Each content is searched once, however many images and caches have it, and those that only the
@@ -254,6 +256,8 @@ def match_caches(caches: Sequence[FeatureCache]) -> Matching:
     ----------
     caches : sequence of FeatureCache
         Two or more, with signatures, of any bases.
+    rows : sequence of ndarray of int, or None
+        Rows of view 0 of each cache to which its images are limited.
 
     Returns
     -------
@@ -268,12 +272,9 @@ def match_caches(caches: Sequence[FeatureCache]) -> Matching:
     """
     if len(caches) < 2:
         raise ParameterError(f"{len(caches)} caches; expected two or more")
-    for one, other in combinations(caches, 2):
-        if one is other or is_same_file(one.path, other.path):
-            raise ParameterError(
-                f"{one.path} and {other.path} are the same file; expected different caches"
-            )
-    images = tuple(SignedImages(cache) for cache in caches)
+    require_different(caches)
+    chosen = [None] * len(caches) if rows is None else rows
+    images = tuple(SignedImages(cache, some) for cache, some in zip(caches, chosen, strict=True))
     contents, n_queries = _number_contents(images)
     signatures = _read_signatures(images, contents)
     only = _find_only_cache(contents, len(signatures))
@@ -283,6 +284,21 @@ def match_caches(caches: Sequence[FeatureCache]) -> Matching:
         blank=np.asarray(~signatures.any(axis=1)),
         copies=_search(signatures, only, n_queries=n_queries),
     )
+
+
+def require_different(caches: Sequence[FeatureCache]) -> None:
+    """Refuse caches of which two are one file.
+
+    Raises
+    ------
+    ParameterError
+        It names both.
+    """
+    for one, other in combinations(caches, 2):
+        if one is other or is_same_file(one.path, other.path):
+            raise ParameterError(
+                f"{one.path} and {other.path} are the same file; expected different caches"
+            )
 
 
 def _number_contents(images: Sequence[SignedImages]) -> tuple[tuple[Labels, ...], int]:

@@ -119,13 +119,34 @@ def _half_squares(points: Points) -> Points:
 
 def _find_near(asked: Points, others: Points, bound: np.float32) -> tuple[Rows, Rows]:
     """List the pairs of queries and others whose product is as large as a bound."""
-    near = (asked @ others.T >= bound).reshape(-1)
-    # Such pairs are rare, so eight are looked at together first.
-    eights = np.flatnonzero(near[: len(near) // 8 * 8].view(np.uint64))
-    rest = np.arange(len(near) // 8 * 8, len(near))
+    return list_true(asked @ others.T >= bound)
+
+
+def list_true(table: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """List the rows and columns of what is true, like ``numpy.nonzero``, where that is rare.
+
+    Parameters
+    ----------
+    table : ndarray of shape (m, n), bool
+        In C order.
+
+    Returns
+    -------
+    rows, columns : ndarray of int
+
+    Examples
+    --------
+    >>> rows, columns = list_true(np.array([[False, True], [False, False], [True, False]]))
+    >>> rows.tolist(), columns.tolist()
+    ([0, 2], [1, 0])
+    """
+    flat = table.reshape(-1)
+    # Eight are looked at together first.
+    eights = np.flatnonzero(flat[: len(flat) // 8 * 8].view(np.uint64))
+    rest = np.arange(len(flat) // 8 * 8, len(flat))
     places = np.concatenate([(8 * eights[:, None] + np.arange(8)).reshape(-1), rest])
-    one, other = np.divmod(places[near[places]], len(others))
-    return one, other
+    rows, columns = np.divmod(places[flat[places]], max(1, table.shape[1]))
+    return rows, columns
 
 
 def _find_centres(points: Points) -> Points:

@@ -1,34 +1,57 @@
 """Write a base and a head as one network, for programs without brainfeat."""
 
-import io
+import json
 import os
-import re
-from collections.abc import Iterator
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat import runtime
-from brainfeat.errors import BundleError, HeadError, MissingDependencyError, ParameterError
-from brainfeat.extraction.backbones import load_backbone
-from brainfeat.files import atomic_write, check_output
+from brainfeat.errors import BundleError, ParameterError
+from brainfeat.extraction.backbones import Backbone, load_backbone
+from brainfeat.extraction.preprocessing import scale_pixels
+from brainfeat.files import atomic_write, atomic_write_pair, check_output
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
+from brainfeat.phantoms import CLASS_NAMES, draw_slice
+from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
+from brainfeat.prediction.answers import NOTICE
+from brainfeat.prediction.head_layers import HeadLayers, find_head_layers
 
 Quantize = Literal["float16", "int8"]
-SUFFIXES = (".keras", ".tflite")
-
-# The classical heads whose scores are a linear function of standardised features.
-_LINEAR = ("logistic", "linear-svm", "lda")
 
 # Layers with fewer weights are not rounded. In MobileNet these are the depthwise and the first
 # convolutions: 4 % of the weights, and more than half of the error of rounding all.
 _LEAST_ROUNDED = 20_000
+# The largest difference of a probability from that of the head, by the format of the weights.
+_TOLERANCES = {None: 1e-3, "float16": 0.05, "int8": 0.5}
+# A slice of each class in the middle of the tumour.
+_CHECKED_LEVEL = 8
 
-Layers = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """A network that was written.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    n_bytes : int
+        Its size, with that of the file of weights beside it.
+    largest_difference : float
+        The largest difference of a probability from that of the head, on one synthetic slice of
+        each of the four classes.
+    """
+
+    path: Path
+    n_bytes: int
+    largest_difference: float
 
 
 def export_head(
@@ -38,31 +61,34 @@ def export_head(
     weights: str | os.PathLike[str] = "imagenet",
     quantize: Quantize | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> ExportedModel:
     """Write base and head as one network from images to calibrated probabilities.
 
     The input is float32 (n, size, size, 3) in [0, 1], as
     ``brainfeat.extraction.preprocessing.preprocess_image`` returns it; a LiteRT model takes one
     image at a time. The output is float32 (n, k), in the order of the bundle's class names. The
-    network cannot abstain.
+    network cannot abstain. Before the file gets its name, it is run on synthetic slices, and its
+    probabilities are compared with those of the bundle.
 
     Parameters
     ----------
     bundle : HeadBundle or path-like
         A dense or a linear head.
     output : path-like
-        A file with the suffix ``.keras``, or ``.tflite`` for LiteRT.
+        A file with the suffix ``.keras``; ``.tflite`` for LiteRT; ``.onnx``; or ``.xml`` for
+        OpenVINO, which puts the weights into a ``.bin`` file beside it.
     weights : {"imagenet", "random"} or path-like
         As in :class:`brainfeat.Predictor`.
     quantize : {"float16", "int8"} or None
-        Number format of the weights of a LiteRT model; those of small layers stay in float32.
+        Number format of the weights; in LiteRT and ONNX models, those of small layers stay in
+        float32. A LiteRT or OpenVINO model in int8 also computes with 8-bit integers. An OpenVINO
+        model in int8 needs a head that was fitted on features in int8, and rounds as these do.
     overwrite : bool
-        Whether an existing file may be replaced.
+        Whether an existing model of the same format may be replaced.
 
     Returns
     -------
-    Path
-        The file.
+    ExportedModel
 
     Raises
     ------
@@ -71,164 +97,208 @@ def export_head(
     HeadError
         The head is not a network.
     BundleError
-        The file exists or cannot be written.
+        The file exists or cannot be written, or the network does not give the probabilities of the
+        bundle.
     SpecMismatchError
         The weights are not those of the features that the head was fitted on.
     MissingDependencyError
-        A library that LiteRT models or their quantization need is not installed.
+        A library that the format or the quantization needs is not installed.
     """
     output = Path(output)
-    _check_options(output, quantize)
-    check_output(
-        output,
-        overwrite=overwrite,
-        kind=f"a {output.suffix} model",
-        recognise=_is_model,
-        inputs=[given for given in (bundle, weights) if not isinstance(given, HeadBundle)],
-        error=BundleError,
-    )
+    form = _choose_format(output, quantize)
+    inputs = [given for given in (bundle, weights) if not isinstance(given, HeadBundle)]
+    _check_outputs(output, overwrite=overwrite, inputs=inputs)
     bundle = loaded(bundle)
-    network = build_network(bundle, weights=weights)
+    head = find_head_layers(bundle)
+    int8 = output.suffix == ".xml" and quantize == "int8"
+    backbone = _load_base(bundle, weights, int8=int8)
     try:
-        with atomic_write(output) as temporary:
-            if output.suffix == ".keras":
-                network.save(temporary)
-            else:
-                temporary.write_bytes(_convert(network, quantize))
+        with _open_output(output) as temporary:
+            form.write(_Parts(bundle, head, backbone, quantize), temporary)
+            written = [temporary.with_suffix(path.suffix) for path in _list_files(output)]
+            n_bytes = sum(path.stat().st_size for path in written)
+            difference = _compare(bundle, backbone, form.compute, temporary)
+            if not difference <= _TOLERANCES[quantize]:
+                advice = 'pass quantize="float16"' if quantize == "int8" else "take another format"
+                raise BundleError(
+                    f"{output} was not written, because its probabilities differ by up to "
+                    f"{difference:.3f} from those of the head on synthetic slices; expected at "
+                    f"most {_TOLERANCES[quantize]}; {advice}"
+                )
     except OSError as error:
         raise BundleError(f"{output} cannot be written ({error.strerror})") from error
-    return output
+    return ExportedModel(path=output, n_bytes=n_bytes, largest_difference=difference)
 
 
-def _is_model(path: Path) -> bool:
-    """Return whether a file is a model of the format that its suffix names."""
-    if path.suffix == ".tflite":
-        with path.open("rb") as file:
-            return file.read(8)[4:] == b"TFL3"
+class _Parts(NamedTuple):
+    """What a model is made of."""
+
+    bundle: HeadBundle
+    head: HeadLayers
+    backbone: Backbone
+    quantize: Quantize | None
+
+
+class _Format(NamedTuple):
+    """A format: how a model is recognised, written and run, and in which formats of weights."""
+
+    recognise: Callable[[Path], bool]
+    write: Callable[[_Parts, Path], None]
+    compute: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]
+    quantize: tuple[str, ...] = get_args(Quantize)
+
+
+def _write_keras(parts: _Parts, path: Path) -> None:
+    keras_export.build_network(parts.backbone, parts.head).save(path)
+
+
+def _write_litert(parts: _Parts, path: Path) -> None:
+    network = keras_export.build_network(parts.backbone, parts.head)
+    model = litert.convert(network)
+    if parts.quantize is not None:
+        model = litert.round_weights(model, network, parts.quantize, least=_LEAST_ROUNDED)
+    path.write_bytes(model)
+
+
+def _write_onnx(parts: _Parts, path: Path) -> None:
+    model = onnx_export.build_model(
+        parts.backbone,
+        parts.head,
+        rounding=parts.quantize,
+        least_rounded=_LEAST_ROUNDED,
+        metadata=_describe(parts.bundle),
+    )
+    path.write_bytes(model)
+
+
+def _write_openvino(parts: _Parts, path: Path) -> None:
+    openvino_export.write_model(
+        parts.backbone,
+        parts.head,
+        path,
+        half=parts.quantize == "float16",
+        metadata=_describe(parts.bundle),
+    )
+
+
+def _is_keras(path: Path) -> bool:
     return is_zipfile(path) and "config.json" in ZipFile(path).namelist()
 
 
-def build_network(bundle: HeadBundle, *, weights: str | os.PathLike[str] = "imagenet") -> Any:
-    """Build the Keras model that `export_head` writes, in float32.
+def _is_litert(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"TFL3"
 
-    Parameters
-    ----------
-    bundle : HeadBundle
-    weights : {"imagenet", "random"} or path-like
 
-    Returns
-    -------
-    keras.Model
-    """
-    mean, scale, layers = _find_layers(bundle)
+# By suffix.
+_FORMATS = {
+    ".keras": _Format(_is_keras, _write_keras, keras_export.compute_probabilities, ()),
+    ".tflite": _Format(_is_litert, _write_litert, litert.compute_probabilities),
+    ".onnx": _Format(onnx_export.is_model, _write_onnx, onnx_export.compute_probabilities),
+    ".xml": _Format(
+        openvino_export.is_model, _write_openvino, openvino_export.compute_probabilities
+    ),
+}
+
+
+def _choose_format(output: Path, quantize: Quantize | None) -> _Format:
+    if output.suffix not in _FORMATS:
+        raise ParameterError(
+            f"{output.name}; expected a file that ends in {', '.join(_FORMATS)}, which is its "
+            "format"
+        )
+    form = _FORMATS[output.suffix]
+    if quantize is not None and quantize not in get_args(Quantize):
+        raise ParameterError(
+            f"quantize must be one of {', '.join(get_args(Quantize))}, got {quantize!r}"
+        )
+    if quantize is not None and quantize not in form.quantize:
+        able = [suffix for suffix, other in _FORMATS.items() if quantize in other.quantize]
+        raise ParameterError(
+            f"a {output.suffix} model cannot have weights in {quantize}; expected a file that ends "
+            f"in {', '.join(able)}"
+        )
+    return form
+
+
+def _list_files(output: Path) -> list[Path]:
+    """Return the files that a model consists of."""
+    if output.suffix == ".xml":
+        return [output, output.with_suffix(openvino_export.WEIGHTS_SUFFIX)]
+    return [output]
+
+
+def _check_outputs(output: Path, *, overwrite: bool, inputs: list[str | os.PathLike[str]]) -> None:
+    recognise = _FORMATS[output.suffix].recognise
+    for path in _list_files(output):
+        check_output(
+            path,
+            overwrite=overwrite,
+            kind=f"a {output.suffix} model" if path == output else f"of a {output.suffix} model",
+            # Weights alone cannot be recognised, but what is beside them can.
+            recognise=lambda _: output.is_file() and recognise(output),
+            inputs=inputs,
+            error=BundleError,
+        )
+
+
+def _open_output(output: Path) -> AbstractContextManager[Path]:
+    files = _list_files(output)
+    return atomic_write(output) if len(files) == 1 else atomic_write_pair(*files)
+
+
+def _load_base(bundle: HeadBundle, weights: str | os.PathLike[str], *, int8: bool) -> Backbone:
     spec = bundle.spec
+    if int8 and spec.precision != "int8":
+        raise ParameterError(
+            f"the head was fitted on features in {spec.precision}, and an .xml model in int8 needs "
+            'one that was fitted on features in int8; pass quantize="float16", or extract the '
+            'features with precision="int8"'
+        )
     backbone = load_backbone(
         spec.backbone,
         weights=weights,
         scaling=spec.scaling,
         input_size=spec.input_size,
-        precision="float32",
+        precision="int8" if int8 else "float32",
+        quantization=spec.quantization if int8 else "",
     )
     require_base(spec, backbone.spec)
-    keras = runtime.import_keras()
-    images = keras.Input((spec.input_size, spec.input_size, 3), dtype="float32", name="images")
-    hidden = backbone.build_network()(images)
-    hidden = keras.layers.Rescaling((1 / scale).tolist(), (-mean / scale).tolist())(hidden)
-    *inner, (kernel, bias) = layers
-    for weight, offset in inner:
-        hidden = _dense(keras, hidden, weight, offset, activation="relu")
-    scores = _dense(keras, hidden, kernel / bundle.temperature, bias / bundle.temperature)
-    probabilities = keras.layers.Softmax(name="probabilities")(scores)
-    return keras.Model(images, probabilities, name="brainfeat")
+    return backbone
 
 
-def _convert(network: Any, quantize: Quantize | None) -> bytes:
-    converted = runtime.convert_to_litert(network)
-    return converted if quantize is None else _round_weights(converted, network, quantize)
-
-
-def _round_weights(model: bytes, network: Any, quantize: Quantize) -> bytes:
-    """Round the weights of large layers: to float16, or to 8 bits by the range of each output."""
-    try:
-        from ai_edge_quantizer import quantizer, recipe
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{quantize} needs ai-edge-quantizer, which is not installed: "
-            "pip install 'brainfeat[export]'"
-        ) from error
-    half = {
-        "algorithm_key": "float_casting",
-        "op_config": {
-            "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
-            "compute_precision": "FLOAT",
-            "explicit_dequantize": True,
-        },
-    }
-    (eighth,) = recipe.dynamic_wi8_afp32()
-    rules = [
-        {
-            **(half if quantize == "float16" else eighth),
-            # LiteRT names a layer as Keras does, with a number appended.
-            "regex": rf"/{re.escape(name)}(_\d+)?/",
-            "operation": operation,
-        }
-        for name in _name_large_layers(network)
-        for operation in ("CONV_2D", "FULLY_CONNECTED")
-    ]
-    # The quantizer prints a summary.
-    with redirect_stdout(io.StringIO()):
-        found = quantizer.Quantizer(model, rules).quantize()
-    return bytes(found.quantized_model)
-
-
-def _name_large_layers(model: Any) -> Iterator[str]:
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from _name_large_layers(layer)
-        elif any(weights.size >= _LEAST_ROUNDED for weights in layer.get_weights()):
-            yield layer.name
-
-
-def _dense(
-    keras: Any,
-    inputs: Any,
-    kernel: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    activation: str | None = None,
-) -> Any:
-    layer = keras.layers.Dense(len(bias), activation=activation)
-    outputs = layer(inputs)
-    layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
-    return outputs
-
-
-def _find_layers(
+def _compare(
     bundle: HeadBundle,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Layers]:
-    """Return mean and scale of the features, and kernel and bias of each layer."""
-    head = bundle.estimator
-    if bundle.head == "dense":
-        layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
-        return head.mean_, head.scale_, layers
-    if bundle.head not in _LINEAR:
-        raise HeadError(
-            f"a {bundle.head} head is not a network; export a dense head, or one of "
-            f"{', '.join(_LINEAR)}"
-        )
-    scaler, classifier = head["scaler"], head["classifier"]
-    kernel, bias = classifier.coef_.T, np.atleast_1d(classifier.intercept_)
-    if kernel.shape[1] == 1:
-        # With two classes there is one score, that of the second; the first has 0.
-        kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.array([0.0, bias[0]])
-    return scaler.mean_, scaler.scale_, [(kernel, bias)]
+    backbone: Backbone,
+    compute: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]],
+    path: Path,
+) -> float:
+    """Return the largest difference of a probability from that of the bundle."""
+    slices = [
+        draw_slice(name, patient=0, level=_CHECKED_LEVEL, size=bundle.spec.input_size)
+        for name in CLASS_NAMES
+    ]
+    images = scale_pixels(np.repeat(np.stack(slices)[..., np.newaxis], 3, axis=-1))
+    expected = bundle.predict_proba(backbone(images))
+    return float(np.abs(compute(path, images) - expected).max())
 
 
-def _check_options(output: Path, quantize: Quantize | None) -> None:
-    if output.suffix not in SUFFIXES:
-        raise ParameterError(f"{output.name}; expected a file that ends in {' or '.join(SUFFIXES)}")
-    if quantize is not None and quantize not in get_args(Quantize):
-        raise ParameterError(
-            f"quantize must be one of {', '.join(get_args(Quantize))}, got {quantize!r}"
-        )
-    if quantize is not None and output.suffix == ".keras":
-        raise ParameterError("only a .tflite file can be quantized")
+def _describe(bundle: HeadBundle) -> dict[str, str]:
+    """Describe a model, for the formats that have a place for it."""
+    spec = bundle.spec
+    size, n_classes = spec.input_size, len(bundle.class_names)
+    return {
+        "class_names": json.dumps(bundle.class_names),
+        "input": f"images: float32 (n, {size}, {size}, 3), RGB in [0, 1]; grey is repeated three "
+        "times, and every image is stretched to this size",
+        "output": f"probabilities: float32 (n, {n_classes}), calibrated, in the order of "
+        "class_names",
+        "image_size": str(size),
+        "value_range": spec.value_range,
+        "base": spec.backbone,
+        "weights_sha256": spec.weights_sha256,
+        "head": bundle.head,
+        "brainfeat": version("brainfeat"),
+        "intended_use": f"For research and teaching. {NOTICE} The model cannot abstain: it gives "
+        "probabilities for any image.",
+    }

@@ -15,7 +15,7 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
-from brainfeat.readers import ImageBytes, read_bytes, read_image
+from brainfeat.readers import ImageBytes, read_bytes, read_pixels
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.series import Inputs
 from brainfeat.readers.volumes import Slice, SlicePolicy, grey_image
@@ -172,7 +172,7 @@ def read_images(
             else:
                 data = read_bytes(source, name=name)
                 digest = hashlib.sha256(data).digest()
-                image = read_image(ImageBytes(data), name=name, value_range=spec.value_range)
+                image = read_pixels(ImageBytes(data), name=name, value_range=spec.value_range)
         except ImageReadError as error:
             return InputImage(name=name, error=error.reason)
         # As bytes, which pictures show: many images wait for the base at once.
@@ -263,7 +263,7 @@ def compute_features(
             kept = entry if entry.pixels is not None else replace(entry, image=None)
             order.append(kept)
             if entry.image is not None:
-                computer.add(kept, entry.image)
+                computer.add(kept, quantize_image(entry.image))
             while ready:
                 yield ready.popleft()
         computer.finish()

@@ -5,7 +5,7 @@ A file is split into its parts first, and Pillow is given only those that make p
 
 import os
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from brainfeat.readers.decoding import decode, to_unit
 from brainfeat.readers.gif import GIF_SIGNATURES, unpack_gif
 from brainfeat.readers.jpeg import JPEG_SIGNATURE, unpack_jpeg
 from brainfeat.readers.png import PNG_SIGNATURE, unpack_png
-from brainfeat.readers.ranges import DTYPE, check_range
+from brainfeat.readers.ranges import DTYPE, check_range, scale_values
 from brainfeat.readers.sources import ImageBytes, name_source, read_source
 from brainfeat.readers.tiff import TIFF_SIGNATURES, unpack_tiff
 from brainfeat.readers.webp import is_webp, unpack_webp
@@ -106,6 +106,47 @@ def read_image(
     ((2, 3, 3), dtype('float32'), 0.20000000298023224)
     """
     name = name_source(source, name)
+    pixels = read_pixels(
+        source, name=name, formats=formats, pixel_limit=pixel_limit, value_range=value_range
+    )
+    return pixels if pixels.dtype == np.float32 else scale_values(pixels, DTYPE, name=name)
+
+
+def read_pixels(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    pixel_limit: int = PIXEL_LIMIT,
+    value_range: str = DTYPE,
+) -> npt.NDArray[Any]:
+    """Read an image as `read_image` does, but leave its 8-bit pixels as they are.
+
+    Parameters
+    ----------
+    source, name, formats, pixel_limit, value_range
+        As for `read_image`.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8 or float32
+        RGB in 8 bits; or, for 16-bit grey, in [0, 1].
+
+    Raises
+    ------
+    ImageReadError, ParameterError
+        As for `read_image`.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> from PIL import Image
+    >>> file = BytesIO()
+    >>> Image.new("L", (3, 2), 51).save(file, "PNG")
+    >>> read_pixels(BytesIO(file.getvalue())).max()
+    np.uint8(51)
+    """
+    name = name_source(source, name)
     check_range(value_range)
     contents = _unpack(source, name=name, formats=formats, pixel_limit=pixel_limit)
     decoded = decode(contents, name=name)
@@ -117,6 +158,8 @@ def read_image(
             f"16-bit colours, which are read in the range dtype only, not in {value_range}; convert"
             " it to 16-bit grey or to 8 bits",
         )
+    if decoded.image.mode == "RGB":
+        return np.asarray(decoded.image)
     return to_unit(decoded.image, value_range, name=name)
 
 

@@ -16,6 +16,7 @@ from brainfeat.report.study import make_study
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -28,6 +29,7 @@ def to_card(
     audit: "Audit | None" = None,
     command: str | None = None,
     checklist: Checklist | None = None,
+    sets: "SetsEvaluation | None" = None,
 ) -> str:
     """Write an evaluation as a model card.
 
@@ -47,6 +49,9 @@ def to_card(
         The command line that made the evaluation, to be shown.
     checklist : {"claim2024", "tripod-ai"} or None
         A reporting guideline whose items are answered as far as software can answer them.
+    sets : SetsEvaluation or None
+        The result of :func:`brainfeat.evaluate` for several caches, of which `evaluation` is one:
+        the table of all comes first, and the others have a section each.
 
     Returns
     -------
@@ -58,7 +63,9 @@ def to_card(
     ParameterError
         The evaluation has no predictions of images of a cache, or the checklist is unknown.
     """
-    study = make_study(evaluation, bundle=bundle, cache=cache, audit=audit, command=command)
+    study = make_study(
+        evaluation, bundle=bundle, cache=cache, audit=audit, command=command, sets=sets
+    )
     paragraphs = [
         f"# {escape(make_title(study))}",
         escape(make_subtitle(study)),

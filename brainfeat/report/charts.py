@@ -17,7 +17,8 @@ from brainfeat.report.pictures import make_figure
 from brainfeat.text import make_printable, shorten
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.results import Interval, Predictions
+    from brainfeat.evaluation.binomial import Interval
+    from brainfeat.evaluation.results import Predictions
     from brainfeat.heads.calibration import Bin
 
 # Series that differ in colour; further ones differ in their dashes.

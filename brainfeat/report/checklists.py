@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
 from brainfeat.report.blocks import Section, Table, estimate_metric
-from brainfeat.report.provenance import GROUPINGS
+from brainfeat.report.provenance import name_grouping
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES, name_headline
 from brainfeat.text import count, format_metric, format_number
@@ -187,7 +187,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     counts = [entry.support for entry in study.evaluation.per_class]
     split = study.bundle.training.split
     conflicts = len(audit.label_conflicts)
-    groups = GROUPINGS.get(str(study.bundle.training.group_by), "not recorded")
+    groups = name_grouping(study.bundle.training.group_by)
     near = audit.near_duplicates
     across = f"{count(audit.exact_duplicates.cross_split_groups, 'set')} of exact duplicates"
     if audit.copies is not None:
@@ -275,13 +275,23 @@ def _describe_fit(study: Study) -> dict[str, str | None]:
             if training.val
             else None
         ),
-        "external": (
-            "None: the images evaluated are of the feature file of the fit."
-            if study.is_same_cache
-            else "The images evaluated are of another feature file than that of the fit; the "
-            "authors must state where they come from."
-        ),
+        "external": _describe_external(study),
     }
+
+
+def _describe_external(study: Study) -> str:
+    others = [] if study.sets is None else [e for e in study.sets.sets if not e.is_test_part]
+    if others:
+        return (
+            f"{count(len(others), 'set')} beside the test part of the fit (section What it is "
+            "worth on each set); the authors must state where they come from."
+        )
+    if study.is_same_cache:
+        return "None: the images evaluated are of the feature file of the fit."
+    return (
+        "The images evaluated are of another feature file than that of the fit; the authors must "
+        "state where they come from."
+    )
 
 
 def _describe_measuring(study: Study) -> dict[str, str | None]:

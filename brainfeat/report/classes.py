@@ -48,7 +48,7 @@ def make_classes(metrics: "Metrics") -> Section:
     few = len(metrics.class_names) <= FEW_CLASSES
     blocks: list[Block] = [Columns(parts=[[matrix] for matrix in matrices])] if few else matrices
     for name, part in parts:
-        blocks.append(_list_classes(part, SUBSET_NAMES[name]))
+        blocks.append(list_classes(part, SUBSET_NAMES[name]))
         if isinstance(part, Results):
             blocks += [
                 *_draw_intervals(part.per_class, name),
@@ -58,7 +58,8 @@ def make_classes(metrics: "Metrics") -> Section:
     return Section(name="classes", title="Metrics by class", blocks=blocks)
 
 
-def _list_classes(metrics: "Metrics", words: str) -> Table:
+def list_classes(metrics: "Metrics", words: str) -> Table:
+    """List the scores of each class against the rest, and their means."""
     rows: list[tuple[Cell, ...]] = [
         (
             entry.name,

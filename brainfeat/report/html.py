@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Evaluation
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
     from brainfeat.report.blocks import Section
@@ -37,6 +38,7 @@ def to_html(
     command: str | None = None,
     images: ReadImage | None = None,
     checklist: Checklist | None = None,
+    sets: "SetsEvaluation | None" = None,
 ) -> str:
     """Write an evaluation as one HTML page.
 
@@ -60,6 +62,9 @@ def to_html(
         [0, 1]. With it, the worst errors and some copies are shown.
     checklist : {"claim2024", "tripod-ai"} or None
         A reporting guideline whose items are answered as far as software can answer them.
+    sets : SetsEvaluation or None
+        The result of :func:`brainfeat.evaluate` for several caches, of which `evaluation` is one:
+        the table of all comes first, and the others have a section each.
 
     Returns
     -------
@@ -73,7 +78,9 @@ def to_html(
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
-    study = make_study(evaluation, bundle=bundle, cache=cache, audit=audit, command=command)
+    study = make_study(
+        evaluation, bundle=bundle, cache=cache, audit=audit, command=command, sets=sets
+    )
     sections = list_sections(study, checklist=checklist)
     if images is not None:
         place = next(i for i, section in enumerate(sections) if section.name == "training")
@@ -98,7 +105,7 @@ def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> 
     MissingDependencyError
         Jinja or matplotlib is not installed.
     """
-    template = _make_environment().get_template("report.html.j2")
+    template = make_environment().get_template("report.html.j2")
     page: str = template.render(
         title=title,
         subtitle=subtitle,
@@ -110,12 +117,19 @@ def render_page(sections: "Sequence[Section]", *, title: str, subtitle: str) -> 
     return page
 
 
-def _make_environment() -> Any:
+def make_environment() -> Any:
+    """Make what renders the templates of this package.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingDependencyError(
-            "an HTML report needs Jinja, which is not installed: pip install 'brainfeat[report]'"
+            "an HTML page needs Jinja, which is not installed: pip install 'brainfeat[report]'"
         ) from error
     environment = Environment(
         loader=PackageLoader("brainfeat.report"),

@@ -20,6 +20,7 @@ from brainfeat.report.outline import list_results
 from brainfeat.text import make_printable
 
 if TYPE_CHECKING:
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
 
 _ESCAPES = str.maketrans(
@@ -28,12 +29,12 @@ _ESCAPES = str.maketrans(
 )
 
 
-def to_markdown(evaluation: "Metrics") -> str:
+def to_markdown(evaluation: "Metrics | SetsEvaluation") -> str:
     """Write the results of an evaluation as Markdown.
 
     Parameters
     ----------
-    evaluation : Metrics
+    evaluation : Metrics or SetsEvaluation
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns

@@ -16,11 +16,18 @@ from brainfeat.report.blocks import (
     estimate_metric,
     show,
 )
-from brainfeat.report.wording import CALIBRATION_METRICS, METRIC_NAMES, SUBSET_NAMES, list_parts
+from brainfeat.report.wording import (
+    CALIBRATION_METRICS,
+    METRIC_NAMES,
+    SUBSET_NAMES,
+    capitalise,
+    list_parts,
+)
 from brainfeat.text import count
 
 if TYPE_CHECKING:
-    from brainfeat.evaluation.results import Abstention, Evaluation
+    from brainfeat.evaluation.abstention import Abstention
+    from brainfeat.evaluation.results import Evaluation
     from brainfeat.heads.calibration import Bin, Calibration, Reliability
 
 
@@ -64,7 +71,29 @@ def _show_calibration(part: Results, name: str) -> Columns:
         columns = {"calibrated": after, "uncalibrated": part.calibration.before}
     bins = _list_bins(after.bins, words)
     tables: list[Block] = [_list_calibration(part, columns, words), bins]
+    if part.abstention is not None:
+        tables.insert(0, _describe_confidence(part.abstention))
     return Columns(parts=[[_draw_reliability(columns, bins, name)], tables])
+
+
+def _describe_confidence(found: "Abstention") -> str:
+    """Say what a calibration error does not show: whether wrong predictions are confident."""
+    auroc = (
+        ""
+        if found.auroc is None
+        else " A right prediction is more confident than a wrong one with a probability of "
+        f"{show(found.auroc)}; at 0.5 the confidence would say nothing."
+    )
+    return f"{_describe_risk(found)}, of all images {_find_risk(found, 1.0)}.{auroc}"
+
+
+def _describe_risk(found: "Abstention") -> str:
+    return f"Of the most confident 80 % of the images, {_find_risk(found, 0.8)} are wrong"
+
+
+def _find_risk(found: "Abstention", fraction: float) -> str:
+    risks = {entry.fraction: entry.risk for entry in found.risk_coverage}
+    return f"{100 * risks[fraction]:.1f} %"
 
 
 def _list_bins(bins: "Sequence[Bin]", words: str) -> Table:
@@ -143,14 +172,14 @@ def make_abstention(evaluation: "Evaluation") -> Section:
         name="abstention",
         title="Answers and abstention",
         blocks=[
-            _show_abstention(part.abstention, name)
+            _show_abstention(part.abstention, name, ece=part.calibration.after.ece)
             for name, part in list_parts(evaluation)
             if isinstance(part, Results) and part.abstention is not None
         ],
     )
 
 
-def _show_abstention(found: "Abstention", name: str) -> Columns:
+def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
     target, alarms, words = found.target_coverage, found.false_alarm_rate, SUBSET_NAMES[name]
     outcomes = Table(
         title=f"What brainfeat predict would do, {words}",
@@ -160,17 +189,23 @@ def _show_abstention(found: "Abstention", name: str) -> Columns:
             ("uncertain", estimate(found.uncertain)),
             ("out of distribution", estimate(found.out_of_distribution)),
         ],
-        note=f"Accuracy on the images that are answered: {show(found.accuracy)}.",
+        note=f"Accuracy on the images that are answered: {show(found.accuracy)}. "
+        f"{_describe_risk(found)}; the expected calibration error is {show(ece)}.",
         explanation="An image is uncertain if its prediction set, the classes that cannot be ruled "
         "out, has several classes or none.",
     )
     coverage = Table(
         title=f"Coverage of the prediction set by class, {words} (target {target:g})",
         head=("class", "coverage"),
-        rows=[(label, estimate(value)) for label, value in found.coverage_by_class.items()],
+        rows=[
+            (label, estimate(value, found.coverage_intervals.get(label)))
+            for label, value in found.coverage_by_class.items()
+        ],
+        note=f"{capitalise(broken)}." if (broken := found.describe_coverage()) else "",
         explanation="Coverage is the fraction of the images of a class whose prediction set has "
-        f"that class. The target, and a false alarm rate of {alarms:g} of the out-of-distribution "
-        "detector, hold for images that are independent of each other and like those of training.",
+        "that class; in brackets, its exact binomial 95 % interval over groups. The target, and a "
+        f"false alarm rate of {alarms:g} of the out-of-distribution detector, hold for images that "
+        "are independent of each other and like those of training.",
     )
     points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(

@@ -43,6 +43,17 @@ GROUPINGS = {
 }
 
 
+def name_grouping(group_by: str | None) -> str:
+    """Name what no split divides, for a sentence."""
+    if group_by is not None and group_by.startswith("numbers:"):
+        size = group_by.partition(":")[2]
+        return (
+            f"blocks of {size} numbers in file names, a guess at patients, copies, and groups of "
+            "the table where it has any"
+        )
+    return GROUPINGS.get(str(group_by), "not recorded")
+
+
 def make_leakage(study: Study) -> Section:
     """Show copies across splits, and what else gives the class away."""
     audit = study.audit
@@ -142,7 +153,7 @@ def make_data(study: Study) -> Section:
         _count_labelled(study.cache),
     ]
     if training.split is not None:
-        grouped_by = GROUPINGS.get(str(training.group_by), "not recorded")
+        grouped_by = name_grouping(training.group_by)
         blocks.append(
             Table(
                 title="Splits that the fit used",

@@ -21,6 +21,7 @@ from brainfeat.report.blocks import (
     find_interval,
     show,
 )
+from brainfeat.report.floors import list_floors
 from brainfeat.report.wording import (
     FURTHER_METRICS,
     METRIC_NAMES,
@@ -52,6 +53,8 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
     """Sum up in sentences, the three accuracies, and what an audit found."""
     blocks: list[Block] = [" ".join(summarise(metrics))]
     if isinstance(metrics, Evaluation):
+        texts = (*metrics.describe_classes(), *_describe_trust(metrics))
+        blocks += [f"{capitalise(text)}." for text in texts]
         blocks.append(Tiles(entries=list(_list_tiles(metrics.subsets))))
     if findings:
         blocks += [
@@ -59,6 +62,17 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
             Items(entries=[f"{capitalise(text)}." for text in findings]),
         ]
     return Section(name="summary", title="Summary", blocks=blocks)
+
+
+def _describe_trust(evaluation: Evaluation) -> Iterator[str]:
+    """Yield what does not hold of prediction sets and probabilities, without copies if possible."""
+    name, part = list_parts(evaluation)[0]
+    where = "" if name == "all" else f"{SUBSET_NAMES[name]}, "
+    if isinstance(part, Results):
+        abstention, errors = part.abstention, part.confident_errors
+        for text in (abstention and abstention.describe_coverage(), errors and errors.describe()):
+            if text:
+                yield f"{where}{text}"
 
 
 def summarise(metrics: "Metrics") -> list[str]:
@@ -181,6 +195,7 @@ def make_overall(metrics: "Metrics") -> Section:
                 "can recognise all three, so they say little about new patients."
             ),
             _list_subsets(metrics),
+            *list_floors(metrics),
             _list_further(metrics),
             *_draw_subsets(metrics.subsets),
         ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from brainfeat.evaluation.stress_results import CONFIDENT
+from brainfeat.evaluation.abstention import CONFIDENT
 from brainfeat.report import charts
 from brainfeat.report.blocks import Chart, Columns, Items, Section, Table, estimate, show
 from brainfeat.report.wording import METRIC_NAMES

@@ -11,6 +11,7 @@ from brainfeat.report.wording import name_split
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.results import Predictions
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -29,6 +30,8 @@ class Study:
     audit : Audit
     command : str or None
         The command line that made the evaluation.
+    sets : SetsEvaluation or None
+        Sets of which the evaluation is one.
     """
 
     evaluation: Evaluation
@@ -37,6 +40,7 @@ class Study:
     cache: "FeatureCache"
     audit: "Audit"
     command: str | None
+    sets: "SetsEvaluation | None" = None
 
     @property
     def is_same_cache(self) -> bool:
@@ -56,19 +60,22 @@ def make_study(
     cache: "FeatureCache",
     audit: "Audit | None",
     command: str | None,
+    sets: "SetsEvaluation | None" = None,
 ) -> Study:
     """Collect what a full report is about.
 
     Raises
     ------
     ParameterError
-        The evaluation has no predictions of images of a cache.
+        The evaluation has no predictions of images of a cache, or is not that of one of the sets.
     """
     if not isinstance(evaluation, Evaluation) or evaluation.predictions is None:
         raise ParameterError(
             f"got {type(evaluation).__name__} without predictions; expected the evaluation of a "
             "head on a cache; call brainfeat.evaluate"
         )
+    if sets is not None and all(entry.evaluation is not evaluation for entry in sets.sets):
+        raise ParameterError("the evaluation is not that of one of the sets; pass one of theirs")
     return Study(
         evaluation=evaluation,
         predictions=evaluation.predictions,
@@ -76,4 +83,5 @@ def make_study(
         cache=cache,
         audit=audit_duplicates(cache) if audit is None else audit,
         command=command,
+        sets=sets,
     )

@@ -21,19 +21,20 @@ from brainfeat.text import WIDTH, align, count_columns, make_printable, shorten,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from brainfeat.evaluation.set_results import SetsEvaluation
     from brainfeat.metrics import Metrics
 
 _NAME_WIDTH = 30
 
 
-def to_text(evaluation: "Metrics") -> str:
+def to_text(evaluation: "Metrics | SetsEvaluation") -> str:
     r"""Write the main results of an evaluation for a terminal.
 
     Charts and the section on calibration are left out.
 
     Parameters
     ----------
-    evaluation : Metrics
+    evaluation : Metrics or SetsEvaluation
         The result of :func:`brainfeat.evaluate`, or of :func:`brainfeat.metrics.measure`.
 
     Returns

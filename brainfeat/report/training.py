@@ -5,9 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from brainfeat.report import charts
-from brainfeat.report.blocks import Block, Cell, Chart, Section, Table, estimate_metric, show
+from brainfeat.report.blocks import Block, Cell, Chart, Items, Section, Table, estimate_metric, show
 from brainfeat.report.study import Study
-from brainfeat.report.wording import METRIC_NAMES
+from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
+from brainfeat.report.wording import METRIC_NAMES, capitalise
 from brainfeat.text import UNDEFINED, count
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def make_training(study: Study) -> Section:
     else:
         blocks.append("All of its parameters have the defaults of this version.")
     blocks += [*_list_validation(study), *_list_candidates(study)]
+    blocks += [*list_variation(bundle.training)]
+    if not_evaluated := list_not_evaluated(bundle.training):
+        blocks.append(Items(entries=[f"{capitalise(text)}." for text in not_evaluated]))
     return Section(name="training", title="Training", blocks=blocks)
 
 
@@ -105,7 +109,7 @@ def _list_validation(study: Study) -> Iterator[Table]:
     }
     if training.cv is not None:
         spreads: list[Spread] = [getattr(training.cv, name) for name in _VALIDATED]
-        columns[f"{training.cv.n_folds}-fold cross-validation"] = [
+        columns[name_folds(training.cv)] = [
             _show_spread(spread.mean, spread.std) for spread in spreads
         ]
     if columns:

@@ -22,6 +22,9 @@ from brainfeat.tables.rows import (
     text_trouble,
 )
 
+# Stands for no split in a table whose other rows have one.
+_NO_SPLIT = "none"
+
 # The row of each image by its path, with the number of its line.
 _Entries = dict[str, tuple[Row, int]]
 
@@ -160,7 +163,8 @@ def write_rows(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*columns, *more])
             for row, *others in zip(rows, *more.values(), strict=True):
-                texts = [getattr(row, name) for name in columns]
+                found = row if row.split else row._replace(split=_NO_SPLIT)
+                texts = [getattr(found, name) for name in columns]
                 writer.writerow(map(csv_cell, [*texts, *others]))
     except OSError as error:
         raise TableError(f"{quote(target)} cannot be written: {error.strerror}") from error
@@ -204,6 +208,9 @@ def _read_entries(source: Path) -> tuple[_Entries, Counter[LeftOut]]:
     if not entries:
         raise TableError(f"{quote(source)} lists no images; it has a header and no rows")
     _check_splits(source, entries)
+    for path, (row, line) in entries.items():
+        if row.split == _NO_SPLIT:
+            entries[path] = row._replace(split=""), line
     return entries, left_out
 
 
@@ -224,7 +231,8 @@ def _check_splits(source: Path, entries: _Entries) -> None:
     if 0 < len(without) < len(entries):
         raise TableError(
             f"{quote(source)}: {len(without):,} of {len(entries):,} rows have no split (the first"
-            f" on line {without[0]}); give every row a split, or none"
+            f" on line {without[0]}); give every row a split, 'none' where it has none, or leave"
+            " all splits empty"
         )
 
 
@@ -288,9 +296,11 @@ def _read_row(cells: list[str], header: _Header, line: int) -> Row:
 
 
 def _read_split(text: str, place: str) -> str:
+    if text.lower() == _NO_SPLIT:
+        return _NO_SPLIT
     if text.lower() not in SPLIT_NAMES:
         raise TableError(
-            f"{place}: unknown split {quote(text)}; use {', '.join(SPLIT_NAMES)}, or leave all"
-            " splits empty"
+            f"{place}: unknown split {quote(text)}; use {', '.join(SPLIT_NAMES)} or none, or leave"
+            " all splits empty"
         )
     return SPLIT_NAMES[text.lower()]

@@ -11,7 +11,7 @@ from brainfeat.tables.patients import suspect_patients
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
 from brainfeat.tables.two_valued import TWO_VALUED
-from brainfeat.text import align, count
+from brainfeat.text import align, count, fold_spelling
 
 # A head is calibrated on five folds, each of which needs images of every class.
 FEW_IMAGES = 10
@@ -134,9 +134,7 @@ class Inventory:
         """Find classes whose names differ only in case, spaces, ``_`` and ``-``."""
         spellings: defaultdict[str, list[str]] = defaultdict(list)
         for name in self.classes:
-            spellings["".join(name.casefold().replace("_", "").replace("-", "").split())].append(
-                name
-            )
+            spellings[fold_spelling(name)].append(name)
         for names in spellings.values():
             if len(names) > 1:
                 yield (

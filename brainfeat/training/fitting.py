@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,29 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
-from brainfeat.errors import CacheError, ParameterError
+from brainfeat.errors import ParameterError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
-from brainfeat.training.grouping import GroupBy, choose_groups
+from brainfeat.training.detection import fit_detector, read_examples
+from brainfeat.training.grouping import check_grouping, choose_groups
+from brainfeat.training.measurement import measure_test
 from brainfeat.training.partition import Partition
-from brainfeat.training.selection import CrossValidation, Selection, cross_validate, select_head
+from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
+from brainfeat.training.selection import (
+    LEAVE_ONE_SOURCE_OUT,
+    CrossValidation,
+    Plan,
+    Selection,
+    cross_validate,
+)
 
 # Candidates of a head, and folds, of a search where neither is given.
 N_ITER = 10
@@ -72,8 +80,9 @@ def fit_head(
     n_iter: int | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
-    cv: int | None = None,
-    group_by: GroupBy = "auto",
+    cv: int | str | None = None,
+    repeats: int | None = None,
+    group_by: str = "auto",
     ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
     signature: bool = True,
     n_jobs: int | None = None,
@@ -116,15 +125,21 @@ def fit_head(
         Fraction of the training images, or of all images without splits, held out for validation.
     test_fraction : float
         Fraction of all images held out for the test where the table has no splits.
-    cv : int or None
-        Number of folds of a cross-validation over train and validation. None does none, or takes 5
-        where candidates are compared.
-    group_by : {"auto", "column", "copies", "near-duplicates", "none"}
+    cv : int, "leave-one-source-out" or None
+        Number of folds of a cross-validation over train and validation; or a fold for each source
+        of the table, of a head that is fitted on the others. None does none, or takes 5 where
+        candidates are compared.
+    repeats : int or None
+        Number of further fits, each of another seed and on images that were divided anew: all of
+        them, or those other than the test images of a table that has splits. They change nothing of
+        the head; ``training.repeats`` has the spread of their metrics.
+    group_by : {"auto", "column", "copies", "near-duplicates", "numbers:K", "none"}
         Groups that no split and no fold divides: copies, with the table's groups where it has any,
         else with near duplicates (auto); the table's groups alone (column); copies, or near
-        duplicates and copies, with the table's groups (copies, near-duplicates); or none. Above
-        50,000 images, and where one chain joins a tenth of the images, auto takes exact duplicates
-        instead of copies or near duplicates.
+        duplicates and copies, with the table's groups (copies, near-duplicates); blocks of K
+        consecutive numbers in file names, a guess at patients, with copies and the table's groups
+        (numbers:K); or none. Above 50,000 images, and where one chain joins a tenth of the images,
+        auto takes exact duplicates instead of copies or near duplicates.
     ood_examples : FeatureCache, path-like or None
         Features of out-of-distribution examples, such as rotated slices, which the detector of the
         head learns to flag. The head itself is not fitted on them.
@@ -158,7 +173,7 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `group_by`, `random_state` or `n_iter` is out of range.
+        `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
 
     Examples
     --------
@@ -179,16 +194,25 @@ def fit_head(
     SplitSizes(train=64, val=16, test=16)
     """
     started = time.perf_counter()
-    _check_options(group_by, random_state, n_iter, search=search)
+    _check_options(cv, random_state, n_iter, search=search)
+    check_grouping(group_by)
+    seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened(cache) as features:
-        recipes = make_recipes(
-            head,
-            params,
-            class_names=features.class_names,
-            n_iter=(n_iter or N_ITER) if search else None,
-            random_state=random_state,
+        compare = search or head == ALL_HEADS
+        plan = Plan(
+            cache=features,
+            recipes=make_recipes(
+                head,
+                params,
+                class_names=features.class_names,
+                n_iter=(n_iter or N_ITER) if search else None,
+                random_state=random_state,
+            ),
+            cv=SEARCH_FOLDS if cv is None and compare else cv,
+            compare=compare,
+            n_jobs=n_jobs,
         )
-        examples = None if ood_examples is None else _read_examples(ood_examples, features)
+        examples = None if ood_examples is None else read_examples(ood_examples, features)
         partition = Partition.read(features)
         audit = audit_duplicates(features)
         partition = partition.split(
@@ -198,12 +222,27 @@ def fit_head(
             test_fraction=test_fraction,
             random_state=random_state,
         )
-        compare = search or head == ALL_HEADS
-        n_folds = SEARCH_FOLDS if cv is None and compare else cv
-        if n_folds is not None:
-            partition = partition.with_folds(n_folds, random_state=random_state)
-        chosen = _choose(recipes, partition, compare=compare, n_jobs=n_jobs, progress=progress)
+        drawn = draw_partitions(
+            partition,
+            seeds,
+            keep_test=bool(features.splits.any()),
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+        )
+        partition = plan.add_folds(partition, random_state)
+        chosen = plan.choose(partition, random_state, progress)
         fit = _fit_calibrated(chosen, partition, n_jobs=n_jobs)
+        varied = None
+        if seeds:
+            varied = repeat_fits(
+                features,
+                drawn,
+                seeds,
+                choose=plan.choose_anew,
+                audit=audit,
+                n_jobs=n_jobs,
+                progress=progress,
+            )
         return HeadBundle(
             spec=features.spec,
             class_names=features.class_names,
@@ -214,19 +253,22 @@ def fit_head(
             training=replace(
                 _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
                 ood_examples=None if examples is None else len(examples),
+                repeats=varied,
                 seconds=time.perf_counter() - started,
             ),
             probe=_make_probe(partition.X, random_state),
-            ood_detector=_fit_detector(partition, examples, random_state=int(random_state)),
+            ood_detector=fit_detector(partition, examples, random_state=int(random_state)),
             conformal=fit.conformal,
             fitted_images=partition.collect_images(features, signature=signature),
         )
 
 
-def _check_options(group_by: str, random_state: int, n_iter: int | None, *, search: bool) -> None:
-    if group_by not in get_args(GroupBy):
+def _check_options(
+    cv: int | str | None, random_state: int, n_iter: int | None, *, search: bool
+) -> None:
+    if isinstance(cv, str) and cv != LEAVE_ONE_SOURCE_OUT:
         raise ParameterError(
-            f"group_by must be one of {', '.join(get_args(GroupBy))}, got {group_by!r}"
+            f"cv must be a number of folds or {LEAVE_ONE_SOURCE_OUT!r}, got {cv!r}"
         )
     if not isinstance(random_state, int | np.integer) or not 0 <= random_state < _SEED_LIMIT:
         raise ParameterError(
@@ -242,21 +284,6 @@ def _check_options(group_by: str, random_state: int, n_iter: int | None, *, sear
         )
 
 
-def _choose(
-    recipes: Sequence[HeadRecipe],
-    partition: Partition,
-    *,
-    compare: bool,
-    n_jobs: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> Selection:
-    """Choose the best recipe, or take the only one; cross-validate it where there are folds."""
-    if compare:
-        return select_head(recipes, partition, n_jobs=n_jobs, progress=progress)
-    found = cross_validate(recipes[0], partition, n_jobs=n_jobs) if partition.folds else None
-    return Selection(candidates=(), recipe=recipes[0], cv=found)
-
-
 def _fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | None) -> _Fit:
     """Fit on train, measure on val, refit on both; calibrate on images that were not fitted on.
 
@@ -269,7 +296,9 @@ def _fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | No
         estimator = recipe.fit(partition.X, partition.y, rows=train, val=val)
         return _calibrate(FittedHead(estimator), partition)
     fit = FittedHead(recipe.fit(partition.X, partition.y, rows=train))
-    found = chosen.cv or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
+    # Sources that are left out only evaluate a head: it is the same one without them.
+    found = chosen.cv if partition.left_out is None else None
+    found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
     first = _calibrate(fit, partition, found)
     both = partition.rows_of(partition.fitted_images)
     estimator = recipe.fit(partition.X, partition.y, rows=both)
@@ -304,37 +333,13 @@ def _calibrate(
     )
 
 
-def _measure_test(
-    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
-) -> tuple[Metrics | None, Metrics | None]:
-    """Measure the test images, and those without copies where train and val have some."""
-    test = partition.splits["test"]
-    if not len(test):
-        return None, None
-    y, probabilities = partition.y[test], head.predict_proba(partition.X[test])
-    metrics = measure(y, probabilities, class_names=partition.class_names)
-    copied = _find_copied(cache, partition, audit)[partition.rows[test]]
-    if not copied.any() or copied.all():
-        return metrics, None
-    rest = ~copied
-    return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
-
-
-def _find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
-    """Find the rows of the cache of which train or val has a copy; none without signatures."""
-    if audit.copies is None:
-        return np.zeros(len(cache), np.bool_)
-    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
-    return audit.seen_copies if cache.splits.any() else np.isin(clusters, clusters[fitted])
-
-
 def _make_record(
     cache: FeatureCache, partition: Partition, *, audit: Audit, chosen: Selection, fit: _Fit
 ) -> FitRecord:
     recipe, splits = chosen.recipe, partition.splits
     history = getattr(fit.head.estimator, "history_", {})
     curves = {name: tuple(curve) for name, curve in history.items()}
-    test, test_without_copies = _measure_test(cache, fit.head, partition, audit)
+    test, test_without_copies = measure_test(cache, fit.head, partition, audit)
     return FitRecord(
         split=SplitSizes(**{name: len(images) for name, images in splits.items()}),
         rows=SplitSizes(
@@ -355,32 +360,6 @@ def _make_record(
         random_state=int(recipe.random_state),
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
-    )
-
-
-def _read_examples(
-    examples: FeatureCache | str | os.PathLike[str], cache: FeatureCache
-) -> NDArray[np.float32]:
-    """Read the features of out-of-distribution examples, of the same spec as a cache."""
-    with opened(examples) as found:
-        cache.spec.require(found.spec, here=str(cache.path), there=str(found.path))
-        X = np.asarray(found.X[np.flatnonzero(found.view == 0)], np.float32)
-        if not len(X) or not np.isfinite(X).all():
-            raise CacheError(f"{found.path} has no images, or features that are not finite")
-        return X
-
-
-def _fit_detector(
-    partition: Partition, examples: NDArray[np.float32] | None, *, random_state: int
-) -> OODDetector:
-    train, val = partition.splits["train"], partition.splits["val"]
-    return OODDetector.fit(
-        partition.X[train],
-        partition.y[train],
-        held_out=partition.X[val],
-        n_classes=len(partition.class_names),
-        ood_examples=examples,
-        random_state=random_state,
     )
 
 

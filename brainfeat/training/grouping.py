@@ -1,19 +1,21 @@
 """Groups of images that no split and no fold divides: those of the table, and copies."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.errors import TableError
+from brainfeat.errors import ParameterError, TableError
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.copies import COPY_THRESHOLD
 from brainfeat.leakage.duplicates import Labels, explain_chain, join_labels, label_exact_duplicates
+from brainfeat.leakage.number_blocks import join_number_blocks, read_block_size
 from brainfeat.leakage.results import Audit
 
-GroupBy = Literal["auto", "column", "copies", "near-duplicates", "none"]
+# What images can be grouped by, beside "numbers:K".
+GROUPINGS = ("auto", "column", "copies", "near-duplicates", "none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,9 +25,9 @@ class Grouping:
     Attributes
     ----------
     kind : str
-        What a group is: ``"column"``, ``"copies"``, ``"near-duplicates"``, ``"exact-duplicates"``
-        or ``"none"``. Copies and near duplicates are joined with the groups of the table, and near
-        duplicates with copies.
+        What a group is: ``"column"``, ``"copies"``, ``"near-duplicates"``, ``"exact-duplicates"``,
+        ``"numbers:K"`` or ``"none"``. Copies, near duplicates and blocks of numbers are joined with
+        the groups of the table, and the latter two with copies.
     labels : ndarray of shape (n,), str or int, or None
         Group of each row of the cache, valid at the rows of view 0. None where every image is a
         group of its own.
@@ -35,16 +37,38 @@ class Grouping:
     labels: NDArray[Any] | None
 
 
-def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit | None = None) -> Grouping:
+def check_grouping(group_by: object) -> str:
+    """Return what images are grouped by.
+
+    Raises
+    ------
+    ParameterError
+        It is not a grouping.
+
+    Examples
+    --------
+    >>> check_grouping("numbers:40")
+    'numbers:40'
+    """
+    if isinstance(group_by, str) and (group_by in GROUPINGS or read_block_size(group_by)):
+        return group_by
+    raise ParameterError(
+        f"group_by must be one of {', '.join(GROUPINGS)}, or numbers:K with a K of 2 or more, such "
+        f"as numbers:40, got {group_by!r}"
+    )
+
+
+def choose_groups(cache: FeatureCache, group_by: str, found: Audit | None = None) -> Grouping:
     """Choose the groups that no split and no fold divides.
 
     Parameters
     ----------
     cache : FeatureCache
-    group_by : {"auto", "column", "copies", "near-duplicates", "none"}
+    group_by : {"auto", "column", "copies", "near-duplicates", "numbers:K", "none"}
         Copies, with the table's groups where it has any, else with near duplicates (auto); the
         table's groups (column); copies, or near duplicates and copies, with the table's groups
-        (copies, near-duplicates); or none.
+        (copies, near-duplicates); blocks of K consecutive numbers in file names, a guess at
+        patients, with copies and the table's groups (numbers:K); or none.
     found : Audit or None
         The audit of the cache by :func:`brainfeat.leakage.auditing.audit_duplicates`; None makes
         one where it is needed.
@@ -53,14 +77,21 @@ def choose_groups(cache: FeatureCache, group_by: GroupBy, found: Audit | None = 
     -------
     Grouping
         For auto, without copies and near duplicates that were not looked for, or that a chain
-        joins; of exact duplicates where neither these nor groups are left.
+        joins; of exact duplicates where neither these nor groups are left. For blocks of numbers,
+        with exact duplicates in place of such copies.
 
     Raises
     ------
     TableError
-        `group_by` asks for groups of the table, or for copies, and the cache has no groups, or no
-        signatures.
+        `group_by` asks for groups of the table, for copies or for blocks of numbers, and the cache
+        has no groups, no signatures, or no such file names; or copies join blocks by a chain.
     """
+    size = read_block_size(group_by)
+    if size is not None:
+        same = _find_copies(found or audit_duplicates(cache), even_chained=False)
+        return _join_blocks(
+            cache, size, label_exact_duplicates(cache.sha256) if same is None else same
+        )
     grouped = bool(cache.groups.any())
     if group_by == "none":
         return Grouping(kind="none", labels=None)
@@ -116,3 +147,14 @@ def _join(cache: FeatureCache, kinds: dict[str, Labels | None], *, has_exact: bo
     images = joined[cache.view == 0]
     alone = len(np.unique(images)) == len(images)
     return Grouping(kind=list(clusters)[-1], labels=None if alone else joined)
+
+
+def _join_blocks(cache: FeatureCache, size: int, same: Labels) -> Grouping:
+    """Join blocks of numbers with copies and the groups of the table."""
+    images = np.flatnonzero(cache.view == 0)
+    joined = join_number_blocks(
+        cache.paths[images].tolist(), size, same=same[images], groups=cache.groups[images].tolist()
+    )
+    labels = np.zeros(len(cache), np.intp)
+    labels[images] = joined
+    return Grouping(kind=f"numbers:{size}", labels=labels)

@@ -11,6 +11,7 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import CacheError, TableError
 from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.record import HeldOut
+from brainfeat.leakage.sources import SourceFolds, make_source_folds
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 from brainfeat.training.grouping import Grouping
 
@@ -51,6 +52,8 @@ class Partition:
         Group of each row, valid for images; None where every image is a group of its own.
     grouped_by : str
         What a group is, as in :class:`Grouping`.
+    left_out : SourceFolds or None
+        The sources that folds leave out one at a time; None for folds of another kind.
     """
 
     X: NDArray[np.float32]
@@ -62,6 +65,7 @@ class Partition:
     folds: tuple[Fold, ...] = ()
     groups: NDArray[Any] | None = None
     grouped_by: str = "none"
+    left_out: SourceFolds | None = None
 
     @classmethod
     def read(cls, cache: FeatureCache) -> Self:
@@ -87,7 +91,7 @@ class Partition:
         """
         rows = np.flatnonzero(cache.mask(views=True))
         y = cache.y[rows]
-        _check_cache(cache, y)
+        check_labels(cache, y)
         view = cache.view[rows]
         _, place = np.unique(cache.column("path")[rows], return_inverse=True)
         first = np.zeros(place.max() + 1, np.intp)
@@ -177,7 +181,70 @@ class Partition:
             class_names=self.class_names,
             random_state=random_state,
         )
-        return replace(self, folds=tuple((images[train], images[test]) for train, test in folds))
+        pairs = tuple((images[train], images[test]) for train, test in folds)
+        return replace(self, folds=pairs, left_out=None)
+
+    def with_source_folds(self, cache: FeatureCache) -> Self:
+        """Return the same partition with a fold for each source of train and val.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+            The cache that the partition was read from.
+
+        Raises
+        ------
+        TableError
+            As in :func:`brainfeat.leakage.sources.make_source_folds`.
+        """
+        images = np.sort(self.fitted_images)
+        found = make_source_folds(
+            self.y[images],
+            cache.sources[self.rows[images]],
+            groups=self.groups_of(images),
+            class_names=self.class_names,
+        )
+        folds = [
+            replace(fold, train=images[fold.train], test=images[fold.test]) for fold in found.folds
+        ]
+        return replace(
+            self,
+            folds=tuple((fold.train, fold.test) for fold in folds if fold.reason is None),
+            left_out=replace(found, folds=tuple(folds)),
+        )
+
+    def resample(
+        self, *, keep_test: bool, val_fraction: float, test_fraction: float, random_state: int
+    ) -> Self:
+        """Divide the images of the splits anew; no group is divided.
+
+        Parameters
+        ----------
+        keep_test : bool
+            Whether the test images stay; the others are then divided into train and val.
+        val_fraction, test_fraction : float
+            Fractions of the images that are divided; the latter where the test images do not stay.
+        random_state : int
+            Seed.
+
+        Returns
+        -------
+        Partition
+            The same rows and groups, without folds.
+
+        Raises
+        ------
+        TableError
+            A class has too few images or groups to be divided.
+        """
+        own = SPLITS[:2] if keep_test else SPLITS
+        images = np.sort(np.concatenate([self.splits[name] for name in own]))
+        fractions = {"val": val_fraction}
+        if not keep_test:
+            fractions["test"] = test_fraction
+        names = self._assign(images, fractions, random_state)
+        splits = {name: images[names == name] for name in own}
+        return replace(self, splits={**self.splits, **splits}, folds=(), left_out=None)
 
     @property
     def fitted_images(self) -> Rows:
@@ -285,7 +352,20 @@ class Partition:
                 raise TableError(f"class {name!r} {reason}; add training images or drop the class")
 
 
-def _check_cache(cache: FeatureCache, y: NDArray[np.int64]) -> None:
+def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
+    """Refuse a cache that no classifier can be fitted on.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    y : ndarray of shape (m,), int64
+        Classes of its labelled rows.
+
+    Raises
+    ------
+    TableError
+        The cache holds feature maps, or labelled images of fewer than two classes.
+    """
     if cache.spec.pooling == "none":
         raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
     if cache.is_altered:

@@ -1,32 +1,29 @@
 """Model selection: candidates are cross-validated on the same folds and ranked; one is chosen."""
 
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat import runtime
-from brainfeat.errors import BrainfeatError, HeadError
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.errors import HeadError
 from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
-from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.heads.record import Candidate, CrossValidationScores, SearchRecord, Spread
+from brainfeat.heads.variation import LeftOutSources, SourceScores
 from brainfeat.metrics import Metrics, measure
-from brainfeat.training.partition import Fold, Partition
-
-Progress = Callable[[int, int], None]
+from brainfeat.training.fits import FitResult, FitTask, Progress, run_fits
+from brainfeat.training.partition import Partition
 
 # Balanced accuracy gives each class the same weight and needs no calibrated probabilities. The log
 # loss, of each fold at the temperature of the other folds, breaks ties.
 METRIC = "balanced_accuracy"
 
-_CV_VAL_FRACTION = 0.15
-# Fitted first, so that no process waits at the end for one long fit.
-_SLOW_HEADS = ("hist-gradient-boosting", "dense", "random-forest", "svm")
+# Folds that leave one source out each.
+LEAVE_ONE_SOURCE_OUT = "leave-one-source-out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +71,6 @@ class Selection:
         return SearchRecord(
             metric=METRIC, n_folds=self.cv.scores.n_folds, chosen=1, candidates=self.candidates
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _FoldResult:
-    """Scores of a fold's test images, (m, k) float64, or the error of the fit."""
-
-    scores: NDArray[np.float64] | None
-    seconds: float
-    warnings: list[str]
-    error: str | None
 
 
 def cross_validate(
@@ -173,6 +160,51 @@ def select_head(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The candidates of a fit, and how they are compared.
+
+    Attributes
+    ----------
+    cache : FeatureCache
+    recipes : list of HeadRecipe
+        One or more.
+    cv : int, str or None
+        As of :func:`brainfeat.fit_head`.
+    compare : bool
+        Whether the best recipe is chosen; otherwise there is one.
+    n_jobs : int or None
+    """
+
+    cache: FeatureCache
+    recipes: Sequence[HeadRecipe]
+    cv: int | str | None
+    compare: bool
+    n_jobs: int | None
+
+    def add_folds(self, partition: Partition, seed: int) -> Partition:
+        """Add the folds that were asked for, if any."""
+        if self.cv == LEAVE_ONE_SOURCE_OUT:
+            return partition.with_source_folds(self.cache)
+        return (
+            partition if self.cv is None else partition.with_folds(int(self.cv), random_state=seed)
+        )
+
+    def choose(self, partition: Partition, seed: int, progress: Progress | None) -> Selection:
+        """Choose the best recipe, or take the only one; cross-validate it where there are folds."""
+        recipes = [replace(recipe, random_state=seed) for recipe in self.recipes]
+        if self.compare:
+            return select_head(recipes, partition, n_jobs=self.n_jobs, progress=progress)
+        folded = bool(partition.folds)
+        found = cross_validate(recipes[0], partition, n_jobs=self.n_jobs) if folded else None
+        return Selection(candidates=(), recipe=recipes[0], cv=found)
+
+    def choose_anew(self, partition: Partition, seed: int, progress: Progress | None) -> HeadRecipe:
+        """Choose the recipe of a repeat, by folds of its own where candidates are compared."""
+        folded = self.add_folds(partition, seed) if self.compare else partition
+        return self.choose(folded, seed, progress).recipe
+
+
 def _sort_key(candidate: Candidate) -> tuple[bool, float, float]:
     return (
         candidate.error is not None,
@@ -187,66 +219,18 @@ def _score_folds(
     *,
     n_jobs: int | None,
     progress: Progress | None,
-) -> list[list[_FoldResult]]:
-    """Fit every recipe on every fold, in processes that share one memory map of the features."""
-    from joblib import Parallel, delayed, parallel_config
-
-    folds = partition.folds
-    heads = {name: place for place, name in enumerate(_SLOW_HEADS)}
-    order = sorted(
-        range(len(recipes)), key=lambda place: heads.get(recipes[place].head, len(heads))
-    )
-    tasks = [(place, fold) for place in order for fold in range(len(folds))]
-    cores = runtime.usable_cores()
-    alone = len(recipes) == 1 and recipes[0].takes_kernel(len(partition.X))
-    workers = min(len(tasks), n_jobs or (1 if alone else cores))
-    results: dict[tuple[int, int], _FoldResult] = {}
-    with parallel_config(backend="loky", inner_max_num_threads=max(1, cores // workers)):
-        jobs = Parallel(n_jobs=workers, return_as="generator_unordered")
-        calls = (
-            delayed(_score_fold)(task, recipes[task[0]], partition, folds[task[1]])
-            for task in tasks
-        )
-        for task, result in jobs(calls):
-            results[task] = result
-            if progress is not None:
-                progress(len(results), len(tasks))
-    return [[results[place, fold] for fold in range(len(folds))] for place in range(len(recipes))]
+) -> list[list[FitResult]]:
+    """Fit every recipe on every fold."""
+    tasks = [
+        FitTask(recipe=recipe, partition=partition, train=train, scored=test)
+        for recipe in recipes
+        for train, test in partition.folds
+    ]
+    results, step = run_fits(tasks, n_jobs=n_jobs, progress=progress), len(partition.folds)
+    return [results[start : start + step] for start in range(0, len(results), step)]
 
 
-def _score_fold(
-    task: tuple[int, int], recipe: HeadRecipe, partition: Partition, fold: Fold
-) -> tuple[tuple[int, int], _FoldResult]:
-    started = time.perf_counter()
-    scores, error = None, None
-    with warnings.catch_warnings(record=True) as caught:
-        try:
-            scores = _fit_fold(recipe, partition, fold)
-        except BrainfeatError as failure:
-            error = " ".join(str(failure).split())
-    result = _FoldResult(
-        scores=scores,
-        seconds=time.perf_counter() - started,
-        # The first line names the problem; scikit-learn's further lines link to its documentation.
-        warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
-        error=error,
-    )
-    return task, result
-
-
-def _fit_fold(recipe: HeadRecipe, partition: Partition, fold: Fold) -> NDArray[np.float64]:
-    train, test = fold
-    val = None
-    if needs_validation(recipe.head):
-        train, val = partition.take_val(
-            train, fraction=_CV_VAL_FRACTION, random_state=recipe.random_state
-        )
-    rows = partition.rows_of(train)
-    estimator = recipe.fit(partition.X, partition.y, rows=rows, val=val)
-    return FittedHead(estimator).scores(partition.X[test])
-
-
-def _rate(recipe: HeadRecipe, partition: Partition, results: list[_FoldResult]) -> Candidate:
+def _rate(recipe: HeadRecipe, partition: Partition, results: list[FitResult]) -> Candidate:
     """Score a candidate; its rank is not known yet."""
     error = _first_error(results)
     mean = std = log_loss = None
@@ -275,7 +259,7 @@ def _measure_folds(partition: Partition, probabilities: list[NDArray[np.float64]
     ]
 
 
-def _summarise(partition: Partition, results: list[_FoldResult]) -> CrossValidation:
+def _summarise(partition: Partition, results: list[FitResult]) -> CrossValidation:
     scores, y = _pair_with_labels(partition, results)
     probabilities = scale_folds(scores, y)
     by_fold = _measure_folds(partition, probabilities)
@@ -289,14 +273,44 @@ def _summarise(partition: Partition, results: list[_FoldResult]) -> CrossValidat
             accuracy=_spread([fold.accuracy for fold in by_fold]),
             balanced_accuracy=_spread([fold.balanced_accuracy for fold in by_fold]),
             log_loss=_spread([fold.log_loss for fold in by_fold]),
+            sources=_list_sources(partition, by_fold),
         ),
         calibration=calibrate(scores, y),
         conformal=Conformal.fit(np.concatenate(probabilities), np.concatenate(y)),
     )
 
 
+def _list_sources(partition: Partition, by_fold: Sequence[Metrics]) -> LeftOutSources | None:
+    """List the sources that folds left out, with their metrics."""
+    if partition.left_out is None:
+        return None
+    measured = iter(by_fold)
+    folds = []
+    for fold in partition.left_out.folds:
+        metrics = next(measured) if fold.reason is None else None
+        folds.append(
+            SourceScores(
+                source=fold.source,
+                n=len(fold.test),
+                n_train=len(fold.train),
+                dropped=fold.dropped,
+                classes=tuple(
+                    partition.class_names[label] for label in np.unique(partition.y[fold.test])
+                ),
+                accuracy=None if metrics is None else metrics.accuracy,
+                balanced_accuracy=None if metrics is None else metrics.balanced_accuracy,
+                reason=fold.reason,
+            )
+        )
+    return LeftOutSources(
+        folds=tuple(folds),
+        not_evaluated=partition.left_out.not_evaluated,
+        without_source=partition.left_out.without_source,
+    )
+
+
 def _pair_with_labels(
-    partition: Partition, results: list[_FoldResult]
+    partition: Partition, results: list[FitResult]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.int64]]]:
     """Return the scores and the true classes of the test images of each fold."""
     scores = [result.scores for result in results if result.scores is not None]
@@ -307,9 +321,9 @@ def _spread(values: list[float]) -> Spread:
     return Spread(mean=float(np.mean(values)), std=float(np.std(values, ddof=1)))
 
 
-def _first_error(results: list[_FoldResult]) -> str | None:
+def _first_error(results: list[FitResult]) -> str | None:
     return next((result.error for result in results if result.error is not None), None)
 
 
-def _all_warnings(results: list[_FoldResult]) -> list[str]:
+def _all_warnings(results: list[FitResult]) -> list[str]:
     return list(dict.fromkeys(message for result in results for message in result.warnings))

@@ -1,6 +1,7 @@
-"""Write ``head-format-1-*.h5``: heads of format 1 that every later version must load.
+"""Write ``head-format-*.h5``: heads that every later version must load.
 
-They were written by the version before the training record had types and before its names changed.
+Those of format 1 were written by the version before the training record had types and before its
+names changed; ``head-format-2-votes.h5`` by the last one whose ``svm`` head scored by votes.
 Run once for each new version of the format, under new names, and commit what it wrote; never run
 it again for a version that was released.
 """
@@ -21,7 +22,7 @@ CLASS_NAMES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
 def write(folder: Path) -> None:
-    """Write two heads: one of a search with out-of-distribution examples, and a dense one."""
+    """Write a head of a search with out-of-distribution examples, a dense one and an svm."""
     rng = np.random.default_rng(0)
     y = np.arange(240) % 4
     X = 2 * rng.standard_normal((4, N_FEATURES))[y] + rng.standard_normal((240, N_FEATURES))
@@ -33,6 +34,7 @@ def write(folder: Path) -> None:
     searched.save(folder / "head-format-1-logistic.h5")
     dense = fit_head(cache, head="dense", params={"epochs": 3}, cv=2, n_jobs=1)
     dense.save(folder / "head-format-1-dense.h5")
+    fit_head(cache, head="svm", n_jobs=1).save(folder / "head-format-2-votes.h5")
 
 
 if __name__ == "__main__":

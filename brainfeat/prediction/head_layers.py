@@ -1,0 +1,75 @@
+"""A head as layers of a network, in the numbers that every format of an exported model holds."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.errors import HeadError
+from brainfeat.heads.bundle import HeadBundle
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+# The classical heads whose scores are a linear function of standardised features.
+_LINEAR = ("logistic", "linear-svm", "lda")
+
+
+class HeadLayers(NamedTuple):
+    """What turns features into scores, whose softmax is the calibrated probabilities.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (d,), float64
+        The mean is subtracted from the features, which are then divided by the scale.
+    layers : list of tuple of ndarray
+        Kernel (inputs, outputs) and bias (outputs,) of each layer, float64. There is a ReLU between
+        two layers. The last one is divided by the temperature.
+    """
+
+    mean: Vector
+    scale: Vector
+    layers: list[tuple[Matrix, Vector]]
+
+
+def find_head_layers(bundle: HeadBundle) -> HeadLayers:
+    """Find the layers of a dense or a linear head.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+        The head.
+
+    Returns
+    -------
+    HeadLayers
+
+    Raises
+    ------
+    HeadError
+        The head is not a network.
+    """
+    head = bundle.estimator
+    if bundle.head == "dense":
+        mean, scale = head.mean_, head.scale_
+        layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
+    elif bundle.head in _LINEAR:
+        mean, scale = head["scaler"].mean_, head["scaler"].scale_
+        layers = [_find_linear_layer(head["classifier"])]
+    else:
+        raise HeadError(
+            f"a {bundle.head} head is not a network; export a dense head, or one of "
+            f"{', '.join(_LINEAR)}"
+        )
+    kernel, bias = layers.pop()
+    return HeadLayers(
+        mean, scale, [*layers, (kernel / bundle.temperature, bias / bundle.temperature)]
+    )
+
+
+def _find_linear_layer(classifier: Any) -> tuple[Matrix, Vector]:
+    kernel, bias = classifier.coef_.T, np.atleast_1d(classifier.intercept_)
+    if kernel.shape[1] == 1:
+        # With two classes there is one score, that of the second; the first has 0.
+        kernel, bias = np.hstack([np.zeros_like(kernel), kernel]), np.array([0.0, bias[0]])
+    return kernel, bias

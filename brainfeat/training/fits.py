@@ -1,0 +1,134 @@
+"""Fits: heads that are fitted on some images and score others, in parallel processes."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat import runtime
+from brainfeat.errors import BrainfeatError
+from brainfeat.heads.kinds import needs_validation
+from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.training.partition import Partition, Rows
+
+# Called with the number of fits that are done, and of all fits.
+Progress = Callable[[int, int], None]
+
+_VAL_FRACTION = 0.15
+# Fitted first, so that no process waits at the end for one long fit.
+_SLOW_HEADS = ("hist-gradient-boosting", "dense", "random-forest", "svm")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitTask:
+    """A head to fit on images of a partition, and the images that it scores.
+
+    Attributes
+    ----------
+    recipe : HeadRecipe
+    partition : Partition
+    train, scored : ndarray of int
+        Images to fit on, with their augmented views, and images to score.
+    val : ndarray of int or None
+        Images that decide when a head stops that needs such; None takes some of train.
+    """
+
+    recipe: HeadRecipe
+    partition: Partition
+    train: Rows
+    scored: Rows
+    val: Rows | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitResult:
+    """What a task came to.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (m, k), float64, or None
+        Of the images to score; None where the head cannot be fitted.
+    seconds : float
+    warnings : list of str
+    error : str or None
+        Why it cannot be fitted.
+    """
+
+    scores: NDArray[np.float64] | None
+    seconds: float
+    warnings: list[str]
+    error: str | None
+
+
+def run_fits(
+    tasks: Sequence[FitTask], *, n_jobs: int | None, progress: Progress | None
+) -> list[FitResult]:
+    """Fit heads in processes that share one memory map of the features.
+
+    Parameters
+    ----------
+    tasks : sequence of FitTask
+        On one matrix of features.
+    n_jobs : int or None
+        Number of processes. None takes all cores, or one process where all tasks are fits of one
+        head that takes less time than the start of another.
+    progress : callable or None
+        Called with the number of fits that are done, and of all fits.
+
+    Returns
+    -------
+    list of FitResult
+        In the order of the tasks.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    heads = {name: place for place, name in enumerate(_SLOW_HEADS)}
+    order = sorted(
+        range(len(tasks)), key=lambda place: heads.get(tasks[place].recipe.head, len(heads))
+    )
+    cores, first = runtime.usable_cores(), tasks[0]
+    kinds = {(task.recipe.head, repr(task.recipe.params)) for task in tasks}
+    alone = len(kinds) == 1 and first.recipe.takes_kernel(len(first.partition.X))
+    workers = min(len(tasks), n_jobs or (1 if alone else cores))
+    results: dict[int, FitResult] = {}
+    with parallel_config(backend="loky", inner_max_num_threads=max(1, cores // workers)):
+        jobs = Parallel(n_jobs=workers, return_as="generator_unordered")
+        for place, result in jobs(delayed(_run_fit)(place, tasks[place]) for place in order):
+            results[place] = result
+            if progress is not None:
+                progress(len(results), len(tasks))
+    return [results[place] for place in range(len(tasks))]
+
+
+def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
+    started = time.perf_counter()
+    scores, error = None, None
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            scores = _fit_and_score(task)
+        except BrainfeatError as failure:
+            error = " ".join(str(failure).split())
+    result = FitResult(
+        scores=scores,
+        seconds=time.perf_counter() - started,
+        # The first line names the problem; scikit-learn's further lines link to its documentation.
+        warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
+        error=error,
+    )
+    return place, result
+
+
+def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
+    recipe, partition, train, val = task.recipe, task.partition, task.train, task.val
+    if not needs_validation(recipe.head):
+        val = None
+    elif val is None:
+        train, val = partition.take_val(
+            train, fraction=_VAL_FRACTION, random_state=recipe.random_state
+        )
+    rows = partition.rows_of(train)
+    estimator = recipe.fit(partition.X, partition.y, rows=rows, val=val)
+    return FittedHead(estimator).scores(partition.X[task.scored])

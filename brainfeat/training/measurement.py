@@ -1,0 +1,63 @@
+"""The test images of a fit: their metrics, with and without copies of what was fitted on."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainfeat.cache.cache import FeatureCache
+from brainfeat.heads.recipe import FittedHead
+from brainfeat.leakage.results import Audit
+from brainfeat.metrics import Metrics, measure
+from brainfeat.training.partition import Partition
+
+
+def measure_test(
+    cache: FeatureCache, head: FittedHead, partition: Partition, audit: Audit
+) -> tuple[Metrics | None, Metrics | None]:
+    """Measure the test images, and those without copies where train and val have some.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        The cache that the partition was read from.
+    head : FittedHead
+    partition : Partition
+    audit : Audit
+        Of the cache.
+
+    Returns
+    -------
+    tuple of (Metrics or None, Metrics or None)
+        None where there are no test images; and where none of them has a copy, or each has one.
+    """
+    test = partition.splits["test"]
+    if not len(test):
+        return None, None
+    y, probabilities = partition.y[test], head.predict_proba(partition.X[test])
+    metrics = measure(y, probabilities, class_names=partition.class_names)
+    copied = find_copied(cache, partition, audit)
+    if not copied.any() or copied.all():
+        return metrics, None
+    rest = ~copied
+    return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
+
+
+def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
+    """Find the test images of which train or val has a copy; none without signatures.
+
+    Parameters
+    ----------
+    cache, partition, audit
+        As of :func:`measure_test`.
+
+    Returns
+    -------
+    ndarray of shape (m,), bool
+        Of each test image.
+    """
+    test = partition.rows[partition.splits["test"]]
+    if audit.copies is None:
+        return np.zeros(len(test), np.bool_)
+    if cache.splits.any():
+        return audit.seen_copies[test]
+    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
+    return np.isin(clusters[test], clusters[fitted])
