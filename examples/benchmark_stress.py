@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     alterations = Alterations()
     table = shuffle(read_table(chosen.data))
     plain = take(table, chosen.number * len(alterations.views))
-    few = take(table, min(chosen.number, len(plain) // len(alterations.views)))
+    few = take(table, max(1, len(plain) // len(alterations.views)))
     ratios = []
     print(f"{'round':>5}{'as they are':>14}{'altered':>10}{'ratio':>8}   rows a second")
     with tempfile.TemporaryDirectory() as folder:

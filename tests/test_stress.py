@@ -251,6 +251,11 @@ def test_an_output_of_another_kind_is_kept(head, data, cache, tmp_path):
 # What is refused
 
 
+def test_views_are_altered_or_augmented(data, tmp_path):
+    with pytest.raises(ParameterError, match="augment and alterations exclude each other"):
+        extract(data, tmp_path / "a.h5", backbone=Blocks(), augment=1, alterations=Alterations())
+
+
 def test_images_that_do_not_fit_the_head_are_refused(head, data, tmp_path):
     table = read_table(data)
     other = replace(

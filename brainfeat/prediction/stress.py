@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.formats import has_format
@@ -31,6 +32,8 @@ from brainfeat.tables.table import ImageTable, read_table
 
 # Images that are altered unless another number is given.
 N_IMAGES = 200
+# Each thread holds all views of an image, some 10 MB as 8-bit pixels of an input of 224.
+_MOST_THREADS = 16
 
 
 @default_errors
@@ -87,7 +90,7 @@ def stress(
     batch_size : int or None
         As in :func:`brainfeat.extract`.
     n_jobs : int or None
-        Threads that read, decode and alter; None takes all cores.
+        Threads that read, decode and alter, of which up to 16 alter; None takes all cores.
     overwrite : bool
         Whether an earlier output may be replaced that has other images, kinds or seeds.
     n_resamples : int
@@ -164,7 +167,7 @@ def stress(
             backbone=base,
             alterations=alterations,
             batch_size=batch_size,
-            n_jobs=n_jobs,
+            n_jobs=min(n_jobs or runtime.usable_cores(), _MOST_THREADS),
             overwrite=overwrite,
             value_range=value_range,
             progress=progress,
