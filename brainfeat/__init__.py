@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from brainfeat.tables.slicing import write_slices
     from brainfeat.tables.table import read_table, write_table
     from brainfeat.training.fitting import fit_head
+    from brainfeat.training.learning_curve import learning_curve
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluator",
     "extract": "extraction.extractor",
     "fit_head": "training.fitting",
+    "learning_curve": "training.learning_curve",
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
@@ -55,6 +57,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit_head",
+    "learning_curve",
     "link_caches",
     "predict",
     "read_table",

@@ -208,6 +208,8 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("vectors"), "-o", folder / "a.h5", "--head", "knn", *options)
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
+    curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
+    yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "knn", *curve)
 
 
 def run_evaluate(take: Take, folder: Path) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import learning_curve, options
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
@@ -102,6 +102,7 @@ Examples:
     help="Keep the signatures of the images of train and val, by which evaluate and predict "
     "recognise copies of them. A signature is as personal as a small picture of the image.",
 )
+@learning_curve.curve_options
 @options.table_option
 @options.jobs_option
 @options.verify_option
@@ -136,6 +137,9 @@ def command(
     started = time.perf_counter()
     inputs = (features, table, chosen["ood_examples"])
     check_target(output, overwrite=overwrite, inputs=inputs)
+    curve_options = learning_curve.take_options(
+        chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
+    )
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
@@ -145,15 +149,18 @@ def command(
     ):
         bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
-    bundle.save(output, overwrite=overwrite)
+        bundle.save(output, overwrite=overwrite)
+        curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, features)
     _warn_of_small_classes(bundle)
     seconds = time.perf_counter() - started
     if as_json:
-        options.print_json(_describe(bundle, seconds=seconds, output=output))
+        drawn = {} if curve is None else {"learning_curve": curve.to_dict()}
+        options.print_json(_describe(bundle, seconds=seconds, output=output) | drawn)
     else:
         _show(bundle)
+        learning_curve.show(curve, curve_options)
         options.say(f"{output} written in {options.format_seconds(seconds)}")
 
 

@@ -84,10 +84,11 @@ def to_text(evaluation: "Metrics") -> str:
     weighted mean      –  1.000        –                  –
     """
     sections = list_results(evaluation)
-    return "\n\n".join(_write_section(section) for section in sections if section.brief)
+    return "\n\n".join(write_section(section) for section in sections if section.brief)
 
 
-def _write_section(section: Section) -> str:
+def write_section(section: Section) -> str:
+    """Write a section with its title underlined."""
     title = make_printable(section.title)
     written = [lines for block in flatten(section.blocks) if (lines := _write(block))]
     body = "\n\n".join("\n".join(lines) for lines in written)

@@ -179,7 +179,7 @@ def fit_head(
     SplitSizes(train=64, val=16, test=16)
     """
     started = time.perf_counter()
-    _check_options(group_by, random_state, n_iter, search=search)
+    check_options(group_by, random_state, n_iter, search=search)
     with opened(cache) as features:
         recipes = make_recipes(
             head,
@@ -223,7 +223,8 @@ def fit_head(
         )
 
 
-def _check_options(group_by: str, random_state: int, n_iter: int | None, *, search: bool) -> None:
+def check_options(group_by: str, random_state: int, n_iter: int | None, *, search: bool) -> None:
+    """Refuse options of :func:`fit_head` that are out of range."""
     if group_by not in get_args(GroupBy):
         raise ParameterError(
             f"group_by must be one of {', '.join(get_args(GroupBy))}, got {group_by!r}"
@@ -313,14 +314,14 @@ def _measure_test(
         return None, None
     y, probabilities = partition.y[test], head.predict_proba(partition.X[test])
     metrics = measure(y, probabilities, class_names=partition.class_names)
-    copied = _find_copied(cache, partition, audit)[partition.rows[test]]
+    copied = find_copied(cache, partition, audit)[partition.rows[test]]
     if not copied.any() or copied.all():
         return metrics, None
     rest = ~copied
     return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
 
 
-def _find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
+def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
     """Find the rows of the cache of which train or val has a copy; none without signatures."""
     if audit.copies is None:
         return np.zeros(len(cache), np.bool_)
