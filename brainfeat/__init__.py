@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brainfeat.tables.table import read_table, write_table
     from brainfeat.training.fitting import fit_head
     from brainfeat.training.label_doubts import find_label_doubts
+    from brainfeat.training.learning_curve import learning_curve
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOMES = {
     "extract": "extraction.extractor",
     "find_label_doubts": "training.label_doubts",
     "fit_head": "training.fitting",
+    "learning_curve": "training.learning_curve",
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
@@ -60,6 +62,7 @@ __all__ = [
     "extract",
     "find_label_doubts",
     "fit_head",
+    "learning_curve",
     "link_caches",
     "predict",
     "read_table",

@@ -135,6 +135,12 @@ def test_benchmark_kernel_prints_the_ratio_and_what_changes() -> None:
 
 
 @pytest.mark.slow
+def test_benchmark_curve_prints_the_ratio() -> None:
+    printed = run_alone("benchmark_curve", "--rows", "200", "--rounds", "1")
+    assert re.search(r"curve: \d+\.\d s\ncalls: \d+\.\d s\ncalls to curve: \d+\.\d\n", printed)
+
+
+@pytest.mark.slow
 def test_leakage_prints_the_scores_with_and_without_copies(
     run_example: RunExample, make_cache: Callable[..., Path]
 ) -> None:

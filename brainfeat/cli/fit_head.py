@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options, protocol
+from brainfeat.cli import learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.text import lay_out
@@ -100,6 +100,7 @@ Examples:
     help="Keep the signatures of the images of train and val, by which evaluate and predict "
     "recognise copies of them. A signature is as personal as a small picture of the image.",
 )
+@learning_curve.curve_options
 @options.table_option
 @options.jobs_option
 @options.verify_option
@@ -134,6 +135,9 @@ def command(
     started = time.perf_counter()
     inputs = (features, table, chosen["ood_examples"])
     check_target(output, overwrite=overwrite, inputs=inputs)
+    curve_options = learning_curve.take_options(
+        chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
+    )
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
@@ -143,16 +147,19 @@ def command(
     ):
         bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
-    bundle.save(output, overwrite=overwrite)
+        bundle.save(output, overwrite=overwrite)
+        curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, features)
     _warn_of_small_classes(bundle)
     _warn_of_guesses(bundle.training)
     seconds = time.perf_counter() - started
     if as_json:
-        options.print_json(_describe(bundle, seconds=seconds, output=output))
+        drawn = {} if curve is None else {"learning_curve": curve.to_dict()}
+        options.print_json(_describe(bundle, seconds=seconds, output=output) | drawn)
     else:
         _show(bundle)
+        learning_curve.show(curve, curve_options)
         options.say(f"{output} written in {options.format_seconds(seconds)}")
 
 

@@ -91,10 +91,11 @@ def to_text(evaluation: "Metrics | SetsEvaluation") -> str:
 
 def write_sections(sections: "Sequence[Section]") -> str:
     """Write sections for a terminal, those that are brief."""
-    return "\n\n".join(_write_section(section) for section in sections if section.brief)
+    return "\n\n".join(write_section(section) for section in sections if section.brief)
 
 
-def _write_section(section: Section) -> str:
+def write_section(section: Section) -> str:
+    """Write a section with its title underlined."""
     title = make_printable(section.title)
     written = [lines for block in flatten(section.blocks) if (lines := _write(block))]
     body = "\n\n".join("\n".join(lines) for lines in written)

@@ -194,7 +194,7 @@ def fit_head(
     SplitSizes(train=64, val=16, test=16)
     """
     started = time.perf_counter()
-    _check_options(cv, random_state, n_iter, search=search)
+    check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened(cache) as features:
@@ -263,9 +263,10 @@ def fit_head(
         )
 
 
-def _check_options(
+def check_options(
     cv: int | str | None, random_state: int, n_iter: int | None, *, search: bool
 ) -> None:
+    """Refuse options of :func:`fit_head` that are out of range."""
     if isinstance(cv, str) and cv != LEAVE_ONE_SOURCE_OUT:
         raise ParameterError(
             f"cv must be a number of folds or {LEAVE_ONE_SOURCE_OUT!r}, got {cv!r}"

@@ -97,7 +97,7 @@ def cross_validate(
     HeadError
         The head cannot be fitted on a fold.
     """
-    (results,) = _score_folds([recipe], partition, n_jobs=n_jobs, progress=None)
+    (results,) = score_folds([recipe], partition, n_jobs=n_jobs, progress=None)
     if error := _first_error(results):
         raise HeadError(error)
     for message in _all_warnings(results):
@@ -139,7 +139,7 @@ def select_head(
     HeadError
         None of the candidates can be fitted.
     """
-    results = _score_folds(recipes, partition, n_jobs=n_jobs, progress=progress)
+    results = score_folds(recipes, partition, n_jobs=n_jobs, progress=progress)
     rated = [
         _rate(recipe, partition, result) for recipe, result in zip(recipes, results, strict=True)
     ]
@@ -213,7 +213,7 @@ def _sort_key(candidate: Candidate) -> tuple[bool, float, float]:
     )
 
 
-def _score_folds(
+def score_folds(
     recipes: Sequence[HeadRecipe],
     partition: Partition,
     *,
