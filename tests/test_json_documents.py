@@ -240,7 +240,7 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
-    yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "knn", *curve)
+    yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
 
 
 def write_floor(take: Take, folder: Path) -> Path:
