@@ -199,7 +199,8 @@ def _read_cache(source: Path, group_by: str, folder: Mapping[str, Any]) -> _Grou
     with options.open_cache(source) as cache:
         if group_by not in ("column", "none"):
             options.warn_of_missing_signatures(cache)
-        grouping = choose_groups(cache, group_by)
+        with options.ProgressLine("looking for groups"):
+            grouping = choose_groups(cache, group_by)
         images = np.flatnonzero(cache.view == 0)
         known = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], known, cache.sources[images])
