@@ -27,7 +27,7 @@ SCHEMA = {
         "ReleaseDate": None,
         "ReleaseVersion": None,
         "GlobalAvailability": None,
-        "EHRCompatibility?": {"EHR*": None},
+        "EHRCompatibility?": {"EHR*": None},  # codespell:ignore
         "RegulatoryApproval?": None,
     },
     "ModelSummary": {"Summary": None, "Keywords": {"Keyword*": None}},
@@ -133,9 +133,7 @@ def test_it_has_them_whatever_was_measured(study, changes):
 
 
 def test_metrics_are_those_of_the_evaluation_with_their_intervals(study, card):
-    values = dict(
-        zip(texts(card, "Label"), map(json.loads, texts(card, "ValueJson")), strict=True)
-    )
+    values = dict(zip(texts(card, "Label"), map(json.loads, texts(card, "ValueJson")), strict=True))
     new = study.evaluation.subsets.without_copies
     low, high = new.intervals.accuracy
     assert values["accuracy, without copies"] == {
