@@ -1,4 +1,4 @@
-"""What checklists say of sample size, robustness and failures is recorded, or said to be missing."""
+"""What checklists say of size, robustness and failures is recorded, or said to be missing."""
 
 import dataclasses
 
