@@ -305,9 +305,9 @@ def test_page_and_card_have_the_table_first_and_no_folder(bundle, own, near, far
         with pytest.raises(ParameterError, match="one of the sets"):
             to_card(evaluate(bundle, cache), **given)
     assert "2 sets beside the test part of the fit" in pages[0]
-    for page in pages:
+    for page, heading in zip(pages, ("## {}\n", ">{}</h2>"), strict=True):
         titles = ("What it is worth on each set", "Summary", "Results on far.h5", "Leakage")
-        places = [page.rindex(title) for title in titles]
+        places = [page.index(heading.format(title)) for title in titles]
         assert places == sorted(places)
         assert str(folder) not in page
         assert "Results on own.h5" not in page
@@ -315,8 +315,8 @@ def test_page_and_card_have_the_table_first_and_no_folder(bundle, own, near, far
 
 def test_sets_of_one_name_are_numbered(bundle, far, tmp_path):
     X, y = draw(80, seed=5)
-    twin = write_vectors(tmp_path, X, y, paths=[f"t-{row}" for row in range(80)], name="far.h5")
-    text = to_text(evaluate(bundle, [far, twin]))
+    namesake = write_vectors(tmp_path, X, y, paths=[f"t-{row}" for row in range(80)], name="far.h5")
+    text = to_text(evaluate(bundle, [far, namesake]))
     assert "Results on far.h5 (1)" in text
     assert "Results on far.h5 (2)" in text
 
