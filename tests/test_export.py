@@ -287,7 +287,7 @@ def test_options_that_do_not_go_together_are_refused(name, options, words, heads
 
 
 def test_what_is_no_network_is_refused(heads, tmp_path):
-    with pytest.raises(HeadError, match="a knn head is not a network"):
+    with pytest.raises(HeadError, match="knn heads are not networks"):
         export_head(heads["knn"], tmp_path / "model.keras", weights="random")
 
 

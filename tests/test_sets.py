@@ -296,6 +296,19 @@ def test_the_table_comes_first_and_fits_a_terminal(found):
     assert to_markdown(found).startswith("## What it is worth on each set")
 
 
+def test_a_difference_over_some_classes_has_both_sides_in_words(bundle, own, tmp_path):
+    X, y = draw(160, seed=3)
+    paths = [f"two-{row}" for row in range(80)]
+    two = write_vectors(tmp_path, X[y < 2], y[y < 2], paths=paths, name="two.h5")
+    found = evaluate(bundle, [own, two])
+    metric = found.sets[1].difference.balanced_accuracy
+    words = " ".join(to_text(found).split())
+    assert (
+        f"Of glioma, meningioma alone, it is {metric.second:.3f} on two.h5 and "
+        f"{metric.first:.3f} on that part."
+    ) in words
+
+
 def test_page_and_card_have_the_table_first_and_no_folder(bundle, own, near, far, folder):
     with FeatureCache(own) as cache, FeatureCache(far) as other:
         found = evaluate(bundle, [cache, near, other])

@@ -144,7 +144,9 @@ def write_reports(
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
-        options.write_text(chosen["report"], to_html(evaluation, **given, images=images))
+        with options.ProgressLine("drawing the report"):
+            page = to_html(evaluation, **given, images=images)
+        options.write_text(chosen["report"], page)
         options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
         if _is_xml(chosen["card"]):

@@ -299,8 +299,8 @@ def _explain_unknown(
 ) -> str:
     given = "; no mapping that was given fits them" if mappings else ""
     message = (
-        f"the images have the class {_quote(unknown)}; expected one of the head's, "
-        f"{_quote(head_names)}{given}"
+        f"the images have the class{'es' if len(unknown) > 1 else ''} {_quote(unknown)}; expected "
+        f"one of the head's, {_quote(head_names)}{given}"
     )
     offered = offer_spellings(unknown, head_names)
     parts = {name: offered.get(name, ("CLASS", "CLASS")) for name in unknown}
@@ -311,8 +311,8 @@ def _explain_unknown(
     if len(offered) == len(unknown):
         return f'{message}; if they mean the same, pass classes="{write_classes(parts)}"'
     return (
-        f'{message}; say what it means, classes="{write_classes(parts)}", or fit a head on a cache '
-        "that has it"
+        f'{message}; say what that means with classes="{write_classes(parts)}", or fit a head on a '
+        "cache that has it"
     )
 
 
