@@ -27,7 +27,7 @@ SCHEMA = {
         "ReleaseDate": None,
         "ReleaseVersion": None,
         "GlobalAvailability": None,
-        "EHRCompatibility?": {"EHR*": None},
+        "EHRCompatibility?": {"EHR*": None},  # codespell:ignore
         "RegulatoryApproval?": None,
     },
     "ModelSummary": {"Summary": None, "Keywords": {"Keyword*": None}},

@@ -465,6 +465,7 @@ class TestCommand:
             "near_duplicates",
             "groups_across_splits",
             "patient_key",
+            "class_sources",
             "label_conflicts",
             "shortcut",
             "permutation",

@@ -697,6 +697,7 @@ def test_an_existing_report_is_kept_unless_overwrite_is_given(run, files):
     ("options", "word"),
     [
         (["--checklist", "claim2024"], "--report or --card"),
+        (["--card", "card.xml", "--checklist", "claim2024"], "in Markdown"),
         (["--report", "{out}", "--include-images"], "--images"),
         (["--report", "{out}", "--images", "{folder}"], "--include-images"),
         (["--card", "{out}", "--include-images", "--images", "{folder}"], "--report"),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -13,10 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from support.caches import draw_signatures
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.signature import orient_signatures
+from brainfeat.cache.signature import compute_signature, orient_signatures
 from brainfeat.errors import BrainfeatError, ParameterError, TableError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.leakage.auditing import audit
+from brainfeat.leakage.number_blocks import label_number_blocks
 from brainfeat.leakage.results import Audit
 from brainfeat.leakage.sources import find_class_sources, leave_source_out, make_source_folds
 from brainfeat.report.training import make_training
@@ -217,6 +219,34 @@ def test_it_is_kept_in_the_file_and_shown_in_the_report(make_cache, tmp_path):
 def test_cv_of_another_name_is_refused(make_cache):
     with pytest.raises(ParameterError, match="leave-one-source-out"):
         fit_head(make_cache(*draw()[:2]), head="lda", cv="leave-one-out")
+
+
+def test_real_slices_of_made_up_sources(real_data, make_cache):
+    """Tumours are dealt to three sources by numbers; images without one are of a fourth."""
+    folder = real_data / "data" / "brain-mri" / "Testing"
+    X, y, paths, sources, signature = [], [], [], [], []
+    for label, name in enumerate(NAMES):
+        for place, path in enumerate(sorted((folder / name).iterdir())[:60]):
+            image = np.asarray(Image.open(path).convert("L"))
+            X.append(image[7::14, 7::14].reshape(-1) / 255)
+            y.append(label)
+            paths.append(f"{name}/{path.name}")
+            sources.append(
+                "web" if name == "notumor" else ("east", "north", "south")[place // 5 % 3]
+            )
+            signature.append(compute_signature(image))
+    path = make_cache(
+        np.array(X), np.array(y), paths=paths, sources=sources, signature=np.stack(signature)
+    )
+    found = fit_head(path, head="lda", cv=LEAVE, group_by="copies", n_jobs=1).training.cv.sources
+    (alone,) = found.not_evaluated
+    assert (alone.name, alone.source, alone.alone) == ("notumor", "web", True)
+    assert [fold.reason is None for fold in found.folds] == [True, True, True, False]
+    blocks = label_number_blocks(paths, 20)
+    for block in np.unique(blocks):
+        members = [paths[row] for row in np.flatnonzero(blocks == block)]
+        assert len({member.split("_")[0] for member in members}) == 1
+        assert len(members) <= 20
 
 
 # The command line

@@ -77,7 +77,7 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
     wanted = [chosen[name] for name in ("report", "card") if chosen[name] is not None]
     if chosen["checklist"] and not [path for path in wanted if not _is_xml(path)]:
         raise click.UsageError(
-            "--checklist needs --report, or --card with a card in Markdown; name one of them"
+            "--checklist needs --report or --card, with a card in Markdown; name one of them"
         )
     if chosen["include_images"] and (chosen["report"] is None or chosen["images"] is None):
         raise click.UsageError(

@@ -390,8 +390,7 @@ def _class_intervals(
 
 def _divide(part: Floats, whole: Floats, *, nothing: float = np.nan) -> Floats:
     quotient: Floats = np.full(np.broadcast_shapes(part.shape, whole.shape), nothing)
-    np.divide(part, whole, out=quotient, where=whole > 0)
-    return quotient
+    return np.divide(part, whole, out=quotient, where=whole > 0)
 
 
 def find_percentiles(values: Floats) -> Interval:

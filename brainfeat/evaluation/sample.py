@@ -74,12 +74,14 @@ def measure_images(
     """
     rows, by = plan.rows, protocol.by
     X = cache.X[rows]
+    # The scores of a head may take most of the time, and probabilities are made of them.
+    scores = head.scores(X)
     sample = _Sample(
         head=head,
         task=plan.task,
         X=X,
-        scores=head.scores(X),
-        probabilities=head.predict_proba(X),
+        scores=scores,
+        probabilities=softmax(scores, temperature=head.temperature),
         values=None if by is None else read_column(cache, by)[rows],
         prevalence=check_prevalence(protocol.prevalence, plan.task.names),
         bootstrap=protocol.bootstrap,

@@ -11,6 +11,11 @@ from brainfeat.errors import ParameterError
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
 from brainfeat.report.blocks import Section, Table, estimate_metric
 from brainfeat.report.provenance import name_grouping
+from brainfeat.report.robustness import (
+    describe_failures,
+    describe_robustness,
+    describe_size,
+)
 from brainfeat.report.study import Study
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES, name_headline
 from brainfeat.text import count, format_metric, format_number
@@ -210,9 +215,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         ) + f"; kept together: {groups} (section Data)." if split else None,
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
-        "size": "In part: " + ", ".join(
-            f"{entry.name} {entry.support:,}" for entry in study.evaluation.per_class
-        ) + " images evaluated. The authors must state the intended size.",
+        "size": describe_size(study),
         "flow": f"From {listed:,} listed to {study.evaluation.n:,} evaluated (section Data).",
         "classes": "In part: images by class and split (section Data).",
         "imbalance": f"From {min(counts):,} to {max(counts):,} images of a class were evaluated; "
@@ -322,13 +325,11 @@ def _describe_measuring(study: Study) -> dict[str, str | None]:
             if intervals
             else f"No intervals: {everything.reason or f'fewer than {MIN_GROUPS} groups'}."
         ),
-        "robustness": "In part: metrics with and without copies of seen images, and controls "
-        "(sections Overall metrics and Leakage).",
+        "robustness": describe_robustness(study),
         "performance": "In part: the splits of the fit (section Training)"
         + (f"; {parts}." if evaluation.by else "."),
         "accuracy": f"Accuracy {'; '.join(accuracies)}. By class in section Metrics by class.",
-        "failures": "In part: confusion matrices (section Metrics by class), and the "
-        "most confident errors where images are included.",
+        "failures": describe_failures(study),
         "limits": "In part: section Intended use and limits.",
         "heterogeneity": f"In part: {parts}." if evaluation.by else None,
     }

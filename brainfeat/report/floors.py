@@ -23,8 +23,8 @@ def list_floors(evaluation: "Evaluation") -> Iterator[Table]:
         "neighbour by other features": floors.random_weights,
         "largest class": floors.largest_class,
     }
-    known = floors.largest_class.without_copies is not None
-    subsets = ("without_copies", "all") if known else ("all",)
+    everything, new = floors.largest_class.all, floors.largest_class.without_copies
+    subsets = ("all",) if new is None or new == everything else ("without_copies", "all")
     head = [getattr(evaluation.subsets, subset) for subset in subsets]
     yield Table(
         title="Floors: what is reached without learning",
