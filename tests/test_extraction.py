@@ -493,6 +493,33 @@ class TestUpdate:
             run(describe(images, ROWS[1:]), finished)
         assert state(finished) == before
 
+    @pytest.mark.parametrize("removed", [0, 4])
+    def test_rows_that_would_be_dropped_are_told_before_any_work(self, images, finished, removed):
+        """New images are as many as the removed one and more, but none has its size."""
+        before = state(finished)
+        rows = [row for row in ROWS if row != ROWS[removed]]
+        for number in (7, 8):
+            draw(images / f"d/{number}.png", number, size=(30, 30))
+            rows.append(f"d/{number}.png,glioma,train,,")
+        name = ROWS[removed].split(",")[0]
+        backbone = Blocks()
+        with pytest.raises(CacheError, match=rf"at least 1 rows .*see {name}, view 0.*overwrite="):
+            extract(describe(images, rows), finished, backbone=backbone)
+        assert (backbone.batches, backbone.specs_asked) == ([], 0)
+        assert state(finished) == before
+        assert not parts_folder(finished).exists()
+
+    def test_a_file_of_the_size_of_a_removed_one_may_be_that_file(self, images, finished):
+        """Only its content tells, so it is read; what was computed until then is kept."""
+        before = state(finished)
+        draw(images / "d.png", 9)
+        assert (images / "d.png").stat().st_size == (images / "c/3.png").stat().st_size
+        rows, backbone = [*ROWS[1:], "d.png,glioma,train,,"], Blocks()
+        with pytest.raises(CacheError, match=r"holds 1 rows .*first: c/3.png, view 0"):
+            extract(describe(images, rows), finished, backbone=backbone)
+        assert len(backbone.batches) == 1
+        assert state(finished) == before
+
     def test_a_removed_image_is_dropped_with_overwrite(self, images, finished):
         result, backbone = run(describe(images, ROWS[1:]), finished, overwrite=True)
         assert (result.rows, result.computed) == (5, 0)
@@ -604,8 +631,10 @@ class TestAugment:
     def test_fewer_views_are_refused_without_overwrite(self, table, output):
         run(table, output, augment=2)
         before = state(output)
+        backbone = Blocks()
         with pytest.raises(CacheError, match=r"3 rows .*a/1.png, view 2"):
-            run(table, output, augment=1)
+            extract(table, output, backbone=backbone, augment=1)
+        assert backbone.batches == []
         assert state(output) == before
         assert run(table, output, augment=1, overwrite=True)[0].rows == 9
 
@@ -1124,7 +1153,7 @@ class TestTwoRunsWithoutLocks:
                 extract(all_rows, output, backbone=Blocks())
                 return super().__call__(images)
 
-        with pytest.raises(CacheError, match=r"holds 2 rows that this run would drop"):
+        with pytest.raises(CacheError, match=r"holds at least 2 rows that this run would drop"):
             extract(fewer, output, backbone=Overtaken())
         assert contents(output) == contents(finished)
 

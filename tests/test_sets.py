@@ -215,6 +215,22 @@ def test_the_interval_of_a_difference_is_that_of_two_independent_samples():
     assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.06)
 
 
+@pytest.mark.parametrize("wrong", [(0, 0), (0, 4), (4, 0)])
+def test_a_side_without_an_error_is_as_uncertain_as_its_images_are_few(wrong):
+    images = np.arange(60)
+    sides = [
+        Side(y=images % 2, predicted=(images % 2) ^ (images < n), groups=images) for n in wrong
+    ]
+    found = find_set_difference(*sides, class_names="ab", n_resamples=1000, random_state=0)
+    lowest, _ = bound_fraction(images >= 0, images, confidence=0.95)
+    for metric in (found.accuracy, found.balanced_accuracy):
+        low, high = metric.interval
+        assert low < metric.difference < high
+        assert high - low > 1 - lowest
+    if not any(wrong):
+        assert found.accuracy.interval == pytest.approx((lowest - 1, 1 - lowest))
+
+
 def test_a_difference_is_over_the_classes_that_both_have():
     y = np.arange(90) % 3
     first = Side(y=y, predicted=y, groups=np.arange(90))
@@ -345,6 +361,14 @@ def test_the_command_takes_several_caches_in_order(bundle, own, far, tmp_path):
     assert "evaluate head.h5 far.h5 own.h5" in card.read_text()
     refused = CliRunner().invoke(command, [str(head), str(far), str(own), "--table", "t.csv"])
     assert "--table needs one FEATURES" in refused.output
+
+
+def test_an_error_names_the_set_that_it_is_about(bundle, own, folder):
+    X, y = draw(80, seed=6)
+    X[3, 4] = np.nan
+    broken = write_vectors(folder, X, y, paths=[f"b-{row}" for row in range(80)], name="broken.h5")
+    with pytest.raises(BundleError, match=r"broken\.h5: .* not finite"):
+        evaluate(bundle, [own, broken])
 
 
 @pytest.mark.slow

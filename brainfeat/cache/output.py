@@ -1,7 +1,8 @@
 """An output of stage one: an earlier cache or none, and shards of unfinished runs."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from brainfeat.errors import CacheError
 _logger = logging.getLogger(__name__)
 
 _REMEDY = "name another output, or choose the same options as before"
+_KEEP_ROWS = "pass overwrite=True to drop them and keep the others, or choose another output"
 
 
 class Overtaken(Exception):  # noqa: N818
@@ -199,6 +201,49 @@ class Output:
                 raise
             raise Overtaken from error
 
+    def check_sizes(
+        self, sizes: Iterable[tuple[int | None, int]], *, paths: Collection[str]
+    ) -> None:
+        """Refuse before any work to lose rows, as far as the sizes of files tell.
+
+        Equal contents have equal sizes: of rows of one size and view, no more can be kept than the
+        table has. Those that :meth:`check_dropped` finds by content are as many or more.
+
+        Parameters
+        ----------
+        sizes : iterable of (int or None, int)
+            Bytes and view of each row of the table; None where the size is not known.
+        paths : collection of str
+            Of the table, to name an image that it lacks.
+
+        Raises
+        ------
+        CacheError
+            The cache holds such rows, and must not be replaced.
+        """
+        cache = self.cache
+        if cache is None or self._overwrite:
+            return
+        wanted = Counter(sizes)
+        keys = np.concatenate([np.empty(0, "S34"), *_iterate_keys(cache)])
+        _, rows = np.unique(keys, return_index=True)
+        held = cache.column("file_bytes")[rows].tolist(), cache.view[rows].tolist()
+        pairs = dict(zip(rows.tolist(), zip(*held, strict=True), strict=True))
+        lost = Counter(pairs.values()) - wanted
+        unknown = sum(number for (size, _), number in wanted.items() if size is None)
+        if lost.total() <= unknown:
+            return
+        names, known = cache.column("path"), set(paths)
+        seen = (
+            f" (see {name}, view {pairs[row][1]})"
+            for row in sorted(row for row, pair in pairs.items() if pair in lost)
+            if (name := names[row].decode("utf-8")) not in known or pairs[row] not in wanted
+        )
+        raise CacheError(
+            f"{self.path} holds at least {lost.total() - unknown:,} rows that this run would drop"
+            f"{next(seen, '')}; {_KEEP_ROWS}"
+        )
+
     def check_dropped(self, keys: Keys) -> None:
         """Refuse to lose rows of images that are not in the table.
 
@@ -216,8 +261,7 @@ class Output:
             first = self.cache.column("path")[lost[0]].decode("utf-8")
             raise CacheError(
                 f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
-                f"{first}, view {self.cache.view[lost[0]]}); pass "
-                "overwrite=True to drop them and keep the others, or choose another output"
+                f"{first}, view {self.cache.view[lost[0]]}); {_KEEP_ROWS}"
             )
 
     def merge(

@@ -45,7 +45,7 @@ def check_files(
     """
     given = {option: path for option, path in wanted.items() if path is not None}
     for (option, path), (other, second) in combinations(given.items(), 2):
-        if path.absolute() == second.absolute() or is_same_file(path, second):
+        if is_same_file(path, second):
             raise click.UsageError(f"{option} and {other} name the same file; name two")
     for option, path in given.items():
         kind, recognise = _KINDS[option]

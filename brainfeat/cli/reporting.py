@@ -85,7 +85,7 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
         )
     if chosen["images"] is not None and not chosen["include_images"]:
         raise click.UsageError("--images needs --include-images")
-    if len(wanted) == 2 and (wanted[0].absolute() == wanted[1].absolute() or is_same_file(*wanted)):
+    if len(wanted) == 2 and is_same_file(*wanted):
         raise click.UsageError("--report and --card name the same file; name two")
     if chosen["images"] is not None and not chosen["images"].is_dir():
         raise BrainfeatError(f"{chosen['images']} is not a folder; name the one that was extracted")

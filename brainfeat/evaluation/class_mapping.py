@@ -115,7 +115,8 @@ def check_mappings(classes: ClassesArgument, head_names: Sequence[str]) -> list[
     Raises
     ------
     ParameterError
-        A mapping names no class of the head, an unknown one, or one twice.
+        A mapping names no class of the head, an unknown one, or one twice, or leaves one to itself
+        whose name it gives to others.
     """
     if classes is None:
         return []
@@ -148,6 +149,11 @@ def _check_mapping(mapping: Given, head_names: Sequence[str]) -> Classes:
     if twice := [member for member, number in named.items() if number > 1]:
         raise ParameterError(
             f"the mapping names {twice[0]!r} of the head twice; name each class of it once"
+        )
+    if left := [name for name in found if name in head_names and name not in named]:
+        raise ParameterError(
+            f"the mapping says what {left[0]!r} of the set is, and not what {left[0]!r} of the "
+            "head is; name that class of the head as well"
         )
     return found
 

@@ -77,6 +77,8 @@ class Run:
     ------
     SpecMismatchError
         If the output has features of another spec.
+    CacheError
+        If the output has rows or signatures that this run would drop, as far as is known by now.
     """
 
     def __init__(self, task: Task, backbone: FeatureExtractor, output: Output) -> None:
@@ -94,6 +96,7 @@ class Run:
         self.spec = self._choose_spec(output.cache)
         output.check_spec(self.spec)
         output.check_signature(self.spec, signature=task.signature)
+        output.check_sizes(self._list_sizes(), paths=task.table.paths)
         self._index = output.index(self.spec, task.ranges)
         self._shards = ShardWriter(
             task.parts,
@@ -221,6 +224,16 @@ class Run:
                     f"backbone; leave {name} out of that spec"
                 )
         return replace(spec, **self._task.reading)
+
+    def _list_sizes(self) -> Iterator[tuple[int | None, int]]:
+        """Yield the size of the file and the view of each row of the table."""
+        table = self._task.table
+        for row in range(len(table)):
+            try:
+                size = table.absolute_path(row).stat().st_size
+            except OSError:  # it is rejected when it is read
+                size = None
+            yield from ((size, view) for view in self._task.list_views(row))
 
     def _load(self, row: int) -> _Loaded:
         """Read one file once, so that the bytes that are hashed are those that are decoded."""
