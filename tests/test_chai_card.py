@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,7 +12,8 @@ from brainfeat.report import to_chai_card
 from brainfeat.report.chai_card import NAMESPACE, TO_FILL_IN
 
 # Elements of version 0.2 of the schema in their order; "?" marks those that may be absent, "*"
-# those that may come any number of times, and "+" those that come once or more.
+# those that may come any number of times, and "+" those that come once or more. The signature that
+# the schema allows at the end is of another namespace: who answers for a card signs it.
 METRIC = {
     "MetricGoal": None,
     "Results": {"MetricResult+": {"Label": None, "ValueJson": None}},
@@ -188,8 +190,28 @@ def test_control_characters_in_names_are_valid_xml(study):
 
 
 def test_no_answer_refers_to_a_section_that_the_card_lacks(card):
-    assert "(section" not in "".join(texts(card, "ModelType") + texts(card, "OutcomesAndOutputs"))
+    assert "(section" not in "".join(card.itertext())
+    assert "section Data" not in "".join(card.itertext())
 
 
 def test_equal_evaluations_have_equal_cards(study):
     assert write(study) == write(study)
+
+
+def test_the_command_writes_a_card_of_several_sets_and_keeps_it(study, run, tmp_path):
+    head, card = tmp_path / "head.h5", tmp_path / "card.xml"
+    study.bundle.save(head)
+    other = shutil.copy(study.path, tmp_path / "other.h5")
+    line = ["evaluate", head, study.path, other, "--card", card]
+    result = run(*line)
+    assert result.code == 0, result.err
+    written = card.read_bytes()
+    root = ET.fromstring(written)
+    check(root, SCHEMA)
+    assert f"accuracy on {study.path.name}" in texts(root, "Label")
+    assert "accuracy on other.h5" in texts(root, "Label")
+    assert str(tmp_path).encode() not in written
+    result = run(*line)
+    assert result.code == 1
+    assert "--overwrite" in result.err
+    assert card.read_bytes() == written

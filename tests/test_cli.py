@@ -123,6 +123,21 @@ class TestExtract:
             *("signatures", "--overwrite", "--no-signature"),
         )
 
+    def test_other_labels_of_the_same_images_cost_nothing(
+        self, run: Run, slices: Path, features: Path, tmp_path: Path
+    ) -> None:
+        output, relabelled = shutil.copy(features, tmp_path / "f.h5"), slices / "relabelled.csv"
+        text = (slices / "table.csv").read_text(encoding="utf-8")
+        relabelled.write_text(text.replace(",glioma,", ",high grade,", 3), encoding="utf-8")
+        try:
+            document = json.loads(run("extract", relabelled, "-o", output, *SMALL, "--json").out)
+        finally:
+            relabelled.unlink()
+        with FeatureCache(features) as before, FeatureCache(output) as after:
+            assert (document["computed"], document["reused"]) == (0, len(before))
+            assert list(after.table["label"]).count("high grade") == 3
+            np.testing.assert_array_equal(after.X[:], before.X[:])
+
     def test_a_rejected_image_is_listed_with_its_reason(
         self, run: Run, slices: Path, tmp_path: Path
     ) -> None:

@@ -2,16 +2,19 @@
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
+from support.caches import write_vectors
 from support.studies import draw_study
 
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.report import to_card, to_html, to_markdown, to_text
 from brainfeat.report.blocks import Matrix, Table, flatten
 from brainfeat.report.outline import list_results
+from brainfeat.report.results import summarise
 
 DOCUMENTS = ("markdown", "card", "page")
 
@@ -192,3 +195,16 @@ def test_the_risk_of_confident_predictions_is_beside_the_calibration_error(outpu
         if section in words:
             assert sentence in words[section]
             assert f"{found.calibration.after.ece:.3f}" in words[section]
+
+
+def test_classes_of_too_few_groups_are_not_in_the_range_of_sensitivities(tmp_path):
+    """It does not say "in every class" of classes of which it says nothing."""
+    study = draw_study(lambda *args, **rest: write_vectors(tmp_path, *args, **rest))
+    with study.cache:
+        part = study.evaluation.copy_free
+        first, *others = part.per_class
+        perfect = [replace(entry, recall=1.0) for entry in others]
+        few = replace(part, per_class=(replace(first, recall=0.5), *perfect), few={first.name: 2})
+        found = " ".join(summarise(replace(study.evaluation, copy_free=few)))
+    assert "Sensitivity without copies is 1.000 in every other class." in found
+    assert "ranges from" not in found

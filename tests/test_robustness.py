@@ -23,6 +23,7 @@ def test_the_sample_size_is_in_images_and_groups(study):
     found, subsets = describe_size(study_with(study)), study.evaluation.subsets
     assert f"{subsets.all.n_groups} groups" in found
     assert f"{subsets.without_copies.n} images in {subsets.without_copies.n_groups} groups" in found
+    assert "fit-head --learning-curve" in found
     assert "The authors must state the intended size" in found
 
 

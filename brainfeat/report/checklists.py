@@ -202,8 +202,8 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     return {
         "sources": f"Sources named by the table: {', '.join(sources[:10])}; the authors must "
         "describe them (section Data)." if sources else None,
-        "exclusions": f"In part: {unread}; reasons in section Data. The authors must state the "
-        "criteria of the study.",
+        "exclusions": f"In part: {unread} (section Data has the reasons). The authors must state "
+        "the criteria of the study.",
         "preprocessing": f"Each image is turned upright, made RGB and resized to "
         f"{cache.spec.input_size} × {cache.spec.input_size} pixels (section Features).",
         "selection": f"{count(study.evaluation.n, 'image')}: {study.split_name} (section Data).",

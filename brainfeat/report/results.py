@@ -88,16 +88,17 @@ def summarise(metrics: "Metrics") -> list[str]:
         ]
     name, part = list_parts(metrics)[0]
     words = "on all images" if name == "all" else SUBSET_NAMES[name]
-    few = getattr(part, "few", {})
+    few = getattr(part, "few", {}) if name != "all" else {}
     recalls = [
         (entry.recall, entry.name)
         for entry in part.per_class
-        if entry.recall is not None and (name == "all" or entry.name not in few)
+        if entry.recall is not None and entry.name not in few
     ]
     if len(recalls) > 1:
+        each = "every other" if few else "every"
         (worst, worst_name), (best, best_name) = min(recalls), max(recalls)
         sentences.append(
-            f"Sensitivity {words} is {show(best)} in every class."
+            f"Sensitivity {words} is {show(best)} in {each} class."
             if worst == best
             else f"Sensitivity {words} ranges from {show(worst)} ({worst_name}) to "
             f"{show(best)} ({best_name})."

@@ -27,7 +27,8 @@ def describe_size(study: Study) -> str:
     return (
         f"In part: {classes} images evaluated, in {independent}"
         + (f"; too few groups: {', '.join(names)}. " if few else ". ")
-        + "The authors must state the intended size, and how it was chosen."
+        + "What more images would bring, fit-head --learning-curve reports on its own. The authors "
+        "must state the intended size, and how it was chosen."
     )
 
 
