@@ -186,7 +186,9 @@ def check_folder(folder: Path, *, error: type[BrainfeatError] = BrainfeatError) 
 
 
 def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    """Return whether two paths lead to one file, by device and inode; False without a file."""
+    """Return whether two paths lead to one file, or to one place for a file that is to come."""
+    if os.path.realpath(first) == os.path.realpath(second):
+        return True
     return is_so(lambda: Path(first).samefile(second))
 
 

@@ -1,5 +1,6 @@
 """Sets whose classes have other names than those of the head: coarser, spelled otherwise, fewer."""
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -202,6 +203,7 @@ def test_two_spellings_of_one_class_are_not_offered(heads, write):
         ([TUMOUR, TEXT], "2 mappings fit"),
         ([TUMOUR, "sick=glioma"], "mapping of the classes 'sick' fits no images"),
         ("yes=glioma+meningioma+notumor+pituitary", "no mapping .* fits"),
+        ("notumor=glioma,yes=pituitary", "not what 'notumor' of the head is"),
     ],
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(heads, coarse, classes, message):
@@ -232,3 +234,11 @@ def test_a_mapping_is_read_from_a_csv_file(tmp_path, heads, coarse):
     path.write_text("class,head_class\nyes\n")
     with pytest.raises(TableError, match="line 2"):
         read_classes(path)
+
+
+def test_a_mapping_may_be_empty_or_longer_than_a_path(tmp_path, heads, coarse):
+    head = heads[0].save(tmp_path / "head.h5")
+    long = f"{TEXT},{'x' * 5000}=glioma"
+    for given, message in (("", "not a part of a mapping"), (long, "'glioma' of the head twice")):
+        with pytest.raises((click.UsageError, ParameterError), match=message):
+            command.main([str(head), str(coarse), "--classes", given], standalone_mode=False)

@@ -223,6 +223,7 @@ class TestExtract:
             "images": {},
             "groups": 8,
             "group_by": "column",
+            "left_out": None,
         }
         assert "without a row" in split.err
         sides = {(row.group, row.split) for row in read_rows(tmp_path / "clean.csv") if row.label}

@@ -28,6 +28,7 @@ from brainfeat.errors import (
 )
 from brainfeat.extraction import engines, openvino_engine
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.graph import plan_quantization, read_graph
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.phantoms import write_phantoms
@@ -192,7 +193,9 @@ def test_openvino_computes_in_int8_what_a_head_was_fitted_on_in_int8(
 ):
     if not openvino_engine.has_precision("int8"):
         pytest.skip("the processor has no instructions for int8")
-    ranges = base.observe_ranges([images[:16]])
+    [found] = base.observe([np.rint(255 * images[:16]).astype(np.uint8)], "float32")
+    sources = plan_quantization(read_graph(base.name)).sources
+    ranges = dict(zip(sources, found.ranges.tolist(), strict=True))
     text = Quantization(images=16, images_sha256="0" * 64, ranges=ranges).text
     spec = dataclasses.replace(heads["lda"].spec, precision="int8", quantization=text)
     bundle = dataclasses.replace(heads["lda"], spec=spec)
@@ -287,7 +290,7 @@ def test_options_that_do_not_go_together_are_refused(name, options, words, heads
 
 
 def test_what_is_no_network_is_refused(heads, tmp_path):
-    with pytest.raises(HeadError, match="a knn head is not a network"):
+    with pytest.raises(HeadError, match="knn heads are not networks"):
         export_head(heads["knn"], tmp_path / "model.keras", weights="random")
 
 

@@ -38,6 +38,7 @@ from brainfeat.extraction.augmentation import Augmentation, augment_pixels
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import preprocess_image, resize_pixels, scale_pixels
+from brainfeat.extraction.run import Run
 from brainfeat.readers import raster, read_image, read_pixels
 
 
@@ -246,6 +247,23 @@ class TestCache:
         backbone = load_backbone("mobilenet-0.75", weights="random", input_size=32)
         extract(table, output, backbone=backbone, augment=1)
         assert asked == [12]
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_a_base_that_was_loaded_here_is_freed_before_the_merge(
+        self, table, output, monkeypatch, given
+    ):
+        compiled = []
+
+        def note(self, **options):
+            compiled.append("_base" in vars(self._backbone))
+            return merge(self, **options)
+
+        merge = Run.merge
+        monkeypatch.setattr(Run, "merge", note)
+        options = {"weights": "random", "input_size": 32, "precision": "float32"}
+        backbone = load_backbone("mobilenet-0.75", **options) if given else "mobilenet-0.75"
+        extract(table, output, backbone=backbone, **options)
+        assert compiled == [given]
 
 
 class TestAutoPrecision:

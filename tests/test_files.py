@@ -1,11 +1,11 @@
-"""Two files that need each other are written together, or not at all."""
+"""Two files that need each other are written together, or not at all; and which are one."""
 
 import errno
 from pathlib import Path
 
 import pytest
 
-from brainfeat.files import atomic_write_pair
+from brainfeat.files import atomic_write_pair, is_same_file
 
 
 @pytest.fixture
@@ -77,3 +77,10 @@ def test_an_old_graph_is_never_beside_new_weights(pair, monkeypatch):
     monkeypatch.setattr(Path, "replace", look)
     write(pair, "two")
     assert seen == [(False, "weights of one"), (False, "weights of two")]
+
+
+def test_files_that_are_to_come_can_be_the_same(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    names = ("new.h5", "link/new.h5", "none/../new.h5")
+    assert all(is_same_file(tmp_path / "new.h5", tmp_path / name) for name in names)
+    assert not is_same_file(tmp_path / "new.h5", tmp_path / "other.h5")

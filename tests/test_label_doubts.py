@@ -12,6 +12,7 @@ from support.caches import draw_signatures, write_vectors
 from brainfeat import FeatureCache, find_label_doubts
 from brainfeat.cache.signature import orient_signatures
 from brainfeat.errors import CacheError, ParameterError, TableError
+from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.training.confident_learning import doubt_labels, find_confident_classes
 from brainfeat.training.label_doubts import LabelDoubts
@@ -303,3 +304,20 @@ class TestCommand:
         result = run("audit", make_cache(X, np.full(IMAGES, -1)), "--labels", tmp_path / "s.csv")
         assert (result.code, result.err.count("\n")) == (1, 1)
         assert "labelled images of too few classes (none)" in result.err
+
+
+def test_a_chain_of_copies_is_in_one_fold(tmp_path, monkeypatch):
+    rng, y = np.random.default_rng(0), np.arange(320) % 4
+    X = rng.standard_normal((320, 8)) + 3 * np.eye(4, 8)[y]
+    signature, copies = draw_signatures(320), np.arange(0, 180, 4)
+    signature[copies] = signature[0]
+    path = write_vectors(tmp_path, X, y, signature=signature)
+    fit, shares = HeadRecipe.fit, []
+
+    def count(recipe, X, y, *, rows):
+        shares.append(np.isin(copies, rows).mean())
+        return fit(recipe, X, y, rows=rows)
+
+    monkeypatch.setattr(HeadRecipe, "fit", count)
+    assert find_label_doubts(path).grouped_by == "copies"
+    assert sorted(shares) == [0, 1, 1, 1, 1]

@@ -65,6 +65,12 @@ WRITERS = {
     ),
     "predict": ("predict head.h5 images -o OUT", ["head.h5", "images/glioma/0.png"]),
     "predict --heatmap": ("predict head.h5 images --heatmap OUT", ["images", "images/glioma"]),
+    "stress": ("stress head.h5 images -o OUT", ["head.h5", "images/glioma/0.png"]),
+    "stress --report": ("stress head.h5 table.csv --report OUT", ["head.h5", "table.csv"]),
+    "fit-head --curve-plot": (
+        "fit-head features.h5 -o a.h5 --head lda --learning-curve --curve-plot OUT",
+        ["features.h5"],
+    ),
     "export": (
         "export head.h5 -o OUT.keras --weights weights.h5",
         ["head.h5", "weights.h5"],

@@ -215,6 +215,22 @@ def test_the_interval_of_a_difference_is_that_of_two_independent_samples():
     assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.06)
 
 
+@pytest.mark.parametrize("wrong", [(0, 0), (0, 4), (4, 0)])
+def test_a_side_without_an_error_is_as_uncertain_as_its_images_are_few(wrong):
+    images = np.arange(60)
+    sides = [
+        Side(y=images % 2, predicted=(images % 2) ^ (images < n), groups=images) for n in wrong
+    ]
+    found = find_set_difference(*sides, class_names="ab", n_resamples=1000, random_state=0)
+    lowest, _ = bound_fraction(images >= 0, images, confidence=0.95)
+    for metric in (found.accuracy, found.balanced_accuracy):
+        low, high = metric.interval
+        assert low < metric.difference < high
+        assert high - low > 1 - lowest
+    if not any(wrong):
+        assert found.accuracy.interval == pytest.approx((lowest - 1, 1 - lowest))
+
+
 def test_a_difference_is_over_the_classes_that_both_have():
     y = np.arange(90) % 3
     first = Side(y=y, predicted=y, groups=np.arange(90))
@@ -296,6 +312,19 @@ def test_the_table_comes_first_and_fits_a_terminal(found):
     assert to_markdown(found).startswith("## What it is worth on each set")
 
 
+def test_a_difference_over_some_classes_has_both_sides_in_words(bundle, own, tmp_path):
+    X, y = draw(160, seed=3)
+    paths = [f"two-{row}" for row in range(80)]
+    two = write_vectors(tmp_path, X[y < 2], y[y < 2], paths=paths, name="two.h5")
+    found = evaluate(bundle, [own, two])
+    metric = found.sets[1].difference.balanced_accuracy
+    words = " ".join(to_text(found).split())
+    assert (
+        f"Of glioma, meningioma alone, it is {metric.second:.3f} on two.h5 and "
+        f"{metric.first:.3f} on that part."
+    ) in words
+
+
 def test_page_and_card_have_the_table_first_and_no_folder(bundle, own, near, far, folder):
     with FeatureCache(own) as cache, FeatureCache(far) as other:
         found = evaluate(bundle, [cache, near, other])
@@ -332,6 +361,14 @@ def test_the_command_takes_several_caches_in_order(bundle, own, far, tmp_path):
     assert "evaluate head.h5 far.h5 own.h5" in card.read_text()
     refused = CliRunner().invoke(command, [str(head), str(far), str(own), "--table", "t.csv"])
     assert "--table needs one FEATURES" in refused.output
+
+
+def test_an_error_names_the_set_that_it_is_about(bundle, own, folder):
+    X, y = draw(80, seed=6)
+    X[3, 4] = np.nan
+    broken = write_vectors(folder, X, y, paths=[f"b-{row}" for row in range(80)], name="broken.h5")
+    with pytest.raises(BundleError, match=r"broken\.h5: .* not finite"):
+        evaluate(bundle, [own, broken])
 
 
 @pytest.mark.slow

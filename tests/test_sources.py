@@ -114,7 +114,10 @@ def test_nearly_all_is_95_percent(others, is_found):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y, sources: [""] * len(y), "no image has a source; give the table a source column"),
+        (
+            lambda y, sources: [""] * len(y),
+            "no image has a source; give the table that was extracted a source column",
+        ),
         (lambda y, sources: ["a"] * len(y), "all images that have a source are of 'a'"),
         (lambda y, sources: [f"s{label}" for label in y], "each class has a source of its own"),
         (
@@ -302,6 +305,7 @@ def test_split_leaves_a_source_out_and_its_copies_out_of_all_splits(run, make_ca
     ("options", "word", "code"),
     [
         (("--leave-out", "source"), "east (40), north (40), south (40)", 1),
+        (("--leave-out", "source=west", "--group-by", "copies"), "no image is of source 'west'", 1),
         (("--leave-out", "source="), "east (40), north (40), south (40)", 1),
         (("--leave-out", "group=p1"), "is not source=VALUE", 2),
         (("--leave-out", "source=east", "--test-fraction", "0.2"), "exclude each other", 2),

@@ -16,6 +16,8 @@ from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismat
 from brainfeat.evaluation.stress import measure_stress
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.prediction.sampling import choose_unseen
+from brainfeat.report.stress import list_stress
+from brainfeat.report.text import write_sections as to_text
 
 KINDS = ("crop", "inverted", "noise")
 N_VIEWS = 1 + 5 + 1 + 5
@@ -132,6 +134,13 @@ def test_few_groups_have_no_intervals(head, data):
     assert few.n == 6
     assert few.reason == "too few groups: 6, and 10 are needed"
     assert few.reference.accuracy_interval is few.altered[0].change_interval is None
+
+
+def test_a_summary_names_no_kinds_where_none_costs_anything_on_average(found):
+    kinds = tuple(replace(summary, mean_change=0.1) for summary in found.kinds)
+    text = to_text(list_stress(replace(found, kinds=kinds)))
+    assert "at the lowest" in text
+    assert "cost most" not in text
 
 
 # The sample
@@ -322,6 +331,8 @@ def test_the_command_says_in_one_line_what_is_wrong(run, base, head, data, tmp_p
         assert result.err.count("\n") == 1
     (data / "table.csv").unlink()
     assert run(*words, data, "--markdown", "--json").code == 2
+    same = (tmp_path / "a.h5", "--report", tmp_path / "none" / ".." / "a.h5")
+    assert "name the same file" in run(*words, data, "-o", *same).err
 
 
 def test_an_interrupted_command_says_what_is_kept(run, head, data, tmp_path, monkeypatch):

@@ -405,6 +405,22 @@ class TestImageTable:
         with pytest.raises(dataclasses.FrozenInstanceError):
             ImageTable(**self.good).labels = ()
 
+    def test_splits_are_looked_for_once(self):
+        """A run asks for each image; looking each time would take quadratic time."""
+
+        class Splits(tuple):
+            looks = 0
+
+            def __iter__(self):
+                Splits.looks += 1
+                return super().__iter__()
+
+        table = ImageTable(**self.good | {"splits": Splits(("", ""))})
+        Splits.looks = 0
+        assert not table.has_splits
+        assert not table.has_splits
+        assert Splits.looks == 1
+
     def test_label_indices(self):
         assert ImageTable(**self.good).label_indices.tolist() == [1, 0]
 

@@ -255,7 +255,8 @@ class FeatureCache:
         if missing := [path for path in paths if path not in protocol]:
             raise CacheError(
                 f"{self.path} has {len(set(missing)):,} images that the table does not list "
-                f"(first: {missing[0]}); its paths must be those that were extracted"
+                f"(first: {missing[0]}; the table begins with {next(iter(protocol), 'none')}); its "
+                "paths must be those that were extracted"
             )
         self.splits = np.array([protocol[path][0] for path in paths])
         self.groups = np.array([protocol[path][1] for path in paths])

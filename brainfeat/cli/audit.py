@@ -164,7 +164,8 @@ def _audit_one(
         from brainfeat.report.map import check_map
 
         check_map(cache)
-    found = audit(cache, threshold=threshold, random_state=random_state)
+    with options.ProgressLine("looking for copies and shortcuts"):
+        found = audit(cache, threshold=threshold, random_state=random_state)
     lines, doubts = _describe(found, has_splits=bool(cache.splits.any())), None
     if labels:
         doubts = find_doubts(cache, found, random_state=random_state)
@@ -181,7 +182,8 @@ def _audit_several(caches: "Sequence[FeatureCache]") -> _Found:
     from brainfeat.leakage.cross_audit import CrossPair, describe_matching, list_cross_pairs
     from brainfeat.leakage.matching import match_caches
 
-    matching = match_caches(caches)
+    with options.ProgressLine("looking for copies"):
+        matching = match_caches(caches)
     found = describe_matching(matching)
     pairs = list_cross_pairs(matching)
     return _Found(found, describe_overlaps(found), pairs, list_columns(CrossPair))

@@ -45,7 +45,7 @@ def check_files(
     """
     given = {option: path for option, path in wanted.items() if path is not None}
     for (option, path), (other, second) in combinations(given.items(), 2):
-        if path.absolute() == second.absolute() or is_same_file(path, second):
+        if is_same_file(path, second):
             raise click.UsageError(f"{option} and {other} name the same file; name two")
     for option, path in given.items():
         kind, recognise = _KINDS[option]
@@ -53,12 +53,13 @@ def check_files(
 
 
 def write_pairs(path: Path, pairs: "Iterable[Pair | CrossPair]", columns: list[str]) -> None:
-    """Write pairs as a CSV that no spreadsheet evaluates."""
+    """Write pairs as a CSV that no spreadsheet evaluates, and say so on stderr."""
     _write_rows(path, columns, ([getattr(pair, name) for name in columns] for pair in pairs))
+    options.say(f"{path} written", err=True)
 
 
 def write_doubts(path: Path, found: "LabelDoubts") -> None:
-    """Write the labels in doubt as a CSV that no spreadsheet evaluates, by rank."""
+    """Write the labels in doubt as a CSV that no spreadsheet evaluates, and say so on stderr."""
     names = list(found.thresholds)
     rows = (
         [
@@ -68,6 +69,7 @@ def write_doubts(path: Path, found: "LabelDoubts") -> None:
         for doubt in found.doubts
     )
     _write_rows(path, [*_DOUBT_COLUMNS, *(f"probability {name}" for name in names)], rows)
+    options.say(f"{path} written", err=True)
 
 
 def write_map(

@@ -7,6 +7,7 @@ import click
 
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.evaluation.class_mapping import Classes, parse_classes
+from brainfeat.files import is_so
 
 _HEADER = ["class", "head_class"]
 
@@ -22,9 +23,9 @@ class ClassMapping(click.ParamType[dict[str, tuple[str, ...]]]):
         """Convert the value."""
         if not isinstance(value, str):
             return dict(value)
-        path = Path(value)
-        if "=" not in value or path.is_file():
-            return read_classes(path)
+        # A mapping may be longer than a path can be.
+        if value and ("=" not in value or is_so(Path(value).is_file)):
+            return read_classes(Path(value))
         try:
             return parse_classes(value)
         except ParameterError as error:

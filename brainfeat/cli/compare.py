@@ -63,7 +63,10 @@ def command(
     from brainfeat.heads.bundle import HeadBundle
 
     heads = [HeadBundle.load(path, verify=verify) for path in (first, second)]
-    with options.open_cache(features, table=table, verify=verify) as cache:
+    with (
+        options.open_cache(features, table=table, verify=verify) as cache,
+        options.ProgressLine("comparing"),
+    ):
         found = compare(
             heads[0],
             heads[1],

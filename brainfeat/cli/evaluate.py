@@ -129,14 +129,16 @@ def command(
             given["floor"] = stack.enter_context(options.open_cache(floor, verify=verify))
         found: Evaluation | SetsEvaluation
         if len(caches) > 1:
-            found = evaluate(bundle, caches, by=by, **given)
+            with options.ProgressLine("evaluating"):
+                found = evaluate(bundle, caches, by=by, **given)
             if is_reported:
                 _report_sets(reports, found, bundle=bundle, caches=caches, **given)
         else:
             [cache] = caches
-            audited = _audit(bundle, cache, is_reported=is_reported, **given)
             column = _read_column(by, table, cache)
-            found = evaluate(bundle, cache, by=column, audit=audited, **given)
+            with options.ProgressLine("evaluating"):
+                audited = _audit(bundle, cache, is_reported=is_reported, **given)
+                found = evaluate(bundle, cache, by=column, audit=audited, **given)
             options.warn_of_leakage(audited.findings, features[0])
             if is_reported:
                 reporting.write_reports(reports, found, bundle=bundle, cache=cache, audit=audited)
@@ -181,12 +183,16 @@ def _report_sets(
 ) -> None:
     """Report on all sets in a table, and in full on the test part of the head or the first set."""
     place = next((i for i, entry in enumerate(found.sets) if entry.is_test_part), 0)
+    with options.ProgressLine("looking for copies and shortcuts"):
+        audited = reporting.audit_cache(
+            caches[place], threshold=threshold, random_state=random_state
+        )
     reporting.write_reports(
         reports,
         found.sets[place].evaluation,
         bundle=bundle,
         cache=caches[place],
-        audit=reporting.audit_cache(caches[place], threshold=threshold, random_state=random_state),
+        audit=audited,
         sets=found,
     )
 

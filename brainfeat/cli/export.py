@@ -49,13 +49,14 @@ def command(
     from brainfeat.prediction.export import export_head
 
     bundle = HeadBundle.load(head, verify=verify)
-    exported = export_head(
-        bundle,
-        output,
-        weights=weights,
-        quantize=quantize,  # type: ignore[arg-type]
-        overwrite=overwrite,
-    )
+    with options.ProgressLine("exporting"):
+        exported = export_head(
+            bundle,
+            output,
+            weights=weights,
+            quantize=quantize,  # type: ignore[arg-type]
+            overwrite=overwrite,
+        )
     options.say(
         f"{output} written, {exported.n_bytes / 1e6:.1f} MB; on synthetic slices, its "
         f"probabilities differ by up to {exported.largest_difference:.1g} from those of {head}"

@@ -141,11 +141,9 @@ def command(
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    with (
-        options.open_cache(features, table=table, verify=verify) as cache,
-        options.ProgressLine("cross-validating", "fits") as progress,
-    ):
-        bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
+    with options.open_cache(features, table=table, verify=verify) as cache:
+        with options.ProgressLine("fitting", "fits") as progress:
+            bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)

@@ -94,7 +94,7 @@ def take_options(
             "--head all"
         )
     if plot is not None:
-        if plot.absolute() == output.absolute() or is_same_file(plot, output):
+        if is_same_file(plot, output):
             raise click.UsageError("--curve-plot and --output name the same file; name two")
         check_output(plot, overwrite=overwrite, kind="a PNG", recognise=_is_png, inputs=inputs)
     return CurveOptions(repeats=repeats or _REPEATS, plot=plot)

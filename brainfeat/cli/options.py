@@ -325,15 +325,17 @@ def print_json(document: Any) -> None:
 class ProgressLine:
     """Progress on stderr: one line that is redrawn on a terminal, or a line every 15 seconds.
 
+    A terminal shows from the start what is under way, so that nobody waits before an empty line.
+
     Parameters
     ----------
     label : str
         What is under way.
     unit : str
-        What is counted, in the plural.
+        What is counted, in the plural; nothing, where there is nothing to count.
     """
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str = "") -> None:
         self._label = label
         self._unit = unit
         self._terminal = sys.stderr.isatty()
@@ -343,6 +345,8 @@ class ProgressLine:
         self._drawn = False
 
     def __enter__(self) -> Self:
+        if self._terminal:
+            click.echo(f"{self._label} …", err=True, nl=False)
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
@@ -357,7 +361,9 @@ class ProgressLine:
         )
         if done:
             rate = done / max(now - self._started, 1e-9)
-            text += f", {rate:,.1f}/s, {format_seconds((total - done) / rate)} left"
+            # Of what takes longer than ten seconds each, the rate would be a zero.
+            text += f", {rate:,.1f}/s" if rate >= 0.1 else ""
+            text += f", {format_seconds((total - done) / rate)} left"
         if self._terminal:
             click.echo(f"\r{text}\x1b[K", err=True, nl=False)
             self._drawn = True
@@ -367,6 +373,8 @@ class ProgressLine:
     def __exit__(self, *_: object) -> None:
         if self._drawn:
             click.echo(err=True)
+        elif self._terminal:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def format_seconds(seconds: float) -> str:

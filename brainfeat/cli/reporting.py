@@ -85,7 +85,7 @@ def check_options(chosen: dict[str, Any], *, inputs: Sequence[Path | None]) -> b
         )
     if chosen["images"] is not None and not chosen["include_images"]:
         raise click.UsageError("--images needs --include-images")
-    if len(wanted) == 2 and (wanted[0].absolute() == wanted[1].absolute() or is_same_file(*wanted)):
+    if len(wanted) == 2 and is_same_file(*wanted):
         raise click.UsageError("--report and --card name the same file; name two")
     if chosen["images"] is not None and not chosen["images"].is_dir():
         raise BrainfeatError(f"{chosen['images']} is not a folder; name the one that was extracted")
@@ -144,7 +144,9 @@ def write_reports(
     }
     images = _make_reader(chosen["images"], cache) if chosen["include_images"] else None
     if chosen["report"] is not None:
-        options.write_text(chosen["report"], to_html(evaluation, **given, images=images))
+        with options.ProgressLine("drawing the report"):
+            page = to_html(evaluation, **given, images=images)
+        options.write_text(chosen["report"], page)
         options.say(f"{chosen['report']} written", err=True)
     if chosen["card"] is not None:
         if _is_xml(chosen["card"]):

@@ -88,7 +88,9 @@ def command(
     check_target(output, overwrite=overwrite, inputs=(source, folder["labels"]))
     is_table = source.is_dir() or source.suffix.lower() == ".csv"
     found = (
-        _read_table(source, group_by, folder) if is_table else _read_cache(source, group_by, folder)
+        _read_table(source, group_by, folder)
+        if is_table
+        else _read_cache(source, group_by, folder, leave_out=leave_out)
     )
     if found.kind.startswith("numbers:"):
         options.say(f"warning: {protocol.explain_numbers(found.kind)}", err=True)
@@ -184,10 +186,13 @@ def _leave_out(
     }
 
 
-def _read_cache(source: Path, group_by: str, folder: Mapping[str, Any]) -> _GroupedRows:
+def _read_cache(
+    source: Path, group_by: str, folder: Mapping[str, Any], *, leave_out: str | None
+) -> _GroupedRows:
     import numpy as np
 
     from brainfeat.errors import ParameterError
+    from brainfeat.leakage.sources import check_source
     from brainfeat.training.grouping import choose_groups
 
     for name in ("group_level", "labels", "label_columns"):
@@ -197,9 +202,13 @@ def _read_cache(source: Path, group_by: str, folder: Mapping[str, Any]) -> _Grou
                 " extract the folder with it"
             )
     with options.open_cache(source) as cache:
+        if leave_out is not None:
+            # Before the search for copies, which may take minutes.
+            check_source(cache.sources[cache.y >= 0], leave_out)
         if group_by not in ("column", "none"):
             options.warn_of_missing_signatures(cache)
-        grouping = choose_groups(cache, group_by)
+        with options.ProgressLine("looking for groups"):
+            grouping = choose_groups(cache, group_by)
         images = np.flatnonzero(cache.view == 0)
         known = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], known, cache.sources[images])

@@ -8,7 +8,7 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import options
 from brainfeat.cli.extract import describe_kept
-from brainfeat.files import check_output
+from brainfeat.files import check_output, is_same_file
 
 EXAMPLES = """\b
 Examples:
@@ -97,12 +97,14 @@ def command(
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
     if report is not None:
+        if output is not None and is_same_file(report, output):
+            raise click.UsageError("--report and --output name the same file; name two")
         check_output(
             report,
             overwrite=overwrite,
             kind="a report on altered images that brainfeat wrote",
             recognise=_is_report,
-            inputs=(head, data, output),
+            inputs=(head, data),
         )
     bundle = HeadBundle.load(head, verify=verify)
     try:

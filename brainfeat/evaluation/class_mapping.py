@@ -115,7 +115,8 @@ def check_mappings(classes: ClassesArgument, head_names: Sequence[str]) -> list[
     Raises
     ------
     ParameterError
-        A mapping names no class of the head, an unknown one, or one twice.
+        A mapping names no class of the head, an unknown one, or one twice, or leaves one to itself
+        whose name it gives to others.
     """
     if classes is None:
         return []
@@ -148,6 +149,11 @@ def _check_mapping(mapping: Given, head_names: Sequence[str]) -> Classes:
     if twice := [member for member, number in named.items() if number > 1]:
         raise ParameterError(
             f"the mapping names {twice[0]!r} of the head twice; name each class of it once"
+        )
+    if left := [name for name in found if name in head_names and name not in named]:
+        raise ParameterError(
+            f"the mapping says what {left[0]!r} of the set is, and not what {left[0]!r} of the "
+            "head is; name that class of the head as well"
         )
     return found
 
@@ -299,8 +305,8 @@ def _explain_unknown(
 ) -> str:
     given = "; no mapping that was given fits them" if mappings else ""
     message = (
-        f"the images have the class {_quote(unknown)}; expected one of the head's, "
-        f"{_quote(head_names)}{given}"
+        f"the images have the class{'es' if len(unknown) > 1 else ''} {_quote(unknown)}; expected "
+        f"one of the head's, {_quote(head_names)}{given}"
     )
     offered = offer_spellings(unknown, head_names)
     parts = {name: offered.get(name, ("CLASS", "CLASS")) for name in unknown}
@@ -311,8 +317,8 @@ def _explain_unknown(
     if len(offered) == len(unknown):
         return f'{message}; if they mean the same, pass classes="{write_classes(parts)}"'
     return (
-        f'{message}; say what it means, classes="{write_classes(parts)}", or fit a head on a cache '
-        "that has it"
+        f'{message}; say what that means with classes="{write_classes(parts)}", or fit a head on a '
+        "cache that has it"
     )
 
 

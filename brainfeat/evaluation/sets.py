@@ -107,7 +107,7 @@ def evaluate_sets(
         require_different(features)
         sets = [_plan_set(head, cache, protocol, mappings) for cache in features]
         require_used(mappings, [entry.plan.mapping for entry in sets])
-        found = [measure_images(head, entry.cache, entry.plan, protocol) for entry in sets]
+        found = [_measure_set(head, entry, protocol) for entry in sets]
         overlaps, unsigned = _find_overlaps(sets)
     own, reference = _find_reference(head, sets, found)
     return SetsEvaluation(
@@ -145,6 +145,11 @@ def _plan_set(
                 raise ParameterError("by has the values of one cache; name a column for several")
             read_column(cache, protocol.by)
         return _Set(cache=cache, plan=plan, test_part=_find_test_part(head, cache, plan))
+
+
+def _measure_set(head: "HeadBundle", entry: _Set, protocol: Protocol) -> Evaluation:
+    with _naming(entry.cache):
+        return measure_images(head, entry.cache, entry.plan, protocol)
 
 
 def _find_test_part(head: "HeadBundle", cache: "FeatureCache", plan: Plan) -> Flags | None:

@@ -1,12 +1,15 @@
 """Differences of a head between two sets of images: an unpaired bootstrap over groups."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.evaluation.binomial import Interval, bound_overall
 from brainfeat.evaluation.bootstrap import (
+    CONFIDENCE,
     MIN_GROUPS,
     count_by_group,
     draw_weights,
@@ -79,7 +82,10 @@ def find_set_difference(
 
     The groups of each side are drawn by themselves, as many as it has; the interval is between
     percentiles of the differences of such pairs (Efron & Tibshirani 1993, An Introduction to the
-    Bootstrap, §8.3 and §13.3).
+    Bootstrap, §8.3 and §13.3). Resampling cannot change a side that is predicted all rightly, or
+    all wrongly: the distances of the ends of each side's interval, here the exact binomial one of
+    :mod:`brainfeat.evaluation.binomial`, are then combined (Zou & Donner 2008, Statistics in
+    Medicine 27:1693).
 
     Parameters
     ----------
@@ -114,11 +120,12 @@ def find_set_difference(
         return None
     sides = [side.select(np.isin(side.y, common)) for side in (first, second)]
     k = len(class_names)
-    counts, reasons = [], []
+    counts, reasons, bounds = [], [], []
     for side in sides:
         _, unit = np.unique(side.groups, return_inverse=True)
         counts.append(count_by_group(side.y, side.predicted, unit, k))
         reasons.append(find_shortage(side.y, unit, class_names))
+        bounds.append(bound_overall(side.y, side.predicted, unit, confidence=CONFIDENCE))
     wholes = [score_overall(count.sum(axis=0).reshape(1, k, k)) for count in counts]
     reason = next(
         (
@@ -141,7 +148,7 @@ def find_set_difference(
             first=one,
             second=other,
             difference=other - one,
-            interval=find_percentiles(sampled[1][name] - sampled[0][name]) if known else None,
+            interval=_find_interval(name, (one, other), sampled, bounds) if known else None,
         )
     return SetDifference(
         classes=tuple(class_names[label] for label in common),
@@ -149,6 +156,27 @@ def find_set_difference(
         n_second=len(sides[1].y),
         **differences,
         reason=reason,
+    )
+
+
+def _find_interval(
+    name: str,
+    values: tuple[float, float],
+    sampled: Sequence[dict[str, NDArray[np.float64]]],
+    bounds: Sequence[dict[str, Interval]],
+) -> Interval:
+    """Find the interval of the second of two values minus the first."""
+    first, second = (found[name] for found in sampled)
+    if not any(bounds):
+        return find_percentiles(second - first)
+    (low, high), (other_low, other_high) = (
+        bound.get(name) or find_percentiles(found[name])
+        for bound, found in zip(bounds, sampled, strict=True)
+    )
+    one, other = values
+    return (
+        max(-1.0, other - one - math.hypot(other - other_low, high - one)),
+        min(1.0, other - one + math.hypot(other_high - other, one - low)),
     )
 
 

@@ -212,6 +212,10 @@ class Backbone:
         self._release()
         return compiled
 
+    def release(self) -> None:
+        """Free what was compiled; it is compiled again when it is needed."""
+        vars(self).pop("_base", None)
+
     def _release(self) -> None:
         self.spec  # noqa: B018 - it needs the weights
         vars(self).pop("_tensors", None)

@@ -259,6 +259,7 @@ def extract(
         device=device,
         engine=engine,
     )
+    loaded: Backbone | None = None
     computed = signatures = 0
     with lock_folder(task.parts) as alone:
         for _ in range(_ATTEMPTS):
@@ -268,13 +269,16 @@ def extract(
                     make_folder(task.parts)  # what cannot be written is said before any work
                 if isinstance(backbone, str):
                     loading = partial(load, backbone)
-                    backbone = _load_backbone(loading, found.spec, task, precision, force=force)
+                    loaded = _load_backbone(loading, found.spec, task, precision, force=force)
+                    backbone = loaded
                 run = Run(task, backbone, found)
                 try:
                     run.compute()
                 finally:
                     computed += run.computed
                     signatures += run.signatures
+                if loaded is not None:
+                    loaded.release()  # the merge takes memory of its own
                 run.merge(alone=alone)
                 break
         else:

@@ -87,7 +87,9 @@ class Run:
         self._task = task
         self._backbone = backbone
         self._output = output
-        self._sha256 = [b""] * len(task.table)
+        # Of the images that were read; a bytes object for each would take three times as much.
+        self._sha256 = np.zeros((len(task.table), 32), np.uint8)
+        self._has_rows = np.zeros(len(task.table), np.bool_)
         self._seen: set[bytes] = set()
         self._large_images = threading.Lock()
         self._computer: BatchComputer[Item] | None = None
@@ -128,9 +130,8 @@ class Run:
 
     def list_rows(self) -> Iterator[tuple[int, int]]:
         """Yield the image and the view of each row of the cache."""
-        for row, sha256 in enumerate(self._sha256):
-            if sha256:
-                yield from ((row, view) for view in self._task.list_views(row))
+        for row in np.flatnonzero(self._has_rows).tolist():
+            yield from ((row, view) for view in self._task.list_views(row))
 
     def compute(self) -> None:
         """Compute the rows that are missing and write them to shards.
@@ -297,7 +298,9 @@ class Run:
                 raise loaded.error
             path = self._task.table.paths[row]
             self.rejected.append(Rejected(path=path, reason=loaded.error.reason))
-        self._sha256[row] = loaded.sha256
+        else:
+            self._sha256[row] = np.frombuffer(loaded.sha256, np.uint8)
+            self._has_rows[row] = True
         if loaded.sight is not None:
             self.sights.add(loaded.sight)
         if loaded.measured is None:
@@ -339,9 +342,9 @@ class Run:
 
     def _list_keys(self) -> NDArray[np.bytes_]:
         """Return the identity of each row of the cache, in the order of the table."""
-        digests = b"".join(self._sha256[row] for row, _ in self.list_rows())
+        rows = np.fromiter((row for row, _ in self.list_rows()), np.intp)
         views = np.fromiter((view for _, view in self.list_rows()), np.int16)
-        return row_keys(np.frombuffer(digests, np.uint8).reshape(-1, 32), views)
+        return row_keys(self._sha256[rows], views)
 
     def _describe_provenance(self) -> dict[str, Any]:
         """Describe what computed the rows; a cache that needs no new rows keeps its description."""

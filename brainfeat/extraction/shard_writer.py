@@ -131,7 +131,9 @@ class ShardWriter:
     def save(self) -> None:
         """Write the finished rows to shards, so that they survive the end of the process."""
         if self._items:
-            self._write(self._items, np.concatenate(self._features))
+            # One array in place of its parts, which would take as much again while it is written.
+            self._features = [np.concatenate(self._features)]
+            self._write(self._items, self._features[0])
             self._items, self._features = [], []
         if self._known:
             digests = np.frombuffer(b"".join(item.sha256 for item in self._known), np.uint8)

@@ -234,22 +234,39 @@ def leave_source_out(
         class.
     """
     labels, origins = np.asarray(y), np.asarray(sources)
-    _check_sources(origins)
+    check_source(origins, source)
     known = np.flatnonzero(origins != "")
-    if source not in origins[known]:
-        names, counts = np.unique(origins[known], return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        listed = name_some([f"{names[place]} ({counts[place]:,})" for place in order])
-        given = f"no image is of source {source!r}" if source else "a source to leave out is needed"
-        raise TableError(
-            f"{given}; name one of those that there are, such as source={names[order[0]]}: {listed}"
-        )
     test = known[origins[known] == source]
     rest = np.setdiff1d(known, test)
     fold = _make_fold(labels, origins, rest, test, groups=groups, class_names=class_names)
     if fold.reason is not None:
         raise TableError(f"source {source!r} cannot be left out: {fold.reason}; name another one")
     return fold
+
+
+def check_source(sources: NDArray[np.str_], source: str) -> None:
+    """Refuse to leave out a source that is none of several.
+
+    Parameters
+    ----------
+    sources : ndarray of str, shape (n,)
+    source : str
+        As of :func:`leave_source_out`.
+
+    Raises
+    ------
+    TableError
+        There are no sources or only one, or it is none of them.
+    """
+    _check_sources(sources)
+    names, counts = np.unique(sources[sources != ""], return_counts=True)
+    if source not in names:
+        order = np.argsort(-counts, kind="stable")
+        listed = name_some([f"{names[place]} ({counts[place]:,})" for place in order])
+        given = f"no image is of source {source!r}" if source else "a source to leave out is needed"
+        raise TableError(
+            f"{given}; name one of those that there are, such as source={names[order[0]]}: {listed}"
+        )
 
 
 def _make_fold(
@@ -286,7 +303,7 @@ def _make_fold(
 def _check_sources(sources: NDArray[np.str_]) -> None:
     names = np.unique(sources[sources != ""])
     if not len(names):
-        raise TableError("no image has a source; give the table a source column")
+        raise TableError("no image has a source; give the table that was extracted a source column")
     if len(names) == 1:
         raise TableError(
             f"all images that have a source are of {str(names[0])!r}; to leave one out, two or "

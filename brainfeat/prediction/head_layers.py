@@ -58,7 +58,7 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
         layers = [_find_linear_layer(head["classifier"])]
     else:
         raise HeadError(
-            f"a {bundle.head} head is not a network; export a dense head, or one of "
+            f"{bundle.head} heads are not networks; export a dense head, or one of "
             f"{', '.join(_LINEAR)}"
         )
     kernel, bias = layers.pop()

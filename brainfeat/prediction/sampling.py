@@ -139,7 +139,8 @@ def _list_candidates(bundle: HeadBundle, table: ImageTable, split: str) -> list[
         )
     if unknown := sorted({table.labels[row] for row in rows} - {*bundle.class_names}):
         raise BundleError(
-            f"the images have the class {', '.join(map(repr, unknown))}; expected one of the "
+            f"the images have the class{'es' if len(unknown) > 1 else ''} "
+            f"{', '.join(map(repr, unknown))}; expected one of the "
             f"head's, {', '.join(map(repr, bundle.class_names))}: name images of these classes, "
             "or list theirs in a CSV file"
         )

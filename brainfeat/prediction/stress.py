@@ -24,6 +24,7 @@ from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.task import Progress
+from brainfeat.files import check_folder
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.prediction.predictor import Predictor
 from brainfeat.prediction.sampling import Sample, choose_unseen
@@ -144,6 +145,7 @@ def stress(
     alterations = Alterations(kinds=kinds, random_state=random_state)
     if output is not None:
         _check_kind(Path(output))
+        check_folder(Path(output).parent, error=CacheError)
     bundle = loaded(bundle)
     if not isinstance(table, ImageTable):
         table = read_table(table)

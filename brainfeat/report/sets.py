@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.abstention import CONFIDENT
 from brainfeat.evaluation.class_mapping import is_coarse
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
@@ -102,7 +103,8 @@ def make_sets(evaluation: "SetsEvaluation") -> Section:
             ),
             rows=[(name, *_list_trust(entry.row)) for name, entry in rows],
             explanation="Coverage is the fraction of the images whose prediction set has the true "
-            "class, with its exact binomial interval over groups.",
+            "class, with its exact binomial interval over groups. Of a wrong prediction, the head "
+            f"is confident if its probability is above {CONFIDENT:g}.",
         ),
     ]
     if any(entry.row.accuracy_interval for entry in evaluation.sets):
@@ -209,6 +211,17 @@ def _explain_difference(evaluation: "SetsEvaluation") -> Iterator[str]:
     }
     if few:
         yield f"Classes of which that part has no image, {which}: {name_some(sorted(few))}."
+    for name, entry in zip(name_sets(evaluation), evaluation.sets, strict=True):
+        if entry.difference is None or len(entry.difference.classes) == len(
+            entry.evaluation.class_names
+        ):
+            continue
+        compared = getattr(entry.difference, _COMPARED)
+        yield (
+            f"Of {name_some(list(entry.difference.classes))} alone, it is "
+            f"{format_metric(compared.second)} on {name} and {format_metric(compared.first)} on "
+            "that part."
+        )
 
 
 def _name_coverage(evaluation: "SetsEvaluation") -> str:

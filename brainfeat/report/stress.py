@@ -93,9 +93,13 @@ def _summarise(found: "Stress") -> "list[Block]":
         costly = [summary.kind for summary in found.kinds if summary.mean_change < 0]
         sentence += (
             f", and {show(worst.accuracy, worst.accuracy_interval)} at the lowest, "
-            f"{name_alteration(worst)}. By the mean over their strengths, these kinds of "
-            f"alterations cost most: {name_some(costly[:3])}"
+            f"{name_alteration(worst)}"
         )
+        if costly:
+            sentence += (
+                ". By the mean over their strengths, these kinds of alterations cost most: "
+                f"{name_some(costly[:3])}"
+            )
     remarks = [
         f"{count(n, 'image')} {'is' if n == 1 else 'are'} left out: {reason}."
         for reason, n in found.left_out.items()

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -108,7 +109,7 @@ class ImageTable:
         index = {"": -1} | {name: i for i, name in enumerate(self.class_names)}
         return np.array([index[label] for label in self.labels], dtype=np.int16)
 
-    @property
+    @cached_property
     def has_splits(self) -> bool:
         """Whether the rows have splits."""
         return any(self.splits)

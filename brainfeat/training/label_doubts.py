@@ -223,6 +223,9 @@ def find_label_doubts(
                 f"the audit is not that of {features.path}; audit this cache, or none"
             )
         grouping = choose_groups(features, group_by, audit)
+        if group_by == "auto" and _divides_copies(grouping.labels, audit):
+            # Unlike a fit, this needs copies together even where a chain joins them.
+            grouping = choose_groups(features, "copies", audit)
         checked = predict_out_of_fold(
             partition,
             features.splits,
@@ -231,6 +234,19 @@ def find_label_doubts(
             progress=progress,
         )
         return _describe(features, checked, audit, grouped_by=grouping.kind)
+
+
+def _divides_copies(labels: NDArray[Any] | None, audit: Audit) -> bool:
+    """Tell whether copies are in several groups."""
+    if audit.copies is None:
+        return False
+    images = np.flatnonzero(audit.copy_clusters >= 0)
+    clusters = audit.copy_clusters[images]
+    if labels is None:
+        return len(np.unique(clusters)) < len(images)
+    groups = np.unique(labels[images], return_inverse=True)[1]
+    pairs = np.unique(np.stack([clusters, groups], axis=1), axis=0)
+    return len(pairs) > len(np.unique(clusters))
 
 
 def _describe(
