@@ -13,8 +13,13 @@ from brainfeat.errors import BrainfeatError, CacheError
 from brainfeat.files import check_output
 
 ROOT = Path(brainfeat.__file__).parent
-# What writes a command line or CSS, not a message.
-WRITERS = {"report/provenance.py", "report/charts.py"}
+# What writes CSS, or command lines into reports and cards, not a message.
+WRITERS = {
+    "report/provenance.py",
+    "report/charts.py",
+    "report/robustness.py",
+    "report/chai_card.py",
+}
 
 
 def find_texts():
