@@ -427,7 +427,7 @@ def test_benchmark_peers_takes_one_of_copies(benchmark_peers: ModuleType, tmp_pa
 
 
 def run_alone(name: str, *arguments: str) -> str:
-    """Run an example in a process of its own, because it changes private settings."""
+    """Run an example in a process of its own: it changes private settings, or measures memory."""
     words = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -462,9 +462,9 @@ def test_benchmark_rewriting_compares_with_the_plain_base() -> None:
 
 
 @pytest.mark.slow
-def test_benchmark_memory_prints_the_peak_of_each_command(run_example: RunExample) -> None:
+def test_benchmark_memory_prints_the_peak_of_each_command() -> None:
     options = ("--number", "2", "3", "--size", "32", "--precision", "float32")
-    header, *lines = run_example("benchmark_memory", *options).splitlines()
+    header, *lines = run_alone("benchmark_memory", *options).splitlines()
     assert header.split() == ["precision", "images", "seconds", "peak,", "MB"]
     assert [line.split()[:2] for line in lines] == [["float32", "2"], ["float32", "3"]]
     assert all(20 < float(line.split()[3]) < 2_000 for line in lines)

@@ -22,7 +22,7 @@ from brainfeat.errors import BrainfeatError, CacheError, HeadError, ParameterErr
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.calibration import fit_temperature, softmax
-from brainfeat.heads.kinds import HEAD_NAMES, make_head
+from brainfeat.heads.kinds import HEAD_NAMES, head_scores, make_head
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.heads.record import FitRecord, SplitSizes
 from brainfeat.leakage.splitting import make_folds
@@ -306,7 +306,7 @@ def test_the_temperature_is_that_of_scores_that_five_folds_gave_to_unseen_images
     scores = np.empty((96, 4))
     for train, test in make_folds(y[:96], n_folds=5, random_state=0):
         model = make_head(head, random_state=0).fit(X[train], y[train])
-        scores[test] = model.decision_function(X[test])
+        scores[test] = head_scores(model, X[test])
     assert bundle.temperature == pytest.approx(fit_temperature(scores, y[:96]), rel=1e-4)
     calibration = bundle.training.calibration
     assert (calibration.n, calibration.n_folds) == (96, 5)
@@ -590,7 +590,7 @@ def test_folds_of_a_support_vector_machine_train_on_all_images_of_the_others(
     cv = bundle.training.cv
     folds = make_folds(y[:96], n_folds=3, random_state=0)
     scores = [
-        make_head("svm", random_state=0).fit(X[train], y[train]).decision_function(X[test])
+        head_scores(make_head("svm", random_state=0).fit(X[train], y[train]), X[test])
         for train, test in folds
     ]
     losses = []
@@ -742,14 +742,16 @@ def test_evaluate_takes_the_images_that_the_fit_held_out(make_cache) -> None:
         assert not any(name in str(bundle.training) for name in cache.paths)
 
 
-def test_evaluate_refuses_a_cache_that_the_fit_held_nothing_out_of(make_cache) -> None:
+def test_evaluate_takes_a_cache_that_the_fit_held_nothing_out_of_as_a_whole(make_cache) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(120) % 4
     bundle = fit_head(make_cache(rng.normal(size=(120, 8)), y), head="lda")
     names = [f"other-{row}.png" for row in range(120)]
     other = make_cache(rng.normal(size=(120, 8)), y, name="other.h5", paths=names)
-    with pytest.raises(CacheError, match="held out none of its images as 'test'"):
-        evaluate(bundle, other)
+    found = evaluate(bundle, other)
+    assert (found.split, found.n) == ("all", 120)
+    with pytest.raises(CacheError, match="held out none of its images as 'val'"):
+        evaluate(bundle, other, split="val")
 
 
 def test_evaluate_refuses_some_of_the_images_that_the_fit_held_out(make_cache) -> None:

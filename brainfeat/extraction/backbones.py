@@ -209,14 +209,14 @@ class Backbone:
             type.
         """
         compiled = self._base.compile(n_images)
-        self._release()
+        self._forget_tensors()
         return compiled
 
     def release(self) -> None:
         """Free what was compiled; it is compiled again when it is needed."""
         vars(self).pop("_base", None)
 
-    def _release(self) -> None:
+    def _forget_tensors(self) -> None:
         self.spec  # noqa: B018 - it needs the weights
         vars(self).pop("_tensors", None)
 
@@ -255,7 +255,7 @@ class Backbone:
         ndarray of shape (n, n_features), float32
         """
         features = self._base.compute_features(images)
-        self._release()
+        self._forget_tensors()
         return features
 
     def compute_maps(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -272,7 +272,7 @@ class Backbone:
             The output of the last layer.
         """
         maps = self._base.compute_maps(images)
-        self._release()
+        self._forget_tensors()
         return maps
 
 

@@ -29,6 +29,9 @@ class Blocks:
         blocks = images.mean(axis=3).reshape(len(images), 8, SIZE // 8, 8, SIZE // 8)
         return blocks.mean(axis=(2, 4)).reshape(len(images), 64)
 
+    def release(self):
+        """Do nothing: nothing was compiled."""
+
 
 def draw(rng, *, bright, doubtful=False):
     """Draw a slice of which the upper half is bright, or the lower; or neither."""
