@@ -91,7 +91,7 @@ def read_record(kind: type[Record], document: Any, *, error: type[BrainfeatError
     """
     try:
         return msgspec.convert(document, kind)
-    except msgspec.ValidationError as reason:
+    except (msgspec.ValidationError, UnicodeEncodeError) as reason:  # half of a pair of surrogates
         raise error(f"not a record of the type {kind.__name__}: {reason}") from reason
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from brainfeat import FeatureCache, extract, read_table, runtime
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.int8_calibration import join_ranges
 from brainfeat.extraction.quantization import Quantization
 
 Array = np.ndarray
@@ -204,7 +205,8 @@ def brainfeat(job: Job, precision: str, batch_size: int | None, *, engine: str =
 def calibrate(base: Any, job: Job) -> str:
     """Take the ranges of some of the images, as stage one does of training images."""
     paths = find_calibrated(job)
-    ranges = base.observe_ranges([read_pixels([path], job.size) / 255 for path in paths])
+    images = (read_pixels([path], job.size).astype(np.uint8) for path in paths)
+    ranges = join_ranges(base.name, [found.ranges for found in base.observe(images, "float32")])
     return Quantization(images=len(paths), images_sha256="0" * 64, ranges=ranges).text
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -18,7 +19,14 @@ from brainfeat.cache import storage, stored_array, writing
 from brainfeat.cache.storage import Schema, StoredFile
 from brainfeat.cache.stored_array import StoredArray
 from brainfeat.cache.writing import as_text
-from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
+from brainfeat.canonical import read_record
+from brainfeat.errors import (
+    BundleError,
+    CacheCorruptError,
+    CacheError,
+    CacheFormatError,
+    ParameterError,
+)
 
 
 @pytest.fixture
@@ -611,3 +619,12 @@ def test_nothing_but_a_brainfeat_error_comes_of_mutated_json(tmp_path, cases):
     assert counts.total() == cases
     assert counts["refused"] > cases / 2
     assert counts["read"] > cases / 15
+
+
+def test_half_of_a_pair_of_surrogates_in_a_record_is_an_error_of_ours():
+    @dataclass
+    class Record:
+        counts: dict[str, int]
+
+    with pytest.raises(BundleError, match="not a record of the type Record"):
+        read_record(Record, {"\ud800": 1, "counts": {}}, error=BundleError)

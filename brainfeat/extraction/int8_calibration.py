@@ -84,7 +84,7 @@ def calibrate(
     quantization = Quantization(
         images=calibrated,
         images_sha256=hashlib.sha256(b"".join(sorted(digests[:calibrated]))).hexdigest(),
-        ranges=_join_ranges(base.name, [found.ranges for found in observed]),
+        ranges=join_ranges(base.name, [found.ranges for found in observed]),
     )
     int8 = load(precision="int8", quantization=quantization.text)
     full = base.observe(_split(images[calibrated:]), "float32")
@@ -138,9 +138,7 @@ def _split(images: Sequence[Pixels]) -> Iterator[Pixels]:
         yield np.stack(images[end_here - _BATCH : end_here])
 
 
-def _join_ranges(
-    name: str, ranges: Sequence[NDArray[np.float32]]
-) -> dict[str, tuple[float, float]]:
+def join_ranges(name: str, ranges: Sequence[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
     """Take the least and the largest of all batches, by source."""
     limits = np.stack(ranges)
     lows, highs = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
