@@ -5,7 +5,7 @@ elsewhere, is one more.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -94,7 +94,7 @@ class Inputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Input]: ...
+    def __iter__(self) -> Generator[Input, None, None]: ...
 
     def build_table(self) -> ImageTable:
         """Return the table of the images so far."""
@@ -132,7 +132,7 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __iter__(self) -> Iterator[Input]:
+    def __iter__(self) -> Generator[Input, None, None]:
         for place in range(len(self._table)):
             row = self._table.row(place)
             yield Input(place, place, place + 1, row, partial(self._open, place))
@@ -194,7 +194,7 @@ class VolumeSlices:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __iter__(self) -> Iterator[Input]:
+    def __iter__(self) -> Generator[Input, None, None]:
         self._cutting, self._rows = self._table.cut(), []
         for number, volume in enumerate(self._cutting):
             if isinstance(volume, RefusedVolume):

@@ -24,7 +24,7 @@ from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
-from brainfeat.extraction.inputs import Input, Inputs, list_inputs
+from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
@@ -193,7 +193,7 @@ class Run:
         n_jobs, n_views, n_images = self._task.n_jobs, self._task.n_views, self._inputs.n_images
         ahead = n_jobs + _VIEWS_AHEAD // n_views
         with (
-            closing(_iterate(self._inputs)) as inputs,
+            closing(iter(self._inputs)) as inputs,
             closing(map_ahead(self._load, inputs, n_jobs=n_jobs, ahead=ahead)) as images,
         ):
             first: deque[_Loaded] = deque()
@@ -397,7 +397,3 @@ class Run:
             "batch_size": self._task.batch_size,
             **patient_key,
         }
-
-
-def _iterate(inputs: Inputs) -> Generator[Input, None, None]:
-    yield from inputs
