@@ -57,8 +57,7 @@ from brainfeat.readers.series import find_inputs, find_series, read_volume
 from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.pseudonyms import read_patient_key
-from brainfeat.tables.rows import Row
-from brainfeat.tables.slicing import _suspect_class_folders
+from brainfeat.tables.volume_table import _suspect_class_folders
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -1123,7 +1122,7 @@ def read_or_none(series):
 
 @pytest.mark.parametrize(("folders", "warned"), [(3, True), (2, False)])
 def test_class_folders_of_one_patient_each_are_suspect(folders, warned):
-    rows = [Row(path=f"{n}.png", label=f"case {n}", group=f"g{n}") for n in range(folders)]
-    assert any("one patient each" in text for text in _suspect_class_folders(rows)) == warned
-    rows += [Row(path="more.png", label="case 0", group="another")]
-    assert not [*_suspect_class_folders(rows)]
+    labels, groups = [f"case {n}" for n in range(folders)], [f"g{n}" for n in range(folders)]
+    found = _suspect_class_folders(labels, groups)
+    assert any("one patient each" in text for text in found) == warned
+    assert not [*_suspect_class_folders([*labels, "case 0"], [*groups, "another"])]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import Augmentation
 from brainfeat.tables.origin import Origin
+from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
+from brainfeat.tables.volume_table import VolumeTable
 
 Progress = Callable[[int, int, str], None]
 
@@ -21,8 +23,8 @@ class Task:
 
     Parameters
     ----------
-    table : ImageTable
-        The images.
+    table : ImageTable or VolumeTable
+        The images, or the volumes that they are cut from.
     origin : Origin or None
         How the images were made of volumes.
     parts : Path
@@ -44,14 +46,14 @@ class Task:
     value_range : str
         What images of more than 8 bits are divided by, for the spec; `read` does it.
     read : callable
-        Reads an image.
+        Reads an image file.
     random_state : int
         Seed of the images that int8 is calibrated on.
     progress : callable or None
         Reports progress.
     """
 
-    table: ImageTable
+    table: ImageTable | VolumeTable
     origin: Origin | None
     parts: Path
     augment: int
@@ -85,10 +87,9 @@ class Task:
         """Largest number of views of an image."""
         return len(self.alterations.views) if self.alterations else self.augment + 1
 
-    def list_views(self, row: int) -> Sequence[int]:
+    def list_views(self, row: Row) -> Sequence[int]:
         """List the views of an image that the cache has: more than one for training images."""
         if self.alterations:
             return self.alterations.views
-        table = self.table
-        train = table.splits[row] == "train" if table.has_splits else table.labels[row]
+        train = row.split == "train" if self.table.has_splits else row.label
         return range(self.augment + 1 if train else 1)

@@ -185,7 +185,7 @@ def read_images(
             signature=compute_signature(pixels) if sign else None,
         )
 
-    return map_ahead(read, len(sources), n_jobs=n_jobs, ahead=_AHEAD)
+    return map_ahead(read, range(len(sources)), n_jobs=n_jobs, ahead=_AHEAD)
 
 
 def prepare_slices(

@@ -8,11 +8,18 @@ from typing import Literal, NamedTuple
 
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
-from brainfeat.readers.dicom import Stack, find_stacks, is_dicom, read_header, read_series
+from brainfeat.readers.dicom import (
+    Stack,
+    find_stacks,
+    identify_series,
+    is_dicom,
+    read_header,
+    read_series,
+)
 from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
-from brainfeat.readers.matlab import is_matlab_73, read_matlab
+from brainfeat.readers.matlab import identify_matlab, is_matlab_73, read_matlab
 from brainfeat.readers.mgh import read_mgh
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.orientation import orient_volume
@@ -216,6 +223,47 @@ def read_volume(
         case "matlab":
             volume = read_matlab(path, name=name)
     return orient_volume(volume, policy.orientation, name=name)
+
+
+class Identity(NamedTuple):
+    """What a file tells of its volume without its pixels.
+
+    Attributes
+    ----------
+    patient : str
+        As in `Volume.patient`. Never shown.
+    label : str
+        The class that it states; ``""`` for none.
+    """
+
+    patient: str
+    label: str = ""
+
+
+def identify_volume(series: Series) -> Identity:
+    """Read whose a volume is, and the class that its file states, without its pixels.
+
+    Parameters
+    ----------
+    series : Series
+        As `find_series` returns it.
+
+    Returns
+    -------
+    Identity
+
+    Raises
+    ------
+    ImageReadError
+        If the first file cannot be read. A file without a patient is not opened.
+    MissingDependencyError
+        If there are DICOM files and pydicom is not installed.
+    """
+    if series.format == "dicom":
+        return Identity(identify_series(series.paths, name=series.name))
+    if series.format == "matlab":
+        return Identity(*identify_matlab(series.paths[0], name=series.name))
+    return Identity(f"file\0{series.paths[0].absolute()}")
 
 
 def _group_files(files: Iterable[_File]) -> tuple[list[Series], list[Unreadable]]:

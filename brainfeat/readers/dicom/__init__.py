@@ -8,6 +8,6 @@ without its cause.
 from brainfeat.readers.dicom.files import is_dicom
 from brainfeat.readers.dicom.headers import read_header
 from brainfeat.readers.dicom.stacks import Stack, find_stacks
-from brainfeat.readers.dicom.volumes import read_series
+from brainfeat.readers.dicom.volumes import identify_series, read_series
 
-__all__ = ["Stack", "find_stacks", "is_dicom", "read_header", "read_series"]
+__all__ = ["Stack", "find_stacks", "identify_series", "is_dicom", "read_header", "read_series"]

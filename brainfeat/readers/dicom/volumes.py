@@ -35,6 +35,7 @@ _TAGS: tuple[str | int, ...] = (
     "SpacingBetweenSlices",  # only of mosaics
 )
 _FEWER = (*IMAGE_TAGS, *PIXEL_TAGS)
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
 
 
 class _Slice(NamedTuple):
@@ -101,6 +102,31 @@ def read_series(
                 )
         slices = _sort(instances.values(), name)
         return _make_volume(first, slices, paths[0], spacing, in_order=header.is_mosaic)
+
+
+def identify_series(paths: Sequence[Path], *, name: str) -> str:
+    """Identify the patient of a series, or else its study, or else its first file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    name : str
+        As in :func:`read_series`.
+
+    Returns
+    -------
+    str
+        As in `Volume.patient` of the volume that :func:`read_series` reads. Never shown.
+
+    Raises
+    ------
+    ImageReadError
+        If the first file cannot be read.
+    MissingDependencyError
+        If pydicom is not installed.
+    """
+    with translating(name):
+        return _identify(open_dataset(paths[0], name, _IDENTITY, pixels=False), paths[0])
 
 
 def _describe(dataset: Any, path: Path, name: str, frames: Sequence[int] | None) -> Header:
@@ -224,7 +250,6 @@ def _check_alike(first: Any, other: Any, name: str) -> None:
 
 
 def _identify(dataset: Any, path: Path) -> str:
-    """Identify the patient, or else the study, or else the file."""
     if patient := str(dataset.get("PatientID") or "").strip():
         return "\0".join(["patient", patient, str(dataset.get("IssuerOfPatientID") or "").strip()])
     if study := str(dataset.get("StudyInstanceUID") or ""):
