@@ -21,6 +21,20 @@ def describe(prediction: Prediction) -> str:
     return f"{predicted}; next {second} ({prediction.probabilities[second]:.2f}), ruled out"
 
 
+def describe_caveats(prediction: Prediction) -> list[str]:
+    """Describe what else must be read with the prediction for a volume, a sentence for each."""
+    found = []
+    if prediction.forced:
+        found.append("The head abstains; the class was forced, and is not a finding.")
+    summary = prediction.slices
+    if summary is not None and summary.seen:
+        found.append(
+            f"The head was fitted or validated on {summary.seen:,} of {summary.n:,} slices, or on "
+            "copies of them; this says nothing about new images."
+        )
+    return found
+
+
 def _explain_abstention(prediction: Prediction) -> str:
     ood = prediction.out_of_distribution
     if ood is not None and ood.flagged:

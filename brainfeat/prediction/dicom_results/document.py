@@ -8,7 +8,7 @@ from typing import Any
 
 from brainfeat.prediction import answers
 from brainfeat.prediction.answers import Prediction
-from brainfeat.prediction.description import describe
+from brainfeat.prediction.description import describe, describe_caveats
 from brainfeat.prediction.dicom_results import codes, objects
 from brainfeat.prediction.dicom_results.codes import Code, to_concept
 from brainfeat.prediction.dicom_results.study import Study, find_study, require_highdicom
@@ -25,9 +25,6 @@ Source = tuple[str, str, list[int] | None]
 _COVERAGE = (
     "The target coverage of the prediction sets holds for single images that are like those of "
     "training, and not for volumes."
-)
-_FORCED = (
-    "The head abstains. The most probable class was asked for all the same, and is not a finding."
 )
 
 
@@ -144,10 +141,19 @@ def _make_content(study: Study, predictor: Predictor) -> Any:
         ],
     )
     items = report[0].ContentSequence
-    # The order of the template: context, library, measurements, evaluations.
-    items.insert(len(items) - 1, _make_library(study))
-    items.append(_make_notes(study))
+    # In front of the measurements, which highdicom puts last: what is read first.
+    for item in (_make_notes(study), _make_library(study)):
+        items.insert(len(items) - 1, item)
+    _separate(report[0])
     return report
+
+
+def _separate(item: Any) -> None:
+    """Let readers show the name of each item beside its value, not values as one running text."""
+    if item.ValueType == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+    for child in item.get("ContentSequence", ()):
+        _separate(child)
 
 
 def _make_library(study: Study) -> Any:
@@ -226,10 +232,8 @@ def _make_group(volume: PredictedVolume, places: Places, predictor: Predictor) -
             sr.SourceImageForMeasurementGroup(*source) for source in _list_sources(places)
         ],
     )
-    sentence = f"{prediction.path}: {describe(prediction)}."
-    if prediction.forced:
-        sentence = f"{sentence} {_FORCED}"
-    group[0].ContentSequence.append(_make_comment(make_printable(sentence)))
+    sentences = [f"{prediction.path}: {describe(prediction)}.", *describe_caveats(prediction)]
+    group[0].ContentSequence.append(_make_comment(make_printable(" ".join(sentences))))
     return group
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.prediction.answers import NOTICE
-from brainfeat.prediction.description import describe
+from brainfeat.prediction.description import describe, describe_caveats
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.text import make_printable, shorten
 
-WIDTH, HEIGHT = 1024, 728
+WIDTH, HEIGHT = 1024, 768
 WARNING = "NOT FOR DIAGNOSIS"
 
 _SIDE = 496  # of each of the two panels
@@ -49,7 +49,7 @@ def paint(
 
     Returns
     -------
-    ndarray of shape (728, 1024, 3), uint8
+    ndarray of shape (768, 1024, 3), uint8
     """
     from PIL import Image, ImageDraw
 
@@ -80,6 +80,8 @@ def _list_lines(
 ) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
     prediction, shown = volume.prediction, volume.shown
     yield f"{prediction.path}: {describe(prediction)}", 20, _WHITE
+    for caveat in describe_caveats(prediction):
+        yield caveat, 16, _YELLOW
     ranked = sorted(prediction.probabilities.items(), key=lambda entry: -entry[1])
     parts = [f"{shorten(name, 30)} {probability:.2f}" for name, probability in ranked[:_CLASSES]]
     parts += ["…"] if len(ranked) > _CLASSES else []
