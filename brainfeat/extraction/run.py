@@ -22,6 +22,7 @@ from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
+from brainfeat.extraction.cropping import crop_pixels
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
@@ -250,7 +251,8 @@ class Run:
             with self._large_images if large else nullcontext():
                 pixels, sight = self._read(file, header, path)
                 signature = compute_signature(pixels) if unsigned else None
-                drawn = self._draw(pixels, sha256, views)
+                kept = crop_pixels(pixels, self.spec.crop) if views else pixels
+                drawn = self._draw(pixels, kept, sha256, views)
         except ImageReadError as error:
             return _Loaded(error=error)
         return _Loaded(
@@ -263,7 +265,7 @@ class Run:
             ),
             views=drawn,
             signature=signature,
-            sight=sight,
+            sight=sight._replace(uncropped=bool(views) and self.spec.crop != "" and kept is pixels),
         )
 
     def _read(self, file: ImageBytes, header: ImageHeader, path: str) -> tuple[Pixels, Sight]:
@@ -276,13 +278,16 @@ class Run:
         views = [view for view, key in keys.items() if key not in self._index]
         return views, self._task.signature and not self._index.has(keys[0], "signature")
 
-    def _draw(self, pixels: Pixels, sha256: bytes, views: list[int]) -> dict[int, Pixels]:
-        """Resize an image, and draw the views of it that must be computed."""
+    def _draw(
+        self, pixels: Pixels, kept: Pixels, sha256: bytes, views: list[int]
+    ) -> dict[int, Pixels]:
+        """Resize what is kept of an image, and draw the views of it that must be computed."""
         if not views:
             return {}
-        small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
+        small = resize_pixels(kept, size=self.spec.input_size, fit=self.spec.fit)
         if (altered := self._task.alterations) is not None:
-            return dict(altered.draw(pixels, small, sha256=sha256, views=views))
+            crop = self.spec.crop
+            return dict(altered.draw(pixels, small, sha256=sha256, views=views, crop=crop))
         ranges = self._task.augmentation
         return {
             view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
