@@ -14,6 +14,7 @@ OPTIONS = {
     "bench": {
         "--backbone",
         "--size",
+        "--crop",
         "--precision",
         "--batch-size",
         "--data",
@@ -75,6 +76,7 @@ OPTIONS = {
         "--flip",
         "--no-flip",
         "--range",
+        "--crop",
         "--batch-size",
         "--jobs",
         "--on-error",

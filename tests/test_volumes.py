@@ -11,12 +11,12 @@ from support.dicoms import draw_volume, make_dataset
 
 from brainfeat.errors import ImageReadError, ParameterError
 from brainfeat.readers import read_image
+from brainfeat.readers.thresholds import find_otsu_threshold
 from brainfeat.readers.volumes import (
     VOXEL_LIMIT,
     SlicePolicy,
     Volume,
     Window,
-    _find_otsu,
     check_shape,
     cut_slices,
     find_robust_window,
@@ -218,7 +218,7 @@ def test_otsu_is_that_of_brute_force():
                 np.average(levels[threshold + 1 :], weights=high),
             )
             variances.append(low.sum() * high.sum() * (means[0] - means[1]) ** 2)
-        found = _find_otsu(counts.astype(float))
+        found = find_otsu_threshold(counts)
         assert variances[found] == pytest.approx(max(variances))
 
 

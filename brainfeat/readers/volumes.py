@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ImageReadError, ParameterError
+from brainfeat.readers.thresholds import find_otsu_threshold
 
 # The same as in nnU-Net for CT and in TorchIO's RescaleIntensity.
 PERCENTILES = (0.5, 99.5)
@@ -367,19 +368,7 @@ def _find_largest(
     painted: list[npt.NDArray[np.uint8]],
 ) -> tuple[int, npt.NDArray[np.uint8]]:
     counts = sum(np.bincount(pixels.ravel(), minlength=_LEVELS) for pixels in painted)
-    threshold = _find_otsu(np.asarray(counts, np.float64))
+    threshold = find_otsu_threshold(np.asarray(counts))
     areas = [int((pixels > threshold).sum()) for pixels in painted]
     place = int(np.argmax(areas))
     return place, painted[place]
-
-
-def _find_otsu(counts: npt.NDArray[np.float64]) -> int:
-    """Find the level that separates a histogram best (Otsu 1979, IEEE Trans. SMC 9:62–66)."""
-    levels = np.arange(len(counts))
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * levels)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distance = total / below - (total[-1] - total) / above
-        variance = below * above * distance**2
-    return int(np.argmax(np.nan_to_num(variance)))
