@@ -76,6 +76,25 @@ class GroupRows:
         """
         return self.rows[list_places(self.offsets, groups)]
 
+    def select(self, chosen: NDArray[np.bool_]) -> "GroupRows":
+        """Return the chosen groups alone.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n,), bool
+
+        Returns
+        -------
+        GroupRows
+        """
+        return GroupRows(
+            names=self.names[chosen],
+            rows=self.rows_of(np.flatnonzero(chosen)),
+            offsets=np.concatenate([[0], np.cumsum(self.sizes[chosen])]),
+            y=self.y[chosen],
+            splits=self.splits[chosen],
+        )
+
     def any(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which groups have a row that is flagged.
 
