@@ -88,9 +88,16 @@ repeats_option = click.option(
 unit_option = click.option(
     "--unit",
     type=click.Choice(["image", "group"]),
-    help="What is measured: each image, or each group of the table, such as a patient. For a group, "
-    "a head of images answers by the mean of the probabilities of its images, as predict does for a "
-    "volume.  [default: image; group for a bag head]",
+    help="What is measured: each image, or each group of the table, such as a patient. For a "
+    "group, a head of images answers by the mean of the probabilities of its images, as predict "
+    "does for a volume.  [default: image; group for a bag head]",
+)
+fold_unit_option = click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    help="What --cv is measured on: group adds the metrics per group of the table, such as per "
+    "patient, by the mean of the out-of-fold probabilities of its images.  [default: image; group "
+    "for a bag head]",
 )
 group_label_option = click.option(
     "--group-label",

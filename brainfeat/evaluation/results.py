@@ -307,6 +307,9 @@ class Evaluation(Results):
         Classes of the head by class of the images, where a mapping was given that fits them.
     floors : Floors or None
         What is reached without learning; None in JSON of an earlier version.
+    pooling : str or None
+        How the head answers for a group: ``"probabilities"``, the mean of those of its images, or
+        ``"bag"``, by a bag head; None where images were measured.
     """
 
     split: str
@@ -316,6 +319,7 @@ class Evaluation(Results):
     bootstrap: Bootstrap
     classes: Mapping[str, tuple[str, ...]] | None = None
     floors: Floors | None = None
+    pooling: str | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from brainfeat.evaluation.results import (
 )
 from brainfeat.evaluation.seen_images import find_seen
 from brainfeat.evaluation.subsets import Plan, read_values
-from brainfeat.evaluation.units import answer_units
+from brainfeat.evaluation.units import answer_units, name_pooling
 from brainfeat.heads.calibration import reliability
 from brainfeat.heads.pooling import Answers
 from brainfeat.metrics import ClassScores, measure
@@ -114,6 +114,7 @@ def measure_images(
         ),
         copy_free=copy_free,
         bootstrap=protocol.bootstrap,
+        pooling=name_pooling(head, plan),
         floors=find_floors(head, cache, plan, copies=seen.copies, floor=protocol.floor),
     )
 

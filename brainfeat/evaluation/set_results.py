@@ -224,8 +224,8 @@ class SetsEvaluation:
                 "no set is compared with the test part of the fit, which has no image that is "
                 "known to be new to the head"
                 if self.unit == IMAGE
-                else "no set is compared with the test part of the fit, whose record is of images; "
-                "give the features of the fit, too"
+                else "no set is compared with the test part of the fit, which has no patients that "
+                "are known to be new to the head; give the features of the fit, too"
             )
         return found
 

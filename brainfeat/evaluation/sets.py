@@ -27,7 +27,7 @@ from brainfeat.evaluation.set_results import (
     SetsEvaluation,
 )
 from brainfeat.evaluation.subsets import Cache, Head, Plan, plan_images, read_column
-from brainfeat.evaluation.units import IMAGE, choose_unit
+from brainfeat.evaluation.units import GROUP, IMAGE, choose_unit
 from brainfeat.evaluation.unpaired import SetDifference, Side, find_set_difference
 
 if TYPE_CHECKING:
@@ -209,8 +209,8 @@ def _find_reference(
         own = _Predicted(y=chosen.y, outputs=chosen.probabilities, groups=chosen.groups)
         return _name_reference(own, origin="set", cache=entry.name, images=images)
     recorded = _choose_recorded(head)
-    if recorded is None or sets[0].plan.unit != IMAGE:
-        # The record is of single images.
+    if recorded is None or sets[0].plan.unit != (IMAGE if head.bag is None else GROUP):
+        # The record of a head of images has nothing on groups.
         return None, None
     metrics, images = recorded
     own = _expand(metrics, head.class_names)

@@ -1,8 +1,8 @@
 """Measure a head on altered views of images: what an alteration of an image costs it."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from brainfeat.evaluation.results import Bootstrap
 from brainfeat.evaluation.seen_images import find_seen
 from brainfeat.evaluation.stress_results import AlteredMetrics, KindSummary, Stress
 from brainfeat.evaluation.subsets import Plan, open_both, plan_images
-from brainfeat.evaluation.units import GROUP, IMAGE, choose_unit, name_unit
+from brainfeat.evaluation.units import GROUP, IMAGE, answer_units, choose_unit, name_unit
 from brainfeat.heads.pooling import Answers, answer, join_answers, pool_answers
 from brainfeat.text import count
 
@@ -104,9 +104,8 @@ def measure_stress(
     sizes = {name: int((y == label).sum()) for label, name in enumerate(head.class_names)}
     present = [name for name, size in sizes.items() if size]
     if len(present) == 1:
-        notes += (
-            f"All {name_unit(plan.unit)}s are of the class {present[0]}: accuracy is its sensitivity.",
-        )
+        noun = name_unit(plan.unit)
+        notes += (f"All {noun}s are of the class {present[0]}: accuracy is its sensitivity.",)
     n_groups = len(np.unique(groups))
     few = f"too few groups: {n_groups}, and {MIN_GROUPS} are needed"
     return Stress(
@@ -180,19 +179,10 @@ class _Predicted:
 
 def _predict(head: "HeadBundle", cache: "FeatureCache", plan: Plan, rows: Rows) -> _Predicted:
     """Predict each view of the images (v, m) of a plan, and pool those of a group."""
-    images = _answer(head, cache, rows)
-    shape = (*rows.shape, -1)
-    views = [
-        Answers(probabilities=p, sets=sets, flagged=flagged)
-        for p, sets, flagged in zip(
-            images.probabilities.reshape(shape),
-            _divide(images.sets, shape),
-            _divide(images.flagged, rows.shape),
-            strict=True,
-        )
-    ]
-    if plan.groups is not None:
-        views = [pool_answers(head, view, plan.groups.offsets) for view in views]
+    if head.bag is None:
+        views = _answer_images(head, cache, plan, rows)
+    else:
+        views = [answer_units(head, cache, replace(plan, rows=view)).answers for view in rows]
     can_abstain = head.ood_detector is not None and head.conformal is not None
     decided = [view.decided.any(axis=1) for view in views]
     flags = [view.flagged for view in views if view.flagged is not None]
@@ -204,18 +194,20 @@ def _predict(head: "HeadBundle", cache: "FeatureCache", plan: Plan, rows: Rows) 
     )
 
 
-def _divide(values: Flags | None, shape: tuple[int, ...]) -> Iterable[Flags | None]:
-    return [None] * shape[0] if values is None else values.reshape(shape)
-
-
-def _answer(head: "HeadBundle", cache: "FeatureCache", rows: Rows) -> Answers:
-    """Find the answers for rows of a cache, in the order in which they are stored, in blocks."""
+def _answer_images(
+    head: "HeadBundle", cache: "FeatureCache", plan: Plan, rows: Rows
+) -> list[Answers]:
+    """Find the answers for each view, read in blocks in the order in which rows are stored."""
     order = np.argsort(rows, axis=None)
     found = []
     for start in range(0, rows.size, _BLOCK_ROWS):
         X = cache.X[rows.ravel()[order[start : start + _BLOCK_ROWS]]]
         found.append(answer(head, X, head.predict_proba(X)))
-    return join_answers(found).select(np.argsort(order))
+    images, places = join_answers(found), np.argsort(order).reshape(rows.shape)
+    views = [images.select(view) for view in places]
+    if plan.groups is None:
+        return views
+    return [pool_answers(head, view, plan.groups.offsets) for view in views]
 
 
 def _measure(

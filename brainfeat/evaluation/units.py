@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.groups import SAME_LABEL, GroupRows, read_groups
 from brainfeat.errors import ParameterError, TableError
+from brainfeat.heads.bags import Bags
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.pooling import Answers, answer, pool, pool_answers
 from brainfeat.text import count
@@ -71,17 +72,35 @@ def choose_unit(
     Raises
     ------
     ParameterError
-        The unit is another word, or groups have a rule and are not measured.
+        The unit is another word, or images, which a bag head does not take; groups have a rule and
+        are not measured; or bag heads have different rules.
     """
     if unit is not None and unit not in UNITS:
         raise ParameterError(f"unit must be image or group, got {unit!r}")
-    chosen = unit or IMAGE
+    labels = {bundle.bag.label for bundle in bundles if bundle.bag is not None}
+    if labels and unit == IMAGE:
+        raise ParameterError(
+            'a bag head answers for groups of images, and not for one; pass unit="group"'
+        )
+    if len(labels) > 1 and group_label is None:
+        raise ParameterError(
+            f"the heads have different rules by which a group gets its class, "
+            f"{' and '.join(sorted(labels))}; name one with group_label"
+        )
+    chosen = GROUP if labels else unit or IMAGE
     if chosen == IMAGE and group_label is not None:
         raise ParameterError(
             f'group_label="{group_label}" says how a group gets its class, but images are '
             'measured; pass unit="group"'
         )
-    return UnitRule(unit=chosen, label=group_label or SAME_LABEL)
+    return UnitRule(unit=chosen, label=group_label or next(iter(labels), SAME_LABEL))
+
+
+def name_pooling(bundle: "HeadBundle", plan: "Plan") -> str | None:
+    """Name how a head answers for a group: ``"probabilities"`` or ``"bag"``; None for images."""
+    if plan.groups is None:
+        return None
+    return "probabilities" if bundle.bag is None else "bag"
 
 
 def select_groups(cache: "FeatureCache", rows: Rows, *, label: str = SAME_LABEL) -> GroupRows:
@@ -128,7 +147,8 @@ class UnitAnswers:
     uncalibrated : ndarray of shape (n, k), float64
         Probabilities at a temperature of 1.
     examples : ndarray of shape (n,), int
-        Row of each image; of a group, of its image that speaks most for the predicted class.
+        Row of each image; of a group, of its image that speaks most for the predicted class, or
+        its first for a bag head.
     """
 
     answers: Answers
@@ -152,6 +172,8 @@ def answer_units(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> U
     -------
     UnitAnswers
     """
+    if bundle.bag is not None:
+        return _answer_bags(bundle, cache, plan)
     X = cache.X[plan.rows]
     # The scores of a head may take most of the time, and probabilities are made of them.
     scores = bundle.scores(X)
@@ -168,4 +190,16 @@ def answer_units(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> U
         answers=answers,
         uncalibrated=pool(uncalibrated, images.flagged, images.decided, offsets).probabilities,
         examples=plan.rows[best],
+    )
+
+
+def _answer_bags(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> UnitAnswers:
+    if plan.groups is None:
+        raise ParameterError("a bag head answers for groups of images, and not for one")
+    bags = Bags(values=cache.X[plan.rows], offsets=plan.groups.offsets)
+    scores = bundle.scores(bags)
+    return UnitAnswers(
+        answers=answer(bundle, bags, softmax(scores, temperature=bundle.temperature)),
+        uncalibrated=softmax(scores),
+        examples=plan.groups.first,
     )

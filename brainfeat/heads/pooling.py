@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.heads.bags import Features
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 
@@ -88,19 +89,19 @@ class Pooled:
 
 def answer(
     bundle: "HeadBundle",
-    X: NDArray[np.float32],
+    X: Features,
     probabilities: NDArray[np.float64],
     *,
     coverage: float = COVERAGE,
     false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> Answers:
-    """Find what a head answers for images.
+    """Find what a head answers for images, or a bag head for groups.
 
     Parameters
     ----------
     bundle : HeadBundle
-    X : ndarray of shape (n, d), float32
-        Features.
+    X : ndarray of shape (n, d), float32, or Bags
+        Features; of a bag head, those of the images of each of n groups.
     probabilities : ndarray of shape (n, k), float64
         Of the head for them.
     coverage : float
@@ -115,7 +116,7 @@ def answer(
     detector, conformal = bundle.ood_detector, bundle.conformal
     flagged = None
     if detector is not None:
-        flagged = detector.score(X).scores > detector.threshold(false_alarm_rate)
+        flagged = detector.score(bundle.vectors(X)).scores > detector.threshold(false_alarm_rate)
     sets = None
     if conformal is not None:
         sets = conformal.predict_sets(probabilities, coverage=coverage)

@@ -120,8 +120,8 @@ def _draw_reliability(
     return Chart(
         title=f"Reliability diagram, {name_subset(name, part)}",
         caption=f"{noun.capitalize()}s by the probability of their predicted class. On the dotted "
-        "diagonal the head is right as often as its probabilities state; below it, it is overconfident. "
-        f"Larger points and higher bars stand for more {noun}s.",
+        "diagonal the head is right as often as its probabilities state; below it, it is "
+        f"overconfident. Larger points and higher bars stand for more {noun}s.",
         description=" ".join(
             f"Probability {ends}: {n} {noun}s, mean {mean}, accuracy {accuracy}."
             for ends, n, mean, accuracy in bins.rows
@@ -197,8 +197,8 @@ def _show_abstention(found: "Abstention", part: Results, name: str) -> Columns:
         ],
         note=f"Accuracy on the {noun}s that are answered: {show(found.accuracy)}. "
         f"{_describe_risk(found, noun)}; the expected calibration error is {show(ece)}.",
-        explanation=f"{'An' if noun == 'image' else 'A'} {noun} is uncertain if the prediction set, "
-        "the classes that cannot be ruled out, has several classes or none.",
+        explanation=f"{'An' if noun == 'image' else 'A'} {noun} is uncertain if the prediction "
+        "set, the classes that cannot be ruled out, has several classes or none.",
     )
     coverage = Table(
         title=f"Coverage of the prediction set by class, {words} (target {target:g})",

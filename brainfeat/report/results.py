@@ -83,11 +83,14 @@ def _describe_unit(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.unit == IMAGE:
         return
     yield "a patient is a group of the table, and has been seen if any of its images has"
-    yield (
-        "the probabilities of a patient are the mean of those of the images that are not out of "
-        "distribution, and classes that are answered for single images join the prediction set; "
-        "the target coverage holds for images, and not for patients"
-    )
+    if evaluation.pooling == "bag":
+        yield "the head takes the images of a patient together; its target coverage is of patients"
+    else:
+        yield (
+            "the probabilities of a patient are the mean of those of the images that are not out "
+            "of distribution, and classes that are answered for single images join the prediction "
+            "set; the target coverage holds for images, and not for patients"
+        )
 
 
 def summarise(metrics: "Metrics") -> list[str]:

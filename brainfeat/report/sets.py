@@ -104,8 +104,8 @@ def make_sets(evaluation: "SetsEvaluation") -> Section:
             ),
             rows=[(name, *_list_trust(entry.row)) for name, entry in rows],
             explanation=f"Coverage is the fraction of the {noun}s whose prediction set has the "
-            "true class, with its exact binomial interval over groups. Of a wrong prediction, the head "
-            f"is confident if its probability is above {CONFIDENT:g}.",
+            "true class, with its exact binomial interval over groups. Of a wrong prediction, the "
+            f"head is confident if its probability is above {CONFIDENT:g}.",
         ),
     ]
     if any(entry.row.accuracy_interval for entry in evaluation.sets):

@@ -23,7 +23,7 @@ from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
-from brainfeat.training.measurement import measure_test
+from brainfeat.training.measurement import measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
@@ -49,6 +49,7 @@ def fit_head(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
+    unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
     ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
@@ -104,6 +105,10 @@ def fit_head(
         Number of folds of a cross-validation over train and validation; or a fold for each source
         of the table, of a head that is fitted on the others. None does none, or takes 5 where
         candidates are compared.
+    unit : {"image", "group"} or None
+        What a cross-validation is measured on: ``"group"`` adds the metrics per group, such as per
+        patient, by the mean of the out-of-fold probabilities of its images. None takes images. Of a
+        bag head, groups always are, and images never.
     repeats : int or None
         Number of further fits, each of another seed and on images that were divided anew: all of
         them, or those other than the test images of a table that has splits. They change nothing of
@@ -172,9 +177,10 @@ def fit_head(
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
     rule = make_rule(bag, bag_label)
+    compare = search or head == ALL_HEADS
+    per_group = check_unit(unit, rule, folded=cv is not None or compare)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened(cache) as features:
-        compare = search or head == ALL_HEADS
         plan = Plan(
             cache=features,
             recipes=make_recipes(
@@ -207,6 +213,9 @@ def fit_head(
         )
         partition = plan.add_folds(partition, random_state)
         chosen = plan.choose(partition, random_state, progress)
+        if per_group and chosen.cv is not None:
+            scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
+            chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
         fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
         varied = None
         if seeds:
@@ -277,6 +286,28 @@ def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
             f"bag_label={bag_label!r} is how a group gets its class; ask for groups with bag"
         )
     return None
+
+
+def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
+    """Return whether a cross-validation of a head of images is to be measured per group, too.
+
+    Raises
+    ------
+    ParameterError
+        The unit is another word, an image for a bag head, or a group without folds.
+    """
+    if unit not in (None, "image", "group"):
+        raise ParameterError(f"unit must be image or group, got {unit!r}")
+    if rule is not None and unit == "image":
+        raise ParameterError(
+            'a bag head is measured on groups of images, and not on images; pass unit="group"'
+        )
+    if unit == "group" and not folded:
+        raise ParameterError(
+            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
+            "cv=5, or measure the head with evaluate"
+        )
+    return rule is None and unit == "group"
 
 
 def _make_record(
