@@ -91,6 +91,45 @@ class GroupRows:
         found: NDArray[np.bool_] = np.logical_or.reduceat(flags, self.offsets[:-1])
         return found
 
+    def any_of(self, groups: Rows, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of some groups have a row that is flagged.
+
+        Parameters
+        ----------
+        groups : ndarray of shape (k,), int
+            Indices of groups.
+        flags : ndarray of bool
+            A flag for each of ``rows_of(groups)``.
+
+        Returns
+        -------
+        ndarray of shape (k,), bool
+        """
+        place = np.repeat(np.arange(len(groups)), self.sizes[groups])
+        return np.bincount(place[flags], minlength=len(groups)) > 0
+
+    def check_sources(self, sources: NDArray[np.str_]) -> None:
+        """Refuse groups with images of several sources.
+
+        Parameters
+        ----------
+        sources : ndarray of str
+            Source of each row of the cache.
+
+        Raises
+        ------
+        TableError
+            The message names the first such group.
+        """
+        own = sources[self.rows]
+        mixed = np.flatnonzero(self.any(own != sources[self.first][self.place]))
+        if len(mixed):
+            raise TableError(
+                f"{count(len(mixed), 'group')} of {len(self):,} have images of several sources "
+                f"(first: {str(self.names[mixed[0]])!r}); a group that is one example has one "
+                "source: correct the table"
+            )
+
     def mean(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Average what is given for each row over each group.
 
@@ -133,7 +172,7 @@ def read_groups(cache: "FeatureCache", rows: Rows, *, label: str = SAME_LABEL) -
     ParameterError
         `label` is not such a rule, or names no class of the cache.
     """
-    decisive = _read_rule(label, cache.class_names)
+    decisive = find_decisive_class(label, cache.class_names)
     names = cache.groups[rows]
     if not len(rows):
         raise TableError(f"{cache.path} has no labelled images; extract a table with labels")
@@ -163,6 +202,42 @@ def read_groups(cache: "FeatureCache", rows: Rows, *, label: str = SAME_LABEL) -
     )
 
 
+def find_decisive_class(label: object, class_names: tuple[str, ...]) -> int | None:
+    """Read the rule by which a group gets its class.
+
+    Parameters
+    ----------
+    label : str
+        As of :func:`read_groups`.
+    class_names : tuple of str
+        The classes.
+
+    Returns
+    -------
+    int or None
+        The class of which one row decides; None for ``"same"``.
+
+    Raises
+    ------
+    ParameterError
+        `label` is not such a rule, or names another class.
+
+    Examples
+    --------
+    >>> find_decisive_class("any:glioma", ("notumor", "glioma"))
+    1
+    """
+    if label == SAME_LABEL:
+        return None
+    match = _ANY_LABEL.fullmatch(label) if isinstance(label, str) else None
+    if match is None or match[1] not in class_names:
+        raise ParameterError(
+            f"the label of a group is {label!r}; expected same, or any:CLASS with one of the "
+            f"classes {', '.join(class_names)}"
+        )
+    return class_names.index(match[1])
+
+
 def list_places(offsets: Rows, groups: Rows) -> Rows:
     """List the places of the members of some groups, which lie between offsets.
 
@@ -185,19 +260,6 @@ def list_places(offsets: Rows, groups: Rows) -> Rows:
     ends = np.cumsum(sizes)
     shifts: Rows = np.repeat(offsets[groups] - (ends - sizes), sizes)
     return np.arange(int(sizes.sum())) + shifts
-
-
-def _read_rule(label: object, class_names: tuple[str, ...]) -> int | None:
-    """Return the class that decides alone, or None."""
-    if label == SAME_LABEL:
-        return None
-    match = _ANY_LABEL.fullmatch(label) if isinstance(label, str) else None
-    if match is None or match[1] not in class_names:
-        raise ParameterError(
-            f"the label of a group is {label!r}; expected same, or any:CLASS with one of the "
-            f"classes {', '.join(class_names)}"
-        )
-    return class_names.index(match[1])
 
 
 def _choose_labels(

@@ -19,7 +19,7 @@ _SPLITS = {"train": "train", "val": "val", "test": "test", "": "images"}
 
 def check_labels(cache: "FeatureCache") -> None:
     """Refuse labels that cannot be checked, before anything is computed."""
-    from brainfeat.training.partition import check_labels
+    from brainfeat.training.units import check_labels
 
     check_labels(cache, cache.y[cache.mask()])
 

@@ -44,7 +44,7 @@ FORMAT_1 = Schema(
     corrupt_error=BundleError,
     remedy="restore a copy, or fit it again with brainfeat fit-head",
 )
-BUNDLE_SCHEMA = replace(
+FORMAT_2 = replace(
     FORMAT_1,
     version=2,
     datasets={
@@ -55,8 +55,32 @@ BUNDLE_SCHEMA = replace(
         },
     },
     attributes=FORMAT_1.attributes | {"signature_version"},
-    earlier=(FORMAT_1,),
 )
+# Of heads whose examples are bags, which a reader of format 2 would take for heads of images.
+BUNDLE_SCHEMA = replace(
+    FORMAT_2,
+    version=3,
+    datasets={**FORMAT_2.datasets, r"probe/offsets": DatasetRule(dtype="<i8")},
+    attributes=FORMAT_2.attributes | {"bag"},
+    earlier=(FORMAT_1, FORMAT_2),
+)
+
+
+def select_schema(*, fitted: bool, bag: bool) -> Schema:
+    """Return the earliest format that a head can be written in.
+
+    Parameters
+    ----------
+    fitted : bool
+        Whether the images of the fit are recorded.
+    bag : bool
+        Whether its examples are bags.
+
+    Returns
+    -------
+    Schema
+    """
+    return BUNDLE_SCHEMA if bag else FORMAT_2 if fitted else FORMAT_1
 
 
 def check_signature_version(version: object) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.bags import Bags
 from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
 from brainfeat.heads.margins import find_least_margins
 
@@ -92,15 +93,15 @@ def needs_validation(name: str) -> bool:
     return name == "dense"
 
 
-def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def head_scores(estimator: Any, X: npt.ArrayLike | Bags) -> npt.NDArray[np.float64]:
     """Compute the scores of a fitted head; their softmax gives its probabilities.
 
     Parameters
     ----------
     estimator : scikit-learn classifier
         A fitted head.
-    X : array-like of shape (n, d)
-        Features.
+    X : array-like of shape (n, d), or Bags
+        Features; bags for a head that weighs vectors by attention.
 
     Returns
     -------

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.bags import Bags, Features
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
 from brainfeat.heads.kinds import head_scores, make_head
@@ -65,7 +66,7 @@ class HeadRecipe:
 
     def fit(
         self,
-        X: NDArray[np.float32],
+        X: Features,
         y: NDArray[np.int64],
         *,
         rows: Rows,
@@ -75,7 +76,7 @@ class HeadRecipe:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32
+        X : ndarray of shape (n, d), float32, or Bags
             Features.
         y : ndarray of shape (n,), int64
             Classes, from 0 to k − 1.
@@ -97,7 +98,7 @@ class HeadRecipe:
         head = self.make()
         try:
             if hasattr(head, "steps"):
-                return _fit_pipeline(head, X[rows], y[rows])
+                return _fit_pipeline(head, _require_vectors(X[rows]), y[rows])
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
             return head.fit(X[rows], y[rows], **stopping)
         except _HEAD_ERRORS as error:
@@ -120,22 +121,28 @@ class FittedHead:
     estimator: Any
     temperature: float = 1.0
 
-    def scores(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, X: Features) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.
 
         Those of a support vector machine are the scores of the bundle to some 10⁻¹³.
         """
         try:
             if takes_kernel(_classifier_of(self.estimator), 0):
-                return score_svc(self.estimator, X)
+                return score_svc(self.estimator, _require_vectors(X))
             return head_scores(self.estimator, X)
         except _HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
 
-    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_proba(self, X: Features) -> NDArray[np.float64]:
         """Compute the probability of each class for each row, (n, k) float64."""
         return softmax(self.scores(X), temperature=self.temperature)
+
+
+def _require_vectors(X: Features) -> NDArray[np.float32]:
+    if isinstance(X, Bags):
+        raise TypeError("it takes vectors, not bags")
+    return X
 
 
 def _classifier_of(head: Any) -> Any:

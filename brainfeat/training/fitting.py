@@ -3,71 +3,37 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.errors import ParameterError
+from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.calibration import Calibration, calibrate
-from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
-from brainfeat.metrics import Metrics, measure
+from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
 from brainfeat.training.measurement import measure_test
 from brainfeat.training.partition import Partition
+from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
-from brainfeat.training.selection import (
-    LEAVE_ONE_SOURCE_OUT,
-    CrossValidation,
-    Plan,
-    Selection,
-    cross_validate,
-)
+from brainfeat.training.selection import LEAVE_ONE_SOURCE_OUT, Plan, Selection
 
 # Candidates of a head, and folds, of a search where neither is given.
 N_ITER = 10
 SEARCH_FOLDS = 5
-# Folds that the temperature of a head is fitted on, where every class has as many groups.
-CALIBRATION_FOLDS = 5
-
-_PROBES = 16
-# Rows that determine the mean and spread of the probe vectors: more would not change their purpose.
-_PROBED_ROWS = 10_000
 # scikit-learn takes seeds below this.
 _SEED_LIMIT = 2**32
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """A fitted and calibrated head.
-
-    Attributes
-    ----------
-    head : FittedHead
-        Refitted on train and val, unless val decided when to stop.
-    val : Metrics
-        Metrics of val, of the head that was fitted on train alone.
-    calibration : Calibration
-    conformal : Conformal
-        Calibrated on images that the head had not seen.
-    """
-
-    head: FittedHead
-    val: Metrics
-    calibration: Calibration
-    conformal: Conformal
 
 
 @default_errors
@@ -78,6 +44,8 @@ def fit_head(
     params: Mapping[str, Any] | None = None,
     search: bool = False,
     n_iter: int | None = None,
+    bag: str | None = None,
+    bag_label: str | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
@@ -121,6 +89,13 @@ def fit_head(
     n_iter : int or None
         Candidates of a search, for each head: its defaults, and others drawn from the grid. A
         number as large as the grid, or larger, tries all of it. None takes 10.
+    bag : {"mean", "max", "median"} or None
+        Fits a bag head, whose examples are the table's groups, such as patients: how the vectors of
+        the images of a group become one. Each group is one example, however many images it has;
+        splits, folds, metrics, calibration and the detector are of groups. None fits on images.
+    bag_label : str or None
+        How a group gets its class: ``"same"``, the one that all of its images have, which None is,
+        too; or ``"any:CLASS"``, a group with an image of this class has it.
     val_fraction : float
         Fraction of the training images, or of all images without splits, held out for validation.
     test_fraction : float
@@ -173,7 +148,7 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
+        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
 
     Examples
     --------
@@ -196,6 +171,7 @@ def fit_head(
     started = time.perf_counter()
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
+    rule = make_rule(bag, bag_label)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened(cache) as features:
         compare = search or head == ALL_HEADS
@@ -212,8 +188,8 @@ def fit_head(
             compare=compare,
             n_jobs=n_jobs,
         )
-        examples = None if ood_examples is None else read_examples(ood_examples, features)
-        partition = Partition.read(features)
+        examples = None if ood_examples is None else read_examples(ood_examples, features, rule)
+        partition = Partition.read(features, rule)
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -231,7 +207,7 @@ def fit_head(
         )
         partition = plan.add_folds(partition, random_state)
         chosen = plan.choose(partition, random_state, progress)
-        fit = _fit_calibrated(chosen, partition, n_jobs=n_jobs)
+        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
         varied = None
         if seeds:
             varied = repeat_fits(
@@ -256,8 +232,9 @@ def fit_head(
                 repeats=varied,
                 seconds=time.perf_counter() - started,
             ),
-            probe=_make_probe(partition.X, random_state),
+            probe=draw_probe(partition.X, rule, random_state),
             ood_detector=fit_detector(partition, examples, random_state=int(random_state)),
+            bag=rule,
             conformal=fit.conformal,
             fitted_images=partition.collect_images(features, signature=signature),
         )
@@ -285,57 +262,30 @@ def check_options(
         )
 
 
-def _fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | None) -> _Fit:
-    """Fit on train, measure on val, refit on both; calibrate on images that were not fitted on.
+def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
+    """Make the rule of a bag head; None where no bags are asked for.
 
-    The temperature of a head that val stops is fitted on val; that of other heads on the folds of a
-    cross-validation, or on val where a class has images of only one group.
+    Raises
+    ------
+    ParameterError
+        `bag` is not a pooling, or there is a `bag_label` without it.
     """
-    recipe = chosen.recipe
-    train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
-    if needs_validation(recipe.head):
-        estimator = recipe.fit(partition.X, partition.y, rows=train, val=val)
-        return _calibrate(FittedHead(estimator), partition)
-    fit = FittedHead(recipe.fit(partition.X, partition.y, rows=train))
-    # Sources that are left out only evaluate a head: it is the same one without them.
-    found = chosen.cv if partition.left_out is None else None
-    found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
-    first = _calibrate(fit, partition, found)
-    both = partition.rows_of(partition.fitted_images)
-    estimator = recipe.fit(partition.X, partition.y, rows=both)
-    return replace(first, head=replace(first.head, estimator=estimator))
-
-
-def _cross_validate_for_calibration(
-    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None
-) -> CrossValidation | None:
-    """Cross-validate in as many folds as can be made; None where a class has only one group."""
-    n_folds = partition.limit_folds(CALIBRATION_FOLDS)
-    if n_folds < 2:
-        return None
-    folded = partition.with_folds(n_folds, random_state=recipe.random_state)
-    return cross_validate(recipe, folded, n_jobs=n_jobs)
-
-
-def _calibrate(
-    head: FittedHead, partition: Partition, found: CrossValidation | None = None
-) -> _Fit:
-    """Calibrate a head by its cross-validation, or on val, and measure it on val."""
-    val = partition.splits["val"]
-    X, y = partition.X[val], partition.y[val]
-    calibration = calibrate([head.scores(X)], [y]) if found is None else found.calibration
-    calibrated = replace(head, temperature=calibration.temperature)
-    probabilities = calibrated.predict_proba(X)
-    return _Fit(
-        head=calibrated,
-        val=measure(y, probabilities, class_names=partition.class_names),
-        calibration=calibration,
-        conformal=Conformal.fit(probabilities, y) if found is None else found.conformal,
-    )
+    if bag is not None:
+        return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
+    if bag_label is not None:
+        raise ParameterError(
+            f"bag_label={bag_label!r} is how a group gets its class; ask for groups with bag"
+        )
+    return None
 
 
 def _make_record(
-    cache: FeatureCache, partition: Partition, *, audit: Audit, chosen: Selection, fit: _Fit
+    cache: FeatureCache,
+    partition: Partition,
+    *,
+    audit: Audit,
+    chosen: Selection,
+    fit: CalibratedFit,
 ) -> FitRecord:
     recipe, splits = chosen.recipe, partition.splits
     history = getattr(fit.head.estimator, "history_", {})
@@ -362,12 +312,3 @@ def _make_record(
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
     )
-
-
-def _make_probe(X: NDArray[np.float32], random_state: int) -> NDArray[np.float32]:
-    """Draw vectors like the features but of no image: mean plus seeded noise of the same spread."""
-    rng = np.random.default_rng([random_state, _PROBES])
-    noise = rng.standard_normal((_PROBES, X.shape[1]))
-    seen = X[:: -(-len(X) // _PROBED_ROWS)]
-    probe: NDArray[np.float32] = (seen.mean(axis=0) + seen.std(axis=0) * noise).astype(np.float32)
-    return probe

@@ -44,6 +44,8 @@ def measure_test(
 def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
     """Find the test images of which train or val has a copy; none without signatures.
 
+    A group is such a one if any of its images is.
+
     Parameters
     ----------
     cache, partition, audit
@@ -54,10 +56,13 @@ def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDAr
     ndarray of shape (m,), bool
         Of each test image.
     """
-    test = partition.rows[partition.splits["test"]]
+    images = partition.splits["test"]
     if audit.copies is None:
-        return np.zeros(len(test), np.bool_)
+        return np.zeros(len(images), np.bool_)
+    test = partition.list_members(images)
     if cache.splits.any():
-        return audit.seen_copies[test]
-    clusters, fitted = audit.copy_clusters, partition.rows[partition.fitted_images]
-    return np.isin(clusters[test], clusters[fitted])
+        copied = audit.seen_copies[test]
+    else:
+        clusters, fitted = audit.copy_clusters, partition.list_members(partition.fitted_images)
+        copied = np.isin(clusters[test], clusters[fitted])
+    return copied if partition.members is None else partition.members.any_of(images, copied)
