@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from brainfeat.cache.joined import join_specs
 from brainfeat.cache.spec import FeatureSpec
@@ -175,12 +175,12 @@ class Blocks:
         """The spec of the features side by side."""
         return join_specs(self.names, self.specs)
 
-    def check_vectors(self, X: ArrayLike) -> BlockVectors:
+    def check_vectors(self, values: NDArray[np.float32]) -> BlockVectors:
         """Check vectors of all blocks side by side.
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        values : ndarray of shape (n, d), float32
             Not a number in each feature of a missing block.
 
         Returns
@@ -190,10 +190,10 @@ class Blocks:
         Raises
         ------
         BundleError
-            X has another shape, a value that is not finite but in a missing block, or a row without
-            any block.
+            They have another shape, a value that is not finite but in a missing block, or a row
+            without any block.
         """
-        values, d = np.asarray(X, np.float32), sum(self.widths)
+        d = sum(self.widths)
         if values.ndim != 2 or values.shape[1] != d:
             parts = " + ".join(
                 f"{width} of {name}" for width, name in zip(self.widths, self.names, strict=True)
