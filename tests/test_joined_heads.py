@@ -1,4 +1,4 @@
-"""Heads of several caches: against scikit-learn on plain arrays, and what they record and refuse."""
+"""Heads of several caches: against scikit-learn on plain arrays, what they record and refuse."""
 
 from pathlib import Path
 from typing import Any

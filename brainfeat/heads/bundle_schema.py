@@ -64,6 +64,9 @@ BUNDLE_SCHEMA = replace(
     version=3,
     datasets={
         **FORMAT_2.datasets,
+        r"attention/V": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/U": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/w": DatasetRule(dtype="<f4"),
         r"probe/offsets": DatasetRule(dtype="<i8"),
         **{
             rf"blocks/{name}": DatasetRule(dtype=kind, ndim=ndim)

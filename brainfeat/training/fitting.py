@@ -11,15 +11,14 @@ import numpy as np
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.errors import ParameterError
-from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.ablation import measure_blocks
+from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
@@ -101,10 +100,12 @@ def fit_head(
     n_iter : int or None
         Candidates of a search, for each head: its defaults, and others drawn from the grid. A
         number as large as the grid, or larger, tries all of it. None takes 10.
-    bag : {"mean", "max", "median"} or None
+    bag : {"mean", "max", "median", "attention"} or None
         Fits a bag head, whose examples are the table's groups, such as patients: how the vectors of
         the images of a group become one. Each group is one example, however many images it has;
-        splits, folds, metrics, calibration and the detector are of groups. None fits on images.
+        splits, folds, metrics, calibration and the detector are of groups. ``"attention"`` trains a
+        :class:`brainfeat.heads.attention.AttentionHead`, which is in place of the dense head. None
+        fits on images.
     bag_label : str or None
         How a group gets its class: ``"same"``, the one that all of its images have, which None is,
         too; or ``"any:CLASS"``, a group with an image of this class has it.
@@ -170,7 +171,8 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
+        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range,
+        or another head than the dense one is to weigh images by attention.
 
     Examples
     --------
@@ -197,6 +199,7 @@ def fit_head(
     with opened_join(cache, join, names) as features:
         pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
         rule = make_rule(bag or pooling, bag_label)
+        head = choose_head(head, rule)
         compare = search or head == ALL_HEADS
         plan = Plan(
             cache=features,
@@ -294,23 +297,6 @@ def check_options(
         raise ParameterError(
             f"n_iter={n_iter} is the number of candidates of a search; ask for one with search"
         )
-
-
-def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
-    """Make the rule of a bag head; None where no bags are asked for.
-
-    Raises
-    ------
-    ParameterError
-        `bag` is not a pooling, or there is a `bag_label` without it.
-    """
-    if bag is not None:
-        return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
-    if bag_label is not None:
-        raise ParameterError(
-            f"bag_label={bag_label!r} is how a group gets its class; ask for groups with bag"
-        )
-    return None
 
 
 def _make_record(

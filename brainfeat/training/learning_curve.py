@@ -34,7 +34,7 @@ from brainfeat.training.selection import score_folds
 
 REPEATS = 5
 # Heads that draw random numbers; the others learn the same from the same images.
-_DRAWING = ("dense", "hist-gradient-boosting", "linear-svm", "random-forest")
+_DRAWING = ("attention", "dense", "hist-gradient-boosting", "linear-svm", "random-forest")
 _SEED_LIMIT = 2**32
 
 

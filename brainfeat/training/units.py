@@ -150,7 +150,8 @@ def _read_vectors(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) 
         return read_blocks(cache, rows, offsets, partial(_pool_bags, pooling=pooling))
     if pooling == ATTENTION:
         ordered, place = np.unique(rows, return_inverse=True)
-        return Bags(values=_read_features(cache, ordered)[place], offsets=offsets)
+        X, in_order = _read_features(cache, ordered), bool((place == np.arange(len(place))).all())
+        return Bags(values=X if in_order else X[place], offsets=offsets)
     return _pool_bags(cache, rows, offsets, pooling)
 
 
