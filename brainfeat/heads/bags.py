@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.groups import SAME_LABEL, list_places
 from brainfeat.errors import ParameterError
+from brainfeat.heads.blocks import BlockVectors
 
 Rows = NDArray[np.intp]
 
@@ -181,11 +182,12 @@ class Bags:
             raise ParameterError("the bags hold values that are not finite")
 
 
-# What a head is fitted on and scores: a vector each, or a bag of vectors each.
-Features = NDArray[np.float32] | Bags
+# What a head is fitted on and scores: a vector each, a bag of vectors each, or the vectors of
+# several blocks.
+Features = NDArray[np.float32] | Bags | BlockVectors
 
 
-def pool_all(X: Features) -> NDArray[np.float32]:
+def pool_all(X: NDArray[np.float32] | Bags) -> NDArray[np.float32]:
     """Return the vectors, or the mean vector of each bag, (n, d) float32."""
     return X.pool("mean") if isinstance(X, Bags) else X
 

@@ -16,7 +16,8 @@ from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
 from brainfeat.errors import BrainfeatError, BundleError, ParameterError, SpecMismatchError
 from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features, pool_all
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags, pool_all
+from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle_file import read_fields, write_bundle
 from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.calibration import softmax
@@ -59,6 +60,9 @@ class HeadBundle:
         for a bag head.
     bag : BagRule or None
         How the images of a group become one example of a bag head; None for a head of images.
+    blocks : Blocks or None
+        Names and specs of the caches that were joined, and what fills one that is missing; None for
+        a head that was fitted on one cache.
     ood_detector : OODDetector or None
         Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
@@ -76,8 +80,9 @@ class HeadBundle:
     estimator: Any
     temperature: float
     training: FitRecord
-    probe: Features
+    probe: NDArray[np.float32] | Bags
     bag: BagRule | None = None
+    blocks: Blocks | None = None
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
     fitted_images: FittedImages | None = None
@@ -90,7 +95,8 @@ class HeadBundle:
         ----------
         X : array-like of shape (n, d)
             Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
-            list of arrays of shape (m, d), or an array of shape (n, m, d).
+            list of arrays of shape (m, d), or an array of shape (n, m, d). Of a head of several
+            blocks, one vector of each block side by side, NaN where it is missing.
 
         Returns
         -------
@@ -245,9 +251,13 @@ class HeadBundle:
                 raise BundleError(f"{path}: {reason}") from error
         return bundle
 
-    def _pool(self, X: Examples) -> Features:
+    def _pool(self, X: Examples) -> NDArray[np.float32] | Bags:
         """Check vectors, or bags; return what the estimator takes, which are bags for attention."""
         width = self.spec.n_features
+        if self.blocks is not None:
+            if isinstance(X, Bags):
+                raise BundleError(f"bags of vectors; this head takes joined vectors, (n, {width})")
+            return self.blocks.fill.apply(self.blocks.check_vectors(np.asarray(X, np.float32)))
         if self.bag is not None:
             try:
                 bags = Bags.collect(X, width)

@@ -19,7 +19,8 @@ from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.archive import from_arrays, to_arrays
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags
+from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.bundle_schema import (
     check_signature_version,
     select_schema,
@@ -66,16 +67,22 @@ def write_bundle(bundle: "HeadBundle", path: Path) -> Path:
             f"the parameters {bundle.params} cannot be stored as JSON ({error}); "
             "pass plain numbers, texts, lists or dictionaries"
         ) from error
-    schema = select_schema(fitted=bundle.fitted_images is not None, bag=bundle.bag is not None)
+    schema = select_schema(
+        fitted=bundle.fitted_images is not None,
+        bag=bundle.bag is not None,
+        blocks=bundle.blocks is not None,
+    )
     optional: dict[str, Attribute] = {
         "signature_version": SIGNATURE_VERSION,
         "bag": canonical_json({} if bundle.bag is None else asdict(bundle.bag)),
+        "blocks": canonical_json([] if bundle.blocks is None else bundle.blocks.to_document()),
     }
     return write_file(
         path,
         schema,
         datasets={
             **to_arrays(bundle.head, bundle.estimator),
+            **with_prefix("blocks", bundle.blocks),
             **with_prefix("scope", bundle.ood_detector),
             **with_prefix("conformal", bundle.conformal),
             **with_prefix("fitted", bundle.fitted_images),
@@ -124,8 +131,10 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     if not isinstance(temperature, float) or not 0 < temperature < np.inf:
         raise BundleError(f"temperature must be a positive number, got {temperature!r}")
     arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
-    probe, expected = _take_probe(arrays, bag)
-    size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
+    blocks = _read_blocks(stored, arrays, spec)
+    probe, expected = _take_probe(arrays, None if blocks else bag)
+    n_features = spec.n_features if blocks is None else blocks.fill.n_features
+    size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}
     scope = take_all(arrays, "scope", OOD_ARRAYS)
     conformal = take_all(arrays, "conformal", CONFORMAL_ARRAYS)
     fitted = take(arrays, "fitted")
@@ -141,6 +150,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         "training": _read_training(str(stored["training"])),
         "probe": probe,
         "bag": bag,
+        "blocks": blocks,
         "ood_detector": OODDetector.from_arrays(scope, **size) if scope else None,
         "conformal": (
             Conformal.from_arrays(conformal, n_classes=len(names)) if conformal else None
@@ -151,7 +161,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     return fields, expected
 
 
-def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:
+def _list_probe(probe: NDArray[np.float32] | Bags) -> dict[str, NDArray[Any]]:
     if isinstance(probe, Bags):
         return {"probe/X": probe.values, "probe/offsets": np.asarray(probe.offsets, "<i8")}
     return {"probe/X": probe}
@@ -159,7 +169,7 @@ def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:
 
 def _take_probe(
     arrays: dict[str, NDArray[Any]], bag: BagRule | None
-) -> tuple[Features, NDArray[np.float64]]:
+) -> tuple[NDArray[np.float32] | Bags, NDArray[np.float64]]:
     names = _PROBE if bag is None else (*_PROBE, "probe/offsets")
     if not set(arrays).issuperset(names):
         raise BundleError("the probe vectors are missing")
@@ -175,6 +185,22 @@ def _read_bag(stored: Mapping[str, Any], class_names: tuple[str, ...]) -> BagRul
     rule = read_record(BagRule, document, error=BundleError)
     find_decisive_class(rule.label, class_names)
     return rule
+
+
+def _read_blocks(
+    stored: Mapping[str, Any], arrays: dict[str, NDArray[Any]], spec: FeatureSpec
+) -> Blocks | None:
+    """Read the blocks of a head; None where it takes features of one cache."""
+    document = read_json(stored, "blocks", list) if "blocks" in stored else []
+    found = take_all(arrays, "blocks", BLOCK_ARRAYS)
+    if bool(document) != bool(found):
+        raise BundleError("blocks has names without arrays, or arrays without names")
+    if not document:
+        return None
+    blocks = Blocks.from_file(document, found)
+    if blocks.spec != spec:
+        raise BundleError("the spec is not that of the blocks")
+    return blocks
 
 
 def _read_names(stored: Mapping[str, Any]) -> tuple[str, ...]:

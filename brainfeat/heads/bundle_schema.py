@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.storage import DatasetRule, Schema
 from brainfeat.errors import BundleError
+from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.fitted_images import FITTED_ARRAYS, FittedImages
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
@@ -56,7 +57,8 @@ FORMAT_2 = replace(
     },
     attributes=FORMAT_1.attributes | {"signature_version"},
 )
-# Of heads whose examples are bags, which a reader of format 2 would take for heads of images.
+# Of heads whose examples are bags, or of several blocks: a reader of format 2 would take them for
+# heads of images, or of one cache.
 BUNDLE_SCHEMA = replace(
     FORMAT_2,
     version=3,
@@ -66,13 +68,17 @@ BUNDLE_SCHEMA = replace(
         r"attention/U": DatasetRule(dtype="<f4", ndim=2),
         r"attention/w": DatasetRule(dtype="<f4"),
         r"probe/offsets": DatasetRule(dtype="<i8"),
+        **{
+            rf"blocks/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in BLOCK_ARRAYS.items()
+        },
     },
-    attributes=FORMAT_2.attributes | {"bag"},
+    attributes=FORMAT_2.attributes | {"bag", "blocks"},
     earlier=(FORMAT_1, FORMAT_2),
 )
 
 
-def select_schema(*, fitted: bool, bag: bool) -> Schema:
+def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
     """Return the earliest format that a head can be written in.
 
     Parameters
@@ -81,12 +87,14 @@ def select_schema(*, fitted: bool, bag: bool) -> Schema:
         Whether the images of the fit are recorded.
     bag : bool
         Whether its examples are bags.
+    blocks : bool
+        Whether it takes features of several caches.
 
     Returns
     -------
     Schema
     """
-    return BUNDLE_SCHEMA if bag else FORMAT_2 if fitted else FORMAT_1
+    return BUNDLE_SCHEMA if bag or blocks else FORMAT_2 if fitted else FORMAT_1
 
 
 def check_signature_version(version: object) -> None:
@@ -105,7 +113,7 @@ def check_signature_version(version: object) -> None:
 
 
 def with_prefix(
-    prefix: str, part: OODDetector | Conformal | FittedImages | None
+    prefix: str, part: Blocks | OODDetector | Conformal | FittedImages | None
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a part of a head by their full names; none where there is no part."""
     arrays = {} if part is None else part.to_arrays()

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.bags import Bags, Features
+from brainfeat.heads.bags import Bags, Features, pool_all
+from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
 from brainfeat.heads.kinds import head_scores, make_head
@@ -64,9 +65,35 @@ class HeadRecipe:
         """
         return takes_kernel(_classifier_of(self.make()), n_rows)
 
+    def fit_head(
+        self, X: Features, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
+    ) -> "FittedHead":
+        """Fit a new head on some rows, and what fills missing blocks, if the rows have blocks.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+            Features.
+        y, rows, val
+            As of :meth:`fit`.
+
+        Returns
+        -------
+        FittedHead
+
+        Raises
+        ------
+        HeadError
+            As in :meth:`fit`.
+        """
+        if not isinstance(X, BlockVectors):
+            return FittedHead(self.fit(X, y, rows=rows, val=val))
+        fill = Fill.fit(X[rows])
+        return FittedHead(self.fit(fill.apply(X), y, rows=rows, val=val), fill=fill)
+
     def fit(
         self,
-        X: Features,
+        X: NDArray[np.float32] | Bags,
         y: NDArray[np.int64],
         *,
         rows: Rows,
@@ -116,20 +143,24 @@ class FittedHead:
         The fitted head.
     temperature : float
         Divides the scores before the softmax.
+    fill : Fill or None
+        What fills the missing blocks of vectors that have blocks.
     """
 
     estimator: Any
     temperature: float = 1.0
+    fill: Fill | None = None
 
     def scores(self, X: Features) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.
 
         Those of a support vector machine are the scores of the bundle to some 10⁻¹³.
         """
+        filled = self._fill(X)
         try:
             if takes_kernel(_classifier_of(self.estimator), 0):
-                return score_svc(self.estimator, _require_vectors(X))
-            return head_scores(self.estimator, X)
+                return score_svc(self.estimator, _require_vectors(filled))
+            return head_scores(self.estimator, filled)
         except _HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
@@ -138,8 +169,19 @@ class FittedHead:
         """Compute the probability of each class for each row, (n, k) float64."""
         return softmax(self.scores(X), temperature=self.temperature)
 
+    def vectors(self, X: Features) -> NDArray[np.float32]:
+        """Return one vector for each row, as an out-of-distribution detector takes them."""
+        return pool_all(self._fill(X))
 
-def _require_vectors(X: Features) -> NDArray[np.float32]:
+    def _fill(self, X: Features) -> NDArray[np.float32] | Bags:
+        if not isinstance(X, BlockVectors):
+            return X
+        if self.fill is None:
+            raise HeadError("the fitted head takes vectors without blocks")
+        return self.fill.apply(X)
+
+
+def _require_vectors(X: NDArray[np.float32] | Bags) -> NDArray[np.float32]:
     if isinstance(X, Bags):
         raise TypeError("it takes vectors, not bags")
     return X

@@ -7,6 +7,7 @@ from typing import Any, Self
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.calibration import Calibration
+from brainfeat.heads.joins import JoinRecord
 from brainfeat.heads.variation import LeftOutSources, Repeats
 from brainfeat.leakage.results import AuditSummary
 from brainfeat.metrics import Metrics
@@ -210,6 +211,8 @@ class FitRecord:
         None where nothing was compared.
     repeats : Repeats or None
         None without repeats.
+    join : JoinRecord or None
+        The caches that were joined; None for a head of one cache.
     history : History or None
         None for a head that is not fitted in epochs.
     class_weight : str, dict of str to float, or None
@@ -239,6 +242,7 @@ class FitRecord:
     calibration: Calibration | None = None
     search: SearchRecord | None = None
     repeats: Repeats | None = None
+    join: JoinRecord | None = None
     history: History | None = None
     class_weight: str | Mapping[str, float] | None = None
     ood_examples: int | None = None

@@ -21,9 +21,8 @@ from brainfeat.leakage.duplicates import (
     explain_chain,
     join_labels,
     label_exact_duplicates,
-    label_near_duplicates,
 )
-from brainfeat.leakage.images import FeatureRows, Images, Rows
+from brainfeat.leakage.images import FeatureRows, Images, Rows, label_near_images
 from brainfeat.leakage.results import (
     Audit,
     CopyGroups,
@@ -143,7 +142,7 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
     found = None if threshold is None else _search_copies(images, same)
     clusters, near = same, None
     if threshold is not None:
-        labels = label_near_duplicates(FeatureRows(cache, rows), threshold=threshold)
+        labels = label_near_images(cache, rows, threshold=threshold)
         clusters = join_labels(same, labels)
         near = _describe_clusters(clusters, images.splits, threshold)
     named = images.groups != ""

@@ -44,16 +44,15 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     recipe = chosen.recipe
     train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
     if needs_validation(recipe.head):
-        estimator = recipe.fit(partition.X, partition.y, rows=train, val=val)
-        return _calibrate(FittedHead(estimator), partition)
-    fit = FittedHead(recipe.fit(partition.X, partition.y, rows=train))
+        return _calibrate(recipe.fit_head(partition.X, partition.y, rows=train, val=val), partition)
+    fit = recipe.fit_head(partition.X, partition.y, rows=train)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
     found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
     first = _calibrate(fit, partition, found)
     both = partition.rows_of(partition.fitted_images)
-    estimator = recipe.fit(partition.X, partition.y, rows=both)
-    return replace(first, head=replace(first.head, estimator=estimator))
+    refitted = recipe.fit_head(partition.X, partition.y, rows=both)
+    return replace(first, head=replace(refitted, temperature=first.head.temperature))
 
 
 def _cross_validate_for_calibration(

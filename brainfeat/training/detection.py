@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.errors import CacheError, TableError
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags, pool_all
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags
 from brainfeat.heads.ood import OODDetector
+from brainfeat.heads.recipe import FittedHead
 from brainfeat.training.partition import Partition
 
 
@@ -65,13 +66,19 @@ def _pool_groups(
 
 
 def fit_detector(
-    partition: Partition, examples: NDArray[np.float32] | None, *, random_state: int
+    partition: Partition,
+    head: FittedHead,
+    examples: NDArray[np.float32] | None,
+    *,
+    random_state: int,
 ) -> OODDetector:
     """Fit the detector on the images of train, with those of val and examples that it has to flag.
 
     Parameters
     ----------
     partition : Partition
+    head : FittedHead
+        Makes one vector of each row.
     examples : ndarray of shape (m, d), float32, or None
         As :func:`read_examples` returns them.
     random_state : int
@@ -83,9 +90,9 @@ def fit_detector(
     """
     train, val = partition.splits["train"], partition.splits["val"]
     return OODDetector.fit(
-        pool_all(partition.X[train]),
+        head.vectors(partition.X[train]),
         partition.y[train],
-        held_out=pool_all(partition.X[val]),
+        held_out=head.vectors(partition.X[val]),
         n_classes=len(partition.class_names),
         ood_examples=examples,
         random_state=random_state,

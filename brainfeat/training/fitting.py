@@ -1,27 +1,36 @@
 """STAGE TWO: a cache, the name of a head and a split become a calibrated HeadBundle."""
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
-from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
+from brainfeat.training.ablation import measure_blocks
 from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
+from brainfeat.training.joined_fit import (
+    Cache,
+    check_blocks,
+    choose_pooling,
+    name_blocks,
+    opened_join,
+    record_join,
+)
 from brainfeat.training.measurement import measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
@@ -37,7 +46,7 @@ _SEED_LIMIT = 2**32
 
 @default_errors
 def fit_head(
-    cache: FeatureCache | str | os.PathLike[str],
+    cache: Cache | Sequence[Cache],
     *,
     head: str = "dense",
     params: Mapping[str, Any] | None = None,
@@ -45,13 +54,16 @@ def fit_head(
     n_iter: int | None = None,
     bag: str | None = None,
     bag_label: str | None = None,
+    join: str | None = None,
+    names: Sequence[str] | None = None,
+    ablate_blocks: bool = False,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
     unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
-    ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
+    ood_examples: Cache | None = None,
     signature: bool = True,
     n_jobs: int | None = None,
     random_state: int = 0,
@@ -76,8 +88,8 @@ def fit_head(
 
     Parameters
     ----------
-    cache : FeatureCache or path-like
-        A file that :func:`brainfeat.extract` wrote.
+    cache : FeatureCache or path-like, or sequence of these
+        A file that :func:`brainfeat.extract` wrote, or several, which are joined.
     head : str
         One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them.
     params : mapping or None
@@ -98,6 +110,16 @@ def fit_head(
     bag_label : str or None
         How a group gets its class: ``"same"``, the one that all of its images have, which None is,
         too; or ``"any:CLASS"``, a group with an image of this class has it.
+    join : {"groups"} or None
+        What several caches have in common: groups, such as patients, of which each cache has
+        another modality. A head then takes one vector of each cache for each group, side by side,
+        as `bag` makes it, or else their mean. Where a group has no images in a cache, its features
+        have their mean over the training groups, and a column tells so.
+    names : sequence of str or None
+        Name of each cache that is joined, such as ``"t1"``; None takes those of the files.
+    ablate_blocks : bool
+        Whether the head is cross-validated on each of the joined caches alone, and on all but each,
+        in the same folds; ``training.join.ablation`` has what differs.
     val_fraction : float
         Fraction of the training images, or of all images without splits, held out for validation.
     test_fraction : float
@@ -178,12 +200,13 @@ def fit_head(
     started = time.perf_counter()
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
-    rule = make_rule(bag, bag_label)
-    head = choose_head(head, rule)
-    compare = search or head == ALL_HEADS
-    per_group = check_unit(unit, rule, folded=cv is not None or compare)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
-    with opened(cache) as features:
+    with opened_join(cache, join, names) as features:
+        pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
+        rule = make_rule(bag or pooling, bag_label)
+        head = choose_head(head, rule)
+        compare = search or head == ALL_HEADS
+        per_group = check_unit(unit, rule, folded=cv is not None or compare)
         plan = Plan(
             cache=features,
             recipes=make_recipes(
@@ -207,6 +230,7 @@ def fit_head(
             test_fraction=test_fraction,
             random_state=random_state,
         )
+        check_blocks(features, partition)
         drawn = draw_partitions(
             partition,
             seeds,
@@ -231,6 +255,12 @@ def fit_head(
                 n_jobs=n_jobs,
                 progress=progress,
             )
+        measure = partial(
+            measure_blocks, chosen.recipe, partition, n_jobs=n_jobs, progress=progress
+        )
+        joined = record_join(
+            features, partition, fit.head, measure=measure if ablate_blocks else None
+        )
         return HeadBundle(
             spec=features.spec,
             class_names=features.class_names,
@@ -242,10 +272,14 @@ def fit_head(
                 _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
                 ood_examples=None if examples is None else len(examples),
                 repeats=varied,
+                join=joined,
                 seconds=time.perf_counter() - started,
             ),
             probe=draw_probe(partition.X, rule, random_state),
-            ood_detector=fit_detector(partition, examples, random_state=int(random_state)),
+            ood_detector=fit_detector(
+                partition, fit.head, examples, random_state=int(random_state)
+            ),
+            blocks=name_blocks(features, fit.head),
             bag=rule,
             conformal=fit.conformal,
             fitted_images=partition.collect_images(features, signature=signature),

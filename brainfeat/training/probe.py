@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.heads.bags import BagRule, Bags, Features
+from brainfeat.heads.blocks import BlockVectors, Fill
 
 _PROBES = 16
 # Largest number of vectors in a probe that is a bag.
@@ -12,12 +13,12 @@ _BAG_SIZE = 5
 _PROBED_ROWS = 10_000
 
 
-def draw_probe(X: Features, bag: BagRule | None, random_state: int) -> Features:
+def draw_probe(X: Features, bag: BagRule | None, random_state: int) -> NDArray[np.float32] | Bags:
     """Draw vectors like the features but of no image: mean plus seeded noise of the same spread.
 
     Parameters
     ----------
-    X : ndarray of shape (n, d), float32, or Bags
+    X : ndarray of shape (n, d), float32, Bags, or BlockVectors
         Features of the fit.
     bag : BagRule or None
         That of a bag head; its probe are bags of one to five vectors.
@@ -27,11 +28,30 @@ def draw_probe(X: Features, bag: BagRule | None, random_state: int) -> Features:
     Returns
     -------
     ndarray of shape (16, d), float32, or Bags
+        Where there are blocks, each is missing in some vectors.
     """
-    values = X.values if isinstance(X, Bags) else X
+    if isinstance(X, BlockVectors):
+        return _draw_blocks(X, random_state)
+    if isinstance(X, Bags):
+        X = X.values
     rng = np.random.default_rng([random_state, _PROBES])
-    sizes = np.ones(_PROBES, np.intp) if bag is None else 1 + np.arange(_PROBES) % _BAG_SIZE
-    noise = rng.standard_normal((sizes.sum(), values.shape[1]))
-    seen = values[:: -(-len(values) // _PROBED_ROWS)]
-    probe: NDArray[np.float32] = (seen.mean(axis=0) + seen.std(axis=0) * noise).astype(np.float32)
-    return probe if bag is None else Bags(values=probe, offsets=np.cumsum([0, *sizes]))
+    if bag is None:
+        return _draw(X, _PROBES, rng)
+    sizes = 1 + np.arange(_PROBES) % _BAG_SIZE
+    return Bags(values=_draw(X, sizes.sum(), rng), offsets=np.cumsum([0, *sizes]))
+
+
+def _draw(X: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    noise = rng.standard_normal((n, X.shape[1]))
+    seen = X[:: -(-len(X) // _PROBED_ROWS)]
+    drawn: NDArray[np.float32] = (seen.mean(axis=0) + seen.std(axis=0) * noise).astype(np.float32)
+    return drawn
+
+
+def _draw_blocks(X: BlockVectors, random_state: int) -> NDArray[np.float32]:
+    d, b = X.values.shape[1], len(X.widths)
+    rng = np.random.default_rng([random_state, _PROBES])
+    probe = _draw(Fill.fit(X).apply(X)[:, :d], _PROBES, rng)
+    missing = np.arange(_PROBES)[:, None] % (b + 1) == np.arange(b)
+    probe[np.repeat(missing, X.widths, axis=1)] = np.nan
+    return probe

@@ -1,6 +1,7 @@
 """Units: what the rows of a partition are; the images of a cache, or its groups taken together."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -8,8 +9,10 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows, list_places, read_groups
-from brainfeat.errors import CacheError, TableError
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
+from brainfeat.cache.joined import GroupJoin
+from brainfeat.errors import CacheError, ParameterError, TableError
+from brainfeat.heads.bags import ATTENTION, POOLINGS, BagRule, Bags, Features
+from brainfeat.heads.block_reading import read_blocks
 
 Rows = NDArray[np.intp]
 
@@ -23,8 +26,9 @@ class Units:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, or Bags
-        Features; the vectors of each group where these are not pooled.
+    X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+        Features; the vectors of each group where these are not pooled; those of each block where
+        caches are joined on groups.
     y : ndarray of shape (n,), int64
         Class of each row.
     image : ndarray of shape (n,), int
@@ -72,12 +76,14 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     _, place = np.unique(cache.column("path")[rows], return_inverse=True)
     first = np.zeros(place.max() + 1, np.intp)
     first[place[view == 0]] = np.flatnonzero(view == 0)
+    if bag is None and isinstance(cache, GroupJoin):
+        raise ParameterError("caches that are joined on groups have one vector a group; pass a bag")
     if bag is None:
         return Units(X=_read_features(cache, rows), y=cache.y[rows], image=first[place], rows=rows)
     members = read_groups(cache, rows[view == 0], label=bag.label)
     group, offsets, chosen = _list_views(members, rows, view, rows[first[place]])
     return Units(
-        X=_read_bags(cache, chosen, offsets, bag.pooling),
+        X=_read_vectors(cache, chosen, offsets, bag.pooling),
         y=members.y[group],
         image=group,
         rows=chosen[offsets[:-1]],
@@ -133,13 +139,26 @@ def _list_views(
     return np.concatenate(groups), offsets, np.concatenate(chosen)
 
 
-def _read_bags(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> Features:
-    """Read the vectors of bags; pooled some bags at a time, so that they are not copied at once."""
+def _read_vectors(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> Features:
+    """Read the vectors of bags, one for each bag where they are pooled, and for each block."""
+    if isinstance(cache, GroupJoin):
+        if pooling == ATTENTION:
+            raise ParameterError(
+                "caches that are joined on groups have one vector a group and cache, and attention "
+                f"weighs many; pass another bag: {', '.join(POOLINGS)}"
+            )
+        return read_blocks(cache, rows, offsets, partial(_pool_bags, pooling=pooling))
+    if pooling == ATTENTION:
+        ordered, place = np.unique(rows, return_inverse=True)
+        X, in_order = _read_features(cache, ordered), bool((place == np.arange(len(place))).all())
+        return Bags(values=X if in_order else X[place], offsets=offsets)
+    return _pool_bags(cache, rows, offsets, pooling)
+
+
+def _pool_bags(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> NDArray[np.float32]:
+    """Pool bags, some at a time, so that their vectors are not copied at once."""
     ordered, place = np.unique(rows, return_inverse=True)
     X = _read_features(cache, ordered)
-    if pooling == ATTENTION:
-        in_order = bool((place == np.arange(len(place))).all())
-        return Bags(values=X if in_order else X[place], offsets=offsets)
     starts = np.searchsorted(offsets, np.arange(0, len(rows), _BLOCK_ROWS))
     bounds = np.unique([*starts, len(offsets) - 1])
     pooled = np.empty((len(offsets) - 1, X.shape[1]), np.float32)
