@@ -226,6 +226,15 @@ def test_values_that_are_not_mapped_have_none(tmp_path):
     mapping = [make_mapping(first=1, last=4999)]
     values = read(write_enhanced_pet(tmp_path / "a", [mapping] * 2), unit="SUVbw").values
     assert np.array_equal(values[0, 0], [np.nan, 0.5, np.nan], equal_nan=True)
+    double, unlimited = make_mapping(), make_mapping()
+    for mapping in (double, unlimited):
+        del mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped
+    double.DoubleFloatRealWorldValueFirstValueMapped = 0.5
+    double.DoubleFloatRealWorldValueLastValueMapped = 5000.0
+    values = read(write_enhanced_pet(tmp_path / "b", [[double]] * 2), unit="SUVbw").values
+    assert np.array_equal(values[0, 0], [np.nan, 0.5, 1], equal_nan=True)
+    path = write_enhanced_pet(tmp_path / "c", [[unlimited]] * 2)
+    assert "RealWorldValueMappingSequence without limits" in reason(path, unit="SUVbw")
 
 
 def test_frames_that_are_not_corrected_have_factors_of_their_own(tmp_path):

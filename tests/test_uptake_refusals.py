@@ -123,6 +123,11 @@ def test_what_is_not_plausible_is_refused_by_its_keyword(elements, words, tmp_pa
     assert not shown & {*map(str, elements.values())}
 
 
+def test_a_lookup_table_has_no_place_in_pet(tmp_path):
+    path = write_pet(tmp_path / "a", ModalityLUTSequence=Sequence([Dataset()]))
+    assert reason(path).startswith("has a ModalityLUTSequence")
+
+
 def test_several_radiopharmaceuticals_are_refused(tmp_path):
     item = Dataset()
     for keyword, value in GIVEN.items():
