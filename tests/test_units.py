@@ -323,7 +323,9 @@ def test_slices_are_cut_in_a_unit_and_others_refused(tmp_path):
     assert document["slices"] == 1
     reasons = [entry["reason"] for entry in document["refused"]]
     assert reasons[0].startswith("states no PatientWeight, so that its SUV is not known")
-    assert reasons[1].startswith("is of a Modality other than PT, so that")
+    assert reasons[1].startswith(
+        "is of a Modality other than PT, and only PET has SUV; leave it out"
+    )
     note = json.loads((output / "slices.json").read_text())
     assert "window=suv:0-10 " in note["policy"]
     # Nothing of what SUV is computed from gets out.

@@ -29,7 +29,7 @@ def check_hounsfield(dataset: Any, count: int, *, name: str) -> None:
         If they are not; the message names the element that says so.
     """
     if dataset.get("Modality") != "CT":
-        raise _refuse(name, "is of a Modality other than CT", "CT")
+        raise _refuse(name, "is of a Modality other than CT", "a CT")
     if "ModalityLUTSequence" in dataset:
         table = dataset.ModalityLUTSequence[0]
         if read_words(table, "ModalityLUTType") != (HOUNSFIELD,):

@@ -107,7 +107,11 @@ def measure_uptake(dataset: Any, frames: tuple[Frame, ...], *, name: str) -> Upt
     """
     facts = Plausible(dataset, name)
     if dataset.get("Modality") != "PT":
-        raise facts.refuse("is of a Modality other than PT", "PT")
+        raise ImageReadError(
+            name,
+            "is of a Modality other than PT, and only PET has SUV; leave it out, or pass "
+            "window=CENTRE,WIDTH, which takes values in any unit",
+        )
     if "ModalityLUTSequence" in dataset:
         raise facts.refuse("has a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
     if dataset.get("SOPClassUID") == ENHANCED:
