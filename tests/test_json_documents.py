@@ -239,8 +239,19 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "lda", *sources)
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
+    patients = ("--cv", 3, "--unit", "group", "--jobs", 1)
+    yield ask("fit-head", write_patients(folder), "-o", folder / "e.h5", "--head", "lda", *patients)
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
+
+
+def write_patients(folder: Path) -> Path:
+    """Write a cache of 60 patients with two images each."""
+    X = np.random.default_rng(0).standard_normal((120, 8))
+    groups = [f"patient-{row // 2}" for row in range(120)]
+    return write_vectors(
+        folder, X, np.arange(120) // 2 % 2, name="patients.h5", class_names=CLASSES, groups=groups
+    )
 
 
 def write_floor(take: Take, folder: Path) -> Path:
