@@ -125,6 +125,8 @@ OPTIONS = {
         "--epochs",
         "--class-weight",
         "--val-fraction",
+        "--bag",
+        "--bag-label",
         "--cv",
         "--repeats",
         "--group-by",

@@ -1,6 +1,6 @@
 """Bags: the feature vectors of the images of a group, such as a patient, taken together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -69,15 +69,17 @@ class Bags:
     offsets: Rows
 
     @classmethod
-    def collect(cls, bags: "ArrayLike | Bags | Sequence[ArrayLike]", n_features: int) -> Self:
+    def collect(
+        cls, bags: "ArrayLike | Bags | Sequence[ArrayLike]", n_features: int | None = None
+    ) -> Self:
         """Take bags in any form, and check them.
 
         Parameters
         ----------
         bags : Bags, sequence of array-like of shape (m_i, d), or ndarray of shape (n, m, d)
             The vectors of each bag.
-        n_features : int
-            Number of features, d.
+        n_features : int or None
+            Number of features, d; None takes that of the first bag.
 
         Returns
         -------
@@ -98,7 +100,7 @@ class Bags:
             found = cls(values=np.asarray(bags.values, np.float32), offsets=bags.offsets)
         else:
             parts = _list_parts(bags, n_features)
-            values = np.concatenate(parts) if parts else np.empty((0, n_features), np.float32)
+            values = np.concatenate(parts) if parts else np.empty((0, n_features or 0), np.float32)
             offsets = np.cumsum([0, *map(len, parts)])
             found = cls(values=values, offsets=offsets)
         found._check(n_features)
@@ -117,6 +119,19 @@ class Bags:
         places = np.arange(len(self))[np.asarray(chosen)]
         offsets = np.concatenate([[0], np.cumsum(self.sizes[places])])
         return Bags(values=self.values[list_places(self.offsets, places)], offsets=offsets)
+
+    def blocks(self, n_vectors: int) -> "Iterator[Bags]":
+        """Yield the bags in their order, some at a time, with as many vectors or one bag more."""
+        starts = np.searchsorted(self.offsets, np.arange(0, len(self.values), n_vectors))
+        for low, high in pairwise(np.unique([*starts, len(self)])):
+            some = self.offsets[low : high + 1]
+            yield Bags(values=self.values[some[0] : some[-1]], offsets=some - some[0])
+
+    def average(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Average what is given for each vector, (m, …), over each bag, (n, …)."""
+        means: NDArray[np.float64] = np.add.reduceat(values, self.offsets[:-1], axis=0)
+        means /= self.sizes.reshape(-1, *[1] * (means.ndim - 1))
+        return means
 
     def pool(self, how: str) -> NDArray[np.float32]:
         """Make one vector of each bag.
@@ -149,11 +164,12 @@ class Bags:
             return middle
         raise ParameterError(f"bags are pooled by {', '.join(POOLINGS)}, got {how!r}")
 
-    def _check(self, n_features: int) -> None:
+    def _check(self, n_features: int | None) -> None:
         values, offsets = self.values, np.asarray(self.offsets)
-        if values.ndim != 2 or values.shape[1] != n_features:
+        if values.ndim != 2 or values.shape[1] != (n_features or values.shape[1]):
+            width = "d" if n_features is None else f"{n_features:,}"
             raise ParameterError(
-                f"the vectors of the bags have shape {values.shape}; expected (m, {n_features:,})"
+                f"the vectors of the bags have shape {values.shape}; expected (m, {width})"
             )
         if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(values):
             raise ParameterError(
@@ -174,8 +190,9 @@ def pool_all(X: Features) -> NDArray[np.float32]:
     return X.pool("mean") if isinstance(X, Bags) else X
 
 
-def _list_parts(bags: object, n_features: int) -> list[NDArray[np.float32]]:
-    expected = f"expected Bags, a list of arrays of shape (m, {n_features:,}), or (n, m, d)"
+def _list_parts(bags: object, n_features: int | None) -> list[NDArray[np.float32]]:
+    width = "d" if n_features is None else f"{n_features:,}"
+    expected = f"expected Bags, a list of arrays of shape (m, {width}), or (n, m, d)"
     if not isinstance(bags, Sequence | np.ndarray) or isinstance(bags, str):
         raise ParameterError(f"a {type(bags).__name__} in place of bags; {expected}")
     try:
@@ -183,6 +200,6 @@ def _list_parts(bags: object, n_features: int) -> list[NDArray[np.float32]]:
     except (TypeError, ValueError) as error:
         raise ParameterError(f"bags are not arrays of numbers ({error}); {expected}") from error
     for place, part in enumerate(parts):
-        if part.ndim != 2 or part.shape[1] != n_features:
+        if part.ndim != 2 or part.shape[1] != (n_features or parts[0].shape[1]):
             raise ParameterError(f"bag {place} has shape {part.shape}; {expected}")
     return parts

@@ -19,7 +19,7 @@ from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.archive import from_arrays, to_arrays
-from brainfeat.heads.bags import BagRule, Bags, Features
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
 from brainfeat.heads.bundle_schema import (
     check_signature_version,
     select_schema,
@@ -115,7 +115,8 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     spec = FeatureSpec.from_json(str(stored["spec"]))
     names, head = _read_names(stored), read_json(stored, "head", dict)
     bag = _read_bag(stored, names)
-    if set(head) != {"name", "params"} or head["name"] not in HEAD_NAMES:
+    known = (ATTENTION,) if bag is not None and bag.pooling == ATTENTION else HEAD_NAMES
+    if set(head) != {"name", "params"} or head["name"] not in known:
         raise BundleError(f"unknown head {head.get('name')!r}")
     if not isinstance(head["params"], dict):
         raise BundleError("params must be a JSON dict")

@@ -60,7 +60,13 @@ FORMAT_2 = replace(
 BUNDLE_SCHEMA = replace(
     FORMAT_2,
     version=3,
-    datasets={**FORMAT_2.datasets, r"probe/offsets": DatasetRule(dtype="<i8")},
+    datasets={
+        **FORMAT_2.datasets,
+        r"attention/V": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/U": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/w": DatasetRule(dtype="<f4"),
+        r"probe/offsets": DatasetRule(dtype="<i8"),
+    },
     attributes=FORMAT_2.attributes | {"bag"},
     earlier=(FORMAT_1, FORMAT_2),
 )

@@ -11,19 +11,18 @@ import numpy as np
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
-from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.errors import ParameterError
-from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
+from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
-from brainfeat.training.measurement import measure_groups, measure_test
+from brainfeat.training.measurement import check_unit, measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
@@ -90,10 +89,12 @@ def fit_head(
     n_iter : int or None
         Candidates of a search, for each head: its defaults, and others drawn from the grid. A
         number as large as the grid, or larger, tries all of it. None takes 10.
-    bag : {"mean", "max", "median"} or None
+    bag : {"mean", "max", "median", "attention"} or None
         Fits a bag head, whose examples are the table's groups, such as patients: how the vectors of
         the images of a group become one. Each group is one example, however many images it has;
-        splits, folds, metrics, calibration and the detector are of groups. None fits on images.
+        splits, folds, metrics, calibration and the detector are of groups. ``"attention"`` trains a
+        :class:`brainfeat.heads.attention.AttentionHead`, which is in place of the dense head. None
+        fits on images.
     bag_label : str or None
         How a group gets its class: ``"same"``, the one that all of its images have, which None is,
         too; or ``"any:CLASS"``, a group with an image of this class has it.
@@ -153,7 +154,8 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
+        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range,
+        or another head than the dense one is to weigh images by attention.
 
     Examples
     --------
@@ -177,6 +179,7 @@ def fit_head(
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
     rule = make_rule(bag, bag_label)
+    head = choose_head(head, rule)
     compare = search or head == ALL_HEADS
     per_group = check_unit(unit, rule, folded=cv is not None or compare)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
@@ -271,45 +274,6 @@ def check_options(
         )
 
 
-def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
-    """Make the rule of a bag head; None where no bags are asked for.
-
-    Raises
-    ------
-    ParameterError
-        `bag` is not a pooling, or there is a `bag_label` without it.
-    """
-    if bag is not None:
-        return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
-    if bag_label is not None:
-        raise ParameterError(
-            f"bag_label={bag_label!r} is how a group gets its class; ask for groups with bag"
-        )
-    return None
-
-
-def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
-    """Return whether a cross-validation of a head of images is to be measured per group, too.
-
-    Raises
-    ------
-    ParameterError
-        The unit is another word, an image for a bag head, or a group without folds.
-    """
-    if unit not in (None, "image", "group"):
-        raise ParameterError(f"unit must be image or group, got {unit!r}")
-    if rule is not None and unit == "image":
-        raise ParameterError(
-            'a bag head is measured on groups of images, and not on images; pass unit="group"'
-        )
-    if unit == "group" and not folded:
-        raise ParameterError(
-            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
-            "cv=5, or measure the head with evaluate"
-        )
-    return rule is None and unit == "group"
-
-
 def _make_record(
     cache: FeatureCache,
     partition: Partition,
@@ -327,6 +291,7 @@ def _make_record(
         rows=SplitSizes(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
+        bag_sizes=partition.measure_bags(),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
         leakage=audit.summary(),

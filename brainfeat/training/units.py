@@ -138,7 +138,8 @@ def _read_bags(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> 
     ordered, place = np.unique(rows, return_inverse=True)
     X = _read_features(cache, ordered)
     if pooling == ATTENTION:
-        return Bags(values=X[place], offsets=offsets)
+        in_order = bool((place == np.arange(len(place))).all())
+        return Bags(values=X if in_order else X[place], offsets=offsets)
     starts = np.searchsorted(offsets, np.arange(0, len(rows), _BLOCK_ROWS))
     bounds = np.unique([*starts, len(offsets) - 1])
     pooled = np.empty((len(offsets) - 1, X.shape[1]), np.float32)
