@@ -25,6 +25,8 @@ OPTIONS = {
         "--json",
     },
     "compare": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--all-images",
@@ -36,6 +38,8 @@ OPTIONS = {
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
     "evaluate": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--table",
@@ -113,6 +117,7 @@ OPTIONS = {
         "--json",
     },
     "fit-head": {
+        "--unit",
         "--output",
         "--head",
         "--param",
@@ -154,6 +159,8 @@ OPTIONS = {
     },
     "link": {"--take", "--output", "--verify", "--overwrite", "--json"},
     "stress": {
+        "--unit",
+        "--group-label",
         "--output",
         "--kinds",
         "--number",
