@@ -12,6 +12,7 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
+from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
@@ -31,7 +32,7 @@ from brainfeat.training.joined_fit import (
     opened_join,
     record_join,
 )
-from brainfeat.training.measurement import measure_test
+from brainfeat.training.measurement import measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
@@ -60,6 +61,7 @@ def fit_head(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
+    unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
     ood_examples: Cache | None = None,
@@ -127,6 +129,10 @@ def fit_head(
         Number of folds of a cross-validation over train and validation; or a fold for each source
         of the table, of a head that is fitted on the others. None does none, or takes 5 where
         candidates are compared.
+    unit : {"image", "group"} or None
+        What a cross-validation is measured on: ``"group"`` adds the metrics per group, such as per
+        patient, by the mean of the out-of-fold probabilities of its images. None takes images. Of a
+        bag head, groups always are, and images never.
     repeats : int or None
         Number of further fits, each of another seed and on images that were divided anew: all of
         them, or those other than the test images of a table that has splits. They change nothing of
@@ -201,6 +207,7 @@ def fit_head(
         rule = make_rule(bag or pooling, bag_label)
         head = choose_head(head, rule)
         compare = search or head == ALL_HEADS
+        per_group = check_unit(unit, rule, folded=cv is not None or compare)
         plan = Plan(
             cache=features,
             recipes=make_recipes(
@@ -234,6 +241,9 @@ def fit_head(
         )
         partition = plan.add_folds(partition, random_state)
         chosen = plan.choose(partition, random_state, progress)
+        if per_group and chosen.cv is not None:
+            scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
+            chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
         fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
         varied = None
         if seeds:
@@ -297,6 +307,28 @@ def check_options(
         raise ParameterError(
             f"n_iter={n_iter} is the number of candidates of a search; ask for one with search"
         )
+
+
+def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
+    """Return whether a cross-validation of a head of images is to be measured per group, too.
+
+    Raises
+    ------
+    ParameterError
+        The unit is another word, an image for a bag head, or a group without folds.
+    """
+    if unit not in (None, "image", "group"):
+        raise ParameterError(f"unit must be image or group, got {unit!r}")
+    if rule is not None and unit == "image":
+        raise ParameterError(
+            'a bag head is measured on groups of images, and not on images; pass unit="group"'
+        )
+    if unit == "group" and not folded:
+        raise ParameterError(
+            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
+            "cv=5, or measure the head with evaluate"
+        )
+    return rule is None and unit == "group"
 
 
 def _make_record(

@@ -4,10 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.groups import read_groups
+from brainfeat.errors import TableError
 from brainfeat.heads.recipe import FittedHead
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
+from brainfeat.text import count
 from brainfeat.training.partition import Partition
+from brainfeat.training.selection import CrossValidation
 
 
 def measure_test(
@@ -39,6 +43,40 @@ def measure_test(
         return metrics, None
     rest = ~copied
     return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
+
+
+def measure_groups(cache: FeatureCache, found: CrossValidation) -> Metrics:
+    """Measure a cross-validation per group, such as per patient.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        The cache whose images the folds scored.
+    found : CrossValidation
+
+    Returns
+    -------
+    Metrics
+        Of the mean of the out-of-fold probabilities of the images of each group.
+
+    Raises
+    ------
+    TableError
+        The table has no groups, or one has images of several classes, or is in several folds.
+    """
+    groups = read_groups(cache, np.sort(found.rows))
+    order = np.argsort(found.rows)
+    place = order[np.searchsorted(found.rows, groups.rows, sorter=order)]
+    folds = found.folds[place]
+    divided = groups.any(folds != folds[groups.offsets[:-1]][groups.place])
+    if divided.any():
+        raise TableError(
+            f"folds divide {count(int(divided.sum()), 'group')} of {len(groups):,} (first: "
+            f"{str(groups.names[divided][0])!r}), so the heads of a fold have seen images of the "
+            'groups that they are measured on; pass group_by="column"'
+        )
+    probabilities = groups.mean(found.probabilities[place])
+    return measure(groups.y, probabilities, class_names=cache.class_names)
 
 
 def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:
