@@ -196,8 +196,8 @@ class HeadBundle:
         """
         if self.blocks is not None and spec.backbone != self.spec.backbone:
             raise SpecMismatchError(
-                f"the head takes features of {len(self.blocks.names)} caches, got one; pass one for "
-                f"each of {', '.join(self.blocks.names)}"
+                f"the head takes features of {len(self.blocks.names)} caches, got one; pass one "
+                f"for each of {', '.join(self.blocks.names)}"
             )
         if self.blocks is None and spec.backbone == JOINED:
             raise SpecMismatchError("the head takes features of one cache, got several joined ones")

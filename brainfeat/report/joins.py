@@ -23,8 +23,8 @@ def list_joins(training: "FitRecord") -> Iterator[Table]:
 
 def _list_blocks(found: "JoinRecord") -> Table:
     notes = [
-        f"{count(found.groups, 'group')}, of which {found.complete:,} have all. Where one is "
-        "missing, its features have their mean over the groups that the head was fitted on."
+        f"{count(found.groups, 'group')}, of which {found.complete:,} have all.",
+        "Where one is missing, its features have their mean over the groups of the fit.",
     ]
     if marked := [block.name for block in found.blocks if block.is_marked]:
         notes.append(f"A column tells where {' or '.join(marked)} is missing.")
@@ -50,10 +50,10 @@ def _list_blocks(found: "JoinRecord") -> Table:
 
 
 def _list_variants(found: "BlockAblation") -> Table:
+    folds = f"the same {found.n_folds} folds of {count(found.n, 'group')} of train and val"
     notes = [
-        f"Out-of-fold predictions of {count(found.n, 'group')} in the same {found.n_folds} folds "
-        "of train and val, with 95 % intervals; differences are paired. Groups without any of the "
-        "features are predicted from means."
+        f"Out-of-fold predictions in {folds}, with 95 % intervals; differences are paired.",
+        "Groups without any of the features are predicted from means.",
     ]
     if found.reason is not None:
         notes.append(f"A difference has no interval: {found.reason}.")
