@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from support.bundles import craft_head, make_bundle, refuse
-from support.caches import draw_signatures
+from support.caches import draw_groups, draw_signatures
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import BundleError, ParameterError, TableError
@@ -21,17 +21,6 @@ from brainfeat.training.partition import Partition
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 MEAN = BagRule(pooling="mean")
-
-
-def draw_groups(n: int = 48, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Draw vectors of n groups of 1 to 4 images, with noise of each group; classes in turn."""
-    rng = np.random.default_rng(seed)
-    sizes = 1 + np.arange(n) % 4
-    group = rng.permutation(np.repeat(np.arange(n), sizes))
-    centres = 2 * rng.standard_normal((4, 8)) + rng.standard_normal((n, 8))[:, None].repeat(4, 1)
-    y = group % 4
-    X = centres[group, y] + rng.standard_normal((len(group), 8))
-    return X.astype(np.float32), y, [f"patient {number}" for number in group]
 
 
 @pytest.fixture
@@ -173,7 +162,7 @@ def test_too_few_groups_of_a_class_are_named_as_groups(make_cache: Callable[...,
 def test_options_that_do_not_fit_are_refused(cache: Path) -> None:
     with pytest.raises(ParameterError, match="bag must be one of mean, max, median, attention"):
         fit_head(cache, bag="sum")
-    with pytest.raises(ParameterError, match="ask for groups with bag"):
+    with pytest.raises(ParameterError, match='ask for groups, such as with bag="mean"'):
         fit_head(cache, bag_label="same")
     with pytest.raises(ParameterError, match="expected same, or any:CLASS"):
         fit_head(cache, bag="mean", bag_label="any:sarcoma")

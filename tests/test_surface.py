@@ -120,6 +120,8 @@ OPTIONS = {
         "--epochs",
         "--class-weight",
         "--val-fraction",
+        "--bag",
+        "--bag-label",
         "--cv",
         "--repeats",
         "--group-by",

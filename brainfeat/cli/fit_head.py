@@ -31,6 +31,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat fit-head mri.h5 -o head.h5
   brainfeat fit-head mri.h5 -o best.h5 --head all --search
+  brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
   brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
 """
 
@@ -82,6 +83,8 @@ Examples:
     show_default=True,
     help="Fraction of the training images for validation, where the table has no validation split.",
 )
+@protocol.bag_option
+@protocol.bag_label_option
 @protocol.cv_option
 @protocol.fold_unit_option
 @protocol.repeats_option
@@ -176,6 +179,7 @@ def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str
         "head": bundle.head,
         "params": bundle.params,
         "classes": list(bundle.class_names),
+        "bag": protocol.describe_bags(bundle),
         **{name: record[name] for name in _RECORDED},
         "seconds": seconds,
         "output": str(output),
@@ -194,7 +198,8 @@ def _warn_of_small_classes(bundle: "HeadBundle") -> None:
     ]
     if small:
         options.say(
-            f"warning: too few images to calibrate predictions on of {name_some(small)}; predict"
+            f"warning: too few {_name_unit(bundle)} to calibrate predictions on of "
+            f"{name_some(small)}; predict"
             f" does not rule them out at the default coverage of {COVERAGE:g}",
             err=True,
         )
@@ -213,8 +218,19 @@ def _show(bundle: "HeadBundle") -> None:
     if record.search is not None:
         _show_candidates(record.search)
     sizes = ", ".join(f"{name} {size:,}" for name, size in vars(record.split).items())
-    options.say(f"{bundle.head} head of {len(bundle.class_names)} classes on images: {sizes}")
+    classes = f"{bundle.head} head of {len(bundle.class_names)} classes"
+    options.say(f"{classes} on {_name_unit(bundle)}: {sizes}")
+    if bundle.bag is not None and record.bag_sizes is not None:
+        bags = record.bag_sizes
+        options.say(
+            f"a group is one example, by {bundle.bag.pooling}, of {bags.least:,} to {bags.most:,} "
+            f"images (median {bags.median:g}); {sum(vars(bags.images).values()):,} images in all"
+        )
     _show_metrics(record)
+
+
+def _name_unit(bundle: "HeadBundle") -> str:
+    return "images" if bundle.bag is None else "groups"
 
 
 def _show_metrics(record: "FitRecord") -> None:

@@ -181,6 +181,35 @@ class HeadBundle:
         named: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
         return named
 
+    def attention(self, X: Examples) -> NDArray[np.float64]:
+        """Compute how much each vector counts in its bag, of a head that learned that.
+
+        A weight says how much a vector counts in this head, and neither that there is a finding in
+        its image nor that there is none in the others: other weights can give the same answer.
+
+        Parameters
+        ----------
+        X : array-like
+            Bags, as of :meth:`scores`.
+
+        Returns
+        -------
+        ndarray of shape (number of vectors,), float64
+            Bag after bag; the weights of a bag sum to 1.
+
+        Raises
+        ------
+        BundleError
+            As in :meth:`scores`; or the head does not weigh vectors by attention.
+        """
+        if self.bag is None or self.bag.pooling != ATTENTION:
+            how = "takes single images" if self.bag is None else f"pools by {self.bag.pooling}"
+            raise BundleError(
+                f'this head {how}, without weights of images; fit one with bag="attention"'
+            )
+        weights: NDArray[np.float64] = self.estimator.attention(self._pool(X))
+        return weights
+
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features of another spec.
 

@@ -31,6 +31,25 @@ class SplitSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BagSizes:
+    """Numbers of images in the groups, such as patients, that a bag head was fitted on.
+
+    Attributes
+    ----------
+    images : SplitSizes
+        Images of the groups of each split.
+    least, most : int
+        Images of the smallest and of the largest group, of any split.
+    median : float
+    """
+
+    images: SplitSizes
+    least: int
+    median: float
+    most: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """Names of the images that the fit held out, where the table has no splits.
 
@@ -188,7 +207,11 @@ class FitRecord:
     Attributes
     ----------
     split, rows : SplitSizes or None
-        Images of each split; and rows, which are images and their augmented views.
+        Images of each split; and rows, which are images and their augmented views. Of a bag head,
+        groups take the place of images in all numbers here but `bag_sizes`, `leakage` and
+        `held_out`.
+    bag_sizes : BagSizes or None
+        Of a bag head, how many images the groups have.
     held_out : HeldOut or None
         Images that the fit held out; None where the table has splits.
     group_by : str or None
@@ -231,6 +254,7 @@ class FitRecord:
 
     split: SplitSizes | None = None
     rows: SplitSizes | None = None
+    bag_sizes: BagSizes | None = None
     held_out: HeldOut | None = None
     group_by: str | None = None
     leakage: AuditSummary | None = None
@@ -261,10 +285,14 @@ class FitRecord:
         ({'train': 70, 'val': 15, 'test': 15}, None)
         """
         measured = {name: getattr(self, name) for name in (*_MEASURED, "cv")}
-        return {
+        document = {
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
         }
+        if self.bag_sizes is None:
+            # Left out, so that the files of heads of images stay what they were.
+            del document["bag_sizes"]
+        return document
 
     @classmethod
     def from_json(cls, text: str) -> Self:

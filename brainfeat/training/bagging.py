@@ -17,7 +17,8 @@ def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
         return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
     if bag_label is not None:
         raise ParameterError(
-            f"bag_label={bag_label!r} is how a group gets its class; ask for groups with bag"
+            f"bag_label is {bag_label!r}, which is how a group gets its class; ask for groups, "
+            'such as with bag="mean"'
         )
     return None
 
@@ -39,13 +40,16 @@ def choose_head(head: str, rule: BagRule | None) -> str:
     Raises
     ------
     ParameterError
-        Another head than the dense one was asked for, and its weights of images.
+        Another head than the dense one is to learn weights of images; or the one that learns them
+        is to be fitted without.
     """
     if rule is None or rule.pooling != ATTENTION:
+        if head == ATTENTION:
+            raise ParameterError(f'the head {head} takes bags; ask for it with bag="{ATTENTION}"')
         return head
-    if head != "dense":
+    if head not in ("dense", ATTENTION):
         raise ParameterError(
-            f"bag={ATTENTION!r} trains a dense head with weights of the images, and no {head!r}; "
-            f"leave the head out, or take {', '.join(POOLINGS)} as bag"
+            f'bag="attention" trains a dense head with weights of the images, and no {head!r}; '
+            "leave the head out, or take " + ", ".join(f'bag="{name}"' for name in POOLINGS)
         )
     return ATTENTION

@@ -348,6 +348,7 @@ def _make_record(
         rows=SplitSizes(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
+        bag_sizes=partition.measure_bags(),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
         leakage=audit.summary(),

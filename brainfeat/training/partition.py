@@ -12,7 +12,7 @@ from brainfeat.cache.groups import GroupRows
 from brainfeat.errors import TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.record import HeldOut
+from brainfeat.heads.record import BagSizes, HeldOut, SplitSizes
 from brainfeat.leakage.sources import SourceFolds, make_source_folds
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 from brainfeat.training.grouping import Grouping
@@ -315,6 +315,20 @@ class Partition:
             tuple(cache.image_ids(self.list_members(self.splits[name]))) for name in SPLITS[1:]
         )
         return HeldOut(val=val, test=test)
+
+    def measure_bags(self) -> BagSizes | None:
+        """Return how many images the groups have; None where the rows are images."""
+        if self.members is None:
+            return None
+        sizes = self.members.sizes
+        return BagSizes(
+            images=SplitSizes(
+                **{name: int(sizes[groups].sum()) for name, groups in self.splits.items()}
+            ),
+            least=int(sizes.min()),
+            median=float(np.median(sizes)),
+            most=int(sizes.max()),
+        )
 
     def collect_images(self, cache: FeatureCache, *, signature: bool) -> FittedImages:
         """Collect what a head records of its images, so that it knows what it has seen.
