@@ -153,7 +153,7 @@ def test_a_file_keeps_blocks_and_record(bundle: HeadBundle, tmp_path: Path) -> N
         ({"arrays": {"blocks/means": np.zeros(12, np.float32)}}, "blocks/means has shape (12,)"),
         ({"arrays": {"blocks/means": np.full(13, np.nan, np.float32)}}, "must be finite"),
         ({"arrays": {"blocks/marked": np.array([0, 0, 2], np.uint8)}}, "blocks/marked 0 or 1"),
-        ({"arrays": {"blocks/marked": np.array([1, 1, 1], np.uint8)}}, "expected"),
+        ({"arrays": {"blocks/marked": np.array([1, 1, 1], np.uint8)}}, "have shape (16,)"),
         ({"remove": ("blocks/means",)}, "blocks has the arrays"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import learning_curve, options, protocol
+from brainfeat.cli import blocks, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.text import lay_out
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Parts of the record of a fit that the JSON document has.
 _RECORDED = (
     *("split", "val", "test", "test_without_copies"),
-    *("calibration", "cv", "search", "repeats", "group_by", "leakage"),
+    *("calibration", "cv", "search", "repeats", "join", "group_by", "leakage"),
 )
 
 EXAMPLES = """\b
@@ -32,11 +32,12 @@ Examples:
   brainfeat fit-head mri.h5 -o head.h5
   brainfeat fit-head mri.h5 -o best.h5 --head all --search
   brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
+  brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
 """
 
 
 @click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.output_option
 @click.option(
     "--head",
@@ -104,6 +105,7 @@ Examples:
     help="Keep the signatures of the images of train and val, by which evaluate and predict "
     "recognise copies of them. A signature is as personal as a small picture of the image.",
 )
+@blocks.join_options
 @learning_curve.curve_options
 @options.table_option
 @options.jobs_option
@@ -112,10 +114,11 @@ Examples:
 @options.random_state_option
 @options.json_option
 def command(
-    features: Path,
+    features: tuple[Path, ...],
     output: Path,
     *,
     head: str,
+    join: str | None,
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
@@ -127,6 +130,9 @@ def command(
 ) -> None:
     """Fit a classifier on the cached features in FEATURES, a file that extract wrote.
 
+    Several FEATURES are joined with --join: modalities of the same patients, each of which may be
+    missing for some.
+
     The splits of the table are kept. A validation split is taken from train where there is none,
     and 70/15/15 splits are made where the table has no splits.
 
@@ -137,22 +143,24 @@ def command(
     from brainfeat.training.fitting import fit_head
 
     started = time.perf_counter()
-    inputs = (features, table, chosen["ood_examples"])
+    inputs = (*blocks.split_names(features)[1], table, chosen["ood_examples"])
     check_target(output, overwrite=overwrite, inputs=inputs)
     curve_options = learning_curve.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
     )
+    if curve_options is not None and join is not None:
+        raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    with options.open_cache(features, table=table, verify=verify) as cache:
+    with blocks.open_join(features, join=join, table=table, verify=verify) as cache:
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
     if bundle.training.leakage is not None:
-        options.warn_of_leakage(bundle.training.leakage.findings, features)
+        options.warn_of_leakage(bundle.training.leakage.findings, *features)
     _warn_of_small_classes(bundle)
     _warn_of_guesses(bundle.training)
     seconds = time.perf_counter() - started

@@ -295,11 +295,12 @@ def warn_of_missing_signatures(cache: "FeatureCache") -> None:
         )
 
 
-def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
-    """Warn in one line on stderr if there is leakage."""
+def warn_of_leakage(findings: Sequence[str], *features: Path) -> None:
+    """Warn in one line on stderr if there is leakage in one file, or in several together."""
     if findings:
         more = f" (and {count(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
-        say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
+        paths = " ".join(map(str, features))
+        say(f"warning: {findings[0]}{more}; see brainfeat audit {paths}", err=True)
 
 
 def write_text(path: Path, text: str) -> None:

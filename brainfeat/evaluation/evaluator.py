@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import opened
+from brainfeat.evaluation.block_caches import join_blocks
 from brainfeat.evaluation.bootstrap import CONFIDENCE, N_RESAMPLES
 from brainfeat.evaluation.class_mapping import ClassesArgument, check_mappings, require_used
 from brainfeat.evaluation.results import Bootstrap, Evaluation
@@ -77,7 +78,8 @@ def evaluate(
 
     Augmented views and unlabelled images are left out. Classes are matched by name, so that the
     cache and the bundle may have them in different orders; a mapping matches those of other names.
-    With several caches, each is a set of its own, and is compared with the head's own test part.
+    With several caches, each is a set of its own, and is compared with the head's own test part;
+    but those that a head takes together are joined, and are one set.
 
     The metrics are also given for the images that are new to the head: without those whose file it
     was fitted or validated on (exact duplicates); without those of which it has seen a copy, by the
@@ -188,6 +190,12 @@ def evaluate(
             unit=unit,
             group_label=group_label,
         )
+        if isinstance(cache, Sequence) and not isinstance(cache, str):
+            from brainfeat.heads.bundle import loaded
+
+            bundle = loaded(bundle)
+            if bundle.blocks is not None:
+                cache = stack.enter_context(join_blocks(bundle.blocks, cache))
         if isinstance(cache, Sequence) and not isinstance(cache, str):
             from brainfeat.evaluation.sets import evaluate_sets
 

@@ -134,9 +134,12 @@ def _ask_neighbours(
     features: "FeatureCache",
 ) -> Floor:
     """Predict the class of the nearest image that was seen, by the features of some cache."""
+    from brainfeat.cache.joined import GroupJoin
     from brainfeat.leakage.duplicates import NEAR_SEARCH_LIMIT, find_nearest
     from brainfeat.leakage.images import FeatureRows
 
+    if isinstance(features, GroupJoin):
+        return Floor(reason="neighbours are found by the features of one cache, and got several")
     if head.fitted_images is None:
         return Floor(reason="the head does not record what it was fitted on; fit it again to know")
     wanted = cache.sha256[plan.rows]

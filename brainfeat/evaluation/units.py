@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.groups import SAME_LABEL, GroupRows, read_groups
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.errors import ParameterError, TableError
-from brainfeat.heads.bags import Bags
+from brainfeat.heads.bags import BagRule, Bags
+from brainfeat.heads.block_reading import read_blocks
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.pooling import Answers, answer, pool, pool_answers
 from brainfeat.text import count
@@ -194,12 +196,25 @@ def answer_units(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> U
 
 
 def _answer_bags(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> UnitAnswers:
-    if plan.groups is None:
+    if plan.groups is None or bundle.bag is None:
         raise ParameterError("a bag head answers for groups of images, and not for one")
-    bags = Bags(values=cache.X[plan.rows], offsets=plan.groups.offsets)
-    scores = bundle.scores(bags)
+    X = _read_vectors(bundle.bag, cache, plan.groups)
+    scores = bundle.scores(X)
     return UnitAnswers(
-        answers=answer(bundle, bags, softmax(scores, temperature=bundle.temperature)),
+        answers=answer(bundle, X, softmax(scores, temperature=bundle.temperature)),
         uncalibrated=softmax(scores),
         examples=plan.groups.first,
     )
+
+
+def _read_vectors(
+    rule: BagRule, cache: "FeatureCache", groups: GroupRows
+) -> Bags | NDArray[np.float32]:
+    """Read the vectors of groups; of joined caches, one of each block side by side."""
+    if not isinstance(cache, GroupJoin):
+        return Bags(values=cache.X[groups.rows], offsets=groups.offsets)
+
+    def read(part: "FeatureCache", rows: Rows, offsets: Rows) -> NDArray[np.float32]:
+        return Bags(values=part.X[rows], offsets=offsets).pool(rule.pooling)
+
+    return read_blocks(cache, groups.rows, groups.offsets, read).values

@@ -182,12 +182,13 @@ class Bags:
             raise ParameterError("the bags hold values that are not finite")
 
 
-# What a head is fitted on and scores: a vector each, a bag of vectors each, or the vectors of
-# several blocks.
-Features = NDArray[np.float32] | Bags | BlockVectors
+# What a head is fitted on and scores: a vector each, or a bag of vectors each.
+Features = NDArray[np.float32] | Bags
+# The same, or vectors of several blocks, of which some may be missing.
+AnyFeatures = Features | BlockVectors
 
 
-def pool_all(X: NDArray[np.float32] | Bags) -> NDArray[np.float32]:
+def pool_all(X: Features) -> NDArray[np.float32]:
     """Return the vectors, or the mean vector of each bag, (n, d) float32."""
     return X.pool("mean") if isinstance(X, Bags) else X
 

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.formats import has_format
+from brainfeat.cache.joined import JOINED
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
 from brainfeat.errors import BrainfeatError, BundleError, ParameterError, SpecMismatchError
 from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags, pool_all
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features, pool_all
 from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle_file import read_fields, write_bundle
 from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
@@ -80,7 +81,7 @@ class HeadBundle:
     estimator: Any
     temperature: float
     training: FitRecord
-    probe: NDArray[np.float32] | Bags
+    probe: Features
     bag: BagRule | None = None
     blocks: Blocks | None = None
     ood_detector: OODDetector | None = None
@@ -222,6 +223,13 @@ class HeadBundle:
         SpecMismatchError
             The message names each field that differs.
         """
+        if self.blocks is not None and spec.backbone != self.spec.backbone:
+            raise SpecMismatchError(
+                f"the head takes features of {len(self.blocks.names)} caches, got one; pass one "
+                f"for each of {', '.join(self.blocks.names)}"
+            )
+        if self.blocks is None and spec.backbone == JOINED:
+            raise SpecMismatchError("the head takes features of one cache, got several joined ones")
         self.spec.require(spec, here="the head", there="the cache")
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -280,7 +288,7 @@ class HeadBundle:
                 raise BundleError(f"{path}: {reason}") from error
         return bundle
 
-    def _pool(self, X: Examples) -> NDArray[np.float32] | Bags:
+    def _pool(self, X: Examples) -> Features:
         """Check vectors, or bags; return what the estimator takes, which are bags for attention."""
         width = self.spec.n_features
         if self.blocks is not None:

@@ -19,7 +19,7 @@ from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.archive import from_arrays, to_arrays
-from brainfeat.heads.bags import ATTENTION, BagRule, Bags
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
 from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.bundle_schema import (
     check_signature_version,
@@ -161,7 +161,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     return fields, expected
 
 
-def _list_probe(probe: NDArray[np.float32] | Bags) -> dict[str, NDArray[Any]]:
+def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:
     if isinstance(probe, Bags):
         return {"probe/X": probe.values, "probe/offsets": np.asarray(probe.offsets, "<i8")}
     return {"probe/X": probe}
@@ -169,7 +169,7 @@ def _list_probe(probe: NDArray[np.float32] | Bags) -> dict[str, NDArray[Any]]:
 
 def _take_probe(
     arrays: dict[str, NDArray[Any]], bag: BagRule | None
-) -> tuple[NDArray[np.float32] | Bags, NDArray[np.float64]]:
+) -> tuple[Features, NDArray[np.float64]]:
     names = _PROBE if bag is None else (*_PROBE, "probe/offsets")
     if not set(arrays).issuperset(names):
         raise BundleError("the probe vectors are missing")

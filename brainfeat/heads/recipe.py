@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.bags import Bags, Features, pool_all
+from brainfeat.heads.bags import AnyFeatures, Bags, Features, pool_all
 from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
@@ -66,7 +66,7 @@ class HeadRecipe:
         return takes_kernel(_classifier_of(self.make()), n_rows)
 
     def fit_head(
-        self, X: Features, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
+        self, X: AnyFeatures, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
     ) -> "FittedHead":
         """Fit a new head on some rows, and what fills missing blocks, if the rows have blocks.
 
@@ -93,7 +93,7 @@ class HeadRecipe:
 
     def fit(
         self,
-        X: NDArray[np.float32] | Bags,
+        X: Features,
         y: NDArray[np.int64],
         *,
         rows: Rows,
@@ -151,7 +151,7 @@ class FittedHead:
     temperature: float = 1.0
     fill: Fill | None = None
 
-    def scores(self, X: Features) -> NDArray[np.float64]:
+    def scores(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.
 
         Those of a support vector machine are the scores of the bundle to some 10⁻¹³.
@@ -165,15 +165,15 @@ class FittedHead:
             reason = " ".join(str(error).split())
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
 
-    def predict_proba(self, X: Features) -> NDArray[np.float64]:
+    def predict_proba(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the probability of each class for each row, (n, k) float64."""
         return softmax(self.scores(X), temperature=self.temperature)
 
-    def vectors(self, X: Features) -> NDArray[np.float32]:
+    def vectors(self, X: AnyFeatures) -> NDArray[np.float32]:
         """Return one vector for each row, as an out-of-distribution detector takes them."""
         return pool_all(self._fill(X))
 
-    def _fill(self, X: Features) -> NDArray[np.float32] | Bags:
+    def _fill(self, X: AnyFeatures) -> Features:
         if not isinstance(X, BlockVectors):
             return X
         if self.fill is None:
@@ -181,7 +181,7 @@ class FittedHead:
         return self.fill.apply(X)
 
 
-def _require_vectors(X: NDArray[np.float32] | Bags) -> NDArray[np.float32]:
+def _require_vectors(X: Features) -> NDArray[np.float32]:
     if isinstance(X, Bags):
         raise TypeError("it takes vectors, not bags")
     return X

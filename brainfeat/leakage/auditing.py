@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
 from brainfeat.leakage.copies import COPY_THRESHOLD, Copies
@@ -66,7 +67,8 @@ def audit(
     Returns
     -------
     Audit
-        With shortcut and permutation test.
+        With shortcut and permutation test; without the latter where caches are joined on groups,
+        of which no two have features to compare.
 
     Raises
     ------
@@ -101,11 +103,14 @@ def audit(
         clusters = (found.clusters if found.copies is None else found.copy_clusters)[shown]
         if len(np.unique(y)) < 2:
             return found
-        rows, splits = FeatureRows(features, shown), features.splits[shown]
+        permutation = None
+        if not isinstance(features, GroupJoin):
+            rows, splits = FeatureRows(features, shown), features.splits[shown]
+            permutation = permute_labels(rows, y, splits, clusters, random_state=random_state)
         return replace(
             found,
             shortcut=try_shortcuts(features, shown, clusters, random_state=random_state),
-            permutation=permute_labels(rows, y, splits, clusters, random_state=random_state),
+            permutation=permutation,
             class_sources=find_class_sources(y, features.sources[shown], features.class_names),
         )
 

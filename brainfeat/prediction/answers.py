@@ -117,6 +117,9 @@ class Prediction:
         Why the image cannot be read.
     slices : SliceSummary or None
         Only of a volume.
+    missing : tuple of str, or None
+        The blocks, such as modalities, that the patient does not have, whose features have been
+        filled; None for a head of one cache.
     """
 
     path: str
@@ -132,6 +135,7 @@ class Prediction:
     seen: Seen | None = None
     error: str | None = None
     slices: SliceSummary | None = None
+    missing: tuple[str, ...] | None = None
 
     @property
     def is_flagged(self) -> bool:
@@ -151,12 +155,14 @@ class Prediction:
         Returns
         -------
         dict
-            The attributes by name, without ``error``; ``slices`` only for a volume, and ``group``
-            and ``volume`` only where there is a key.
+            The attributes by name, without ``error``; ``slices`` only for a volume, ``missing``
+            only for a patient, and ``group`` and ``volume`` only where there is a key.
         """
         document = write_record(self)
         left_out = {"error"} if self.error is None else {*document} - _NAMING - {"error"}
-        left_out |= {name for name in ("group", "volume", "slices") if document[name] is None}
+        left_out |= {
+            name for name in ("group", "volume", "slices", "missing") if document[name] is None
+        }
         return {name: value for name, value in document.items() if name not in left_out}
 
     @classmethod

@@ -8,6 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
 from brainfeat.evaluation.units import IMAGE
 from brainfeat.leakage.pairs import Pair, list_copies, list_pairs
@@ -92,7 +93,7 @@ def _list_pairs(study: Study) -> Iterator[Pair]:
     near = study.audit.near_duplicates
     if study.audit.copies is not None:
         yield from list_copies(study.cache)
-    elif near is not None and not near.chained:
+    elif near is not None and not near.chained and not isinstance(study.cache, GroupJoin):
         yield from list_pairs(study.cache, threshold=near.threshold)
 
 

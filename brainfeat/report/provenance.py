@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainfeat.cache.joined import JoinedCaches
 from brainfeat.evaluation.units import IMAGE
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
@@ -217,6 +218,25 @@ def _list_exclusions(cache: "FeatureCache") -> Block:
     )
 
 
+def _list_specs(cache: "FeatureCache") -> Iterator[Table]:
+    """Yield what changes a feature; of joined caches, of each."""
+    specs = {"What changes a feature": cache.spec}
+    if isinstance(cache, JoinedCaches):
+        specs = {
+            f"What changes a feature of {name}": part.spec
+            for name, part in zip(cache.names, cache.caches, strict=True)
+        }
+    for title, spec in specs.items():
+        yield Table(
+            title=title,
+            head=("property", "value", "meaning"),
+            rows=[
+                (name, str(value), _MEANINGS.get(name, "")) for name, value in asdict(spec).items()
+            ],
+            numeric=False,
+        )
+
+
 def make_features(study: Study) -> Section:
     """Show what a feature is."""
     augmentation = study.cache.augmentation
@@ -225,15 +245,7 @@ def make_features(study: Study) -> Section:
         title="Features",
         blocks=[
             "A frozen convolutional base turns each image into features, the input of the head.",
-            Table(
-                title="What changes a feature",
-                head=("property", "value", "meaning"),
-                rows=[
-                    (name, str(value), _MEANINGS.get(name, ""))
-                    for name, value in asdict(study.cache.spec).items()
-                ],
-                numeric=False,
-            ),
+            *_list_specs(study.cache),
             "Training images have no augmented views."
             if augmentation is None or study.cache.is_altered
             else "Training images have augmented views, which are never evaluated: "

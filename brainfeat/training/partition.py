@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows
 from brainfeat.errors import TableError
-from brainfeat.heads.bags import BagRule, Features
+from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.fitted_images import FittedImages
 from brainfeat.heads.record import BagSizes, HeldOut, SplitSizes
 from brainfeat.leakage.sources import SourceFolds, make_source_folds
@@ -59,7 +59,7 @@ class Partition:
         The images of each group, which are the first rows; None where the rows are images.
     """
 
-    X: Features
+    X: AnyFeatures
     y: NDArray[np.int64]
     image: Rows
     rows: Rows

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.heads.bags import BagRule, Bags, Features
+from brainfeat.heads.bags import AnyFeatures, BagRule, Bags, Features
 from brainfeat.heads.blocks import BlockVectors, Fill
 
 _PROBES = 16
@@ -13,7 +13,7 @@ _BAG_SIZE = 5
 _PROBED_ROWS = 10_000
 
 
-def draw_probe(X: Features, bag: BagRule | None, random_state: int) -> NDArray[np.float32] | Bags:
+def draw_probe(X: AnyFeatures, bag: BagRule | None, random_state: int) -> Features:
     """Draw vectors like the features but of no image: mean plus seeded noise of the same spread.
 
     Parameters

@@ -11,7 +11,7 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows, list_places, read_groups
 from brainfeat.cache.joined import GroupJoin
 from brainfeat.errors import CacheError, ParameterError, TableError
-from brainfeat.heads.bags import ATTENTION, POOLINGS, BagRule, Bags, Features
+from brainfeat.heads.bags import ATTENTION, POOLINGS, AnyFeatures, BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
 
 Rows = NDArray[np.intp]
@@ -39,7 +39,7 @@ class Units:
         The images of each group; None where the units are images.
     """
 
-    X: Features
+    X: AnyFeatures
     y: NDArray[np.int64]
     image: Rows
     rows: Rows
@@ -139,7 +139,7 @@ def _list_views(
     return np.concatenate(groups), offsets, np.concatenate(chosen)
 
 
-def _read_vectors(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> Features:
+def _read_vectors(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> AnyFeatures:
     """Read the vectors of bags, one for each bag where they are pooled, and for each block."""
     if isinstance(cache, GroupJoin):
         if pooling == ATTENTION:
