@@ -123,6 +123,14 @@ def test_benchmark_stress_prints_the_ratio_of_each_round(
     assert re.fullmatch(r"median ratio \d+\.\d\d", last)
 
 
+def test_benchmark_volumes_prints_the_ratio_of_each_round(run_example: RunExample) -> None:
+    options = (*BASE, "--volumes", "2", "--shape", "3", "32", "--rounds", "2")
+    header, *rounds, last = run_example("benchmark_volumes", *options).splitlines()
+    assert header.split() == ["round", "PNG,", "images/s", "volumes,", "images/s", "ratio"]
+    assert [line.split()[0] for line in rounds] == ["1", "2"]
+    assert re.fullmatch(r"median ratio \d+\.\d\d", last)
+
+
 @pytest.mark.slow
 def test_benchmark_growth_prints_a_line_for_each_size(run_example: RunExample) -> None:
     printed = run_example("benchmark_growth", "--rows", "200", "400", "--heads", "logistic")

@@ -240,8 +240,8 @@ def _open_table(data: Path, cut: Cut, **options_of_both: Any) -> "ImageTable | V
     if not holds_volumes(data):
         if cut.given:
             raise ParameterError(
-                f"{list_options(cut.given)} cut volumes, and {data} has none; leave them out for"
-                " images"
+                f"{data} has no volumes, which {list_options(cut.given)} would cut; leave that out"
+                " for images"
             )
         return read_table(data, **options_of_both)
     table = read_volumes(data, **cut.arguments, **options_of_both)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.errors import ImageReadError
-from brainfeat.extraction.preprocessing import quantize_image
+from brainfeat.extraction.preprocessing import quantize_image, repeat_grey
 from brainfeat.extraction.sights import Sight
 from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header
 from brainfeat.tables.cutting import Cutting, RefusedVolume
@@ -41,7 +41,7 @@ class OpenImage(Protocol):
             If it is damaged.
         """
 
-    def read(self) -> tuple[Pixels, Sight | None]:
+    def read(self) -> tuple[Pixels, Sight]:
         """Read its pixels (h, w, 3), and what was seen of them; called after `measure`.
 
         Raises
@@ -169,7 +169,7 @@ class _OpenFile:
             file_bytes=self._size,
         )
 
-    def read(self) -> tuple[Pixels, Sight | None]:
+    def read(self) -> tuple[Pixels, Sight]:
         image = self._read(self._file, name=self._name)
         sight = Sight.of(image, self._header, in_alpha=self._file.in_alpha)
         return quantize_image(image), sight
@@ -229,8 +229,33 @@ def _refuse(volume: RefusedVolume) -> OpenImage:
     raise ImageReadError(volume.name, volume.reason)
 
 
+def hash_slice(pixels: Pixels) -> bytes:
+    """Compute the SHA-256 of the binary PGM file (Netpbm) that a slice would be.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width), uint8
+
+    Returns
+    -------
+    bytes
+        32 of them. Equal slices have equal digests, whatever volumes they are cut from.
+
+    Examples
+    --------
+    >>> hash_slice(np.zeros((2, 3), np.uint8)).hex()[:16]
+    'bda3e979fb27380f'
+    """
+    return hashlib.sha256(_start_pgm(pixels) + pixels.tobytes()).digest()
+
+
+def _start_pgm(pixels: Pixels) -> bytes:
+    height, width = pixels.shape
+    return f"P5\n{width} {height}\n255\n".encode("ascii")
+
+
 class OpenSlice:
-    """A slice of a volume, which is identified by the binary PGM file (Netpbm) that it would be.
+    """A slice of a volume, which is identified by `hash_slice`.
 
     Parameters
     ----------
@@ -243,16 +268,15 @@ class OpenSlice:
     """
 
     def __init__(self, pixels: Pixels) -> None:
-        height, width = pixels.shape
-        start = f"P5\n{width} {height}\n255\n".encode("ascii")
-        self._pixels, self._size = pixels, len(start) + pixels.size
-        self.sha256 = hashlib.sha256(start + pixels.tobytes()).digest()
+        self._pixels = pixels
+        self.sha256 = hash_slice(pixels)
 
     def measure(self) -> Measured:
         """Measure it, and the PGM file that it would be."""
         height, width = self._pixels.shape
-        return Measured(width=width, height=height, channels=1, file_bytes=self._size)
+        size = len(_start_pgm(self._pixels)) + self._pixels.size
+        return Measured(width=width, height=height, channels=1, file_bytes=size)
 
-    def read(self) -> tuple[Pixels, Sight | None]:
+    def read(self) -> tuple[Pixels, Sight]:
         """Return the pixels as a PNG file of them is read."""
-        return np.repeat(self._pixels[..., None], 3, axis=2), None
+        return repeat_grey(self._pixels), Sight(peak=None, in_alpha=False)

@@ -90,6 +90,9 @@ class BatchComputer(Generic[Item]):
     receive : callable
         Called in the caller's thread, in the order of the images, with the items of a batch and
         their features (len(items), d), float32.
+    queued : int, default=0
+        Images that may wait, if more than a batch for each copy: where the caller's thread is at
+        times busy with other things, while the copies go on.
 
     Raises
     ------
@@ -105,12 +108,13 @@ class BatchComputer(Generic[Item]):
         image_shape: tuple[int, ...],
         n_features: int,
         receive: Callable[[list[Item], Features], None],
+        queued: int = 0,
     ) -> None:
         self._batch_size = batch_size
         self._shape = (batch_size, *image_shape)
         self._expected = (batch_size, n_features)
         self._receive = receive
-        self._capacity = len(copies) * (1 + _QUEUED)
+        self._capacity = max(len(copies) * (1 + _QUEUED), queued // batch_size)
         self._copies: SimpleQueue[Compute] = SimpleQueue()
         for copy in copies:
             self._copies.put(copy)

@@ -96,7 +96,32 @@ def resize_pixels(
         raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
     if pixels.shape[:2] == (size, size):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    one = pixels[..., 0] if pixels.strides[2] == 0 else pixels
+    small = Image.fromarray(one).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(small) if one is pixels else repeat_grey(np.asarray(small))
+
+
+def repeat_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Show a grey image as RGB, without a copy: the three channels are one array.
+
+    Each channel is resized alike, so that `resize_pixels` resizes such an image once.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width), uint8
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+        A view that cannot be written to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> repeat_grey(np.array([[7]], np.uint8))
+    array([[[7, 7, 7]]], dtype=uint8)
+    """
+    return np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
 
 
 def quantize_image(image: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[np.uint8]:

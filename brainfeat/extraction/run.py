@@ -19,9 +19,9 @@ from brainfeat.cache.output import Output
 from brainfeat.cache.row_index import make_key, row_keys
 from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
-from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
-from brainfeat.errors import ImageReadError, SpecMismatchError
+from brainfeat.errors import ImageReadError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.cropping import crop_pixels
@@ -40,10 +40,10 @@ Pixels = NDArray[np.uint8]
 _LARGE_PIXELS = 4_000_000
 # Views that are decoded ahead, so that the next batch is full when the current one is computed.
 _VIEWS_AHEAD = 32
-# Where the number of images is not known before they are read, as many are waited for as tell
-# whether they are few, which are computed in smaller batches; and no more than this many bytes.
-_FEW_VIEWS = 200
-_FEW_BYTES = 64_000_000
+# Views of volumes that are held, and their bytes: before the base is loaded, to find whether there
+# are so few that batches are smaller; and later to keep it busy while the next volume is decoded.
+_HELD_VIEWS = 200
+_HELD_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """What determines the spec, known without loading the base."""
-        reading = self._task.reading.items()
-        added = {name: text for name, text in reading if text != OLD_MEANINGS[name]}
-        return self._backbone.recipe | added
+        return self._task.complete_recipe(self._backbone.recipe)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -189,6 +187,10 @@ class Run:
                 self.rejected[0].reason,
             )
 
+    @property
+    def _held(self) -> int:
+        return min(_HELD_VIEWS, _HELD_BYTES // (3 * self.spec.input_size**2))
+
     def _load_ahead(self) -> Generator[_Loaded, None, None]:
         """Load images in threads, and find how many there are if they are few."""
         n_jobs, n_views, n_images = self._task.n_jobs, self._task.n_views, self._inputs.n_images
@@ -199,10 +201,10 @@ class Run:
         ):
             first: deque[_Loaded] = deque()
             if n_images is None:
-                fitting = _FEW_BYTES // (3 * self.spec.input_size**2)
-                few = max(1, min(_FEW_VIEWS, fitting) // n_views)
-                first.extend(islice(images, few))
-                n_images = len(first) if len(first) < few else None
+                held = max(1, self._held // n_views)
+                first.extend(islice(images, held))
+                if len(first) < held:
+                    n_images = sum(loaded.error is None for loaded in first)
             self._most_rows = None if n_images is None else n_images * n_views
             while first:
                 yield first.popleft()
@@ -255,18 +257,7 @@ class Run:
         """Take the spec of a cache that has this run's recipe: the base need not be loaded then."""
         if cache is not None and cache.provenance.get("recipe") == self.recipe:
             return cache.spec
-        return self._complete_spec()
-
-    def _complete_spec(self) -> FeatureSpec:
-        """Add how the images are read to the spec of the backbone."""
-        spec = self._backbone.spec
-        for name, text in self._task.reading.items():
-            if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
-                raise SpecMismatchError(
-                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
-                    f"backbone; leave {name} out of that spec"
-                )
-        return replace(spec, **self._task.reading)
+        return self._task.complete_spec(self._backbone.spec)
 
     def _list_sizes(self, table: ImageTable) -> Iterator[tuple[int | None, int]]:
         """Yield the size of the file and the view of each row of a table."""
@@ -360,7 +351,9 @@ class Run:
                 self._shards.receive_signature(item)
 
     def _start_computer(self) -> BatchComputer[Item]:
-        self.spec.require(self._complete_spec(), here="the cache", there="this run")
+        self.spec.require(
+            self._task.complete_spec(self._backbone.spec), here="the cache", there="this run"
+        )
         copies, preferred = compile_copies(self._backbone, n_images=self._most_rows)
         batch_size = self._task.batch_size or preferred
         size = self.spec.input_size
@@ -370,6 +363,7 @@ class Run:
             image_shape=(size, size, 3),
             n_features=self.spec.n_features,
             receive=self._shards.receive,
+            queued=0 if self._inputs.n_images else self._held,
         )
 
     def _report(self, done: int) -> None:

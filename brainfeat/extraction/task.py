@@ -1,12 +1,14 @@
 """What a run of stage one is asked to do."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
+from brainfeat.errors import SpecMismatchError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import Augmentation
 from brainfeat.tables.origin import Origin
@@ -79,6 +81,27 @@ class Task:
             "value_range": self.value_range,
             "crop": self.crop,
         }
+
+    def complete_spec(self, spec: FeatureSpec) -> FeatureSpec:
+        """Add how the images are read to the spec of a backbone.
+
+        Raises
+        ------
+        SpecMismatchError
+            If that spec states another way.
+        """
+        for name, text in self.reading.items():
+            if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
+                raise SpecMismatchError(
+                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
+                    f"backbone; leave {name} out of that spec"
+                )
+        return replace(spec, **self.reading)
+
+    def complete_recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Add how the images are read to the recipe of a backbone."""
+        reading = self.reading.items()
+        return {**recipe, **{name: text for name, text in reading if text != OLD_MEANINGS[name]}}
 
     @property
     def ranges(self) -> dict[str, Any] | None:

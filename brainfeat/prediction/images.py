@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
+from brainfeat.extraction.inputs import hash_slice
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
 from brainfeat.readers import ImageBytes, read_bytes, read_pixels
@@ -42,7 +43,7 @@ class InputImage:
     pixels : ndarray of shape (h, w, 3), uint8, or None
         As it was read; None where that is not kept.
     sha256 : bytes or None
-        Digest of the file; None for a slice of a volume and for an image in memory.
+        Digest of the file or slice; None for an image in memory.
     signature : ndarray of shape (1936,), int8, or None
         As in :func:`brainfeat.cache.signature.compute_signature`; None where it was not wanted.
     error : str or None
@@ -213,6 +214,7 @@ def prepare_slices(
                 grey_image(pixels), size=spec.input_size, fit=spec.fit, crop=spec.crop
             ),
             pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
+            sha256=hash_slice(pixels),
             signature=compute_signature(pixels) if sign else None,
         )
 

@@ -109,7 +109,7 @@ def describe_participants(given: Iterable[Path]) -> Iterator[str]:
         others = [name for name in columns if name and name != _KEY]
         if _KEY in columns and others:
             yield (
-                f"{_PARTICIPANTS} is not used, which has the columns"
-                f" {some(others, _SHOWN_COLUMNS)} of each participant; to take classes from one,"
-                f" pass labels={_PARTICIPANTS.upper()} and label_columns={_KEY.upper()},COLUMN"
+                f"{_PARTICIPANTS} is beside the volumes and not used; to take classes from one of"
+                f" its columns {some(others, _SHOWN_COLUMNS)}, pass its path as labels=FILE, and"
+                f" {_KEY} with that column as label_columns=KEY,LABEL"
             )

@@ -139,8 +139,13 @@ def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list
         if (entry in named and (entry.paths[0].parent in beside or is_in_bids(entry)))
         or (_find_scan_folder(entry) and _REGIONS.fullmatch(_stem(entry.paths[0])))
         or any(is_mask_folder(name) or name.lower() in _MASK_FOLDERS for name in entry.folders)
-        or (_DERIVED in entry.folders and is_in_bids(entry))
+        or is_derived(entry)
     ]
+
+
+def is_derived(entry: Series) -> bool:
+    """Return whether a file is below the folder ``derivatives`` of BIDS."""
+    return _DERIVED in entry.folders and is_in_bids(entry)
 
 
 def is_in_bids(entry: Series) -> bool:

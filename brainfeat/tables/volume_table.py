@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from brainfeat.readers.volumes import SlicePolicy
 from brainfeat.tables.cutting import Cutting, RefusedVolume
 from brainfeat.tables.label_matching import match_labels
 from brainfeat.tables.labels import GivenLabels, Labels, take_labels
-from brainfeat.tables.masks import BY_NAME, describe_masks
+from brainfeat.tables.masks import BY_NAME, BY_PLACE, describe_masks
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.patients import check_level, have_one_group
 from brainfeat.tables.pseudonyms import check_key, hash_identity
@@ -27,6 +27,7 @@ from brainfeat.tables.volume_patients import (
     describe_places,
     find_mask_volumes,
     find_patients,
+    is_derived,
 )
 from brainfeat.text import count
 
@@ -190,6 +191,7 @@ def read_volumes(
     Returns
     -------
     VolumeTable
+        The volumes, in the order of their paths.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def read_volumes(
         series, patients, identities, label=label, class_folders=class_folders, labels=listed
     )
     notes = [
-        *([describe_masks(masks, "volume", BY_NAME)] if masks else []),
+        *_describe_masks(masks),
         *describe_places(patients, group_level),
         *unmatched,
         *(_suspect_class_folders(chosen, groups) if class_folders else ()),
@@ -241,7 +243,7 @@ def read_volumes(
         policy=policy or SlicePolicy(),
         patient_key="random" if patient_key is None else "site",
         refused=tuple(refused),
-        masks=masks,
+        masks=len(masks),
         notes=tuple(notes),
         series=tuple(series),
         patients=tuple(patients),
@@ -272,8 +274,10 @@ def _check_choices(
         )
 
 
-def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, list[RefusedVolume]]:
-    """Find the volumes, the number of masks, and the reasons for what cannot be read."""
+def _find(
+    given: list[Path], *, keep_masks: bool
+) -> tuple[list[Series], set[Series], list[RefusedVolume]]:
+    """Find the volumes, the masks, and the reasons for what cannot be read."""
     images, series, unreadable = find_inputs(given)
     known = ", ".join([*FORMATS.values()][:-1]) + f" or {[*FORMATS.values()][-1]}"
     named = {*given} & {*images}
@@ -290,13 +294,20 @@ def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, li
         raise ImageReadError(
             f"none of {len(refused)} can be read; {refused[0].name}", refused[0].reason
         )
-    masks = set() if keep_masks else {*find_mask_volumes(series, {*given})}
+    masks: set[Series] = set() if keep_masks else {*find_mask_volumes(series, {*given})}
     kept = [entry for entry in series if entry not in masks]
     if not kept:
         raise ImageReadError(
             "the input", "has only files that are named as masks; keep them with keep_masks=True"
         )
-    return kept, len(masks), refused
+    return kept, masks, refused
+
+
+def _describe_masks(masks: Collection[Series]) -> Iterator[str]:
+    derived = sum(map(is_derived, masks))
+    for number, reason in ((len(masks) - derived, BY_NAME), (derived, BY_PLACE)):
+        if number:
+            yield describe_masks(number, "volume", reason)
 
 
 def _identify(series: Series) -> Identity | None:
