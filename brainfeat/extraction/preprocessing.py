@@ -96,7 +96,12 @@ def resize_pixels(
         raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
     if pixels.shape[:2] == (size, size):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    # Channels are resized one by one; where all are equal, as in most slices, one is enough.
+    grey = pixels[..., 0]
+    is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
+    image = Image.fromarray(np.ascontiguousarray(grey) if is_grey else pixels)
+    resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.repeat(resized[..., np.newaxis], 3, axis=2) if is_grey else resized
 
 
 def quantize_image(image: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[np.uint8]:

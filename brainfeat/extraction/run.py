@@ -22,7 +22,7 @@ from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
-from brainfeat.extraction.cropping import crop_pixels
+from brainfeat.extraction.cropping import crop_pixels, make_grey
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
@@ -250,8 +250,10 @@ class Run:
             large = header.width * header.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
                 pixels, sight = self._read(file, header, path)
-                signature = compute_signature(pixels) if unsigned else None
-                kept = crop_pixels(pixels, self.spec.crop) if views else pixels
+                # One grey image serves both.
+                grey = make_grey(pixels) if self.spec.crop else pixels
+                signature = compute_signature(grey) if unsigned else None
+                kept = crop_pixels(pixels, self.spec.crop, grey=grey) if views else pixels
                 drawn = self._draw(pixels, kept, sha256, views)
         except ImageReadError as error:
             return _Loaded(error=error)
