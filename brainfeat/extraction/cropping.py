@@ -212,7 +212,7 @@ def make_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Examples
     --------
     >>> make_grey(np.array([[[200, 100, 0]]], np.uint8))
-    array([[119]], dtype=uint8)
+    array([[118]], dtype=uint8)
     """
     from PIL import Image
 
