@@ -101,7 +101,9 @@ def name_crop(text: str) -> Crop:
     )
 
 
-def crop_pixels(pixels: npt.NDArray[np.uint8], crop: str) -> npt.NDArray[np.uint8]:
+def crop_pixels(
+    pixels: npt.NDArray[np.uint8], crop: str, *, grey: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
     """Cut out the part of an image that is kept.
 
     Parameters
@@ -110,6 +112,8 @@ def crop_pixels(pixels: npt.NDArray[np.uint8], crop: str) -> npt.NDArray[np.uint
         As :func:`brainfeat.extraction.preprocessing.quantize_image` returns them.
     crop : str
         The field of the spec.
+    grey : ndarray of shape (height, width), uint8, or None
+        What `make_grey` returns of the pixels, where it is at hand.
 
     Returns
     -------
@@ -128,7 +132,7 @@ def crop_pixels(pixels: npt.NDArray[np.uint8], crop: str) -> npt.NDArray[np.uint
     >>> crop_pixels(pixels, CROPS["foreground"]).shape
     (62, 52, 3)
     """
-    box = find_box(pixels, crop)
+    box = find_box(pixels if grey is None else grey, crop)
     if box is None:
         return pixels
     return np.ascontiguousarray(pixels[box.top : box.bottom, box.left : box.right])
@@ -145,7 +149,8 @@ def find_box(pixels: npt.NDArray[np.uint8], crop: str) -> Box | None:
 
     Parameters
     ----------
-    pixels : ndarray of shape (height, width, 3), uint8
+    pixels : ndarray of shape (height, width, 3) or (height, width), uint8
+        RGB or grey.
     crop : str
         The field of the spec.
 
@@ -172,11 +177,11 @@ def find_box(pixels: npt.NDArray[np.uint8], crop: str) -> Box | None:
     if name_crop(crop) == "none":
         return None
     from PIL import Image
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import label
 
     height, width = pixels.shape[:2]
     factor = -(-max(height, width) // _GRID)
-    reduced = np.asarray(Image.fromarray(pixels).convert("L").reduce(factor))
+    reduced = np.asarray(Image.fromarray(make_grey(pixels)).reduce(factor))
     threshold = find_otsu_threshold(np.bincount(reduced.ravel(), minlength=256))
     bright = reduced > threshold
     regions, _ = label(bright)
@@ -185,15 +190,38 @@ def find_box(pixels: npt.NDArray[np.uint8], crop: str) -> Box | None:
     largest = int(sizes.argmax())
     if sizes[largest] == 0 or 100 * int(sizes[largest]) < _LEAST * reduced.size:
         return None
-    rows, columns = find_objects(regions)[largest - 1]
-    top, bottom = _widen(rows.start * factor, rows.stop * factor, height)
-    left, right = _widen(columns.start * factor, columns.stop * factor, width)
+    foreground = regions == largest
+    top, bottom = _find_range(foreground.any(axis=1), factor, height)
+    left, right = _find_range(foreground.any(axis=0), factor, width)
     box = Box(top, left, bottom, right)
     return None if box == (0, 0, height, width) else box
 
 
-def _widen(start: int, stop: int, length: int) -> tuple[int, int]:
-    """Add the margin to a range, within the image."""
-    stop = min(stop, length)
+def make_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Make an image grey, as `find_box` and the signature do.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3) or (height, width), uint8
+
+    Returns
+    -------
+    ndarray of shape (height, width), uint8
+        `pixels` itself where it is grey already.
+
+    Examples
+    --------
+    >>> make_grey(np.array([[[200, 100, 0]]], np.uint8))
+    array([[118]], dtype=uint8)
+    """
+    from PIL import Image
+
+    return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def _find_range(filled: npt.NDArray[np.bool_], factor: int, length: int) -> tuple[int, int]:
+    """Find the first and the last of rows or columns, and add the margin, within the image."""
+    places = np.flatnonzero(filled)
+    start, stop = int(places[0]) * factor, min((int(places[-1]) + 1) * factor, length)
     margin = (stop - start) * _MARGIN // 100
     return max(0, start - margin), min(length, stop + margin)

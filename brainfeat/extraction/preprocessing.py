@@ -96,9 +96,12 @@ def resize_pixels(
         raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
     if pixels.shape[:2] == (size, size):
         return pixels
-    one = pixels[..., 0] if pixels.strides[2] == 0 else pixels
-    small = Image.fromarray(one).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(small) if one is pixels else repeat_grey(np.asarray(small))
+    # Channels are resized one by one; where all are equal, as in most slices, one is enough.
+    grey = pixels[..., 0]
+    is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
+    image = Image.fromarray(np.ascontiguousarray(grey) if is_grey else pixels)
+    small = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return repeat_grey(small) if is_grey else small
 
 
 def repeat_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
-from brainfeat.extraction.cropping import crop_pixels
+from brainfeat.extraction.cropping import crop_pixels, make_grey
 from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels
@@ -282,8 +282,10 @@ class Run:
             large = measured.width * measured.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
                 pixels, sight = opened.read()
-                signature = compute_signature(pixels) if unsigned else None
-                kept = crop_pixels(pixels, self.spec.crop) if views else pixels
+                # One grey image serves both.
+                grey = make_grey(pixels) if self.spec.crop else pixels
+                signature = compute_signature(grey) if unsigned else None
+                kept = crop_pixels(pixels, self.spec.crop, grey=grey) if views else pixels
                 drawn = self._draw(pixels, kept, opened.sha256, views)
         except ImageReadError as error:
             return replace(loaded, error=error)

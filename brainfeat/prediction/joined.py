@@ -81,7 +81,7 @@ class JoinedPredictor:
 
     def __init__(
         self,
-        bundle: HeadBundle | str | Path,
+        bundle: HeadBundle | str | os.PathLike[str],
         *,
         weights: Any = "imagenet",
         patient_key: bytes | None = None,

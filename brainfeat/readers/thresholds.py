@@ -23,11 +23,14 @@ def find_otsu_threshold(counts: npt.NDArray[np.int64]) -> int:
     >>> find_otsu_threshold(np.bincount([10, 12, 200, 201], minlength=256))
     12
     """
-    levels = np.arange(len(counts))
-    below = np.cumsum(counts, dtype=np.float64)
-    above = below[-1] - below
-    total = np.cumsum(counts * levels, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distance = total / below - (total[-1] - total) / above
-        variance = below * above * distance**2
-    return int(np.argmax(np.nan_to_num(variance)))
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        return 0
+    # From the lowest level to the one below the highest, there are pixels on both sides.
+    lowest, highest = int(present[0]), int(present[-1])
+    below = np.cumsum(counts[lowest:highest], dtype=np.float64)
+    total = np.cumsum(counts[lowest:highest] * np.arange(lowest, highest), dtype=np.float64)
+    above = below[-1] + counts[highest] - below
+    rest = total[-1] + counts[highest] * highest - total
+    variance = below * above * (total / below - rest / above) ** 2
+    return lowest + int(variance.argmax())

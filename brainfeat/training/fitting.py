@@ -12,7 +12,6 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
-from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
