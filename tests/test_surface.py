@@ -97,6 +97,8 @@ OPTIONS = {
         "--false-alarm-rate",
         "--force",
         "--heatmap",
+        "--sr",
+        "--secondary-capture",
         "--slices",
         "--window",
         "--orientation",
