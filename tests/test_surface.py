@@ -111,6 +111,8 @@ OPTIONS = {
         "--false-alarm-rate",
         "--force",
         "--heatmap",
+        "--sr",
+        "--secondary-capture",
         "--slices",
         "--window",
         "--orientation",

@@ -72,7 +72,8 @@ def write_secondary_capture(
     )
     frames = [_make_frame(volume, predictor) for volume, _ in study.volumes]
     with objects.unnamed():
-        return objects.save(_make_capture(study, np.stack(frames), predictor), target)
+        capture = _make_capture(study, np.stack(frames), predictor)
+        return objects.save(capture, target)
 
 
 def is_capture(path: Path) -> bool:

@@ -86,7 +86,8 @@ def write_sr(
         volumes, orientation=predictor.policy.orientation, result="structured report"
     )
     with objects.unnamed():
-        return objects.save(_make_report(study, predictor), target)
+        report = _make_report(study, predictor)
+        return objects.save(report, target)
 
 
 def is_report(path: Path) -> bool:

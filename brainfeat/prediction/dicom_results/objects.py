@@ -14,7 +14,7 @@ from brainfeat.prediction.dicom_results.codes import SCHEME, SCHEME_NAME
 from brainfeat.prediction.dicom_results.study import Study
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.prediction.predictor import Predictor
-from brainfeat.readers.dicom.files import open_dataset, translating
+from brainfeat.readers.dicom.files import DAMAGE, open_dataset, translating
 from brainfeat.readers.dicom.instances import Instance
 from brainfeat.readers.silence import silence
 
@@ -111,9 +111,20 @@ def add_patient(dataset: Any, study: Study) -> None:
 
 @contextmanager
 def unnamed() -> Iterator[None]:
-    """Keep messages of the libraries from the output, since they quote the patient's name."""
-    with silence("highdicom", "pydicom"):
-        yield
+    """Keep messages of the libraries from the output, since they quote the patient's name.
+
+    Raises
+    ------
+    ParameterError
+        In the place of any error of theirs.
+    """
+    try:
+        with silence("highdicom", "pydicom"):
+            yield
+    except DAMAGE:
+        raise ParameterError(
+            "the study cannot be described in DICOM; check its headers, or leave it out"
+        ) from None
 
 
 def check_target(

@@ -120,7 +120,7 @@ def find_study(volumes: Sequence[PredictedVolume], *, orientation: str, result: 
     uid, elements, unknown = _join(named)
     if unknown:
         _logger.warning(
-            "%s stays empty in the %s: not valid, or not the same in all files",
+            "no %s is copied into the %s; not valid, or not the same in all files",
             ", ".join(unknown),
             result,
         )
