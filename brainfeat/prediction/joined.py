@@ -1,6 +1,7 @@
 """Predictions by heads of several blocks: one for each patient, from all of its modalities."""
 
 import gc
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,7 @@ class JoinedPredictor:
 
     def predict(
         self,
-        inputs: "Mapping[str, Given | Iterable[Given]] | str | Path",
+        inputs: "Mapping[str, Given | Iterable[Given]] | str | os.PathLike[str]",
         *,
         keep_masks: bool = False,
         n_jobs: int | None = None,
