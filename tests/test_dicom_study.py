@@ -267,7 +267,7 @@ def test_a_head_without_a_file_has_no_name_in_a_result(head, tmp_path):
 def test_a_capture_needs_the_images(predictor, tmp_path):
     write_study(tmp_path / "s")
     volumes = collect_volumes(predictor.predict_inputs(find_inputs([tmp_path / "s"])))
-    with pytest.raises(ParameterError, match="predict it with keep_images=True"):
+    with pytest.raises(ParameterError, match="keep the images of the answers"):
         write_secondary_capture(volumes, tmp_path / "x.dcm", predictor=predictor)
 
 

@@ -85,7 +85,7 @@ def _make_frame(volume: PredictedVolume, predictor: Predictor) -> NDArray[np.uin
     shown = volume.shown
     if shown is None or shown.image is None or shown.pixels is None:
         raise ParameterError(
-            f"{volume.prediction.path} has no image to show; predict it with keep_images=True"
+            f"{volume.prediction.path} has no image to show; keep the images of the answers"
         )
     bundle = predictor.bundle
     explanation = explain(
