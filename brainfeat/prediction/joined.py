@@ -1,6 +1,7 @@
 """Predictions by heads of several blocks: one for each patient, from all of its modalities."""
 
 import gc
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,7 @@ class JoinedPredictor:
 
     def __init__(
         self,
-        bundle: HeadBundle | str | Path,
+        bundle: HeadBundle | str | os.PathLike[str],
         *,
         weights: Any = "imagenet",
         patient_key: bytes | None = None,
@@ -113,6 +114,18 @@ class JoinedPredictor:
         self._key, self._allow_burned_in = patient_key, allow_burned_in
         fitted = self.bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
+
+    @property
+    def precision(self) -> str:
+        """The precision of the convolutions; of several, in the order of the blocks."""
+        specs = [spec.precision for spec in self.blocks.specs]
+        chosen = [self._base.get("precision") or precision for precision in specs]
+        return ", ".join(dict.fromkeys(chosen))
+
+    @property
+    def engine(self) -> str:
+        """What was asked to compute the features."""
+        return str(self._base.get("engine", "auto"))
 
     def predict(
         self,

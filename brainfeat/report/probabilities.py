@@ -46,7 +46,7 @@ def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" =
         "The temperature of the head is 1: its scores are used as they are."
         if temperature == 1.0
         else f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
-        "scores of held-out images."
+        f"scores of held-out {name_fitted(evaluation)}s."
     )
     blocks: list[Block] = [
         (
@@ -60,9 +60,14 @@ def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" =
     return Section(
         name="calibration",
         title="Calibration",
-        blocks=[*blocks, *_list_fitted_temperature(fitted)],
+        blocks=[*blocks, *_list_fitted_temperature(fitted, name_fitted(evaluation))],
         brief=False,
     )
+
+
+def name_fitted(evaluation: "Evaluation") -> str:
+    """Name what the head was fitted and calibrated on: images, or patients for a bag head."""
+    return name_noun(evaluation) if evaluation.pooling == "bag" else "image"
 
 
 def _show_calibration(part: Results, name: str) -> Columns:
@@ -151,7 +156,7 @@ def _list_calibration(part: Results, columns: "Mapping[str, Reliability]", words
     )
 
 
-def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
+def _list_fitted_temperature(fitted: "Calibration | None", noun: str) -> Iterator[Table]:
     if fitted is None:
         return
     folds = fitted.n_folds
@@ -167,7 +172,7 @@ def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
             )
             for name in CALIBRATION_METRICS
         ],
-        note=f"{count(fitted.n, 'image')} {where}.",
+        note=f"{count(fitted.n, noun)} {where}.",
     )
 
 

@@ -12,7 +12,6 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
-from brainfeat.heads.bags import BagRule
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.record import FitRecord, History, SplitSizes
@@ -32,7 +31,7 @@ from brainfeat.training.joined_fit import (
     opened_join,
     record_join,
 )
-from brainfeat.training.measurement import measure_groups, measure_test
+from brainfeat.training.measurement import check_unit, measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
@@ -307,28 +306,6 @@ def check_options(
         raise ParameterError(
             f"n_iter={n_iter} is the number of candidates of a search; ask for one with search"
         )
-
-
-def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
-    """Return whether a cross-validation of a head of images is to be measured per group, too.
-
-    Raises
-    ------
-    ParameterError
-        The unit is another word, an image for a bag head, or a group without folds.
-    """
-    if unit not in (None, "image", "group"):
-        raise ParameterError(f"unit must be image or group, got {unit!r}")
-    if rule is not None and unit == "image":
-        raise ParameterError(
-            'a bag head is measured on groups of images, and not on images; pass unit="group"'
-        )
-    if unit == "group" and not folded:
-        raise ParameterError(
-            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
-            "cv=5, or measure the head with evaluate"
-        )
-    return rule is None and unit == "group"
 
 
 def _make_record(

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import read_groups
-from brainfeat.errors import TableError
+from brainfeat.errors import ParameterError, TableError
+from brainfeat.heads.bags import BagRule
 from brainfeat.heads.recipe import FittedHead
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
@@ -43,6 +44,28 @@ def measure_test(
         return metrics, None
     rest = ~copied
     return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
+
+
+def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
+    """Return whether a cross-validation of a head of images is to be measured per group, too.
+
+    Raises
+    ------
+    ParameterError
+        The unit is another word, an image for a bag head, or a group without folds.
+    """
+    if unit not in (None, "image", "group"):
+        raise ParameterError(f"unit must be image or group, got {unit!r}")
+    if rule is not None and unit == "image":
+        raise ParameterError(
+            'a bag head is measured on groups of images, and not on images; pass unit="group"'
+        )
+    if unit == "group" and not folded:
+        raise ParameterError(
+            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
+            "cv=5, or measure the head with evaluate"
+        )
+    return rule is None and unit == "group"
 
 
 def measure_groups(cache: FeatureCache, found: CrossValidation) -> Metrics:
