@@ -62,7 +62,9 @@ def test_each_patient_has_one_answer_from_all_that_it_has(
             X[0, bundle.blocks.widths[0] :] = pool_features(folder / "flair.h5", answer.path)
         expected = bundle.predict_proba(X)[0]
         np.testing.assert_allclose(list(answer.probabilities.values()), expected, atol=1e-4)
-    assert answers[0].seen is not None
+    sizes = bundle.training.split
+    assert sizes is not None
+    assert [answer.seen for answer in answers].count("exact-duplicate") == sizes.train + sizes.val
     document = json.loads(json.dumps(answers[23].to_dict()))
     assert document["missing"] == ["flair"]
     assert Prediction.from_json(json.dumps(document)).missing == ("flair",)
