@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.joining import join_caches
     from brainfeat.errors import BrainfeatError
     from brainfeat.evaluation.comparison import compare
     from brainfeat.evaluation.evaluator import evaluate
@@ -40,6 +41,7 @@ _HOMES = {
     "extract": "extraction.extractor",
     "find_label_doubts": "training.label_doubts",
     "fit_head": "training.fitting",
+    "join_caches": "cache.joining",
     "learning_curve": "training.learning_curve",
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
@@ -64,6 +66,7 @@ __all__ = [
     "extract",
     "find_label_doubts",
     "fit_head",
+    "join_caches",
     "learning_curve",
     "link_caches",
     "predict",

@@ -231,7 +231,11 @@ def test_copies_in_any_cache_join_patients(tmp_path: Path) -> None:
         ({"cache": [0]}, ParameterError, "one cache alone is no join"),
         ({"join": None}, ParameterError, 'pass join="groups" where'),
         ({"join": "images"}, ParameterError, "join must be groups, got 'images'"),
-        ({"bag": "attention"}, ParameterError, "attention weighs many; pass another bag"),
+        (
+            {"bag": "attention", "head": "dense"},
+            ParameterError,
+            "attention weighs many; pass another bag",
+        ),
         ({"ood_examples": 0}, ParameterError, "out-of-distribution examples are of one cache"),
         ({"names": ["a", "b"]}, ParameterError, "2 names for 3 caches"),
         ({"cache": 1, "join": None, "ablate_blocks": True}, ParameterError, "ablate_blocks=True"),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
+from support.modalities import write_modalities
 
 from brainfeat.benchmark import stages
 from brainfeat.cache.cache import FeatureCache
@@ -118,7 +120,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blocks() -> Iterator[None]:
     """Let a base that takes no time stand in for those that Keras computes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("extraction.extractor", "prediction.predictor"):
+        for module in ("extraction.extractor", "prediction.predictor", "prediction.joined"):
             patch.setattr(f"brainfeat.{module}.load_backbone", lambda *_, **__: Blocks())
         yield
 
@@ -251,6 +253,14 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("patients"), "-o", folder / "f.h5", *folds)
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
+    yield fit_joined(folder, "--ablate-blocks")
+
+
+def fit_joined(folder: Path, *options: str) -> Any:
+    """Fit a head on two caches, of which one lacks some patients."""
+    caches = write_modalities(folder, widths={"t1": 3, "pet": 2}, lacks={"pet": slice(5, 9)})
+    joined = ("--join", "groups", "-o", folder / "joined.h5", "--head", "lda", "--jobs", 1)
+    return ask("fit-head", *caches, *joined, *options)
 
 
 def write_floor(take: Take, folder: Path) -> Path:
@@ -279,6 +289,15 @@ def run_predict(take: Take, folder: Path) -> Iterator[Any]:
     key = folder / "site.key"
     key.write_text("0123456789abcdef", encoding="ascii")
     yield ask("predict", take("head"), take("slices"), take("volumes"), "--patient-key", key)
+    base = Blocks().spec
+    same = {name: getattr(base, name) for name in ("backbone", "layer", "weights_sha256")}
+    pair = [
+        write_modalities(folder, widths={name: base.n_features}, input_size=base.input_size, **same)
+        for name in ("t1", "pet")
+    ]
+    head = folder / "joined.h5"
+    ask("fit-head", *chain(*pair), "--join", "groups", "-o", head, "--head", "lda", "--jobs", 1)
+    yield ask("predict", head, "--input", f"t1={take('slices') / 'glioma' / '000.png'}")
 
 
 def run_compare(take: Take, folder: Path) -> Iterator[Any]:
@@ -310,6 +329,8 @@ def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
     bag = ("--head", "knn", "--bag", "max", "--jobs", 1)
     ask("fit-head", take("patients"), "-o", path, "--overwrite", *bag)
     yield ask("info", path)
+    fit_joined(folder)
+    yield ask("info", folder / "joined.h5")
 
 
 def run_info_on_a_damaged_file(take: Take, folder: Path) -> Iterator[Any]:

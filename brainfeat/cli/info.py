@@ -68,14 +68,13 @@ def _verify(file: Path) -> list[str]:
     return [translate(problem) for problem in find_problems(file)]
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show(document: dict[str, Any], indent: str = "") -> None:
     for name, value in document.items():
         if isinstance(value, dict):
-            options.say(f"{name}:")
-            for key, entry in value.items():
-                options.say(f"  {key}: {entry}")
+            options.say(f"{indent}{name}:")
+            _show(value, f"{indent}  ")
         else:
-            options.say(f"{name}: {value}")
+            options.say(f"{indent}{name}: {value}")
 
 
 def _describe(file: Path) -> dict[str, Any]:
@@ -136,6 +135,24 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "signatures": fitted is not None and fitted.signature is not None,
         "fingerprint": bundle.spec.fingerprint,
         "spec": asdict(bundle.spec),
+        "blocks": _describe_blocks(bundle),
         "random_state": record.random_state,
         "versions": None if record.versions is None else dict(record.versions),
     }
+
+
+def _describe_blocks(bundle: "HeadBundle") -> dict[str, Any] | None:
+    """Describe the caches that were joined for a head; None for a head of one cache."""
+    if bundle.blocks is None:
+        return None
+    join = bundle.training.join
+    counts = {} if join is None else {block.name: block for block in join.blocks}
+    found = {}
+    for name, spec in zip(bundle.blocks.names, bundle.blocks.specs, strict=True):
+        known = asdict(counts[name]) if name in counts else {}
+        found[name] = {
+            **{key: known.get(key) for key in ("images", "train", "val", "test", "missing")},
+            "fingerprint": spec.fingerprint,
+            "spec": asdict(spec),
+        }
+    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import cases, options
 from brainfeat.cli.wording import translate
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from brainfeat.cli.heatmaps import HeatmapFolder
     from brainfeat.prediction.answers import Answer, Prediction, SliceSummary
+    from brainfeat.prediction.joined import JoinedPredictor
     from brainfeat.prediction.predictor import Predictor
 
 _SHOWN = 5
@@ -39,14 +40,14 @@ Examples:
   brainfeat predict head.h5 scan.png folder-of-slices
   brainfeat predict head.h5 series-folder --json --heatmap maps
   brainfeat predict head.h5 series --patient-key site.key -o found.csv
+  brainfeat predict joined.h5 --input t1=scans/t1 --input flair=scans/flair
 """
 
 
 @click.command("predict", short_help="Predict classes, or abstain.", epilog=EXAMPLES)
 @click.argument("head", type=click.Path(path_type=Path))
-@click.argument(
-    "images", type=click.Path(path_type=Path), metavar="IMAGE_OR_FOLDER...", nargs=-1, required=True
-)
+@click.argument("images", type=click.Path(path_type=Path), metavar="[IMAGE_OR_FOLDER...]", nargs=-1)
+@cases.input_options
 @options.weights_option
 @click.option(
     "--precision",
@@ -126,6 +127,8 @@ def command(
     head: Path,
     images: tuple[Path, ...],
     *,
+    inputs: tuple[tuple[str, Path], ...],
+    input_table: Path | None,
     output: Path | None,
     heatmaps: Path | None,
     report: Path | None,
@@ -145,6 +148,9 @@ def command(
     are predicted as a whole and slice by slice. The head abstains where an image is out of
     distribution or where its prediction set does not have exactly one class. A prediction is not a
     diagnosis.
+
+    A head that was fitted on several modalities predicts patients, from what --input or
+    --input-table gives of each modality.
     """
     from brainfeat.cli.dicom_files import DicomFiles
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
@@ -153,6 +159,7 @@ def command(
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.images import count_images
     from brainfeat.prediction.inputs import take_inputs
+    from brainfeat.prediction.joined import JoinedPredictor
     from brainfeat.prediction.predictor import Predictor
     from brainfeat.tables.csv_cells import has_header
     from brainfeat.tables.masks import BY_NAME, BY_VALUES, describe_masks
@@ -164,36 +171,59 @@ def command(
             overwrite=overwrite,
             kind="a table of predictions that brainfeat wrote",
             recognise=lambda found: has_header(found, _COLUMNS),
-            inputs=(head, *images, *(() if key_file is None else (key_file,))),
+            inputs=(head, *images, *cases.list_paths(inputs, input_table, key_file)),
         )
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
     results = DicomFiles(report=report, capture=capture, overwrite=overwrite)
-    results.check_files(output, inputs=(head, *images, *(() if key_file is None else (key_file,))))
+    results.check_files(
+        output, inputs=(head, *images, *cases.list_paths(inputs, input_table, key_file))
+    )
     key = None if key_file is None else read_patient_key(key_file)
-    inputs, masks = take_inputs(images, keep_masks=keep_masks)
+    shown = {"--heatmap": heatmaps, "--sr": report, "--secondary-capture": capture}
+    if cases.are_given(inputs, input_table, images=images, outputs=shown):
+        joined = JoinedPredictor(HeadBundle.load(head, verify=verify), patient_key=key, **chosen)
+        parts = cases.find(joined, inputs, input_table, keep_masks=keep_masks)
+        with options.ProgressLine("predicting", "images") as progress:
+            answers = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
+        _report(answers, joined, output=output, hashed=key is not None, as_json=as_json)
+        return
+    given, masks = take_inputs(images, keep_masks=keep_masks)
     if masks:
         warning = describe_masks(masks, "file", f"{BY_NAME}, or {BY_VALUES}")
         options.say(f"warning: {translate(warning)}", err=True)
-    if not any(inputs):
+    if not any(given):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
-    results.check_inputs(inputs)
+    results.check_inputs(given)
     bundle = HeadBundle.load(head, verify=verify)
-    predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
+    predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
     found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
         answers = predictor.predict_inputs(
-            inputs,
+            given,
             keep_images=drawing is not None or capture is not None,
             n_jobs=n_jobs,
             progress=progress,
         )
         volumes = results.collect(_note(answers, found, drawing))
     results.write(volumes, predictor)
+    _report(found, predictor, output=output, hashed=key is not None, as_json=as_json)
+
+
+def _report(
+    answers: "Sequence[Prediction]",
+    predictor: "Predictor | JoinedPredictor",
+    *,
+    output: Path | None,
+    hashed: bool,
+    as_json: bool,
+) -> None:
+    """Write and print predictions; the exit code is 1 where nothing could be read."""
+    found = [_name_options(answer) for answer in answers]
     if output is not None:
-        options.write_text(output, _to_csv(found, bundle.class_names, hashed=key_file is not None))
+        options.write_text(output, _to_csv(found, predictor.bundle.class_names, hashed=hashed))
     if as_json:
         options.print_json(_to_documents(found, predictor))
     else:
@@ -207,7 +237,7 @@ def _note(
 ) -> "Iterator[Answer]":
     """Pass answers on; each is noted and, where it is asked for, drawn."""
     for answer in answers:
-        found.append(_name_options(answer.prediction))
+        found.append(answer.prediction)
         if drawing is not None:
             drawing.add(answer)
         yield answer
@@ -218,7 +248,9 @@ def _name_options(answer: "Prediction") -> "Prediction":
     return answer if answer.error is None else replace(answer, error=translate(answer.error))
 
 
-def _to_documents(found: "Sequence[Prediction]", predictor: "Predictor") -> list[dict[str, Any]]:
+def _to_documents(
+    found: "Sequence[Prediction]", predictor: "Predictor | JoinedPredictor"
+) -> list[dict[str, Any]]:
     from brainfeat.prediction.answers import NOTICE
 
     origin = {
@@ -231,7 +263,7 @@ def _to_documents(found: "Sequence[Prediction]", predictor: "Predictor") -> list
     return [{**answer.to_dict(), **origin} for answer in found]
 
 
-def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
+def _show(found: "Sequence[Prediction]", predictor: "Predictor | JoinedPredictor") -> None:
     from brainfeat.prediction.answers import NOTICE
     from brainfeat.prediction.description import describe
 
@@ -243,6 +275,10 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
             options.say(f"  {_SEEN[answer.seen]}; this says nothing about new images")
         if answer.slices is not None:
             options.say(f"  {_describe_slices(answer.slices)}")
+        if answer.missing:
+            options.say(
+                f"  without {', '.join(answer.missing)}, whose features are means of the fit"
+            )
     spec = predictor.bundle.spec
     if predictor.precision != spec.precision:
         click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
@@ -271,7 +307,7 @@ def _describe_slices(slices: "SliceSummary") -> str:
 def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]", *, hashed: bool) -> str:
     from brainfeat.tables.csv_cells import csv_cell
 
-    text = io.StringIO()
+    text, is_joined = io.StringIO(), any(answer.missing is not None for answer in found)
     writer = csv.writer(text, lineterminator="\n")
     probabilities = [csv_cell(f"probability {name}") for name in class_names]
     writer.writerow(
@@ -279,6 +315,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]", *, hash
             *(*_COLUMNS, *probabilities),
             *("prediction_set", "score", "threshold", "flagged", "seen", "error"),
             *(("group", "volume") if hashed else ()),
+            *(("missing",) if is_joined else ()),
         ]
     )
     for answer in found:
@@ -295,6 +332,7 @@ def _to_csv(found: "Sequence[Prediction]", class_names: "Sequence[str]", *, hash
                 answer.seen or "",
                 csv_cell(answer.error or ""),
                 *((answer.group or "", answer.volume or "") if hashed else ()),
+                *((csv_cell(" | ".join(answer.missing or ())),) if is_joined else ()),
             ]
         )
     return text.getvalue()

@@ -232,6 +232,25 @@ class HeadBundle:
             raise SpecMismatchError("the head takes features of one cache, got several joined ones")
         self.spec.require(spec, here="the head", there="the cache")
 
+    def require_one_cache(self, task: str) -> None:
+        """Refuse a task that takes a head of one cache.
+
+        Parameters
+        ----------
+        task : str
+            What is to be done, for the message.
+
+        Raises
+        ------
+        BundleError
+            The head was fitted on several caches together.
+        """
+        if self.blocks is not None:
+            raise BundleError(
+                f"{task} takes a head of one cache, and this one was fitted on several: "
+                f"{', '.join(self.blocks.names)}"
+            )
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the bundle to one file, atomically.
 

@@ -193,12 +193,12 @@ def match_patients(found: Mapping[str, Iterable[str]]) -> dict[str, dict[str, st
     >>> match_patients({"t1": ["a"], "flair": ["b"]})
     {'t1': {'a': ''}, 'flair': {'b': ''}}
     """
-    known = {block: dict.fromkeys(names) for block, names in found.items()}
+    known = {block: dict.fromkeys(names) for block, names in found.items() if [*names]}
     if all(len(names) == 1 for names in known.values()):
         return {block: dict.fromkeys(names, ALONE) for block, names in known.items()}
     for block, names in known.items():
         others = [other for name, other in known.items() if name != block]
-        if others and names and not any(names.keys() & other.keys() for other in others):
+        if others and not any(names.keys() & other.keys() for other in others):
             raise ParameterError(
                 f"{block} shares none of its {count(len(names), 'patient')} with another modality; "
                 "name the folders of a patient alike, or give a table with the columns "

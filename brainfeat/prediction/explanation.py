@@ -115,6 +115,7 @@ def explain(
     A map shows where a score comes from. It shows neither why nor where a tumour is, and it is not
     a diagnosis.
     """
+    bundle.require_one_cache("a heat map")
     require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)
     wanted = None if targets is None else _check_targets(targets, len(images), bundle.class_names)

@@ -110,6 +110,7 @@ def export_head(
     inputs = [given for given in (bundle, weights) if not isinstance(given, HeadBundle)]
     _check_outputs(output, overwrite=overwrite, inputs=inputs)
     bundle = loaded(bundle)
+    bundle.require_one_cache("an export")
     head = find_head_layers(bundle)
     int8 = output.suffix == ".xml" and quantize == "int8"
     backbone = _load_base(bundle, weights, int8=int8)

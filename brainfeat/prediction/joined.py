@@ -115,6 +115,18 @@ class JoinedPredictor:
         fitted = self.bundle.fitted_images
         self._signs = fitted is not None and fitted.signature is not None
 
+    @property
+    def precision(self) -> str:
+        """The precision of the convolutions; of several, in the order of the blocks."""
+        specs = [spec.precision for spec in self.blocks.specs]
+        chosen = [self._base.get("precision") or precision for precision in specs]
+        return ", ".join(dict.fromkeys(chosen))
+
+    @property
+    def engine(self) -> str:
+        """What was asked to compute the features."""
+        return str(self._base.get("engine", "auto"))
+
     def predict(
         self,
         inputs: "Mapping[str, Given | Iterable[Given]] | str | os.PathLike[str]",

@@ -116,8 +116,8 @@ class Predictor:
         bundle = loaded(bundle)
         if bundle.blocks is not None:
             raise BundleError(
-                f"the head takes several modalities, {', '.join(bundle.blocks.names)}; pass a "
-                f'mapping such as {{"{bundle.blocks.names[0]}": PATH}} to predict'
+                "the head takes several modalities; give the images of each by its name: "
+                f"{', '.join(bundle.blocks.names)}"
             )
         self._rule = make_decision_rule(
             bundle, coverage=coverage, false_alarm_rate=false_alarm_rate, force=force
