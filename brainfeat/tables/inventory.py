@@ -67,10 +67,13 @@ class Inventory:
         >>> inventory.classes, inventory.unlabelled
         ({'glioma': {'train': 0, 'val': 0, 'test': 0, 'without': 1}}, 1)
         """
-        is_images = isinstance(table, ImageTable)
-        splits = table.splits if is_images else ("",) * len(table)
+        splits: tuple[str, ...] = ("",) * len(table)
+        left_out: Mapping[LeftOut, int] = {}
+        notes, noun = [*table.notes], "volume"
+        if isinstance(table, ImageTable):
+            splits, left_out, noun = table.splits, table.left_out, "image"
+            notes += suspect_patients(table.paths, table.labels, table.groups)
         numbers = Counter(zip(table.labels, splits, strict=True))
-        suspected = is_images and suspect_patients(table.paths, table.labels, table.groups)
         classes = {
             name: {split or _WITHOUT: numbers[name, split] for split in (*SPLITS, "")}
             for name in table.class_names
@@ -78,11 +81,11 @@ class Inventory:
         return cls(
             classes,
             unlabelled=table.labels.count(""),
-            left_out=table.left_out if is_images else {},
+            left_out=left_out,
             groups=len(set(table.groups) - {""}),
             ungrouped=table.groups.count(""),
-            notes=(*table.notes, *(suspected or ())),
-            noun="image" if is_images else "volume",
+            notes=tuple(notes),
+            noun=noun,
         )
 
     @property
