@@ -236,7 +236,7 @@ def test_a_truncated_file_is_refused(saved, tmp_path):
         ("spec", "[]", "spec"),
         ("spec", "{}", "spec"),
         ("spec", "\ud7ff" * 3, "JSON"),
-        ("format_version", 3, "format version 3"),
+        ("format_version", 4, "format version 4"),
         ("signature_version", 2, "signatures of version 2, but this brainfeat reads version 1"),
     ],
 )

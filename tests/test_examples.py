@@ -66,6 +66,29 @@ def test_stage_one_caches_a_folder_of_ones_own(run_example: RunExample, tmp_path
         assert len(cache) == 8
 
 
+def test_compare_specs_finds_the_better_features(
+    run_example: RunExample, make_cache: Callable, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 4
+    clear, noise = 3 * np.eye(6)[y], rng.standard_normal((240, 6))
+    splits = ["train", "train", "test"] * 80
+    words = []
+    for name, X, crop in (("plain", noise, ""), ("cropped", clear + noise, "foreground")):
+        fields = {"splits": splits, "signature": draw_signatures(240), "crop": crop}
+        words += [tmp_path / f"{name}-head.h5", make_cache(X, y, name=f"{name}.h5", **fields)]
+        fit_head(words[-1], head="lda").save(words[-2])
+    printed = run_example("compare_specs", *map(str, words))
+    assert "80 images in 80 groups" in printed
+    found = re.search(r"^accuracy .*; difference \+(\S+) \(\+(\S+) to", printed, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > float(found[2]) > 0.3
+    others = [f"other-{row}.png" for row in range(240)]
+    words[-1] = make_cache(X, y, name="others.h5", paths=others, **fields)
+    with pytest.raises(SystemExit, match="other images"):
+        run_example("compare_specs", *map(str, words))
+
+
 def test_many_heads_ranks_all_by_cross_validation(
     run_example: RunExample, make_cache: Callable
 ) -> None:

@@ -29,7 +29,7 @@ from support.bundles import (
     run,
 )
 
-from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
+from brainfeat.heads.bundle_schema import FORMAT_2
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.trees import to_arrays
 
@@ -195,7 +195,7 @@ def crafted(craft, saved, tmp_path):
         add(name, craft(**values))
     for (head, name), values in arrays().items():
         add(name, craft(head, arrays=values))
-    for name in BUNDLE_SCHEMA.attributes - {"temperature"}:
+    for name in FORMAT_2.attributes - {"temperature"}:
         add(f"a pickle for {name}", craft(**{name: pickled(tmp_path).decode("ascii")}))
     data = np.frombuffer(pickled(tmp_path), np.uint8)
     for head in ("dense", "random-forest"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.caches import write_vectors
+from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
 
@@ -158,6 +158,12 @@ def vectors(make_cache: Callable[..., Path]) -> Path:
     return make_cache(X, y, contents=contents, splits=splits, sources=sources, signature=signature)
 
 
+@pytest.fixture
+def patients(make_cache: Callable[..., Path]) -> Path:
+    X, y, groups = draw_groups()
+    return make_cache(X, y, groups=groups, name="patients.h5")
+
+
 Take = Callable[[str], Any]
 
 
@@ -239,6 +245,10 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("vectors"), "-o", folder / "c.h5", "--head", "lda", *sources)
     weight = ("--class-weight", "balanced", "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
+    bag = ("--head", "lda", "--bag", "mean", "--jobs", 1)
+    yield ask("fit-head", take("patients"), "-o", folder / "e.h5", *bag)
+    folds = ("--head", "lda", "--cv", 3, "--unit", "group", "--jobs", 1)
+    yield ask("fit-head", take("patients"), "-o", folder / "f.h5", *folds)
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
 
@@ -296,6 +306,9 @@ def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
     path = folder / "head.h5"
     options = ("--head", "knn", "--param", "n_neighbors=3", "--jobs", 1)
     ask("fit-head", take("vectors"), "-o", path, *options)
+    yield ask("info", path)
+    bag = ("--head", "knn", "--bag", "max", "--jobs", 1)
+    ask("fit-head", take("patients"), "-o", path, "--overwrite", *bag)
     yield ask("info", path)
 
 

@@ -55,7 +55,8 @@ from brainfeat.prediction.answers import (
     pool_slices,
 )
 from brainfeat.readers.series import find_inputs, find_series, read_volume
-from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
+from brainfeat.readers.volumes import cut_slices
+from brainfeat.readers.windows import find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.pseudonyms import read_patient_key
 from brainfeat.tables.volume_table import _suspect_class_folders

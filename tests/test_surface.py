@@ -14,6 +14,7 @@ OPTIONS = {
     "bench": {
         "--backbone",
         "--size",
+        "--crop",
         "--precision",
         "--batch-size",
         "--data",
@@ -24,6 +25,8 @@ OPTIONS = {
         "--json",
     },
     "compare": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--all-images",
@@ -35,6 +38,8 @@ OPTIONS = {
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
     "evaluate": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--table",
@@ -75,6 +80,7 @@ OPTIONS = {
         "--flip",
         "--no-flip",
         "--range",
+        "--crop",
         "--batch-size",
         "--jobs",
         "--on-error",
@@ -105,6 +111,8 @@ OPTIONS = {
         "--false-alarm-rate",
         "--force",
         "--heatmap",
+        "--sr",
+        "--secondary-capture",
         "--slices",
         "--window",
         "--orientation",
@@ -119,6 +127,7 @@ OPTIONS = {
         "--json",
     },
     "fit-head": {
+        "--unit",
         "--output",
         "--head",
         "--param",
@@ -128,6 +137,8 @@ OPTIONS = {
         "--epochs",
         "--class-weight",
         "--val-fraction",
+        "--bag",
+        "--bag-label",
         "--cv",
         "--repeats",
         "--group-by",
@@ -158,6 +169,8 @@ OPTIONS = {
     },
     "link": {"--take", "--output", "--verify", "--overwrite", "--json"},
     "stress": {
+        "--unit",
+        "--group-label",
         "--output",
         "--kinds",
         "--number",

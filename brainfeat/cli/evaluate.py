@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options, reporting
+from brainfeat.cli import blocks, options, protocol, reporting
 from brainfeat.cli.classes import classes_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.class_mapping import Classes
     from brainfeat.evaluation.results import Evaluation
@@ -38,6 +40,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat evaluate svm.h5 mri.h5
   brainfeat evaluate svm.h5 site-b.h5 --report report.html
+  brainfeat evaluate svm.h5 site-b.h5 --unit group
   brainfeat evaluate svm.h5 mri.h5 site-b.h5 site-c.h5 --classes yes=glioma+meningioma,no=notumor
 """
 
@@ -47,6 +50,8 @@ Examples:
 @click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.split_option
 @classes_option
+@protocol.unit_option
+@protocol.group_label_option
 @options.table_option
 @click.option(
     "--threshold",
@@ -90,6 +95,8 @@ def command(
     by: str | None,
     prevalence: dict[str, float],
     floor: Path | None,
+    unit: str | None,
+    group_label: str | None,
     random_state: int,
     markdown: bool,
     verify: Verify,
@@ -101,7 +108,10 @@ def command(
     Metrics are reported for all images and for those that are new to the head: without copies,
     near duplicates and exact duplicates of the images that it was fitted and validated on, each
     with a 95 % interval. Of several FEATURES, each is a set of its own: a table has a row for each,
-    and what it differs by from the test part of the fit.
+    and what it differs by from the test part of the fit. For a head that was fitted on several
+    FEATURES together, name those of one set, as NAME=FEATURES where their names do not tell.
+
+    With --unit group, patients (groups of the table) are counted in place of images.
     """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.heads.bundle import HeadBundle
@@ -109,22 +119,23 @@ def command(
 
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
-    if table is not None and len(features) > 1:
-        raise click.UsageError("--table needs one FEATURES: it has the splits of one set")
-    is_reported = reporting.check_options(reports, inputs=(head, *features, table, floor))
     bundle = HeadBundle.load(head, verify=verify)
+    if table is not None and len(features) > 1 and bundle.blocks is None:
+        raise click.UsageError("--table needs one FEATURES: it has the splits of one set")
+    is_reported = reporting.check_options(
+        reports, inputs=(head, *blocks.split_names(features)[1], table, floor)
+    )
     given: dict[str, Any] = {
         "split": split,
         "classes": classes or None,
         "threshold": threshold,
         "prevalence": prevalence,
+        "unit": unit,
+        "group_label": group_label,
         "random_state": random_state,
     }
     with ExitStack() as stack:
-        caches = [
-            stack.enter_context(options.open_cache(path, table=table, verify=verify))
-            for path in features
-        ]
+        caches = _open_caches(stack, bundle, features, table=table, verify=verify)
         if floor is not None:
             given["floor"] = stack.enter_context(options.open_cache(floor, verify=verify))
         found: Evaluation | SetsEvaluation
@@ -139,13 +150,31 @@ def command(
             with options.ProgressLine("evaluating"):
                 audited = _audit(bundle, cache, is_reported=is_reported, **given)
                 found = evaluate(bundle, cache, by=column, audit=audited, **given)
-            options.warn_of_leakage(audited.findings, features[0])
+            options.warn_of_leakage(audited.findings, *blocks.split_names(features)[1])
             if is_reported:
                 reporting.write_reports(reports, found, bundle=bundle, cache=cache, audit=audited)
     if as_json:
         options.print_json(found.to_dict())
     else:
         click.echo(to_markdown(found) if markdown else to_text(found))
+
+
+def _open_caches(
+    stack: ExitStack,
+    bundle: "HeadBundle",
+    features: "Sequence[Path]",
+    *,
+    table: Path | None,
+    verify: Verify,
+) -> "list[FeatureCache]":
+    """Open a cache for each set; for a head of several blocks, one set that joins them."""
+    if bundle.blocks is not None:
+        opened = blocks.open_blocks(bundle.blocks, features, table=table, verify=verify)
+        return [stack.enter_context(opened)]
+    return [
+        stack.enter_context(options.open_cache(path, table=table, verify=verify))
+        for path in features
+    ]
 
 
 def _audit(
@@ -156,16 +185,20 @@ def _audit(
     split: str,
     classes: Any,
     threshold: float | None,
+    unit: str | None,
+    group_label: str | None,
     random_state: int,
     **_: Any,
 ) -> "Audit":
     """Audit a cache, which may take minutes, once it is known that it can be evaluated."""
     from brainfeat.evaluation.class_mapping import check_mappings
     from brainfeat.evaluation.subsets import plan_images
+    from brainfeat.evaluation.units import choose_unit
     from brainfeat.leakage.auditing import audit_duplicates
 
     bundle.check_spec(cache.spec)
-    plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names))
+    rule = choose_unit(unit, group_label, [bundle])
+    plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names), rule=rule)
     if is_reported:
         return reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
     return audit_duplicates(cache)

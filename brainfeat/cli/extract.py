@@ -143,6 +143,14 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
     "each image, or that of N bits.",
 )
 @click.option(
+    "--crop",
+    type=click.Choice(("none", "foreground")),
+    default="none",
+    show_default=True,
+    help="Crop each image to its largest bright region before it is resized; heads of these "
+    "features then do so, too.",
+)
+@click.option(
     "--force",
     is_flag=True,
     help="Compute in int8 although it changes the features of the base by more than is allowed.",
@@ -275,3 +283,5 @@ def _show(result: "Extraction", noun: str) -> None:
         f"{result.reused:,} reused, {count(len(result.rejected), noun)} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )
+    if result.uncropped:
+        options.say(f"{count(result.uncropped, 'image')} without a foreground to crop to")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import learning_curve, options, protocol
+from brainfeat.cli import blocks, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.tables.rows import quote
-from brainfeat.text import align, format_metric, name_some, wrap
+from brainfeat.text import align, count, format_metric, name_some, wrap
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 # Parts of the record of a fit that the JSON document has.
 _RECORDED = (
     *("split", "val", "test", "test_without_copies"),
-    *("calibration", "cv", "search", "repeats", "group_by", "leakage"),
+    *("calibration", "cv", "search", "repeats", "join", "group_by", "leakage"),
 )
 
 EXAMPLES = """\b
 Examples:
   brainfeat fit-head mri.h5 -o head.h5
   brainfeat fit-head mri.h5 -o best.h5 --head all --search
+  brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
+  brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
 """
 
 
 @click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.output_option
 @click.option(
     "--head",
@@ -81,7 +83,10 @@ Examples:
     show_default=True,
     help="Fraction of the training images for validation, where the table has no validation split.",
 )
+@protocol.bag_option
+@protocol.bag_label_option
 @protocol.cv_option
+@protocol.fold_unit_option
 @protocol.repeats_option
 @protocol.group_by_option
 @click.option(
@@ -100,6 +105,7 @@ Examples:
     help="Keep the signatures of the images of train and val, by which evaluate and predict "
     "recognise copies of them. A signature is as personal as a small picture of the image.",
 )
+@blocks.join_options
 @learning_curve.curve_options
 @options.table_option
 @options.jobs_option
@@ -108,10 +114,11 @@ Examples:
 @options.random_state_option
 @options.json_option
 def command(
-    features: Path,
+    features: tuple[Path, ...],
     output: Path,
     *,
     head: str,
+    join: str | None,
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
@@ -123,6 +130,9 @@ def command(
 ) -> None:
     """Fit a classifier on the cached features in FEATURES, a file that extract wrote.
 
+    Several FEATURES are joined with --join: modalities of the same patients, each of which may be
+    missing for some.
+
     The splits of the table are kept. A validation split is taken from train where there is none,
     and 70/15/15 splits are made where the table has no splits.
 
@@ -133,22 +143,24 @@ def command(
     from brainfeat.training.fitting import fit_head
 
     started = time.perf_counter()
-    inputs = (features, table, chosen["ood_examples"])
+    inputs = (*blocks.split_names(features)[1], table, chosen["ood_examples"])
     check_target(output, overwrite=overwrite, inputs=inputs)
     curve_options = learning_curve.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
     )
+    if curve_options is not None and join is not None:
+        raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    with options.open_cache(features, table=table, verify=verify) as cache:
+    with blocks.open_join(features, join=join, table=table, verify=verify) as cache:
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
     if bundle.training.leakage is not None:
-        options.warn_of_leakage(bundle.training.leakage.findings, features)
+        options.warn_of_leakage(bundle.training.leakage.findings, *features)
     _warn_of_small_classes(bundle)
     _warn_of_guesses(bundle.training)
     seconds = time.perf_counter() - started
@@ -167,6 +179,7 @@ def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str
         "head": bundle.head,
         "params": bundle.params,
         "classes": list(bundle.class_names),
+        "bag": protocol.describe_bags(bundle),
         **{name: record[name] for name in _RECORDED},
         "seconds": seconds,
         "output": str(output),
@@ -185,7 +198,8 @@ def _warn_of_small_classes(bundle: "HeadBundle") -> None:
     ]
     if small:
         options.say(
-            f"warning: too few images to calibrate predictions on of {name_some(small)}; predict"
+            f"warning: too few {_name_unit(bundle)} to calibrate predictions on of "
+            f"{name_some(small)}; predict"
             f" does not rule them out at the default coverage of {COVERAGE:g}",
             err=True,
         )
@@ -204,16 +218,27 @@ def _show(bundle: "HeadBundle") -> None:
     if record.search is not None:
         _show_candidates(record.search)
     sizes = ", ".join(f"{name} {size:,}" for name, size in vars(record.split).items())
-    options.say(f"{bundle.head} head of {len(bundle.class_names)} classes on images: {sizes}")
+    classes = f"{bundle.head} head of {len(bundle.class_names)} classes"
+    options.say(f"{classes} on {_name_unit(bundle)}: {sizes}")
+    if bundle.bag is not None and record.bag_sizes is not None:
+        bags = record.bag_sizes
+        options.say(
+            f"a group is one example, by {bundle.bag.pooling}, of {bags.least:,} to {bags.most:,} "
+            f"images (median {bags.median:g}); {sum(vars(bags.images).values()):,} images in all"
+        )
     _show_metrics(record)
+
+
+def _name_unit(bundle: "HeadBundle") -> str:
+    return "images" if bundle.bag is None else "groups"
 
 
 def _show_metrics(record: "FitRecord") -> None:
     rows = [("split", *(METRIC_NAMES[name] for name in SUBSET_METRICS))]
     for split, metrics in (
-        ("val", record.val),
         ("test without copies", record.test_without_copies),
         ("test", record.test),
+        ("val", record.val),
     ):
         if metrics is not None:
             values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
@@ -226,6 +251,14 @@ def _show_metrics(record: "FitRecord") -> None:
             f"{name_folds(record.cv)}: accuracy {format_metric(accuracy.mean)} ± "
             f"{format_metric(accuracy.std)} (mean ± standard deviation over folds)"
         )
+        if (groups := record.cv.groups) is not None:
+            options.say(
+                f"out of fold per patient ({count(groups.n, 'patient')}): accuracy "
+                f"{format_metric(groups.accuracy)}, balanced accuracy "
+                f"{format_metric(groups.balanced_accuracy)}; per image "
+                f"{format_metric(record.cv.out_of_fold.accuracy)} and "
+                f"{format_metric(record.cv.out_of_fold.balanced_accuracy)}"
+            )
     for table in list_variation(record):
         for line in ("", table.title, *lay_out(table), *wrap(table.note)):
             options.say(line)

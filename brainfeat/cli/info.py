@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.cli.wording import translate
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "head": bundle.head,
         "params": bundle.params,
         "classes": list(bundle.class_names),
+        "bag": protocol.describe_bags(bundle),
         "temperature": bundle.temperature,
         "split": None if record.split is None else asdict(record.split),
         "val_accuracy": None if record.val is None else record.val.accuracy,

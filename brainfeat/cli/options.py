@@ -116,10 +116,11 @@ slices_option = click.option(
 )
 window_option = click.option(
     "--window",
-    metavar="auto|robust|CENTRE,WIDTH",
+    metavar="auto|robust|CENTRE,WIDTH|ct:NAME|suv:LOW-HIGH",
     help="Values that are shown from black to white: the window of each slice where its file has "
-    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); or a "
-    "window in the units of the modality.",
+    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); a "
+    "window in the units of the modality; one of CT in Hounsfield units (ct:brain, ct:subdural, "
+    "ct:stroke, ct:bone or ct:CENTRE,WIDTH); or a range of SUV of PET, such as suv:0-10.",
 )
 orientation_option = click.option(
     "--orientation",
@@ -294,11 +295,12 @@ def warn_of_missing_signatures(cache: "FeatureCache") -> None:
         )
 
 
-def warn_of_leakage(findings: Sequence[str], features: Path) -> None:
-    """Warn in one line on stderr if there is leakage."""
+def warn_of_leakage(findings: Sequence[str], *features: Path) -> None:
+    """Warn in one line on stderr if there is leakage in one file, or in several together."""
     if findings:
         more = f" (and {count(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
-        say(f"warning: {findings[0]}{more}; see brainfeat audit {features}", err=True)
+        paths = " ".join(map(str, features))
+        say(f"warning: {findings[0]}{more}; see brainfeat audit {paths}", err=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,9 +18,10 @@ from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.text import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from brainfeat.prediction.answers import Prediction, SliceSummary
+    from brainfeat.cli.heatmaps import HeatmapFolder
+    from brainfeat.prediction.answers import Answer, Prediction, SliceSummary
     from brainfeat.prediction.predictor import Predictor
 
 _SHOWN = 5
@@ -87,6 +88,22 @@ Examples:
     metavar="DIR",
     help="Draw into this new folder which regions each score comes from; needs the extra report.",
 )
+@click.option(
+    "--sr",
+    "report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="DCM",
+    help="Also write a DICOM structured report of the volumes of one study, which names the "
+    "patient; needs the extra dicom-out.",
+)
+@click.option(
+    "--secondary-capture",
+    "capture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="DCM",
+    help="Also write a DICOM picture of a slice of each volume beside its heat map, which names "
+    "the patient in its header; needs the extra dicom-out.",
+)
 @options.slices_option
 @options.window_option
 @options.orientation_option
@@ -111,6 +128,8 @@ def command(
     *,
     output: Path | None,
     heatmaps: Path | None,
+    report: Path | None,
+    capture: Path | None,
     key_file: Path | None,
     overwrite: bool,
     n_jobs: int | None,
@@ -127,6 +146,7 @@ def command(
     distribution or where its prediction set does not have exactly one class. A prediction is not a
     diagnosis.
     """
+    from brainfeat.cli.dicom_files import DicomFiles
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
     from brainfeat.files import check_output
@@ -148,6 +168,8 @@ def command(
         )
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
+    results = DicomFiles(report=report, capture=capture, overwrite=overwrite)
+    results.check_files(output, inputs=(head, *images, *(() if key_file is None else (key_file,))))
     key = None if key_file is None else read_patient_key(key_file)
     inputs, masks = take_inputs(images, keep_masks=keep_masks)
     if masks:
@@ -156,17 +178,20 @@ def command(
     if not any(inputs):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
+    results.check_inputs(inputs)
     bundle = HeadBundle.load(head, verify=verify)
     predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
-    found = []
+    found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
-        for answer in predictor.predict_inputs(
-            inputs, keep_images=drawing is not None, n_jobs=n_jobs, progress=progress
-        ):
-            found.append(_name_options(answer.prediction))
-            if drawing is not None:
-                drawing.add(answer)
+        answers = predictor.predict_inputs(
+            inputs,
+            keep_images=drawing is not None or capture is not None,
+            n_jobs=n_jobs,
+            progress=progress,
+        )
+        volumes = results.collect(_note(answers, found, drawing))
+    results.write(volumes, predictor)
     if output is not None:
         options.write_text(output, _to_csv(found, bundle.class_names, hashed=key_file is not None))
     if as_json:
@@ -175,6 +200,17 @@ def command(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
+
+
+def _note(
+    answers: "Iterable[Answer]", found: "list[Prediction]", drawing: "HeatmapFolder | None"
+) -> "Iterator[Answer]":
+    """Pass answers on; each is noted and, where it is asked for, drawn."""
+    for answer in answers:
+        found.append(_name_options(answer.prediction))
+        if drawing is not None:
+            drawing.add(answer)
+        yield answer
 
 
 def _name_options(answer: "Prediction") -> "Prediction":
@@ -197,6 +233,7 @@ def _to_documents(found: "Sequence[Prediction]", predictor: "Predictor") -> list
 
 def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     from brainfeat.prediction.answers import NOTICE
+    from brainfeat.prediction.description import describe
 
     for answer in found:
         if answer.frame is not None:
@@ -217,34 +254,6 @@ def name_answer(answer: "Prediction") -> str:
     hashes = {"group": answer.group, "volume": answer.volume}
     known = ", ".join(f"{kind} {digits}" for kind, digits in hashes.items() if digits)
     return f"{answer.path} ({known})" if known else answer.path
-
-
-def describe(answer: "Prediction") -> str:
-    """Describe a prediction in one line: the class with its probability, or why there is none."""
-    if answer.error is not None:
-        return f"cannot be read: {answer.error}"
-    name = str(answer.decision)
-    if name not in answer.probabilities:
-        return _explain_abstention(answer)
-    predicted = f"{name} ({answer.probabilities[name]:.2f})"
-    if answer.forced:
-        return f"{predicted}, FORCED: {_explain_abstention(answer)}"
-    if answer.prediction_set is None:
-        return f"{predicted}; this head has no prediction sets"
-    _, second = sorted(answer.probabilities, key=lambda name: -answer.probabilities[name])[:2]
-    return f"{predicted}; next {second} ({answer.probabilities[second]:.2f}), ruled out"
-
-
-def _explain_abstention(answer: "Prediction") -> str:
-    ood = answer.out_of_distribution
-    if ood is not None and ood.flagged:
-        return f"out of distribution: score {ood.score:.1f}, above {ood.threshold:.1f}"
-    names = [f"{name} ({answer.probabilities[name]:.2f})" for name in answer.prediction_set or ()]
-    if not names:
-        return "uncertain: no class is probable enough"
-    if len(names) == 1:
-        return f"uncertain: only {names[0]} is not ruled out, and another class is more probable"
-    return f"uncertain between {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _describe_slices(slices: "SliceSummary") -> str:

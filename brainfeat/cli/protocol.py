@@ -1,10 +1,14 @@
-"""Options of what images are kept together, left out and divided anew."""
+"""Options of what images are kept together, left out and divided anew, and of what is measured."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.errors import ParameterError
+
+if TYPE_CHECKING:
+    from brainfeat.heads.bundle import HeadBundle
 
 
 class Grouping(click.ParamType[str]):
@@ -84,6 +88,54 @@ repeats_option = click.option(
     help="Also fit N heads with other seeds, on images that are divided anew (a test split of the "
     "table stays), and show how much the metrics vary. The head that is saved stays the same.",
 )
+
+unit_option = click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    help="What is measured: each image, or each group of the table, such as a patient. For a "
+    "group, a head of images answers by the mean of the probabilities of its images, as predict "
+    "does for a volume.  [default: image; group for a bag head]",
+)
+fold_unit_option = click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    help="What --cv is measured on: group adds the metrics per group of the table, such as per "
+    "patient, by the mean of the out-of-fold probabilities of its images.  [default: image; group "
+    "for a bag head]",
+)
+group_label_option = click.option(
+    "--group-label",
+    metavar="same|any:CLASS",
+    help="How a group gets its class: all of its images have the same one, or one image of CLASS "
+    "decides.  [default: that of a bag head, else same]",
+)
+
+
+bag_option = click.option(
+    "--bag",
+    type=click.Choice(["mean", "max", "median", "attention"]),
+    help="Fit on the table's groups, such as patients: each is one example, of the mean, maximum "
+    "or median of its images' features, or of their mean with weights that the dense head learns.",
+)
+bag_label_option = click.option(
+    "--bag-label",
+    metavar="same|any:CLASS",
+    help="How a group gets its class: that of all its images; or CLASS where any image has it.  "
+    "[default: same]",
+)
+
+
+def describe_bags(bundle: "HeadBundle") -> dict[str, Any] | None:
+    """Describe how images become one example, and how many do; None for a head of images."""
+    if bundle.bag is None:
+        return None
+    sizes = bundle.training.bag_sizes
+    return {
+        "pooling": bundle.bag.pooling,
+        "label": bundle.bag.label,
+        **dict.fromkeys(("images", "least", "median", "most")),
+        **({} if sizes is None else asdict(sizes)),
+    }
 
 
 def explain_numbers(grouping: str) -> str:

@@ -22,6 +22,7 @@ from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
+from brainfeat.extraction.cropping import Crop, check_crop
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
@@ -66,6 +67,9 @@ class Extraction:
         Fingerprint of the spec, 64 hexadecimal digits.
     output : Path
         The cache.
+    uncropped : int
+        Images that this run read and did not crop, because their foreground could not be told or
+        was the whole image; 0 without a crop.
     warnings : tuple of str
         What is probably a mistake in the images or volumes that this run read, each with its
         remedy.
@@ -82,6 +86,7 @@ class Extraction:
     engine: str
     fingerprint: str
     output: Path
+    uncropped: int = 0
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,6 +120,7 @@ def extract(
     overwrite: bool = False,
     signature: bool = True,
     value_range: str = DTYPE,
+    crop: Crop = "none",
     random_state: int = 0,
     force: bool = False,
     read: Callable[..., NDArray[Any]] = read_pixels,
@@ -184,6 +190,11 @@ def extract(
         What images of more than 8 bits are divided by to become [0, 1]: ``"dtype"``, the largest
         value of their type; ``"image"``, the largest value of each image; ``"bits:N"``, 2^N − 1.
         It is part of the spec, so that heads of these features read images the same way.
+    crop : {"none", "foreground"}, default="none"
+        What an image is cropped to before it is resized: with ``"foreground"``, to the largest
+        bright region and a margin (:func:`brainfeat.extraction.cropping.find_box`). An image
+        without such a region stays whole. It is part of the spec, so that heads of these features
+        crop images the same way. Signatures are those of whole images.
     random_state : int, default=0
         Seed of ``weights="random"``, of the views, and of the images that int8 is calibrated on.
     force : bool, default=False
@@ -236,6 +247,7 @@ def extract(
     if augment and alterations is not None:
         raise ParameterError("augment and alterations exclude each other; pass one of them")
     check_range(value_range)
+    cropped_to = check_crop(crop)
     if not isinstance(table, ImageTable | VolumeTable):
         table = open_table(table)
     if not len(table):
@@ -259,6 +271,7 @@ def extract(
         on_error=on_error,
         signature=signature,
         value_range=value_range,
+        crop=cropped_to,
         read=read,
         random_state=random_state,
         progress=progress,
@@ -327,6 +340,7 @@ def _load_backbone(
             load,
             task.table,
             read=task.read,
+            crop=task.crop,
             random_state=task.random_state,
             force=force,
             report=partial(_report_calibration, task),
@@ -357,6 +371,7 @@ def _summarize(
         engine=run.engine,
         fingerprint=run.spec.fingerprint,
         output=output,
+        uncropped=run.sights.uncropped,
         warnings=run.warnings,
     )
 

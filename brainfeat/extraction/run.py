@@ -24,6 +24,7 @@ from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
+from brainfeat.extraction.cropping import crop_pixels, make_grey
 from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels
@@ -281,8 +282,11 @@ class Run:
             large = measured.width * measured.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
                 pixels, sight = opened.read()
-                signature = compute_signature(pixels) if unsigned else None
-                drawn = self._draw(pixels, opened.sha256, views)
+                # One grey image serves both.
+                grey = make_grey(pixels) if self.spec.crop else pixels
+                signature = compute_signature(grey) if unsigned else None
+                kept = crop_pixels(pixels, self.spec.crop, grey=grey) if views else pixels
+                drawn = self._draw(pixels, kept, opened.sha256, views)
         except ImageReadError as error:
             return replace(loaded, error=error)
         return replace(
@@ -291,7 +295,7 @@ class Run:
             measured=measured,
             views=drawn,
             signature=signature,
-            sight=sight,
+            sight=sight._replace(uncropped=bool(views) and self.spec.crop != "" and kept is pixels),
         )
 
     def _list_lacking(self, row: Row, sha256: bytes) -> tuple[list[int], bool]:
@@ -300,13 +304,16 @@ class Run:
         views = [view for view, key in keys.items() if key not in self._index]
         return views, self._task.signature and not self._index.has(keys[0], "signature")
 
-    def _draw(self, pixels: Pixels, sha256: bytes, views: list[int]) -> dict[int, Pixels]:
-        """Resize an image, and draw the views of it that must be computed."""
+    def _draw(
+        self, pixels: Pixels, kept: Pixels, sha256: bytes, views: list[int]
+    ) -> dict[int, Pixels]:
+        """Resize what is kept of an image, and draw the views of it that must be computed."""
         if not views:
             return {}
-        small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
+        small = resize_pixels(kept, size=self.spec.input_size, fit=self.spec.fit)
         if (altered := self._task.alterations) is not None:
-            return dict(altered.draw(pixels, small, sha256=sha256, views=views))
+            crop = self.spec.crop
+            return dict(altered.draw(pixels, small, sha256=sha256, views=views, crop=crop))
         ranges = self._task.augmentation
         return {
             view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)

@@ -47,6 +47,8 @@ class Task:
         Whether the signatures of the images are stored.
     value_range : str
         What images of more than 8 bits are divided by, for the spec; `read` does it.
+    crop : str
+        What images are cropped to, as in the spec.
     read : callable
         Reads an image file.
     random_state : int
@@ -66,16 +68,18 @@ class Task:
     on_error: str
     signature: bool
     value_range: str
+    crop: str
     read: Callable[..., NDArray[Any]]
     random_state: int
     progress: Progress | None
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How the images were made of volumes and are scaled, as fields of the spec."""
+        """How the images were made of volumes, scaled and cropped, as fields of the spec."""
         return {
             "volumes": self.origin.policy if self.origin else "",
             "value_range": self.value_range,
+            "crop": self.crop,
         }
 
     def complete_spec(self, spec: FeatureSpec) -> FeatureSpec:

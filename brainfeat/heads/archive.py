@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from brainfeat.canonical import parse_json
 from brainfeat.errors import BundleError
 from brainfeat.heads import trees
+from brainfeat.heads.bags import ATTENTION
+from brainfeat.heads.kinds import TRAINED
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -58,6 +60,8 @@ REBUILD_ERRORS = (
     ValueError,
     zipfile.BadZipFile,
 )
+# The gates of an attention head, in the order of its estimator.
+_GATES = ("V", "U", "w")
 _NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
 # The header that NumPy writes for an array of numbers. Its own parser takes any Python literal.
 _NPY_HEADER = re.compile(
@@ -80,8 +84,8 @@ def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        Datasets of the file by name: ``dense/…``; or ``trees/…``; or ``skops``, the bytes of an
-        archive, of shape (n,) and dtype uint8.
+        Datasets of the file by name: ``dense/…``, and ``attention/…``; or ``trees/…``; or
+        ``skops``, the bytes of an archive, of shape (n,) and dtype uint8.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
     """
     if name in trees.TREE_HEADS:
         return {f"trees/{key}": array for key, array in trees.to_arrays(estimator).items()}
-    if name != "dense":
+    if name not in TRAINED:
         import skops.io
 
         archive = skops.io.dumps(estimator)
@@ -102,6 +106,9 @@ def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
         "dense/mean": np.asarray(estimator.mean_, "<f8"),
         "dense/scale": np.asarray(estimator.scale_, "<f8"),
     }
+    if name == ATTENTION:
+        for letter, gate in zip(_GATES, estimator.gates_, strict=True):
+            arrays[f"attention/{letter}"] = np.asarray(gate, "<f4")
     for position, (kernel, bias) in enumerate(estimator.layers_):
         arrays[f"dense/{position}/kernel"] = np.asarray(kernel, "<f4")
         arrays[f"dense/{position}/bias"] = np.asarray(bias, "<f4")
@@ -126,11 +133,11 @@ def from_arrays(
     name : str
         Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : dict
-        Constructor parameters of a dense head.
+        Constructor parameters of a dense or attention head.
     n_features, n_classes : int
         Number of features and of classes.
     temperature : float
-        Divides the logits of a dense head.
+        Divides the logits of a dense or attention head.
 
     Returns
     -------
@@ -144,8 +151,8 @@ def from_arrays(
         that is not allowed.
     """
     try:
-        if name == "dense":
-            return _read_dense(arrays, params, n_classes=n_classes, temperature=temperature)
+        if name in TRAINED:
+            return _read_dense(name, arrays, params, n_classes=n_classes, temperature=temperature)
         if name in trees.TREE_HEADS:
             plain = {key.removeprefix("trees/"): array for key, array in arrays.items()}
             return trees.from_arrays(name, plain, n_features=n_features, n_classes=n_classes)
@@ -157,25 +164,32 @@ def from_arrays(
 
 
 def _read_dense(
-    arrays: Arrays, params: dict[str, Any], *, n_classes: int, temperature: float
+    head: str, arrays: Arrays, params: dict[str, Any], *, n_classes: int, temperature: float
 ) -> Any:
+    from brainfeat.heads.attention import AttentionHead
     from brainfeat.heads.dense import DenseHead
 
     n_layers = sum(name.endswith("/kernel") for name in arrays)
-    if len(arrays) != 2 * n_layers + 2:
-        raise BundleError(f"the arrays of a dense head are missing or unknown: {', '.join(arrays)}")
+    names = [f"attention/{letter}" for letter in _GATES] if head == ATTENTION else []
+    if len(arrays) != 2 * n_layers + 2 + len(names):
+        raise BundleError(
+            f"the arrays of the {head} head are missing or unknown: {', '.join(arrays)}"
+        )
     layers = [
         (arrays[f"dense/{position}/kernel"], arrays[f"dense/{position}/bias"])
         for position in range(n_layers)
     ]
-    return DenseHead.from_arrays(
-        layers=layers,
-        mean=arrays["dense/mean"],
-        scale=arrays["dense/scale"],
-        classes=np.arange(n_classes),
-        temperature=temperature,
-        params=params,
-    )
+    parts: dict[str, Any] = {
+        "layers": layers,
+        "mean": arrays["dense/mean"],
+        "scale": arrays["dense/scale"],
+        "classes": np.arange(n_classes),
+        "temperature": temperature,
+        "params": params,
+    }
+    if head == ATTENTION:
+        return AttentionHead.from_arrays([arrays[name] for name in names], **parts)
+    return DenseHead.from_arrays(**parts)
 
 
 def _read_archive(head: str, arrays: Arrays, *, n_features: int, n_classes: int) -> Any:

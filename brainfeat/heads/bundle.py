@@ -1,9 +1,8 @@
 """HeadBundle: a fitted head and its file format. Loading one runs no code of the file."""
 
-import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,34 +11,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.cache.formats import has_format
-from brainfeat.cache.schema import read_json
-from brainfeat.cache.signature import SIGNATURE_VERSION
+from brainfeat.cache.joined import JOINED
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
-from brainfeat.cache.writing import write_file
-from brainfeat.canonical import canonical_json
-from brainfeat.errors import BrainfeatError, BundleError, SpecMismatchError
+from brainfeat.errors import BrainfeatError, BundleError, ParameterError, SpecMismatchError
 from brainfeat.files import check_output
-from brainfeat.heads.archive import REBUILD_ERRORS, from_arrays, to_arrays
-from brainfeat.heads.bundle_schema import (
-    BUNDLE_SCHEMA,
-    FORMAT_1,
-    check_signature_version,
-    take,
-    take_all,
-    with_prefix,
-)
+from brainfeat.heads.archive import REBUILD_ERRORS
+from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features, pool_all
+from brainfeat.heads.blocks import Blocks
+from brainfeat.heads.bundle_file import read_fields, write_bundle
+from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.calibration import softmax
-from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.kinds import HEAD_NAMES, head_scores
-from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
+from brainfeat.heads.kinds import head_scores
+from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.record import FitRecord
 
 # Significant bits of a number.
 _PRECISION_BITS = {"int8": 7, "bfloat16": 8, "float16": 11, "float32": 24}
 _PROBE_TOLERANCE = 1e-4
-_PROBE = ("probe/X", "probe/probabilities")
+
+# What a head takes: vectors of images; of a bag head, the vectors of each group.
+Examples = ArrayLike | Bags | Sequence[ArrayLike]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,8 +56,14 @@ class HeadBundle:
         Divides the scores before the softmax.
     training : FitRecord
         How the head was fitted: sizes of the splits, metrics, seed, digest of the cache, versions.
-    probe : ndarray of shape (m, d), float32
-        Vectors whose probabilities are stored, and compared when the file is loaded.
+    probe : ndarray of shape (m, d), float32, or Bags
+        Vectors whose probabilities are stored, and compared when the file is loaded; bags of them
+        for a bag head.
+    bag : BagRule or None
+        How the images of a group become one example of a bag head; None for a head of images.
+    blocks : Blocks or None
+        Names and specs of the caches that were joined, and what fills one that is missing; None for
+        a head that was fitted on one cache.
     ood_detector : OODDetector or None
         Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
@@ -81,19 +81,23 @@ class HeadBundle:
     estimator: Any
     temperature: float
     training: FitRecord
-    probe: NDArray[np.float32]
+    probe: Features
+    bag: BagRule | None = None
+    blocks: Blocks | None = None
     ood_detector: OODDetector | None = None
     conformal: Conformal | None = None
     fitted_images: FittedImages | None = None
     content_sha256: str = ""
 
-    def scores(self, X: ArrayLike) -> NDArray[np.float64]:
+    def scores(self, X: Examples) -> NDArray[np.float64]:
         """Compute scores; divided by `temperature`, their softmax gives the probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features of this bundle's spec.
+            Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
+            list of arrays of shape (m, d), or an array of shape (n, m, d). Of a head of several
+            blocks, one vector of each block side by side, NaN where it is missing.
 
         Returns
         -------
@@ -103,26 +107,43 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            X has another shape, or a value that is not finite.
+            X has another shape, or a value that is not finite; a bag head was given single vectors,
+            or a head of images bags.
         """
-        features = np.asarray(X, np.float32)
-        if features.ndim != 2 or features.shape[1] != self.spec.n_features:
-            raise BundleError(
-                f"features have shape {features.shape}; this head takes (n, {self.spec.n_features})"
-            )
-        if not np.isfinite(features).all():
-            raise BundleError("the features hold values that are not finite")
+        features = self._pool(X)
         if not len(features):
             return np.empty((0, len(self.class_names)))
         return head_scores(self.estimator, features)
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+    def vectors(self, X: Examples) -> NDArray[np.float32]:
+        """Return one vector for each example, as `ood_detector` takes them.
+
+        Parameters
+        ----------
+        X : array-like
+            As of :meth:`scores`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            The vectors themselves; of a bag head, the pooled vectors, or the mean of those that a
+            head weighs by attention.
+
+        Raises
+        ------
+        BundleError
+            As in :meth:`scores`.
+        """
+        return pool_all(self._pool(X))
+
+    def predict_proba(self, X: Examples) -> NDArray[np.float64]:
         """Compute the calibrated probability of each class.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features of this bundle's spec.
+            Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
+            list of arrays of shape (m, d), or an array of shape (n, m, d).
 
         Returns
         -------
@@ -132,17 +153,19 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            X has another shape, or a value that is not finite.
+            X has another shape, or a value that is not finite; a bag head was given single vectors,
+            or a head of images bags.
         """
         return softmax(self.scores(X), temperature=self.temperature)
 
-    def predict(self, X: ArrayLike) -> NDArray[np.str_]:
+    def predict(self, X: Examples) -> NDArray[np.str_]:
         """Predict the most probable class.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features of this bundle's spec.
+            Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
+            list of arrays of shape (m, d), or an array of shape (n, m, d).
 
         Returns
         -------
@@ -152,10 +175,40 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            X has another shape, or a value that is not finite.
+            X has another shape, or a value that is not finite; a bag head was given single vectors,
+            or a head of images bags.
         """
         named: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
         return named
+
+    def attention(self, X: Examples) -> NDArray[np.float64]:
+        """Compute how much each vector counts in its bag, of a head that learned that.
+
+        A weight says how much a vector counts in this head, and neither that there is a finding in
+        its image nor that there is none in the others: other weights can give the same answer.
+
+        Parameters
+        ----------
+        X : array-like
+            Bags, as of :meth:`scores`.
+
+        Returns
+        -------
+        ndarray of shape (number of vectors,), float64
+            Bag after bag; the weights of a bag sum to 1.
+
+        Raises
+        ------
+        BundleError
+            As in :meth:`scores`; or the head does not weigh vectors by attention.
+        """
+        if self.bag is None or self.bag.pooling != ATTENTION:
+            how = "takes single images" if self.bag is None else f"pools by {self.bag.pooling}"
+            raise BundleError(
+                f'this head {how}, without weights of images; fit one with bag="attention"'
+            )
+        weights: NDArray[np.float64] = self.estimator.attention(self._pool(X))
+        return weights
 
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features of another spec.
@@ -170,6 +223,13 @@ class HeadBundle:
         SpecMismatchError
             The message names each field that differs.
         """
+        if self.blocks is not None and spec.backbone != self.spec.backbone:
+            raise SpecMismatchError(
+                f"the head takes features of {len(self.blocks.names)} caches, got one; pass one "
+                f"for each of {', '.join(self.blocks.names)}"
+            )
+        if self.blocks is None and spec.backbone == JOINED:
+            raise SpecMismatchError("the head takes features of one cache, got several joined ones")
         self.spec.require(spec, here="the head", there="the cache")
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -193,35 +253,7 @@ class HeadBundle:
             The file exists or cannot be written, or the head has a type or a parameter that a
             reader would refuse.
         """
-        path = check_target(path, overwrite=overwrite)
-        try:
-            head = canonical_json({"name": self.head, "params": self.params})
-        except (TypeError, ValueError) as error:
-            raise BundleError(
-                f"the parameters {self.params} cannot be stored as JSON ({error}); "
-                "pass plain numbers, texts, lists or dictionaries"
-            ) from error
-        known = {} if self.fitted_images is None else {"signature_version": SIGNATURE_VERSION}
-        return write_file(
-            path,
-            BUNDLE_SCHEMA if known else FORMAT_1,
-            datasets={
-                **to_arrays(self.head, self.estimator),
-                **with_prefix("scope", self.ood_detector),
-                **with_prefix("conformal", self.conformal),
-                **with_prefix("fitted", self.fitted_images),
-                "probe/X": self.probe,
-                "probe/probabilities": self.predict_proba(self.probe),
-            },
-            attributes={
-                "spec": self.spec.to_json(),
-                "class_names": json.dumps(self.class_names),
-                "head": head,
-                "temperature": float(self.temperature),
-                "training": canonical_json(self.training.to_dict()),
-                **known,
-            },
-        )
+        return write_bundle(self, check_target(path, overwrite=overwrite))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: Verify = "full") -> Self:
@@ -248,49 +280,35 @@ class HeadBundle:
             # Such as that of another version of scikit-learn: the probe shows whether it matters.
             warnings.simplefilter("ignore")
             try:
-                return cls._read(file)
+                fields, expected = read_fields(file)
+                bundle = cls(**fields)
+                bundle._check_probe(expected)
             except BrainfeatError as error:
                 reason = " ".join(str(error).split())
                 raise BundleError(f"{path}: {reason}") from error
-
-    @classmethod
-    def _read(cls, file: StoredFile) -> Self:
-        stored = file.attributes
-        spec = FeatureSpec.from_json(str(stored["spec"]))
-        names, head = _read_names(stored), read_json(stored, "head", dict)
-        if set(head) != {"name", "params"} or head["name"] not in HEAD_NAMES:
-            raise BundleError(f"unknown head {head.get('name')!r}")
-        if not isinstance(head["params"], dict):
-            raise BundleError("params must be a JSON dict")
-        temperature = stored["temperature"]
-        if not isinstance(temperature, float) or not 0 < temperature < np.inf:
-            raise BundleError(f"temperature must be a positive number, got {temperature!r}")
-        arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
-        if not set(arrays).issuperset(_PROBE):
-            raise BundleError("the probe vectors are missing")
-        probe, expected = map(arrays.pop, _PROBE)
-        size: dict[str, Any] = {"n_features": spec.n_features, "n_classes": len(names)}
-        scope = take_all(arrays, "scope", OOD_ARRAYS)
-        conformal = take_all(arrays, "conformal", CONFORMAL_ARRAYS)
-        fitted = take(arrays, "fitted")
-        if "signature_version" in stored:
-            check_signature_version(stored["signature_version"])
-        bundle = cls(
-            spec=spec,
-            class_names=names,
-            head=head["name"],
-            params=head["params"],
-            estimator=from_arrays(arrays, **head, temperature=temperature, **size),
-            temperature=temperature,
-            training=_read_training(str(stored["training"])),
-            probe=probe,
-            ood_detector=OODDetector.from_arrays(scope, **size) if scope else None,
-            conformal=Conformal.from_arrays(conformal, n_classes=len(names)) if conformal else None,
-            fitted_images=FittedImages.from_arrays(fitted) if fitted else None,
-            content_sha256=file.content_sha256,
-        )
-        bundle._check_probe(expected)
         return bundle
+
+    def _pool(self, X: Examples) -> Features:
+        """Check vectors, or bags; return what the estimator takes, which are bags for attention."""
+        width = self.spec.n_features
+        if self.blocks is not None:
+            if isinstance(X, Bags):
+                raise BundleError(f"bags of vectors; this head takes joined vectors, (n, {width})")
+            return self.blocks.fill.apply(self.blocks.check_vectors(np.asarray(X, np.float32)))
+        if self.bag is not None:
+            try:
+                bags = Bags.collect(X, width)
+            except ParameterError as error:
+                raise BundleError(f"{error}; this head takes bags of vectors") from error
+            return bags if self.bag.pooling == ATTENTION else bags.pool(self.bag.pooling)
+        if isinstance(X, Bags):
+            raise BundleError(f"bags of vectors; this head takes vectors, (n, {width})")
+        features = np.asarray(X, np.float32)
+        if features.ndim != 2 or features.shape[1] != width:
+            raise BundleError(f"features have shape {features.shape}; this head takes (n, {width})")
+        if not np.isfinite(features).all():
+            raise BundleError("the features hold values that are not finite")
+        return features
 
     def _check_probe(self, expected: NDArray[np.float64]) -> None:
         try:
@@ -305,8 +323,8 @@ class HeadBundle:
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
-    How images were made of volumes and scaled to [0, 1] is not compared, as the base does not know
-    it.
+    How images were made of volumes, scaled to [0, 1] and cropped is not compared, as the base does
+    not know it.
 
     Parameters
     ----------
@@ -333,6 +351,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
             quantization=wanted.quantization,
             volumes=wanted.volumes,
             value_range=wanted.value_range,
+            crop=wanted.crop,
         ),
         here="the head",
         there="the base",
@@ -379,18 +398,3 @@ def check_target(
         inputs=inputs,
         error=BundleError,
     )
-
-
-def _read_names(stored: Mapping[str, Any]) -> tuple[str, ...]:
-    names = read_json(stored, "class_names", list)
-    texts = [name for name in names if isinstance(name, str)]
-    if len(names) < 2 or len(set(texts)) != len(names):
-        raise BundleError("class_names must be two or more different texts")
-    return tuple(texts)
-
-
-def _read_training(text: str) -> FitRecord:
-    try:
-        return FitRecord.from_json(text)
-    except BundleError as error:
-        raise BundleError(f"training: {error}") from error

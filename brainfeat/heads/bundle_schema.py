@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.storage import DatasetRule, Schema
 from brainfeat.errors import BundleError
+from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.fitted_images import FITTED_ARRAYS, FittedImages
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
@@ -44,7 +45,7 @@ FORMAT_1 = Schema(
     corrupt_error=BundleError,
     remedy="restore a copy, or fit it again with brainfeat fit-head",
 )
-BUNDLE_SCHEMA = replace(
+FORMAT_2 = replace(
     FORMAT_1,
     version=2,
     datasets={
@@ -55,8 +56,45 @@ BUNDLE_SCHEMA = replace(
         },
     },
     attributes=FORMAT_1.attributes | {"signature_version"},
-    earlier=(FORMAT_1,),
 )
+# Of heads whose examples are bags, or of several blocks: a reader of format 2 would take them for
+# heads of images, or of one cache.
+BUNDLE_SCHEMA = replace(
+    FORMAT_2,
+    version=3,
+    datasets={
+        **FORMAT_2.datasets,
+        r"attention/V": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/U": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/w": DatasetRule(dtype="<f4"),
+        r"probe/offsets": DatasetRule(dtype="<i8"),
+        **{
+            rf"blocks/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in BLOCK_ARRAYS.items()
+        },
+    },
+    attributes=FORMAT_2.attributes | {"bag", "blocks"},
+    earlier=(FORMAT_1, FORMAT_2),
+)
+
+
+def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
+    """Return the earliest format that a head can be written in.
+
+    Parameters
+    ----------
+    fitted : bool
+        Whether the images of the fit are recorded.
+    bag : bool
+        Whether its examples are bags.
+    blocks : bool
+        Whether it takes features of several caches.
+
+    Returns
+    -------
+    Schema
+    """
+    return BUNDLE_SCHEMA if bag or blocks else FORMAT_2 if fitted else FORMAT_1
 
 
 def check_signature_version(version: object) -> None:
@@ -75,7 +113,7 @@ def check_signature_version(version: object) -> None:
 
 
 def with_prefix(
-    prefix: str, part: OODDetector | Conformal | FittedImages | None
+    prefix: str, part: Blocks | OODDetector | Conformal | FittedImages | None
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of a part of a head by their full names; none where there is no part."""
     arrays = {} if part is None else part.to_arrays()

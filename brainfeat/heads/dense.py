@@ -183,7 +183,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise HeadError(
                 f"params of a dense head name {unknown}; it has {', '.join(cls().get_params())}"
             )
-        fitted_layers = [
+        fitted_layers: list[Layer] = [
             (to_finite(kernel, np.float32, ndim=2), to_finite(bias, np.float32, ndim=1))
             for kernel, bias in layers
         ]
@@ -238,7 +238,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise HeadError(
                 f"y has only one class, {labels[0]!r}; a head needs two classes or more"
             )
-        rng = _make_generator(self.random_state)
+        rng = make_generator(self.random_state)
         by_class = weigh_classes(self.class_weight, self.classes_, labels)
         if validation_data is not None:
             X_val, codes_val = self._check_validation_data(validation_data)
@@ -392,7 +392,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_, self.best_epoch_ = len(self.history_["loss"]), stopping.best_epoch
 
 
-def _make_generator(random_state: RandomState) -> np.random.Generator:
+def make_generator(random_state: RandomState) -> np.random.Generator:
+    """Make the generator of a head from its parameter `random_state`."""
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(SEED_LIMIT))
     return np.random.default_rng(random_state)

@@ -20,6 +20,14 @@ GRIDS: dict[str, tuple[Grid, ...]] = {
             "learning_rate": [1e-3, 3e-4, 3e-3],
         },
     ),
+    "attention": (
+        {
+            "attention_units": [64, 128],
+            "hidden_units": [[128, 64], [64, 32], [128]],
+            "dropout": [0.5, 0.2],
+            "learning_rate": [1e-3, 3e-4, 3e-3],
+        },
+    ),
     "logistic": ({"C": [0.1, 0.001, 0.003, 0.01, 0.03, 0.3, 1.0]},),
     "linear-svm": ({"C": [0.01, 0.0001, 0.0003, 0.001, 0.003, 0.03, 0.1]},),
     "svm": ({"C": [10.0, 1.0, 3.0, 30.0, 100.0], "gamma": ["scale", 3e-4, 1e-3, 3e-3]},),

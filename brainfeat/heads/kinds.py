@@ -6,12 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.bags import ATTENTION, Bags
 from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
 from brainfeat.heads.margins import find_least_margins
 
 __all__ = ["HEAD_NAMES", "accepted_names", "head_scores", "make_head", "needs_validation"]
 
 HEAD_NAMES = ("dense", *CLASSIFIERS)
+# Heads that Keras trains; that of attention takes bags, and is asked for by them.
+TRAINED = ("dense", ATTENTION)
 
 
 def make_head(
@@ -22,7 +25,7 @@ def make_head(
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES`.
+        One of `HEAD_NAMES`, or ``"attention"``, which takes bags.
     random_state : int or None
         Seed of the heads that draw random numbers.
     n_jobs : int or None
@@ -33,7 +36,8 @@ def make_head(
     Returns
     -------
     scikit-learn classifier
-        A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees.
+        A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees; or a
+        :class:`brainfeat.heads.attention.AttentionHead`.
 
     Raises
     ------
@@ -46,13 +50,12 @@ def make_head(
     1.0
     """
     check_names(name, params, accepted=accepted_names(name))
-    if name != "dense":
+    if name not in TRAINED:
         return make_classical(name, params=params, random_state=random_state, n_jobs=n_jobs)
-    from brainfeat.heads.dense import DenseHead
     from brainfeat.heads.parameters import check_params
 
-    check_params(params)
-    return DenseHead(random_state=random_state, **params)
+    check_params(params, head=name)
+    return _trained_class(name)(random_state=random_state, **params)
 
 
 def accepted_names(name: str) -> list[str]:
@@ -61,7 +64,7 @@ def accepted_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES`.
+        One of `HEAD_NAMES`, or ``"attention"``.
 
     Returns
     -------
@@ -78,29 +81,37 @@ def accepted_names(name: str) -> list[str]:
     >>> "C" in accepted_names("svm"), "C" in accepted_names("knn")
     (True, False)
     """
-    if name not in HEAD_NAMES:
+    if name not in (*HEAD_NAMES, ATTENTION):
         raise HeadError(f"unknown head {name!r}; there are {', '.join(HEAD_NAMES)}")
-    if name != "dense":
+    if name not in TRAINED:
         return classical_names(name)
-    from brainfeat.heads.dense import DenseHead
-
-    return sorted(set(DenseHead().get_params()) - {"random_state"})
+    return sorted(set(_trained_class(name)().get_params()) - {"random_state"})
 
 
 def needs_validation(name: str) -> bool:
     """Return whether a head needs validation images to decide when to stop training."""
-    return name == "dense"
+    return name in TRAINED
 
 
-def head_scores(estimator: Any, X: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _trained_class(name: str) -> Any:
+    if name == ATTENTION:
+        from brainfeat.heads.attention import AttentionHead
+
+        return AttentionHead
+    from brainfeat.heads.dense import DenseHead
+
+    return DenseHead
+
+
+def head_scores(estimator: Any, X: npt.ArrayLike | Bags) -> npt.NDArray[np.float64]:
     """Compute the scores of a fitted head; their softmax gives its probabilities.
 
     Parameters
     ----------
     estimator : scikit-learn classifier
         A fitted head.
-    X : array-like of shape (n, d)
-        Features.
+    X : array-like of shape (n, d), or Bags
+        Features; bags for a head that weighs vectors by attention.
 
     Returns
     -------

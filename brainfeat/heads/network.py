@@ -1,9 +1,12 @@
-"""The network of the dense head: Keras builds and trains it; arrays go in and arrays come out."""
+"""The network of the dense head: Keras builds and trains it; arrays go in and arrays come out.
+
+The attention head trains its network here, too.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from brainfeat.errors import HeadError
 from brainfeat.runtime import import_keras, layer_precision
 
-Layer = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Layer = tuple[npt.NDArray[np.float32], ...]
 
 SEED_LIMIT = 2**31 - 1
 
@@ -22,20 +25,24 @@ class Rows:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float
+    X : ndarray of shape (n, d), float, or Bags
     codes : ndarray of shape (n,), int
         Class of each row, from 0 to k − 1.
     weights : ndarray of shape (n,), float64
         Weight of each row's class in the loss.
     """
 
-    X: npt.NDArray[Any]
+    X: Any
     codes: npt.NDArray[np.intp]
     weights: npt.NDArray[np.float64]
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
+    def take(self, mask: npt.NDArray[np.bool_]) -> Self:
         """Copy the rows where `mask` is true."""
-        return Rows(self.X[mask], self.codes[mask], self.weights[mask])
+        return replace(self, X=self.X[mask], codes=self.codes[mask], weights=self.weights[mask])
+
+    def draw(self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /) -> Any:
+        """Return what the network takes of some rows; the seed is for what is drawn of them."""
+        return self.X[chosen]
 
 
 @dataclass
@@ -52,8 +59,8 @@ class Stopping:
         Metrics of each epoch, by name.
     best_epoch : int
         Index of the best epoch in the lists of `history`.
-    best_layers : list of (ndarray, ndarray)
-        Kernel and bias of each layer after the best epoch.
+    best_layers : list of tuple of ndarray
+        Kernel and bias of each layer after the best epoch; of the attention head, after its gates.
     best_loss : float
         Its ``val_loss``; infinite where there is none.
     """
@@ -132,6 +139,7 @@ def train_network(
     score: Callable[[list[Layer]], Mapping[str, float]],
     rng: np.random.Generator,
     verbose: int,
+    read: Callable[[Any], list[Layer]] | None = None,
 ) -> None:
     """Train a network with Adam until early stopping ends it.
 
@@ -156,6 +164,8 @@ def train_network(
         Source of the seed of the shuffling.
     verbose : int
         As in ``keras.Model.fit``.
+    read : callable or None
+        Reads the layers of the network; None takes :func:`read_layers`.
 
     Raises
     ------
@@ -181,7 +191,7 @@ def train_network(
     )
 
     def close_epoch(_: int, logs: dict[str, float]) -> None:
-        layers = _read_layers(network)
+        layers = (read or read_layers)(network)
         logs.update(score(layers))
         network.stop_training = stopping.record(logs, layers)
 
@@ -226,13 +236,13 @@ def _batches_class() -> Any:
         def num_batches(self) -> int:
             return self._epochs * self._steps
 
-        def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], ...]:
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
             epoch, step = divmod(index, self._steps)
             rows = self._rows
             start = step * self._batch_size
             chosen = self._shuffle(epoch, len(rows.X))[start : start + self._batch_size]
             return (
-                rows.X[chosen],
+                rows.draw(chosen, (self._seed, epoch, step)),
                 rows.codes[chosen].astype(np.int32),
                 rows.weights[chosen].astype(np.float32),
             )
@@ -291,7 +301,8 @@ def weigh_classes(
     return np.array([class_weight.get(label, 1.0) for label in classes.tolist()], np.float64)
 
 
-def _read_layers(network: Any) -> list[Layer]:
+def read_layers(network: Any) -> list[Layer]:
+    """Return kernel and bias of each layer of a network that `build_network` made."""
     # Copies: under TensorFlow the arrays may be views of memory that the next step overwrites.
     arrays = [np.array(weight.numpy(), np.float32) for weight in network.weights]
     return list(zip(arrays[::2], arrays[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Checks of the dense head: its constructor parameters, and the arrays that it is rebuilt from."""
+"""Checks of dense and attention heads: constructor parameters, and the arrays of a fitted head."""
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -26,6 +26,8 @@ def _is_class_weight(value: object) -> bool:
 
 
 _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "attention_units": ("a positive integer", _is_count),
+    "max_instances": ("a positive integer", _is_count),
     "hidden_units": (
         "a tuple or list of positive integers, nine at most",
         lambda value: (
@@ -60,13 +62,15 @@ _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def check_params(params: Mapping[str, Any]) -> None:
-    """Refuse a constructor parameter of the dense head that is out of range.
+def check_params(params: Mapping[str, Any], *, head: str = "dense") -> None:
+    """Refuse a constructor parameter of the dense or the attention head that is out of range.
 
     Parameters
     ----------
     params : mapping of str to object
         Parameters by name, each one of the constructor's.
+    head : {"dense", "attention"}
+        For the message.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def check_params(params: Mapping[str, Any]) -> None:
         expected, is_valid = _CONSTRAINTS[name]
         if not is_valid(value):
             raise HeadError(
-                f"The {name!r} parameter of the dense head must be {expected}. "
+                f"The {name!r} parameter of the {head} head must be {expected}. "
                 f"Got {value!r} instead."
             )
 
@@ -107,7 +111,7 @@ def to_finite(values: ArrayLike, dtype: Any, *, ndim: int) -> NDArray[Any]:
 
 
 def check_layers(
-    layers: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    layers: Sequence[tuple[NDArray[Any], ...]],
     *,
     mean: NDArray[Any],
     scale: NDArray[Any],
@@ -144,3 +148,27 @@ def check_layers(
         raise HeadError(f"a dense head of widths {widths} has no output for {classes.size} classes")
     if scale.shape != mean.shape or (scale <= 0).any():
         raise HeadError("a dense head needs a positive scale for each feature's mean")
+
+
+def check_gates(gates: Sequence[NDArray[Any]], *, n_features: int) -> None:
+    """Check that three arrays are the gates of an attention head.
+
+    Parameters
+    ----------
+    gates : sequence of ndarray
+        V and U, (d, p), and w, (p,).
+    n_features : int
+        d.
+
+    Raises
+    ------
+    HeadError
+        Their shapes do not match.
+    """
+    units = gates[2].size
+    if units < 1 or any(gate.shape != (n_features, units) for gate in gates[:2]):
+        shapes = ", ".join(str(gate.shape) for gate in gates)
+        raise HeadError(
+            f"an attention head has V and U of shape ({n_features}, p), and w of shape (p,); got "
+            f"{shapes}"
+        )

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.bags import AnyFeatures, Bags, Features, pool_all
+from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
 from brainfeat.heads.kinds import head_scores, make_head
@@ -63,9 +65,35 @@ class HeadRecipe:
         """
         return takes_kernel(_classifier_of(self.make()), n_rows)
 
+    def fit_head(
+        self, X: AnyFeatures, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
+    ) -> "FittedHead":
+        """Fit a new head on some rows, and what fills missing blocks, if the rows have blocks.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+            Features.
+        y, rows, val
+            As of :meth:`fit`.
+
+        Returns
+        -------
+        FittedHead
+
+        Raises
+        ------
+        HeadError
+            As in :meth:`fit`.
+        """
+        if not isinstance(X, BlockVectors):
+            return FittedHead(self.fit(X, y, rows=rows, val=val))
+        fill = Fill.fit(X[rows])
+        return FittedHead(self.fit(fill.apply(X), y, rows=rows, val=val), fill=fill)
+
     def fit(
         self,
-        X: NDArray[np.float32],
+        X: Features,
         y: NDArray[np.int64],
         *,
         rows: Rows,
@@ -75,7 +103,7 @@ class HeadRecipe:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32
+        X : ndarray of shape (n, d), float32, or Bags
             Features.
         y : ndarray of shape (n,), int64
             Classes, from 0 to k − 1.
@@ -97,7 +125,7 @@ class HeadRecipe:
         head = self.make()
         try:
             if hasattr(head, "steps"):
-                return _fit_pipeline(head, X[rows], y[rows])
+                return _fit_pipeline(head, _require_vectors(X[rows]), y[rows])
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
             return head.fit(X[rows], y[rows], **stopping)
         except _HEAD_ERRORS as error:
@@ -115,27 +143,48 @@ class FittedHead:
         The fitted head.
     temperature : float
         Divides the scores before the softmax.
+    fill : Fill or None
+        What fills the missing blocks of vectors that have blocks.
     """
 
     estimator: Any
     temperature: float = 1.0
+    fill: Fill | None = None
 
-    def scores(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.
 
         Those of a support vector machine are the scores of the bundle to some 10⁻¹³.
         """
+        filled = self._fill(X)
         try:
             if takes_kernel(_classifier_of(self.estimator), 0):
-                return score_svc(self.estimator, X)
-            return head_scores(self.estimator, X)
+                return score_svc(self.estimator, _require_vectors(filled))
+            return head_scores(self.estimator, filled)
         except _HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
 
-    def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_proba(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the probability of each class for each row, (n, k) float64."""
         return softmax(self.scores(X), temperature=self.temperature)
+
+    def vectors(self, X: AnyFeatures) -> NDArray[np.float32]:
+        """Return one vector for each row, as an out-of-distribution detector takes them."""
+        return pool_all(self._fill(X))
+
+    def _fill(self, X: AnyFeatures) -> Features:
+        if not isinstance(X, BlockVectors):
+            return X
+        if self.fill is None:
+            raise HeadError("the fitted head takes vectors without blocks")
+        return self.fill.apply(X)
+
+
+def _require_vectors(X: Features) -> NDArray[np.float32]:
+    if isinstance(X, Bags):
+        raise TypeError("it takes vectors, not bags")
+    return X
 
 
 def _classifier_of(head: Any) -> Any:

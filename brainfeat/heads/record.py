@@ -7,6 +7,7 @@ from typing import Any, Self
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.calibration import Calibration
+from brainfeat.heads.joins import JoinRecord
 from brainfeat.heads.variation import LeftOutSources, Repeats
 from brainfeat.leakage.results import AuditSummary
 from brainfeat.metrics import Metrics
@@ -27,6 +28,25 @@ class SplitSizes:
     train: int
     val: int
     test: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagSizes:
+    """Numbers of images in the groups, such as patients, that a bag head was fitted on.
+
+    Attributes
+    ----------
+    images : SplitSizes
+        Images of the groups of each split.
+    least, most : int
+        Images of the smallest and of the largest group, of any split.
+    median : float
+    """
+
+    images: SplitSizes
+    least: int
+    median: float
+    most: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +89,9 @@ class CrossValidationScores:
         Over the folds.
     sources : LeftOutSources or None
         Each source, where folds left one out at a time; else None.
+    groups : Metrics or None
+        Of the groups of the table, such as patients, by the mean of the out-of-fold probabilities
+        of the images of each; None where they were not asked for.
     """
 
     n_folds: int
@@ -77,10 +100,15 @@ class CrossValidationScores:
     balanced_accuracy: Spread
     log_loss: Spread
     sources: LeftOutSources | None = None
+    groups: Metrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as what JSON can hold."""
-        return {**write_record(self), "out_of_fold": self.out_of_fold.to_dict()}
+        return {
+            **write_record(self),
+            "out_of_fold": self.out_of_fold.to_dict(),
+            "groups": None if self.groups is None else self.groups.to_dict(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +207,11 @@ class FitRecord:
     Attributes
     ----------
     split, rows : SplitSizes or None
-        Images of each split; and rows, which are images and their augmented views.
+        Images of each split; and rows, which are images and their augmented views. Of a bag head,
+        groups take the place of images in all numbers here but `bag_sizes`, `leakage` and
+        `held_out`.
+    bag_sizes : BagSizes or None
+        Of a bag head, how many images the groups have.
     held_out : HeldOut or None
         Images that the fit held out; None where the table has splits.
     group_by : str or None
@@ -202,6 +234,8 @@ class FitRecord:
         None where nothing was compared.
     repeats : Repeats or None
         None without repeats.
+    join : JoinRecord or None
+        The caches that were joined; None for a head of one cache.
     history : History or None
         None for a head that is not fitted in epochs.
     class_weight : str, dict of str to float, or None
@@ -220,6 +254,7 @@ class FitRecord:
 
     split: SplitSizes | None = None
     rows: SplitSizes | None = None
+    bag_sizes: BagSizes | None = None
     held_out: HeldOut | None = None
     group_by: str | None = None
     leakage: AuditSummary | None = None
@@ -231,6 +266,7 @@ class FitRecord:
     calibration: Calibration | None = None
     search: SearchRecord | None = None
     repeats: Repeats | None = None
+    join: JoinRecord | None = None
     history: History | None = None
     class_weight: str | Mapping[str, float] | None = None
     ood_examples: int | None = None
@@ -249,10 +285,14 @@ class FitRecord:
         ({'train': 70, 'val': 15, 'test': 15}, None)
         """
         measured = {name: getattr(self, name) for name in (*_MEASURED, "cv")}
-        return {
+        document = {
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
         }
+        if self.bag_sizes is None:
+            # Left out, so that the files of heads of images stay what they were.
+            del document["bag_sizes"]
+        return document
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -276,8 +316,9 @@ class FitRecord:
         for name in _MEASURED:
             found[name] = _read_metrics(found.get(name))
         if isinstance(found.get("cv"), dict):
-            pooled = _read_metrics(found["cv"].get("out_of_fold"))
-            found["cv"] = {**found["cv"], "out_of_fold": pooled}
+            names = ("out_of_fold", "groups")
+            parts = {name: _read_metrics(found["cv"].get(name)) for name in names}
+            found["cv"] = {**found["cv"], **parts}
         return read_record(cls, found, error=BundleError)
 
 

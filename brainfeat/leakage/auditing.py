@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.cache.signature import ORIENTATIONS
 from brainfeat.leakage.controls import permute_labels, try_shortcuts
 from brainfeat.leakage.copies import COPY_THRESHOLD, Copies
@@ -21,9 +22,8 @@ from brainfeat.leakage.duplicates import (
     explain_chain,
     join_labels,
     label_exact_duplicates,
-    label_near_duplicates,
 )
-from brainfeat.leakage.images import FeatureRows, Images, Rows
+from brainfeat.leakage.images import FeatureRows, Images, Rows, label_near_images
 from brainfeat.leakage.results import (
     Audit,
     CopyGroups,
@@ -67,7 +67,8 @@ def audit(
     Returns
     -------
     Audit
-        With shortcut and permutation test.
+        With shortcut and permutation test; without the latter where caches are joined on groups,
+        of which no two have features to compare.
 
     Raises
     ------
@@ -102,11 +103,14 @@ def audit(
         clusters = (found.clusters if found.copies is None else found.copy_clusters)[shown]
         if len(np.unique(y)) < 2:
             return found
-        rows, splits = FeatureRows(features, shown), features.splits[shown]
+        permutation = None
+        if not isinstance(features, GroupJoin):
+            rows, splits = FeatureRows(features, shown), features.splits[shown]
+            permutation = permute_labels(rows, y, splits, clusters, random_state=random_state)
         return replace(
             found,
             shortcut=try_shortcuts(features, shown, clusters, random_state=random_state),
-            permutation=permute_labels(rows, y, splits, clusters, random_state=random_state),
+            permutation=permutation,
             class_sources=find_class_sources(y, features.sources[shown], features.class_names),
         )
 
@@ -143,7 +147,7 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
     found = None if threshold is None else _search_copies(images, same)
     clusters, near = same, None
     if threshold is not None:
-        labels = label_near_duplicates(FeatureRows(cache, rows), threshold=threshold)
+        labels = label_near_images(cache, rows, threshold=threshold)
         clusters = join_labels(same, labels)
         near = _describe_clusters(clusters, images.splits, threshold)
     named = images.groups != ""

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.errors import CacheError
+from brainfeat.leakage.duplicates import Labels, label_near_duplicates
 
 Rows = NDArray[np.intp]
 
@@ -55,3 +57,32 @@ class Images:
         self.y = cache.y[self.rows]
         self.splits = cache.splits[self.rows]
         self.groups = cache.groups[self.rows]
+
+
+def label_near_images(cache: FeatureCache, rows: Rows, *, threshold: float) -> Labels:
+    """Label images by cluster of near duplicates; in joined caches, each block by itself.
+
+    Features of several blocks cannot be compared.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    rows : ndarray of int, shape (m,)
+    threshold : float
+        As of :func:`brainfeat.leakage.duplicates.label_near_duplicates`.
+
+    Returns
+    -------
+    ndarray of shape (m,), int
+        Labels 0…k−1 of the k clusters.
+    """
+    if not isinstance(cache, GroupJoin):
+        return label_near_duplicates(FeatureRows(cache, rows), threshold=threshold)
+    labels, number = np.empty(len(rows), np.intp), 0
+    for block, part in enumerate(cache.caches):
+        here = cache.block[rows] == block
+        own = FeatureRows(part, rows[here] - cache.starts[block])
+        found = label_near_duplicates(own, threshold=threshold)
+        labels[here] = found + number
+        number += int(found.max(initial=-1)) + 1
+    return labels

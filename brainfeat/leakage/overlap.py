@@ -13,9 +13,8 @@ from brainfeat.leakage.duplicates import (
     explain_chain,
     join_labels,
     label_exact_duplicates,
-    label_near_duplicates,
 )
-from brainfeat.leakage.images import FeatureRows, Rows
+from brainfeat.leakage.images import Rows, label_near_images
 from brainfeat.leakage.results import Audit
 
 
@@ -81,7 +80,7 @@ def find_overlap(
     if audit is not None and _has_looked(audit, images, threshold):
         near = audit.clusters[images]
     else:
-        near = label_near_duplicates(FeatureRows(cache, images), threshold=threshold)
+        near = label_near_images(cache, images, threshold=threshold)
     clusters = join_labels(same, near)
     here, there = place[: len(rows)], place[len(rows) :]
     return Overlap(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import ParameterError
+from brainfeat.heads.pooling import Pooled, pool
+from brainfeat.readers.series import Series
 
 # How a head has seen an image: it was fitted or validated on the same file, or on a copy.
 Seen = Literal["exact-duplicate", "copy"]
@@ -115,6 +117,9 @@ class Prediction:
         Why the image cannot be read.
     slices : SliceSummary or None
         Only of a volume.
+    missing : tuple of str, or None
+        The blocks, such as modalities, that the patient does not have, whose features have been
+        filled; None for a head of one cache.
     """
 
     path: str
@@ -130,6 +135,7 @@ class Prediction:
     seen: Seen | None = None
     error: str | None = None
     slices: SliceSummary | None = None
+    missing: tuple[str, ...] | None = None
 
     @property
     def is_flagged(self) -> bool:
@@ -149,12 +155,14 @@ class Prediction:
         Returns
         -------
         dict
-            The attributes by name, without ``error``; ``slices`` only for a volume, and ``group``
-            and ``volume`` only where there is a key.
+            The attributes by name, without ``error``; ``slices`` only for a volume, ``missing``
+            only for a patient, and ``group`` and ``volume`` only where there is a key.
         """
         document = write_record(self)
         left_out = {"error"} if self.error is None else {*document} - _NAMING - {"error"}
-        left_out |= {name for name in ("group", "volume", "slices") if document[name] is None}
+        left_out |= {
+            name for name in ("group", "volume", "slices", "missing") if document[name] is None
+        }
         return {name: value for name, value in document.items() if name not in left_out}
 
     @classmethod
@@ -181,11 +189,14 @@ class Answer:
         images are not kept.
     image : ndarray of shape (s, s, 3), float32, or None
         The same as the base saw it, RGB in [0, 1]; None likewise.
+    series : Series or None
+        The files of the volume that it is for, or a slice of; None for an image.
     """
 
     prediction: Prediction
     pixels: NDArray[np.uint8] | None = None
     image: NDArray[np.float32] | None = None
+    series: Series | None = field(default=None, repr=False)
 
 
 def decide(
@@ -204,8 +215,8 @@ def decide(
     return most_probable if alone else UNCERTAIN
 
 
-def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArray[np.float64]:
-    """Average the probabilities of the slices that are not out of distribution; of all if all are.
+def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> Pooled:
+    """Pool the predictions for slices by the rule of :func:`brainfeat.heads.pooling.pool`.
 
     Parameters
     ----------
@@ -216,12 +227,15 @@ def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArr
 
     Returns
     -------
-    ndarray of shape (k,), float64
+    Pooled
+        Of one volume.
     """
-    kept = [answer for answer in answers if answer.unforced != OUT_OF_DISTRIBUTION] or answers
-    p = [[answer.probabilities[name] for name in names] for answer in kept]
-    mean: NDArray[np.float64] = np.mean(p, axis=0)
-    return mean
+    return pool(
+        np.array([[answer.probabilities[name] for name in names] for answer in answers]),
+        np.array([answer.is_flagged for answer in answers]),
+        np.array([[answer.unforced == name for name in names] for answer in answers]),
+        np.array([0, len(answers)]),
+    )
 
 
 def pool_slices(
@@ -233,10 +247,8 @@ def pool_slices(
 ) -> Prediction:
     """Make one prediction of those for the slices of a volume.
 
-    Its probabilities are the mean of the slices that are not out of distribution. It is out of
-    distribution where all slices are. Classes that were predicted for single slices join its
-    prediction set, so that it has a class as its decision only where no slice contradicts it. The
-    target coverage holds for images, and not for volumes.
+    The rule is that of :func:`brainfeat.heads.pooling.pool_answers`, which evaluations per patient
+    follow, too. The target coverage holds for images, and not for volumes.
 
     Parameters
     ----------
@@ -254,13 +266,17 @@ def pool_slices(
     Prediction
     """
     decisions = [str(answer.unforced) for answer in answers]
-    p = dict(zip(names, map(float, average_slices(answers, names)), strict=True))
+    pooled = average_slices(answers, names)
+    p = dict(zip(names, map(float, pooled.probabilities[0]), strict=True))
+    decided = {
+        name for name, is_decided in zip(names, pooled.decided[0], strict=True) if is_decided
+    }
     ranked = sorted(names, key=lambda name: -p[name])
     carried_by = {name: _rank_frames(answers, name) for name in ranked if name in decisions}
     ood = _pool_ood(answers)
     joined = None
     if prediction_set is not None:
-        joined = tuple(name for name in ranked if name in prediction_set or name in carried_by)
+        joined = tuple(name for name in ranked if name in {*prediction_set, *decided})
     decision = decide(ranked[0], joined, ood)
     forced = force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
     return Prediction(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.errors import BundleError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.ood import OODScores
+from brainfeat.heads.conformal import COVERAGE
+from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
 from brainfeat.prediction.answers import (
     OUT_OF_DISTRIBUTION,
     UNCERTAIN,
@@ -18,6 +20,47 @@ from brainfeat.prediction.answers import (
     decide,
     pool_slices,
 )
+
+
+def make_decision_rule(
+    bundle: HeadBundle,
+    *,
+    coverage: float | None = None,
+    false_alarm_rate: float | None = None,
+    force: bool = False,
+) -> "DecisionRule":
+    """Make the rule by which a head decides.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+    coverage, false_alarm_rate : float or None
+        As of :class:`brainfeat.Predictor`; None takes its defaults.
+    force : bool
+
+    Returns
+    -------
+    DecisionRule
+
+    Raises
+    ------
+    BundleError
+        A class has the name of an abstention.
+    ParameterError
+        The coverage or the rate is out of range.
+    """
+    if taken := {UNCERTAIN, OUT_OF_DISTRIBUTION} & {*bundle.class_names}:
+        raise BundleError(
+            f"a class has the name {', '.join(sorted(taken))}, which stands for an abstention; "
+            "fit the head on a table with another name for it"
+        )
+    chosen = COVERAGE if coverage is None else coverage
+    rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+    detector = bundle.ood_detector
+    if bundle.conformal is not None:
+        bundle.conformal.quantiles(len(bundle.class_names), coverage=chosen)
+    threshold = None if detector is None else detector.threshold(rate)
+    return DecisionRule(bundle, coverage=chosen, threshold=threshold, force=force)
 
 
 @dataclass(frozen=True)
@@ -61,7 +104,9 @@ class DecisionRule:
         sets = None
         if bundle.conformal is not None:
             sets = bundle.conformal.predict_sets(probabilities, coverage=self.coverage)
-        scores = None if bundle.ood_detector is None else bundle.ood_detector.score(X)
+        scores = (
+            None if bundle.ood_detector is None else bundle.ood_detector.score(bundle.vectors(X))
+        )
         answers = []
         for row, path in enumerate(paths):
             p = probabilities[row]
@@ -98,8 +143,8 @@ class DecisionRule:
         """
         names, kept = self.bundle.class_names, None
         if self.bundle.conformal is not None:
-            p = average_slices(answers, names)
-            found = self.bundle.conformal.predict_sets(p[None], coverage=self.coverage)[0]
+            p = average_slices(answers, names).probabilities
+            [found] = self.bundle.conformal.predict_sets(p, coverage=self.coverage)
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, prediction_set=kept, force=self.force)
 

@@ -180,7 +180,7 @@ def read_images(
         pixels = quantize_image(image)
         return InputImage(
             name=name,
-            image=preprocess_image(image, size=spec.input_size, fit=spec.fit),
+            image=preprocess_image(pixels, size=spec.input_size, fit=spec.fit, crop=spec.crop),
             pixels=pixels if keep_pixels else None,
             sha256=digest,
             signature=compute_signature(pixels) if sign else None,
@@ -210,7 +210,9 @@ def prepare_slices(
         yield InputImage(
             name=name,
             frame=frame,
-            image=preprocess_image(grey_image(pixels), size=spec.input_size, fit=spec.fit),
+            image=preprocess_image(
+                grey_image(pixels), size=spec.input_size, fit=spec.fit, crop=spec.crop
+            ),
             pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
             sha256=hash_slice(pixels),
             signature=compute_signature(pixels) if sign else None,

@@ -1,7 +1,7 @@
 """From image files to predictions, with the reasons to abstain."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,8 @@ from brainfeat.extraction.engines import Engine
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
-from brainfeat.prediction.answers import OUT_OF_DISTRIBUTION, UNCERTAIN, Answer, Prediction
-from brainfeat.prediction.decisions import DecisionRule
+from brainfeat.prediction.answers import Answer, Prediction
+from brainfeat.prediction.decisions import make_decision_rule
 from brainfeat.prediction.images import (
     ImageCounter,
     InputImage,
@@ -114,12 +114,15 @@ class Predictor:
     ) -> None:
         check_key(patient_key)
         bundle = loaded(bundle)
-        if taken := {UNCERTAIN, OUT_OF_DISTRIBUTION} & {*bundle.class_names}:
+        if bundle.blocks is not None:
             raise BundleError(
-                f"a class has the name {', '.join(sorted(taken))}, which stands for an abstention; "
-                "fit the head on a table with another name for it"
+                f"the head takes several modalities, {', '.join(bundle.blocks.names)}; pass a "
+                f'mapping such as {{"{bundle.blocks.names[0]}": PATH}} to predict'
             )
-        spec, detector = bundle.spec, bundle.ood_detector
+        self._rule = make_decision_rule(
+            bundle, coverage=coverage, false_alarm_rate=false_alarm_rate, force=force
+        )
+        spec = bundle.spec
         self.bundle = bundle
         self.policy = choose_policy(
             spec, slices=slices, window=window, orientation=orientation, volume=volume
@@ -128,14 +131,7 @@ class Predictor:
         self._signs = fitted is not None and fitted.signature is not None
         self._allow_burned_in = allow_burned_in
         self._patient_key = patient_key
-        self._rule = DecisionRule(
-            bundle,
-            coverage=coverage,
-            threshold=None if detector is None else detector.threshold(false_alarm_rate),
-            force=force,
-        )
-        if bundle.conformal is not None:
-            bundle.conformal.quantiles(len(bundle.class_names), coverage=coverage)
+        self.coverage, self.false_alarm_rate = coverage, false_alarm_rate
         precision = precision or spec.precision
         self.backbone = backbone or load_backbone(
             spec.backbone,
@@ -282,7 +278,7 @@ class Predictor:
             volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
             refused = Prediction(path=series.name, volume=volume_hash, error=error.reason)
-            yield Answer(prediction=refused)
+            yield Answer(prediction=refused, series=series)
             return
         slices = list(cut_slices(volume, self.policy))
         counter.total += len(slices)
@@ -298,7 +294,7 @@ class Predictor:
         group = self._hash("patient", patient.identify(volume.patient))
         for answer in (Answer(prediction=whole), *answers):
             named = replace(answer.prediction, group=group, volume=volume_hash)
-            yield replace(answer, prediction=named)
+            yield replace(answer, prediction=named, series=series)
 
     def _hash(self, kind: Kind, text: str) -> str | None:
         return None if self._patient_key is None else hash_identity(self._patient_key, kind, text)
@@ -324,7 +320,7 @@ class Predictor:
 
 def predict(
     bundle: HeadBundle | str | os.PathLike[str],
-    images: "Given | Iterable[Given]",
+    images: "Given | Iterable[Given] | Mapping[str, Given | Iterable[Given]]",
     *,
     keep_masks: bool = False,
     **options: Any,
@@ -335,8 +331,10 @@ def predict(
     ----------
     bundle : HeadBundle or path-like
         The fitted head.
-    images : path-like, PIL.Image.Image, ndarray, or iterable of these
-        As :meth:`Predictor.predict` takes them.
+    images : path-like, PIL.Image.Image, ndarray, iterable of these, or mapping of str to these
+        As :meth:`Predictor.predict` takes them; for a head that was fitted on joined caches, those
+        of each by its name, as :meth:`brainfeat.prediction.joined.JoinedPredictor.predict` takes
+        them.
     keep_masks : bool
         As in :meth:`Predictor.predict`.
     **options
@@ -371,6 +369,10 @@ def predict(
     >>> list(found.probabilities), found.error
     (['glioma', 'meningioma', 'notumor', 'pituitary'], None)
     """
+    if isinstance(images, Mapping):
+        from brainfeat.prediction.joined import JoinedPredictor
+
+        return JoinedPredictor(bundle, **options).predict(images, keep_masks=keep_masks)
     inputs, _ = take_inputs(images, keep_masks=keep_masks)
     predictor = Predictor(bundle, **{"n_images": count_images(inputs), **options})
     return [answer.prediction for answer in predictor.predict_inputs(inputs)]

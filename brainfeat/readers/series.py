@@ -193,8 +193,8 @@ def read_volume(
     series : Series
         As `find_series` returns it.
     policy : SlicePolicy or None, default=None
-        In which plane its slices are, and which volume is read of a file of several; None takes
-        the default.
+        In which plane its slices are, which volume is read of a file of several, and which unit
+        its values must be in; None takes the default.
     allow_burned_in : bool, default=False
         As in :func:`brainfeat.readers.dicom.read_series`.
 
@@ -205,16 +205,27 @@ def read_volume(
     Raises
     ------
     ImageReadError
-        If the files cannot be read; the error names the series, not the files.
+        If the files cannot be read, or their values are not known to be in the unit of the
+        policy's window; the error names the series, not the files.
     MissingDependencyError
         If the library that reads the format is not installed.
     """
     policy = policy or SlicePolicy()
     (path, *_), name = series.paths, series.name
+    if policy.unit and series.format != "dicom":
+        raise ImageReadError(
+            name,
+            f"is not a DICOM file, and only those state that values are in {policy.unit}; leave it "
+            "out, or pass window=CENTRE,WIDTH, which takes values in any unit",
+        )
     match series.format:
         case "dicom":
             volume = read_series(
-                series.paths, name=name, frames=series.frames, allow_burned_in=allow_burned_in
+                series.paths,
+                name=name,
+                frames=series.frames,
+                allow_burned_in=allow_burned_in,
+                unit=policy.unit,
             )
         case "nifti":
             volume = read_nifti(path, name=name, volume=policy.volume)

@@ -8,7 +8,9 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from brainfeat.cache.joined import GroupJoin
 from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
+from brainfeat.evaluation.units import IMAGE
 from brainfeat.leakage.pairs import Pair, list_copies, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
 from brainfeat.report.study import Study
@@ -60,13 +62,15 @@ def _choose_errors(study: Study) -> list[int]:
 def _show_error(
     study: Study, place: int, images: ReadImage
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    predictions, names = study.predictions, study.bundle.class_names
+    predictions, names = study.predictions, study.evaluation.class_names
     path = str(study.cache.paths[predictions.rows[place]])
     predicted = int(predictions.probabilities[place].argmax())
     text = (
         f"{names[predictions.y[place]]}, predicted as {names[predicted]} with a probability of "
         f"{format_metric(predictions.probabilities[place, predicted])}"
     )
+    if study.noun != IMAGE:
+        text += f"; of the images of this {study.noun}, the one that speaks most for it"
     return (_make_picture(images(path), text),), (text, path)
 
 
@@ -89,7 +93,7 @@ def _list_pairs(study: Study) -> Iterator[Pair]:
     near = study.audit.near_duplicates
     if study.audit.copies is not None:
         yield from list_copies(study.cache)
-    elif near is not None and not near.chained:
+    elif near is not None and not near.chained and not isinstance(study.cache, GroupJoin):
         yield from list_pairs(study.cache, threshold=near.threshold)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainfeat.cache.joined import JoinedCaches
+from brainfeat.evaluation.units import IMAGE
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
@@ -32,6 +34,7 @@ _MEANINGS = {
     "dtype": "number type of the stored features",
     "volumes": "how images were made from volumes; empty for image files",
     "value_range": "what images of more than 8 bits are divided by",
+    "crop": "what an image is cropped to before it is resized; empty for the whole image",
 }
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
@@ -173,14 +176,17 @@ def _list_flow(study: Study) -> list[tuple[str, str]]:
         ("listed in the table", images + rejected),
         ("could not be read", rejected),
         ("without a label", images - labelled),
-        (f"not in {study.split_name}", labelled - study.evaluation.n),
-        ("evaluated", study.evaluation.n),
+        (f"not in {study.split_name}", labelled - study.n_images),
+        ("evaluated", study.n_images),
     ]
+    patients = study.evaluation.unit != IMAGE
+    if patients:
+        rows.append(("patients of these", study.evaluation.n))
     # Each of these is within the one before it.
     for name in ("without_exact_duplicates", "without_copies", "without_near_duplicates"):
         subset = getattr(subsets, name)
         if subset.accuracy is not None:
-            rows.append((SUBSET_NAMES[name], subset.n))
+            rows.append((f"{'patients ' if patients else ''}{SUBSET_NAMES[name]}", subset.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 
@@ -212,6 +218,25 @@ def _list_exclusions(cache: "FeatureCache") -> Block:
     )
 
 
+def _list_specs(cache: "FeatureCache") -> Iterator[Table]:
+    """Yield what changes a feature; of joined caches, of each."""
+    specs = {"What changes a feature": cache.spec}
+    if isinstance(cache, JoinedCaches):
+        specs = {
+            f"What changes a feature of {name}": part.spec
+            for name, part in zip(cache.names, cache.caches, strict=True)
+        }
+    for title, spec in specs.items():
+        yield Table(
+            title=title,
+            head=("property", "value", "meaning"),
+            rows=[
+                (name, str(value), _MEANINGS.get(name, "")) for name, value in asdict(spec).items()
+            ],
+            numeric=False,
+        )
+
+
 def make_features(study: Study) -> Section:
     """Show what a feature is."""
     augmentation = study.cache.augmentation
@@ -220,15 +245,7 @@ def make_features(study: Study) -> Section:
         title="Features",
         blocks=[
             "A frozen convolutional base turns each image into features, the input of the head.",
-            Table(
-                title="What changes a feature",
-                head=("property", "value", "meaning"),
-                rows=[
-                    (name, str(value), _MEANINGS.get(name, ""))
-                    for name, value in asdict(study.cache.spec).items()
-                ],
-                numeric=False,
-            ),
+            *_list_specs(study.cache),
             "Training images have no augmented views."
             if augmentation is None or study.cache.is_altered
             else "Training images have augmented views, which are never evaluated: "
@@ -289,6 +306,8 @@ def _list_commands(study: Study) -> list[str]:
         *("extract", "DATA", "-o", "features.h5", "--backbone", spec.backbone),
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
+        # The first word of the text is the option.
+        *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
     ]
     fit = [
         *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),
@@ -322,7 +341,7 @@ def make_limits(study: Study) -> Section:
             "It sees one slice at a time, and neither other sequences nor the history of the "
             "patient."
         ),
-        f"The rarest class evaluated has {count(least, 'image')}.",
+        f"The rarest class evaluated has {count(least, study.noun)}.",
         (
             "The table names groups, such as patients; the intervals keep images of one together."
             if grouped

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from brainfeat.report.blocks import Cell, Estimate, Table, estimate
+from brainfeat.report.joins import list_joins
 from brainfeat.report.wording import METRIC_NAMES, NO_VALUE, SUBSET_NAMES
 from brainfeat.text import UNDEFINED, count, format_interval, format_metric
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def list_variation(training: "FitRecord") -> Iterator[Table]:
-    """Yield a table of the sources that were left out, and one of the repeats, if there are any."""
+    """Yield tables of joined caches, of sources that were left out, and of repeats, if any."""
+    yield from list_joins(training)
     if training.cv is not None and training.cv.sources is not None:
         yield _list_sources(training.cv.sources)
     if training.repeats is not None:

@@ -1,7 +1,7 @@
 """What a table of images holds and leaves out, and what in it is probably a mistake."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -67,13 +67,12 @@ class Inventory:
         >>> inventory.classes, inventory.unlabelled
         ({'glioma': {'train': 0, 'val': 0, 'test': 0, 'without': 1}}, 1)
         """
-        splits: tuple[str, ...] = ("",) * len(table)
-        left_out: Mapping[LeftOut, int] = {}
-        notes, noun = [*table.notes], "volume"
-        if isinstance(table, ImageTable):
-            splits, left_out, noun = table.splits, table.left_out, "image"
-            notes += suspect_patients(table.paths, table.labels, table.groups)
+        images = table if isinstance(table, ImageTable) else None
+        splits = ("",) * len(table) if images is None else images.splits
         numbers = Counter(zip(table.labels, splits, strict=True))
+        suspected: Iterable[str] = ()
+        if images is not None:
+            suspected = suspect_patients(images.paths, images.labels, images.groups)
         classes = {
             name: {split or _WITHOUT: numbers[name, split] for split in (*SPLITS, "")}
             for name in table.class_names
@@ -81,11 +80,11 @@ class Inventory:
         return cls(
             classes,
             unlabelled=table.labels.count(""),
-            left_out=left_out,
+            left_out={} if images is None else images.left_out,
             groups=len(set(table.groups) - {""}),
             ungrouped=table.groups.count(""),
-            notes=tuple(notes),
-            noun=noun,
+            notes=(*table.notes, *suspected),
+            noun="volume" if images is None else "image",
         )
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.training.partition import Partition, Rows
 
 # Called with the number of fits that are done, and of all fits.
@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 
 _VAL_FRACTION = 0.15
 # Fitted first, so that no process waits at the end for one long fit.
-_SLOW_HEADS = ("hist-gradient-boosting", "dense", "random-forest", "svm")
+_SLOW_HEADS = ("attention", "hist-gradient-boosting", "dense", "random-forest", "svm")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,5 +130,5 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
     rows = partition.rows_of(train)
-    estimator = recipe.fit(partition.X, partition.y, rows=rows, val=val)
-    return FittedHead(estimator).scores(partition.X[task.scored])
+    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
+    return head.scores(partition.X[task.scored])

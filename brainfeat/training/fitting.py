@@ -1,89 +1,69 @@
 """STAGE TWO: a cache, the name of a head and a split become a calibrated HeadBundle."""
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
-from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.calibration import Calibration, calibrate
-from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
-from brainfeat.metrics import Metrics, measure
+from brainfeat.training.ablation import measure_blocks
+from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
-from brainfeat.training.measurement import measure_test
-from brainfeat.training.partition import Partition
-from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
-from brainfeat.training.selection import (
-    LEAVE_ONE_SOURCE_OUT,
-    CrossValidation,
-    Plan,
-    Selection,
-    cross_validate,
+from brainfeat.training.joined_fit import (
+    Cache,
+    check_blocks,
+    choose_pooling,
+    name_blocks,
+    opened_join,
+    record_join,
 )
+from brainfeat.training.measurement import check_unit, measure_groups, measure_test
+from brainfeat.training.partition import Partition
+from brainfeat.training.probe import draw_probe
+from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
+from brainfeat.training.selection import LEAVE_ONE_SOURCE_OUT, Plan, Selection
 
 # Candidates of a head, and folds, of a search where neither is given.
 N_ITER = 10
 SEARCH_FOLDS = 5
-# Folds that the temperature of a head is fitted on, where every class has as many groups.
-CALIBRATION_FOLDS = 5
-
-_PROBES = 16
-# Rows that determine the mean and spread of the probe vectors: more would not change their purpose.
-_PROBED_ROWS = 10_000
 # scikit-learn takes seeds below this.
 _SEED_LIMIT = 2**32
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """A fitted and calibrated head.
-
-    Attributes
-    ----------
-    head : FittedHead
-        Refitted on train and val, unless val decided when to stop.
-    val : Metrics
-        Metrics of val, of the head that was fitted on train alone.
-    calibration : Calibration
-    conformal : Conformal
-        Calibrated on images that the head had not seen.
-    """
-
-    head: FittedHead
-    val: Metrics
-    calibration: Calibration
-    conformal: Conformal
-
-
 @default_errors
 def fit_head(
-    cache: FeatureCache | str | os.PathLike[str],
+    cache: Cache | Sequence[Cache],
     *,
     head: str = "dense",
     params: Mapping[str, Any] | None = None,
     search: bool = False,
     n_iter: int | None = None,
+    bag: str | None = None,
+    bag_label: str | None = None,
+    join: str | None = None,
+    names: Sequence[str] | None = None,
+    ablate_blocks: bool = False,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
+    unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
-    ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
+    ood_examples: Cache | None = None,
     signature: bool = True,
     n_jobs: int | None = None,
     random_state: int = 0,
@@ -108,8 +88,8 @@ def fit_head(
 
     Parameters
     ----------
-    cache : FeatureCache or path-like
-        A file that :func:`brainfeat.extract` wrote.
+    cache : FeatureCache or path-like, or sequence of these
+        A file that :func:`brainfeat.extract` wrote, or several, which are joined.
     head : str
         One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them.
     params : mapping or None
@@ -121,6 +101,25 @@ def fit_head(
     n_iter : int or None
         Candidates of a search, for each head: its defaults, and others drawn from the grid. A
         number as large as the grid, or larger, tries all of it. None takes 10.
+    bag : {"mean", "max", "median", "attention"} or None
+        Fits a bag head, whose examples are the table's groups, such as patients: how the vectors of
+        the images of a group become one. Each group is one example, however many images it has;
+        splits, folds, metrics, calibration and the detector are of groups. ``"attention"`` trains a
+        :class:`brainfeat.heads.attention.AttentionHead`, which is in place of the dense head. None
+        fits on images.
+    bag_label : str or None
+        How a group gets its class: ``"same"``, the one that all of its images have, which None is,
+        too; or ``"any:CLASS"``, a group with an image of this class has it.
+    join : {"groups"} or None
+        What several caches have in common: groups, such as patients, of which each cache has
+        another modality. A head then takes one vector of each cache for each group, side by side,
+        as `bag` makes it, or else their mean. Where a group has no images in a cache, its features
+        have their mean over the training groups, and a column tells so.
+    names : sequence of str or None
+        Name of each cache that is joined, such as ``"t1"``; None takes those of the files.
+    ablate_blocks : bool
+        Whether the head is cross-validated on each of the joined caches alone, and on all but each,
+        in the same folds; ``training.join.ablation`` has what differs.
     val_fraction : float
         Fraction of the training images, or of all images without splits, held out for validation.
     test_fraction : float
@@ -129,6 +128,10 @@ def fit_head(
         Number of folds of a cross-validation over train and validation; or a fold for each source
         of the table, of a head that is fitted on the others. None does none, or takes 5 where
         candidates are compared.
+    unit : {"image", "group"} or None
+        What a cross-validation is measured on: ``"group"`` adds the metrics per group, such as per
+        patient, by the mean of the out-of-fold probabilities of its images. None takes images. Of a
+        bag head, groups always are, and images never.
     repeats : int or None
         Number of further fits, each of another seed and on images that were divided anew: all of
         them, or those other than the test images of a table that has splits. They change nothing of
@@ -173,7 +176,8 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range.
+        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range,
+        or another head than the dense one is to weigh images by attention.
 
     Examples
     --------
@@ -197,8 +201,12 @@ def fit_head(
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
-    with opened(cache) as features:
+    with opened_join(cache, join, names) as features:
+        pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
+        rule = make_rule(bag or pooling, bag_label)
+        head = choose_head(head, rule)
         compare = search or head == ALL_HEADS
+        per_group = check_unit(unit, rule, folded=cv is not None or compare)
         plan = Plan(
             cache=features,
             recipes=make_recipes(
@@ -212,8 +220,8 @@ def fit_head(
             compare=compare,
             n_jobs=n_jobs,
         )
-        examples = None if ood_examples is None else read_examples(ood_examples, features)
-        partition = Partition.read(features)
+        examples = None if ood_examples is None else read_examples(ood_examples, features, rule)
+        partition = Partition.read(features, rule)
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -222,6 +230,7 @@ def fit_head(
             test_fraction=test_fraction,
             random_state=random_state,
         )
+        check_blocks(features, partition)
         drawn = draw_partitions(
             partition,
             seeds,
@@ -231,7 +240,10 @@ def fit_head(
         )
         partition = plan.add_folds(partition, random_state)
         chosen = plan.choose(partition, random_state, progress)
-        fit = _fit_calibrated(chosen, partition, n_jobs=n_jobs)
+        if per_group and chosen.cv is not None:
+            scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
+            chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
+        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
         varied = None
         if seeds:
             varied = repeat_fits(
@@ -243,6 +255,12 @@ def fit_head(
                 n_jobs=n_jobs,
                 progress=progress,
             )
+        measure = partial(
+            measure_blocks, chosen.recipe, partition, n_jobs=n_jobs, progress=progress
+        )
+        joined = record_join(
+            features, partition, fit.head, measure=measure if ablate_blocks else None
+        )
         return HeadBundle(
             spec=features.spec,
             class_names=features.class_names,
@@ -254,10 +272,15 @@ def fit_head(
                 _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
                 ood_examples=None if examples is None else len(examples),
                 repeats=varied,
+                join=joined,
                 seconds=time.perf_counter() - started,
             ),
-            probe=_make_probe(partition.X, random_state),
-            ood_detector=fit_detector(partition, examples, random_state=int(random_state)),
+            probe=draw_probe(partition.X, rule, random_state),
+            ood_detector=fit_detector(
+                partition, fit.head, examples, random_state=int(random_state)
+            ),
+            blocks=name_blocks(features, fit.head),
+            bag=rule,
             conformal=fit.conformal,
             fitted_images=partition.collect_images(features, signature=signature),
         )
@@ -285,57 +308,13 @@ def check_options(
         )
 
 
-def _fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | None) -> _Fit:
-    """Fit on train, measure on val, refit on both; calibrate on images that were not fitted on.
-
-    The temperature of a head that val stops is fitted on val; that of other heads on the folds of a
-    cross-validation, or on val where a class has images of only one group.
-    """
-    recipe = chosen.recipe
-    train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
-    if needs_validation(recipe.head):
-        estimator = recipe.fit(partition.X, partition.y, rows=train, val=val)
-        return _calibrate(FittedHead(estimator), partition)
-    fit = FittedHead(recipe.fit(partition.X, partition.y, rows=train))
-    # Sources that are left out only evaluate a head: it is the same one without them.
-    found = chosen.cv if partition.left_out is None else None
-    found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
-    first = _calibrate(fit, partition, found)
-    both = partition.rows_of(partition.fitted_images)
-    estimator = recipe.fit(partition.X, partition.y, rows=both)
-    return replace(first, head=replace(first.head, estimator=estimator))
-
-
-def _cross_validate_for_calibration(
-    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None
-) -> CrossValidation | None:
-    """Cross-validate in as many folds as can be made; None where a class has only one group."""
-    n_folds = partition.limit_folds(CALIBRATION_FOLDS)
-    if n_folds < 2:
-        return None
-    folded = partition.with_folds(n_folds, random_state=recipe.random_state)
-    return cross_validate(recipe, folded, n_jobs=n_jobs)
-
-
-def _calibrate(
-    head: FittedHead, partition: Partition, found: CrossValidation | None = None
-) -> _Fit:
-    """Calibrate a head by its cross-validation, or on val, and measure it on val."""
-    val = partition.splits["val"]
-    X, y = partition.X[val], partition.y[val]
-    calibration = calibrate([head.scores(X)], [y]) if found is None else found.calibration
-    calibrated = replace(head, temperature=calibration.temperature)
-    probabilities = calibrated.predict_proba(X)
-    return _Fit(
-        head=calibrated,
-        val=measure(y, probabilities, class_names=partition.class_names),
-        calibration=calibration,
-        conformal=Conformal.fit(probabilities, y) if found is None else found.conformal,
-    )
-
-
 def _make_record(
-    cache: FeatureCache, partition: Partition, *, audit: Audit, chosen: Selection, fit: _Fit
+    cache: FeatureCache,
+    partition: Partition,
+    *,
+    audit: Audit,
+    chosen: Selection,
+    fit: CalibratedFit,
 ) -> FitRecord:
     recipe, splits = chosen.recipe, partition.splits
     history = getattr(fit.head.estimator, "history_", {})
@@ -346,6 +325,7 @@ def _make_record(
         rows=SplitSizes(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
+        bag_sizes=partition.measure_bags(),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
         leakage=audit.summary(),
@@ -362,12 +342,3 @@ def _make_record(
         cache_sha256=cache.content_sha256,
         versions=runtime.versions(),
     )
-
-
-def _make_probe(X: NDArray[np.float32], random_state: int) -> NDArray[np.float32]:
-    """Draw vectors like the features but of no image: mean plus seeded noise of the same spread."""
-    rng = np.random.default_rng([random_state, _PROBES])
-    noise = rng.standard_normal((_PROBES, X.shape[1]))
-    seen = X[:: -(-len(X) // _PROBED_ROWS)]
-    probe: NDArray[np.float32] = (seen.mean(axis=0) + seen.std(axis=0) * noise).astype(np.float32)
-    return probe

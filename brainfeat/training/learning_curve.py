@@ -24,6 +24,7 @@ from brainfeat.heads.calibration import softmax
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
+from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.fits import Progress
 from brainfeat.training.fitting import check_options
@@ -34,7 +35,7 @@ from brainfeat.training.selection import score_folds
 
 REPEATS = 5
 # Heads that draw random numbers; the others learn the same from the same images.
-_DRAWING = ("dense", "hist-gradient-boosting", "linear-svm", "random-forest")
+_DRAWING = ("attention", "dense", "hist-gradient-boosting", "linear-svm", "random-forest")
 _SEED_LIMIT = 2**32
 
 
@@ -78,6 +79,8 @@ def learning_curve(
     *,
     head: str = "dense",
     params: Mapping[str, Any] | None = None,
+    bag: str | None = None,
+    bag_label: str | None = None,
     repeats: int = REPEATS,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -106,6 +109,8 @@ def learning_curve(
         One of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : mapping or None
         Constructor parameters of the head.
+    bag, bag_label : str or None
+        As in :func:`brainfeat.fit_head`; groups then take the place of images.
     repeats : int
         Orders in which groups are drawn.
     val_fraction, test_fraction : float
@@ -159,15 +164,16 @@ def learning_curve(
     check_options(None, random_state, None, search=False)
     check_grouping(group_by)
     _check_options(head, repeats)
+    rule = make_rule(bag, bag_label)
     with opened(cache) as features:
         (recipe,) = make_recipes(
-            head,
+            choose_head(head, rule),
             params,
             class_names=features.class_names,
             n_iter=None,
             random_state=random_state,
         )
-        partition = Partition.read(features)
+        partition = Partition.read(features, rule)
         audit = audit_duplicates(features)
         partition = partition.split(
             features,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import TableError
-from brainfeat.heads.recipe import FittedHead, HeadRecipe
+from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.splitting import make_folds
 from brainfeat.text import count
 from brainfeat.training.partition import Partition
@@ -99,8 +99,7 @@ def predict_out_of_fold(
     )
     for place in range(N_FOLDS):
         train, held_out = images[fitted & (fold != place)], fold == place
-        estimator = recipe.fit(partition.X, partition.y, rows=partition.rows_of(train))
-        head = FittedHead(estimator)
+        head = recipe.fit_head(partition.X, partition.y, rows=partition.rows_of(train))
         probabilities[held_out] = head.predict_proba(partition.X[images[held_out]])
         if progress is not None:
             progress(place + 1, N_FOLDS)

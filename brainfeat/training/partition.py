@@ -1,4 +1,4 @@
-"""Partition: the labelled rows of a cache, and which images train, stop and test a head."""
+"""Partition: the units of a cache in memory, and which of them train, stop and test a head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.errors import CacheError, TableError
+from brainfeat.cache.groups import GroupRows
+from brainfeat.errors import TableError
+from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.record import HeldOut
+from brainfeat.heads.record import BagSizes, HeldOut, SplitSizes
 from brainfeat.leakage.sources import SourceFolds, make_source_folds
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
 from brainfeat.training.grouping import Grouping
+from brainfeat.training.units import read_units
 
 Rows = NDArray[np.intp]
 # Training and test images of a fold.
@@ -21,27 +24,25 @@ Fold = tuple[Rows, Rows]
 
 SPLITS = ("train", "val", "test")
 
-# Rows that are checked in one step, so that a million rows are not copied.
-_BLOCK_ROWS = 8192
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Partition:
     """The labelled rows of a cache in memory, and the splits and folds of their images.
 
     An image is a row of view 0; its augmented views are further rows. Splits and folds hold images,
-    as indices into the rows of the partition.
+    as indices into the rows of the partition. Where groups of images are taken together as bags, a
+    group stands in the place of an image.
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32
-        Features.
+    X : ndarray of shape (n, d), float32, or Bags
+        Features; the vectors of each group where these are not pooled.
     y : ndarray of shape (n,), int64
         Class of each row, an index into `class_names`.
     image : ndarray of shape (n,), int
         The image that each row is a view of.
     rows : ndarray of shape (n,), int
-        Row of the cache of each row.
+        Row of the cache of each row; of a group, that of its first image.
     class_names : tuple of str
         The classes.
     splits : dict of str to ndarray of int
@@ -54,9 +55,11 @@ class Partition:
         What a group is, as in :class:`Grouping`.
     left_out : SourceFolds or None
         The sources that folds leave out one at a time; None for folds of another kind.
+    members : GroupRows or None
+        The images of each group, which are the first rows; None where the rows are images.
     """
 
-    X: NDArray[np.float32]
+    X: AnyFeatures
     y: NDArray[np.int64]
     image: Rows
     rows: Rows
@@ -66,15 +69,18 @@ class Partition:
     groups: NDArray[Any] | None = None
     grouped_by: str = "none"
     left_out: SourceFolds | None = None
+    members: GroupRows | None = None
 
     @classmethod
-    def read(cls, cache: FeatureCache) -> Self:
+    def read(cls, cache: FeatureCache, bag: BagRule | None = None) -> Self:
         """Read the labelled rows of a cache.
 
         Parameters
         ----------
         cache : FeatureCache
             Pooled features.
+        bag : BagRule or None
+            How the images of a group become one row; None makes a row of each image.
 
         Returns
         -------
@@ -83,27 +89,19 @@ class Partition:
 
         Raises
         ------
-        TableError
-            The cache holds feature maps, altered views, or labelled images of fewer than two
-            classes.
-        CacheError
-            The features are not finite.
+        TableError, CacheError, ParameterError
+            As in :func:`brainfeat.training.units.read_units`.
         """
-        rows = np.flatnonzero(cache.mask(views=True))
-        y = cache.y[rows]
-        check_labels(cache, y)
-        view = cache.view[rows]
-        _, place = np.unique(cache.column("path")[rows], return_inverse=True)
-        first = np.zeros(place.max() + 1, np.intp)
-        first[place[view == 0]] = np.flatnonzero(view == 0)
-        images, none = np.flatnonzero(view == 0), np.empty(0, np.intp)
+        units = read_units(cache, bag)
+        images, none = np.flatnonzero(units.image == np.arange(len(units.y))), np.empty(0, np.intp)
         return cls(
-            X=_read_features(cache, rows),
-            y=y,
-            image=first[place],
-            rows=rows,
+            X=units.X,
+            y=units.y,
+            image=units.image,
+            rows=units.rows,
             class_names=cache.class_names,
             splits={"train": images, "val": none, "test": none},
+            members=units.members,
         )
 
     def split(
@@ -144,6 +142,8 @@ class Partition:
             A class has no training images, or too few images or groups to be divided.
         """
         labels = None if grouping.labels is None else grouping.labels[self.rows]
+        if labels is None and self.members is not None:
+            labels = self.image
         grouped = replace(self, groups=labels, grouped_by=grouping.kind)
         images = self.splits["train"]
         names = cache.splits[self.rows[images]]
@@ -195,9 +195,12 @@ class Partition:
         Raises
         ------
         TableError
-            As in :func:`brainfeat.leakage.sources.make_source_folds`.
+            As in :func:`brainfeat.leakage.sources.make_source_folds`; or a group that is one row
+            has images of several sources.
         """
         images = np.sort(self.fitted_images)
+        if self.members is not None:
+            self.members.check_sources(cache.sources)
         found = make_source_folds(
             self.y[images],
             cache.sources[self.rows[images]],
@@ -281,6 +284,10 @@ class Partition:
         names = self._assign(images, {"val": fraction}, random_state)
         return images[names == "train"], images[names == "val"]
 
+    def list_members(self, images: Rows) -> Rows:
+        """List the rows of the cache of images, or of all images of groups."""
+        return self.rows[images] if self.members is None else self.members.rows_of(images)
+
     def rows_of(self, images: Rows) -> Rows:
         """Return the rows of images with their augmented views."""
         return np.flatnonzero(np.isin(self.image, images))
@@ -304,8 +311,24 @@ class Partition:
         """
         if cache.splits.any():
             return None
-        val, test = (tuple(cache.image_ids(self.rows[self.splits[name]])) for name in SPLITS[1:])
+        val, test = (
+            tuple(cache.image_ids(self.list_members(self.splits[name]))) for name in SPLITS[1:]
+        )
         return HeldOut(val=val, test=test)
+
+    def measure_bags(self) -> BagSizes | None:
+        """Return how many images the groups have; None where the rows are images."""
+        if self.members is None:
+            return None
+        sizes = self.members.sizes
+        return BagSizes(
+            images=SplitSizes(
+                **{name: int(sizes[groups].sum()) for name, groups in self.splits.items()}
+            ),
+            least=int(sizes.min()),
+            median=float(np.median(sizes)),
+            most=int(sizes.max()),
+        )
 
     def collect_images(self, cache: FeatureCache, *, signature: bool) -> FittedImages:
         """Collect what a head records of its images, so that it knows what it has seen.
@@ -321,7 +344,7 @@ class Partition:
         -------
         FittedImages
         """
-        rows = {name: self.rows[images] for name, images in self.splits.items()}
+        rows = {name: self.list_members(images) for name, images in self.splits.items()}
         digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
         if signature and cache.signature is not None:
             signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}
@@ -350,49 +373,3 @@ class Partition:
                     else "has no images"
                 )
                 raise TableError(f"class {name!r} {reason}; add training images or drop the class")
-
-
-def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
-    """Refuse a cache that no classifier can be fitted on.
-
-    Parameters
-    ----------
-    cache : FeatureCache
-    y : ndarray of shape (m,), int64
-        Classes of its labelled rows.
-
-    Raises
-    ------
-    TableError
-        The cache holds feature maps, or labelled images of fewer than two classes.
-    """
-    if cache.spec.pooling == "none":
-        raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
-    if cache.is_altered:
-        raise TableError(
-            f"{cache.path} holds altered views of images, on which heads are tried; fit the head "
-            "on a cache that extract wrote"
-        )
-    present = np.unique(y)
-    if len(present) < 2:
-        names = ", ".join(cache.class_names[label] for label in present) or "none"
-        raise TableError(
-            f"{cache.path} has labelled images of too few classes ({names}); "
-            "a classifier needs two or more"
-        )
-
-
-def _read_features(cache: FeatureCache, rows: Rows) -> NDArray[np.float32]:
-    X = cache.X[:] if len(rows) == len(cache) else cache.X[rows]
-    blocks = (X[start : start + _BLOCK_ROWS] for start in range(0, len(X), _BLOCK_ROWS))
-    if bad := sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks):
-        raise CacheError(
-            f"{cache.path} has features that are not finite in {bad:,} of {len(X):,} rows; "
-            "extract them again, in float32"
-        )
-    if len(X) > 1 and (X[0] == X).all():
-        raise CacheError(
-            f"{cache.path} has the same features in all {len(X):,} rows, from which nothing can be "
-            "learned; check that its images are not all black, and that its weights are not zeros"
-        )
-    return X

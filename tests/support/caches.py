@@ -21,6 +21,17 @@ def draw_signatures(rows: int, seed: int = 0) -> np.ndarray:
     return rng.integers(-127, 128, (rows, SIGNATURE_SIZE)).astype(np.int8)
 
 
+def draw_groups(n: int = 48, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Draw vectors of n groups of 1 to 4 images, with noise of each group; classes in turn."""
+    rng = np.random.default_rng(seed)
+    sizes = 1 + np.arange(n) % 4
+    group = rng.permutation(np.repeat(np.arange(n), sizes))
+    centres = 2 * rng.standard_normal((4, 8)) + rng.standard_normal((n, 8))[:, None].repeat(4, 1)
+    y = group % 4
+    X = centres[group, y] + rng.standard_normal((len(group), 8))
+    return X.astype(np.float32), y, [f"patient {number}" for number in group]
+
+
 def write_vectors(
     folder: Path,
     X: np.ndarray,

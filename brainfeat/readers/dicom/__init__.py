@@ -1,6 +1,7 @@
 """DICOM through pydicom: files, what their headers say, which frames are one volume, and pixels.
 
-Nothing that names a person leaves this package. Messages of pydicom quote the content of files;
+Nothing that names a person leaves this package, but for what `instances` reads for results that are
+written as DICOM. Messages of pydicom quote the content of files;
 none of them is passed on, whether as an error, a warning or a log record, and every error is raised
 without its cause.
 """
