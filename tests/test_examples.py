@@ -89,6 +89,13 @@ def test_compare_specs_finds_the_better_features(
         run_example("compare_specs", *map(str, words))
 
 
+def test_benchmark_crop_prints_both_rates(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, slices_per_patient=1, size=48)
+    words = [str(table), *BASE, "--rounds", "1", "--number", "3"]
+    printed = run_example("benchmark_crop", *words)
+    assert re.search(r"none +\d+\.\d images/s\nforeground +\d+\.\d images/s\nratio +\d", printed)
+
+
 def test_many_heads_ranks_all_by_cross_validation(
     run_example: RunExample, make_cache: Callable
 ) -> None:

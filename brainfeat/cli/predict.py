@@ -185,8 +185,8 @@ def command(
         joined = JoinedPredictor(HeadBundle.load(head, verify=verify), patient_key=key, **chosen)
         parts = cases.find(joined, inputs, input_table, keep_masks=keep_masks)
         with options.ProgressLine("predicting", "images") as progress:
-            answers = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
-        _report(answers, joined, output=output, hashed=key is not None, as_json=as_json)
+            patients = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
+        _report(patients, joined, output=output, hashed=key is not None, as_json=as_json)
         return
     given, masks = take_inputs(images, keep_masks=keep_masks)
     if masks:
