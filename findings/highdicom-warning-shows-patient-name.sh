@@ -36,7 +36,7 @@ made = highdicom.SOPClass(
     sop_instance_uid="1.2.3.4.5",
     sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
     instance_number=1,
-    modality="OT",
+    modality="SR",
     patient_name=name,
 )
 assert made.PatientName == name
