@@ -119,6 +119,7 @@ def read(tmp_path, *, change=None, **elements):
         ("ISO_IR 100", "Müller^Änne"),
         ("ISO_IR 192", "山田^太郎"),
         ("GB18030", "王^小东"),
+        ("ISO_IR 192", "山田\u3000太郎"),
         ("ISO_IR 144", "Люкceмбypг"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
     ],
@@ -127,6 +128,10 @@ def test_names_are_read_in_their_character_set(tmp_path, character_set, name):
     found = read(tmp_path, SpecificCharacterSet=character_set, PatientName=name)
     assert found.identity["PatientName"] == name
     assert "PatientName" not in found.invalid
+
+
+def test_empty_components_of_a_name_make_no_other_name(tmp_path):
+    assert read(tmp_path, PatientName="Doe^Jane^^^=").identity["PatientName"] == "Doe^Jane"
 
 
 def test_characters_without_a_known_set_are_not_guessed(tmp_path):

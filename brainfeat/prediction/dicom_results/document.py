@@ -21,7 +21,7 @@ KIND = "a structured report that brainfeat wrote"
 _SOP_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"  # Comprehensive SR
 _SERIES_NUMBER = 9001
 # SOP class and UID of an instance, and its frames, or None for all of them.
-Source = tuple[str, str, list[int] | None]
+_Source = tuple[str, str, list[int] | None]
 _COVERAGE = (
     "The target coverage of the prediction sets holds for single images that are like those of "
     "training, and not for volumes."
@@ -315,13 +315,13 @@ def _measure(
     )
 
 
-def _list_sources(places: Places) -> list[Source]:
+def _list_sources(places: Places) -> list[_Source]:
     if places.slices:
         return _merge(places.slices)
     return [(instance.sop_class, instance.uid, None) for instance in places.instances]
 
 
-def _merge(slices: Iterable[Place]) -> list[Source]:
+def _merge(slices: Iterable[Place]) -> list[_Source]:
     """Refer to each instance once, with the numbers of its frames where some are not meant."""
     instances: dict[str, Instance] = {}
     frames: dict[str, list[int]] = {}

@@ -5,6 +5,7 @@ belong to the patient, and must not be shown.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
@@ -216,7 +217,8 @@ def _read_text(dataset: Any, keyword: str) -> str | None:
         text = str(value).strip(" \0")
     except DAMAGE:
         return None
-    if not isinstance(value, str | PersonName) or "\ufffd" in text or not text.isprintable():
+    is_text = isinstance(value, str | PersonName) and "\ufffd" not in text
+    if not is_text or any(unicodedata.category(letter) == "Cc" for letter in text):
         return None
     if not text.isascii():
         # Without a known character set, pydicom takes bytes for Western European letters.
@@ -225,7 +227,12 @@ def _read_text(dataset: Any, keyword: str) -> str | None:
         known = [character_set for character_set in several if character_set]
         if not known or any(character_set not in python_encoding for character_set in known):
             return None
-    return text
+    return _trim_name(text) if isinstance(value, PersonName) else text
+
+
+def _trim_name(text: str) -> str:
+    """Leave out empty components at the ends, which say nothing (PS3.5, 6.2.1)."""
+    return "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
 
 
 def _is_valid(keyword: str, text: str | None) -> bool:
