@@ -760,7 +760,7 @@ class TestOthers:
             import os, signal, sys
             from brainfeat.training import fitting
             from brainfeat.cli import main
-            fitting._fit_calibrated = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            fitting.fit_calibrated = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
             main(sys.argv[1:])
         """
         command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -374,7 +374,12 @@ class TestInt8:
 
 def calibrate_on(table, *, force=False):
     return int8_calibration.calibrate(
-        partial(load, "vgg16"), read_table(table), read=read_image, random_state=0, force=force
+        partial(load, "vgg16"),
+        read_table(table),
+        read=read_image,
+        crop="",
+        random_state=0,
+        force=force,
     )
 
 

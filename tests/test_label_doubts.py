@@ -324,9 +324,9 @@ def test_a_chain_of_copies_is_in_one_fold(tmp_path, monkeypatch):
     path = write_vectors(tmp_path, X, y, signature=signature)
     fit, shares = HeadRecipe.fit, []
 
-    def count(recipe, X, y, *, rows):
+    def count(recipe, X, y, *, rows, **options):
         shares.append(np.isin(copies, rows).mean())
-        return fit(recipe, X, y, rows=rows)
+        return fit(recipe, X, y, rows=rows, **options)
 
     monkeypatch.setattr(HeadRecipe, "fit", count)
     assert find_label_doubts(path).grouped_by == "copies"

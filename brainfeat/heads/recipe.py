@@ -183,7 +183,7 @@ class FittedHead:
 
 def _require_vectors(X: Features) -> NDArray[np.float32]:
     if isinstance(X, Bags):
-        raise TypeError("it takes vectors, not bags")
+        raise HeadError("this head takes vectors, and bags were given; pool them first")
     return X
 
 
