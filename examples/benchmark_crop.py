@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [place * len(whole) // number for place in range(number)]
     columns = ("paths", "labels", "splits", "groups", "sources")
     taken = {name: tuple(getattr(whole, name)[row] for row in rows) for name in columns}
-    table = replace(whole, **taken)
+    table = replace(whole, **taken, class_names=tuple(sorted({*taken["labels"]} - {""})))
     base = load_backbone(chosen.backbone, weights=chosen.weights, input_size=chosen.size)
 
     def measure(crop: str) -> float:
