@@ -96,6 +96,7 @@ OPTIONS = {
         "--coverage",
         "--false-alarm-rate",
         "--force",
+        "--group-level",
         "--heatmap",
         "--slices",
         "--window",
