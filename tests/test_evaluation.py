@@ -19,10 +19,12 @@ from brainfeat.cli.evaluate import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.evaluation.abstention import measure_abstention
 from brainfeat.evaluation.bootstrap import BY_CLASS
+from brainfeat.evaluation.class_mapping import choose_task
 from brainfeat.evaluation.comparison import compare
 from brainfeat.evaluation.results import Evaluation
 from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.pooling import answer
 from brainfeat.leakage import auditing, duplicates, overlap
 from brainfeat.report import to_markdown, to_text
 from brainfeat.text import count_columns
@@ -438,8 +440,10 @@ def test_abstention_is_what_a_prediction_would_do(bundle, leaky):
 def test_where_every_prediction_is_right_confidence_has_no_auroc(bundle, leaky):
     with FeatureCache.open(leaky) as cache:
         X = cache.X[400:600]
-    p = bundle.predict_proba(X)
-    assert measure_abstention(bundle, X, p.argmax(axis=1), p).auroc is None
+    answers = answer(bundle, X, bundle.predict_proba(X))
+    task, _ = choose_task(bundle.class_names, bundle.class_names, [])
+    found = measure_abstention(answers, answers.labels, groups=np.arange(200), task=task)
+    assert found.auroc is None
 
 
 def test_an_earlier_evaluation_has_no_auroc(bundle, leaky):

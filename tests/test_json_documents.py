@@ -249,6 +249,8 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("fit-head", take("vectors"), "-o", folder / "b.h5", "--head", "logistic", *weight)
     bag = ("--head", "lda", "--bag", "mean", "--jobs", 1)
     yield ask("fit-head", take("patients"), "-o", folder / "e.h5", *bag)
+    folds = ("--head", "lda", "--cv", 3, "--unit", "group", "--jobs", 1)
+    yield ask("fit-head", take("patients"), "-o", folder / "f.h5", *folds)
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from support.caches import draw_signatures, write_vectors
 
 from brainfeat import FeatureCache, find_label_doubts
 from brainfeat.cache.signature import orient_signatures
+from brainfeat.cli.label_doubts import describe_doubts
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
+from brainfeat.text import count_columns
 from brainfeat.training.confident_learning import doubt_labels, find_confident_classes
 from brainfeat.training.label_doubts import LabelDoubts
 
@@ -154,6 +157,12 @@ def test_copies_with_conflicting_labels_come_first_and_name_each_other(make_cach
     }
     right = next(doubt for doubt in conflicts if doubt.path == NAMES[5])
     assert right.suggested == right.label
+    lines = [line.split("  ")[:3] for line in describe_doubts(found)]
+    assert not any(len(cells) > 2 and cells[0] == cells[1].strip() for cells in lines)
+    assert "the copies have different labels" in "\n".join(describe_doubts(found))
+    long = replace(found, pairs=(replace(found.pairs[0], label="x" * 90, suggested="y" * 90),))
+    table = [line for line in describe_doubts(long) if "xx" in line]
+    assert [count_columns(line) <= 80 for line in table] == [True]
 
 
 def test_views_and_unlabelled_images_are_not_checked(make_cache):
@@ -272,7 +281,8 @@ class TestCommand:
         listed = [line for line in result.out.splitlines() if re.match(r" *\d+  \S+/image", line)]
         assert len(listed) == min(10, len(rows))
         assert f"has a copy of another label: x/{NAMES[8]}" in result.out
-        assert "label       suggested   train  val  test" in result.out
+        heads = [line.split() for line in result.out.splitlines()]
+        assert ["label", "suggested", "train", "val", "test"] in heads
 
     def test_json_has_the_counts_and_no_list(self, run, cache, tmp_path):
         document = json.loads(run("audit", cache, "--labels", tmp_path / "s.csv", "--json").out)

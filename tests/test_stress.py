@@ -14,6 +14,7 @@ import brainfeat.prediction.predictor
 from brainfeat import FeatureCache, evaluate, extract, fit_head, read_table, stress
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError, TableError
 from brainfeat.evaluation.stress import measure_stress
+from brainfeat.evaluation.units import UnitRule
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.prediction.sampling import choose_unseen
 from brainfeat.report.stress import list_stress
@@ -281,8 +282,65 @@ def test_images_that_do_not_fit_the_head_are_refused(head, data, tmp_path):
         stress(head, data, backbone=Blocks(), split="val", **OPTIONS)
     with pytest.raises(SpecMismatchError):
         stress(head, data, backbone=Blocks(weights="1" * 64), **OPTIONS)
-    with pytest.raises(ParameterError, match="number 0; expected at least 1 image"):
+    with pytest.raises(ParameterError, match="number 0; expected 1 or more"):
         stress(head, data, backbone=Blocks(), number=0)
+
+
+# Patients
+
+
+@pytest.fixture(scope="module")
+def patients(data):
+    """The same images, four of a patient; one has the copy of an image of train."""
+    table = read_table(data)
+    names = [path.rsplit("/", 1) for path in table.paths]
+    numbers = [int(name[:2]) // 4 % 24 if name[:2].isdigit() else 0 for _, name in names]
+    groups = [f"{folder}/{n}" for (folder, _), n in zip(names, numbers, strict=True)]
+    return replace(table, groups=tuple(groups))
+
+
+def test_alterations_are_pooled_over_the_images_of_a_patient(head, patients, tmp_path):
+    output = tmp_path / "patients.h5"
+    found = stress(head, patients, output, backbone=Blocks(), unit="group", **OPTIONS)
+    assert (found.unit, found.n, found.n_images) == ("group", 7, 26)
+    assert found.left_out["of patients of whom the head has seen an image, or a copy"] == 5
+    with FeatureCache.open(output) as cache:
+        plain = np.flatnonzero(cache.view == 0)
+        names, y = cache.groups[plain], cache.y[plain]
+        for entry in found.altered:
+            [view] = [
+                view
+                for view, one in Alterations().listed.items()
+                if vars(one).items() <= vars(entry).items()
+            ]
+            X = cache.X[np.flatnonzero(cache.view == view)]
+            p, scores = head.predict_proba(X), head.ood_detector.score(X).scores
+            strange = scores > head.ood_detector.threshold()
+            right = []
+            for name in np.unique(names):
+                own = names == name
+                kept = own & ~strange if (own & ~strange).any() else own
+                right.append(p[kept].mean(axis=0).argmax() == y[own][0])
+            assert entry.accuracy == pytest.approx(np.mean(right))
+    assert measure_stress(head, output).n == 26
+    assert "On 7 patients in 7 groups" in to_text(list_stress(found)[:1])
+
+
+def test_a_sample_has_whole_patients(head, patients):
+    rule = UnitRule(unit="group")
+    small, large = (choose_unseen(head, patients, number=n, rule=rule) for n in (2, 4))
+    assert {*small.table.groups} < {*large.table.groups}
+    assert len({*small.table.groups}) == 2
+    for group in large.table.groups:
+        whole = [
+            path
+            for path, name in zip(patients.paths, patients.groups, strict=True)
+            if name == group and "bad" not in path
+        ]
+        assert {*whole} <= {*large.table.paths}
+    mixed = replace(patients, groups=("one",) * len(patients))
+    with pytest.raises(TableError, match="have images of several classes"):
+        choose_unseen(head, mixed, number=2, split="all", rule=rule)
 
 
 # The command
@@ -321,6 +379,7 @@ def test_the_command_says_in_one_line_what_is_wrong(run, base, head, data, tmp_p
     words = ("stress", tmp_path / "head.h5")
     for arguments, message in (
         ((data, "--kinds", "smear"), "unknown kind of alteration 'smear'"),
+        ((data, "--unit", "group"), "has no groups, such as patients"),
         ((data / "table.csv",), "no labelled images"),
         ((data, "--report", tmp_path / "note.html", "--overwrite"), "is not a report on altered"),
         ((data, "-o", tmp_path / "none" / "a.h5"), "there is no folder"),
@@ -331,6 +390,7 @@ def test_the_command_says_in_one_line_what_is_wrong(run, base, head, data, tmp_p
         assert result.err.count("\n") == 1
     (data / "table.csv").unlink()
     assert run(*words, data, "--markdown", "--json").code == 2
+    assert "names no kind" in run(*words, data, "--kinds", " ,").err
     same = (tmp_path / "a.h5", "--report", tmp_path / "none" / ".." / "a.h5")
     assert "name the same file" in run(*words, data, "-o", *same).err
 

@@ -24,6 +24,8 @@ OPTIONS = {
         "--json",
     },
     "compare": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--all-images",
@@ -35,6 +37,8 @@ OPTIONS = {
     "demo": {"--output", "--backbone", "--weights", "--patients", "--random-state", "--json"},
     "doctor": {"--json"},
     "evaluate": {
+        "--unit",
+        "--group-label",
         "--split",
         "--classes",
         "--table",
@@ -112,6 +116,7 @@ OPTIONS = {
         "--json",
     },
     "fit-head": {
+        "--unit",
         "--output",
         "--head",
         "--param",
@@ -153,6 +158,8 @@ OPTIONS = {
     },
     "link": {"--take", "--output", "--verify", "--overwrite", "--json"},
     "stress": {
+        "--unit",
+        "--group-label",
         "--output",
         "--kinds",
         "--number",

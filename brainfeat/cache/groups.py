@@ -2,16 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.text import count
-
-if TYPE_CHECKING:
-    from brainfeat.cache.cache import FeatureCache
 
 Rows = NDArray[np.intp]
 
@@ -75,6 +72,25 @@ class GroupRows:
         ndarray of int
         """
         return self.rows[list_places(self.offsets, groups)]
+
+    def select(self, chosen: NDArray[np.bool_]) -> "GroupRows":
+        """Return the chosen groups alone.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n,), bool
+
+        Returns
+        -------
+        GroupRows
+        """
+        return GroupRows(
+            names=self.names[chosen],
+            rows=self.rows_of(np.flatnonzero(chosen)),
+            offsets=np.concatenate([[0], np.cumsum(self.sizes[chosen])]),
+            y=self.y[chosen],
+            splits=self.splits[chosen],
+        )
 
     def any(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which groups have a row that is flagged.
@@ -148,12 +164,36 @@ class GroupRows:
         return means
 
 
-def read_groups(cache: "FeatureCache", rows: Rows, *, label: str = SAME_LABEL) -> GroupRows:
+class Grouped(Protocol):
+    """A cache, or what else has these columns."""
+
+    @property
+    def path(self) -> object:
+        """What to name in messages."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes."""
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """Group of each row; ``""`` for none."""
+
+    @property
+    def splits(self) -> NDArray[np.str_]:
+        """Split of each row; ``""`` for none."""
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """Class of each row, an index into `class_names`."""
+
+
+def read_groups(cache: Grouped, rows: Rows, *, label: str = SAME_LABEL) -> GroupRows:
     """Read which of some rows belong to each group of the table.
 
     Parameters
     ----------
-    cache : FeatureCache
+    cache : FeatureCache, or what else has these columns
     rows : ndarray of int
         Labelled rows, such as those of view 0.
     label : str
@@ -263,7 +303,7 @@ def list_places(offsets: Rows, groups: Rows) -> Rows:
 
 
 def _choose_labels(
-    cache: "FeatureCache",
+    cache: Grouped,
     rows: Rows,
     offsets: Rows,
     names: NDArray[np.str_],
@@ -289,7 +329,7 @@ def _choose_labels(
 
 
 def _choose_splits(
-    cache: "FeatureCache", rows: Rows, offsets: Rows, names: NDArray[np.str_]
+    cache: Grouped, rows: Rows, offsets: Rows, names: NDArray[np.str_]
 ) -> NDArray[np.str_]:
     splits = cache.splits[rows]
     first = splits[offsets[:-1]]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.cli.classes import classes_option
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.text import align, count, format_interval, format_metric
@@ -36,6 +36,8 @@ Examples:
     default=True,
     help="Include the images of which a head has seen a copy.",
 )
+@protocol.unit_option
+@protocol.group_label_option
 @options.table_option
 @options.random_state_option
 @options.verify_option
@@ -48,6 +50,8 @@ def command(
     split: str,
     classes: tuple["Classes", ...],
     new: bool,
+    unit: str | None,
+    group_label: str | None,
     table: Path | None,
     random_state: int,
     verify: Verify,
@@ -74,6 +78,8 @@ def command(
             split=split,
             classes=classes or None,
             new=new,
+            unit=unit,
+            group_label=group_label,
             random_state=random_state,
         )
     if as_json:
@@ -81,7 +87,7 @@ def command(
         return
     for name, head, path in zip(("first", "second"), heads, (first, second), strict=True):
         options.say(f"{name:6}  {head.head}, {path}")
-    options.say(f"images  {found.n:,} in {count(found.n_groups, 'group')}")
+    options.say(f"{found.noun}s  {found.n:,} in {count(found.n_groups, 'group')}")
     if found.left_out_as is not None:
         kind = found.left_out_as.replace("_", " ")
         options.say(f"        without {found.left_out:,} that a head has seen ({kind})")

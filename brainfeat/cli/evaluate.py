@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options, reporting
+from brainfeat.cli import options, protocol, reporting
 from brainfeat.cli.classes import classes_option
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ EXAMPLES = """\b
 Examples:
   brainfeat evaluate svm.h5 mri.h5
   brainfeat evaluate svm.h5 site-b.h5 --report report.html
+  brainfeat evaluate svm.h5 site-b.h5 --unit group
   brainfeat evaluate svm.h5 mri.h5 site-b.h5 site-c.h5 --classes yes=glioma+meningioma,no=notumor
 """
 
@@ -47,6 +48,8 @@ Examples:
 @click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.split_option
 @classes_option
+@protocol.unit_option
+@protocol.group_label_option
 @options.table_option
 @click.option(
     "--threshold",
@@ -90,6 +93,8 @@ def command(
     by: str | None,
     prevalence: dict[str, float],
     floor: Path | None,
+    unit: str | None,
+    group_label: str | None,
     random_state: int,
     markdown: bool,
     verify: Verify,
@@ -102,6 +107,8 @@ def command(
     near duplicates and exact duplicates of the images that it was fitted and validated on, each
     with a 95 % interval. Of several FEATURES, each is a set of its own: a table has a row for each,
     and what it differs by from the test part of the fit.
+
+    With --unit group, patients (groups of the table) are counted in place of images.
     """
     from brainfeat.evaluation.evaluator import evaluate
     from brainfeat.heads.bundle import HeadBundle
@@ -118,6 +125,8 @@ def command(
         "classes": classes or None,
         "threshold": threshold,
         "prevalence": prevalence,
+        "unit": unit,
+        "group_label": group_label,
         "random_state": random_state,
     }
     with ExitStack() as stack:
@@ -156,16 +165,20 @@ def _audit(
     split: str,
     classes: Any,
     threshold: float | None,
+    unit: str | None,
+    group_label: str | None,
     random_state: int,
     **_: Any,
 ) -> "Audit":
     """Audit a cache, which may take minutes, once it is known that it can be evaluated."""
     from brainfeat.evaluation.class_mapping import check_mappings
     from brainfeat.evaluation.subsets import plan_images
+    from brainfeat.evaluation.units import choose_unit
     from brainfeat.leakage.auditing import audit_duplicates
 
     bundle.check_spec(cache.spec)
-    plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names))
+    rule = choose_unit(unit, group_label, [bundle])
+    plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names), rule=rule)
     if is_reported:
         return reporting.audit_cache(cache, threshold=threshold, random_state=random_state)
     return audit_duplicates(cache)

@@ -15,7 +15,7 @@ from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.tables.rows import quote
-from brainfeat.text import align, format_metric, name_some, wrap
+from brainfeat.text import align, count, format_metric, name_some, wrap
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -85,6 +85,7 @@ Examples:
 @protocol.bag_option
 @protocol.bag_label_option
 @protocol.cv_option
+@protocol.fold_unit_option
 @protocol.repeats_option
 @protocol.group_by_option
 @click.option(
@@ -227,9 +228,9 @@ def _name_unit(bundle: "HeadBundle") -> str:
 def _show_metrics(record: "FitRecord") -> None:
     rows = [("split", *(METRIC_NAMES[name] for name in SUBSET_METRICS))]
     for split, metrics in (
-        ("val", record.val),
         ("test without copies", record.test_without_copies),
         ("test", record.test),
+        ("val", record.val),
     ):
         if metrics is not None:
             values = (metrics.accuracy, metrics.balanced_accuracy, metrics.macro.f1)
@@ -242,6 +243,14 @@ def _show_metrics(record: "FitRecord") -> None:
             f"{name_folds(record.cv)}: accuracy {format_metric(accuracy.mean)} ± "
             f"{format_metric(accuracy.std)} (mean ± standard deviation over folds)"
         )
+        if (groups := record.cv.groups) is not None:
+            options.say(
+                f"out of fold per patient ({count(groups.n, 'patient')}): accuracy "
+                f"{format_metric(groups.accuracy)}, balanced accuracy "
+                f"{format_metric(groups.balanced_accuracy)}; per image "
+                f"{format_metric(record.cv.out_of_fold.accuracy)} and "
+                f"{format_metric(record.cv.out_of_fold.balanced_accuracy)}"
+            )
     for table in list_variation(record):
         for line in ("", table.title, *lay_out(table), *wrap(table.note)):
             options.say(line)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from brainfeat.cli import options
-from brainfeat.text import align, count, format_metric
+from brainfeat.text import align, count, format_metric, make_printable, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from brainfeat.training.label_doubts import LabelDoubt, LabelDoubts
 
 _SHOWN = 10
+_NAME_WIDTH = 30
+# In place of a suggested class that is the label itself: that of a copy may be the wrong one.
+_CONFLICT = "the copies have different labels"
 # In the order of a table; an image of a table without splits has none.
 _SPLITS = {"train": "train", "val": "val", "test": "test", "": "images"}
 
@@ -67,15 +70,23 @@ def _count_by_class(found: "LabelDoubts") -> list[str]:
     classes = dict.fromkeys((pair.label, pair.suggested) for pair in found.pairs)
     images = {(pair.label, pair.suggested, pair.split): pair.images for pair in found.pairs}
     rows = [
-        [label, suggested, *(f"{images.get((label, suggested, split), 0):,}" for split in splits)]
+        [
+            _shorten(label),
+            _shorten(suggested) if suggested not in ("", label) else _CONFLICT,
+            *(f"{images.get((label, suggested, split), 0):,}" for split in splits),
+        ]
         for label, suggested in classes
     ]
     return align([["label", "suggested", *splits.values()], *rows], left=(0, 1))
 
 
 def _name(doubt: "LabelDoubt") -> list[str]:
-    label = f"{doubt.label}{f' ({doubt.split})' if doubt.split else ''}"
+    label = f"{_shorten(doubt.label)}{f' ({doubt.split})' if doubt.split else ''}"
     if doubt.copy:
         return [f"{doubt.rank}", doubt.path, label, f"has a copy of another label: {doubt.copy}"]
     probability = doubt.probabilities[doubt.suggested]
-    return [f"{doubt.rank}", doubt.path, label, f"{doubt.suggested} ({probability:.2f})"]
+    return [f"{doubt.rank}", doubt.path, label, f"{_shorten(doubt.suggested)} ({probability:.2f})"]
+
+
+def _shorten(name: str) -> str:
+    return shorten(make_printable(name), _NAME_WIDTH)

@@ -1,4 +1,4 @@
-"""Options of what images are kept together, left out and divided anew."""
+"""Options of what images are kept together, left out and divided anew, and of what is measured."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,27 @@ repeats_option = click.option(
     metavar="N",
     help="Also fit N heads with other seeds, on images that are divided anew (a test split of the "
     "table stays), and show how much the metrics vary. The head that is saved stays the same.",
+)
+
+unit_option = click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    help="What is measured: each image, or each group of the table, such as a patient. For a "
+    "group, a head of images answers by the mean of the probabilities of its images, as predict "
+    "does for a volume.  [default: image; group for a bag head]",
+)
+fold_unit_option = click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    help="What --cv is measured on: group adds the metrics per group of the table, such as per "
+    "patient, by the mean of the out-of-fold probabilities of its images.  [default: image; group "
+    "for a bag head]",
+)
+group_label_option = click.option(
+    "--group-label",
+    metavar="same|any:CLASS",
+    help="How a group gets its class: all of its images have the same one, or one image of CLASS "
+    "decides.  [default: that of a bag head, else same]",
 )
 
 

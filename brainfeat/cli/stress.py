@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.cli.extract import describe_kept
 from brainfeat.files import check_output, is_same_file
 
@@ -21,8 +21,12 @@ _TITLE_BYTES = 4096
 
 
 def _read_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    names = () if value is None else tuple(name.strip() for name in value.split(","))
-    return tuple(name for name in names if name)
+    if value is None:
+        return ()
+    names = tuple(name for name in map(str.strip, value.split(",")) if name)
+    if not names:
+        raise click.BadParameter(f"{value!r} names no kind; leave the option out for all")
+    return names
 
 
 @click.command(
@@ -50,9 +54,12 @@ def _read_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tup
     default=200,
     show_default=True,
     metavar="N",
-    help="Largest number of images, drawn at random, each class by its share; 0 takes all.",
+    help="Largest number of images, or of groups with --unit group, drawn at random, each class by "
+    "its share; 0 takes all.",
 )
 @options.split_option
+@protocol.unit_option
+@protocol.group_label_option
 @options.weights_option
 @options.engine_option
 @options.jobs_option

@@ -11,11 +11,12 @@ from brainfeat.evaluation.binomial import Interval, bound_fraction
 from brainfeat.heads.calibration import measure_ranking
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.heads.pooling import find_sole
 from brainfeat.text import count, format_interval, format_metric, format_percent, name_some
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.class_mapping import ClassTask
-    from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.heads.pooling import Answers
 
 # A head is called confident of an image above this probability of the predicted class.
 CONFIDENT = 0.9
@@ -177,50 +178,40 @@ def count_confident_errors(
 
 
 def measure_abstention(
-    bundle: "HeadBundle",
-    X: NDArray[np.float32],
+    answers: "Answers",
     y: NDArray[np.intp],
-    probabilities: NDArray[np.float64],
     *,
-    groups: NDArray[np.intp] | None = None,
-    task: "ClassTask | None" = None,
+    groups: NDArray[np.intp],
+    task: "ClassTask",
 ) -> Abstention | None:
     """Measure what a head answers at the defaults of :class:`brainfeat.Predictor`.
 
     Parameters
     ----------
-    bundle : HeadBundle
-    X : ndarray of shape (n, d), float32
-        Features.
+    answers : Answers
+        For n images, or n groups of images, of each class of the head.
     y : ndarray of shape (n,), int
         True classes.
-    probabilities : ndarray of shape (n, k), float64
-        What the head predicts for them, of each of its classes.
-    groups : ndarray of shape (n,), int, or None
-        Images of one group are not independent; None takes each as a group of its own.
-    task : ClassTask or None
-        The classes that `y` is about, whose prediction sets are those of their members united;
-        None takes those of the head.
+    groups : ndarray of shape (n,), int
+        What has one label is not independent.
+    task : ClassTask
+        The classes that `y` is about, whose prediction sets are those of their members united.
 
     Returns
     -------
     Abstention or None
         None where the head has no conformal quantiles or no out-of-distribution detector.
     """
-    if bundle.ood_detector is None or bundle.conformal is None:
+    flagged = answers.flagged
+    if flagged is None or answers.sets is None:
         return None
-    units = np.arange(len(y)) if groups is None else groups
-    sets = bundle.conformal.predict_sets(probabilities, coverage=COVERAGE)
-    names, found = bundle.class_names, probabilities
-    if task is not None:
-        names, found, sets = task.names, task.add_up(probabilities), task.unite(sets)
-    flagged = bundle.ood_detector.score(X).scores > bundle.ood_detector.threshold(FALSE_ALARM_RATE)
+    found, sets = task.add_up(answers.probabilities), task.unite(answers.sets)
     predicted, every = found.argmax(axis=1), np.arange(len(y))
-    alone = is_sole(sets, predicted)
+    alone = find_sole(sets, predicted)
     answered = alone & ~flagged
     right, covered = predicted == y, sets[every, y]
     ranked = np.argsort(-found.max(axis=1), kind="stable")
-    of_class = {name: y == label for label, name in enumerate(names)}
+    of_class = {name: y == label for label, name in enumerate(task.names)}
     return Abstention(
         answered=float(answered.mean()),
         uncertain=float((~alone & ~flagged).mean()),
@@ -229,13 +220,13 @@ def measure_abstention(
         target_coverage=COVERAGE,
         false_alarm_rate=FALSE_ALARM_RATE,
         coverage=float(covered.mean()),
-        coverage_interval=bound_fraction(covered, units, confidence=_CONFIDENCE),
+        coverage_interval=bound_fraction(covered, groups, confidence=_CONFIDENCE),
         coverage_by_class={
             name: float(covered[chosen].mean()) if chosen.any() else None
             for name, chosen in of_class.items()
         },
         coverage_intervals={
-            name: bound_fraction(covered[chosen], units[chosen], confidence=_CONFIDENCE)
+            name: bound_fraction(covered[chosen], groups[chosen], confidence=_CONFIDENCE)
             for name, chosen in of_class.items()
         },
         risk_coverage=tuple(
@@ -247,24 +238,6 @@ def measure_abstention(
         auroc=measure_ranking(y, found),
         mean_set_size=float(sets.sum(axis=1).mean()),
     )
-
-
-def is_sole(sets: NDArray[np.bool_], predicted: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return for which images the prediction set has the predicted class alone.
-
-    Parameters
-    ----------
-    sets : ndarray of shape (n, k), bool
-        Whether the prediction set of each image has each class.
-    predicted : ndarray of shape (n,), int
-        The most probable class.
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
-    """
-    sole: NDArray[np.bool_] = (sets.sum(axis=1) == 1) & sets[np.arange(len(sets)), predicted]
-    return sole
 
 
 def _count(fraction: float, n: int) -> int:

@@ -14,13 +14,13 @@ from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
 from brainfeat.evaluation.class_mapping import (
     Classes,
     ClassesArgument,
-    ClassTask,
     check_mappings,
     require_used,
 )
 from brainfeat.evaluation.results import Difference
 from brainfeat.evaluation.seen_images import SeenImages, find_seen
 from brainfeat.evaluation.subsets import Cache, Head, Plan, open_both, plan_images
+from brainfeat.evaluation.units import IMAGE, UnitRule, answer_units, choose_unit, name_unit
 from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Comparison:
     Attributes
     ----------
     n, n_groups : int
-        Number of images, and of groups, which are resampled as a whole.
+        Number of images (or of groups, where these are measured), and of groups that are resampled
+        as a whole.
     accuracy, balanced_accuracy, f1_macro : Difference
     first_only, second_only : int
         Images that only this head predicts correctly.
@@ -59,6 +60,10 @@ class Comparison:
         Why that is not known.
     reason : str or None
         Why there are no intervals.
+    unit : str
+        What was measured, and counted in `n`: ``"image"``, or ``"group"``, such as patients.
+    n_images : int or None
+        Number of images; None in JSON of an earlier version.
     """
 
     n: int
@@ -73,6 +78,13 @@ class Comparison:
     second_only: int
     p_value: float
     reason: str | None
+    unit: str = IMAGE
+    n_images: int | None = None
+
+    @property
+    def noun(self) -> str:
+        """What was measured, in a word: ``"image"`` or ``"patient"``."""
+        return name_unit(self.unit)
 
     @property
     def verdict(self) -> str:
@@ -121,6 +133,8 @@ def compare(
     split: str = "test",
     classes: ClassesArgument = None,
     new: bool = True,
+    unit: str | None = None,
+    group_label: str | None = None,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Comparison:
@@ -145,6 +159,10 @@ def compare(
         Whether images are left out of which a head has seen a copy, by the pixels; where the cache
         has no signatures, a near duplicate, by the features, or the same file. A head that
         memorises images would win on them.
+    unit : {"image", "group"} or None
+        What is measured, as in :func:`brainfeat.evaluate`.
+    group_label : str or None
+        As there.
     n_resamples : int
         At least 1,000.
     random_state : int
@@ -163,6 +181,8 @@ def compare(
         The heads have different classes, or their fits held out different images.
     CacheError
         No labelled image is in the split.
+    TableError
+        Groups are measured, and the table has none, or one is in several splits or classes.
     ParameterError
         `n_resamples` is too small.
 
@@ -187,37 +207,39 @@ def compare(
     """
     with open_both(cache, first, second) as (opened, heads):
         names = _require_same_classes(*heads)
-        plans = _plan_common(heads, opened, split, check_mappings(classes, names))
-        rows, task = plans[0].rows, plans[0].task
-        seen = find_seen(heads, opened, rows)
+        rule = choose_unit(unit, group_label, heads)
+        plans = _plan_common(heads, opened, split, check_mappings(classes, names), rule)
+        plan, noun = plans[0], name_unit(rule.unit)
+        seen = find_seen(heads, opened, plan.rows).pool(plan)
         left_out_as = _choose_kind(seen) if new else None
-        kept = np.ones(len(rows), np.bool_)
+        kept = np.ones(len(plan.y), np.bool_)
         if left_out_as is not None:
             kept = ~getattr(seen, left_out_as)
-        rows, groups = rows[kept], seen.groups[kept]
-        if not len(rows):
+        if not kept.any():
             raise BundleError(
-                f"the heads have seen every image of split {split!r}, or a copy; compare them on "
+                f"the heads have seen every {noun} of split {split!r}, or a copy; compare them on "
                 "another split or cache, or on all images nevertheless (new=False)"
             )
-        y = plans[0].y[kept]
+        groups, y, names = seen.groups[kept], plan.y[kept], plan.task.names
         predicted = [
-            _predict(head, opened.X[rows], plan.task, task.names)
-            for head, plan in zip(heads, plans, strict=True)
+            _predict(head, opened, other.select(kept), names)
+            for head, other in zip(heads, plans, strict=True)
         ]
     found = find_differences(
         y,
         *predicted,
         groups=groups,
-        class_names=task.names,
+        class_names=names,
         n_resamples=n_resamples,
         random_state=random_state,
     )
     right = [labels == y for labels in predicted]
     first_only, second_only = (int((right[i] & ~right[1 - i]).sum()) for i in (0, 1))
     return Comparison(
-        n=len(rows),
+        n=len(y),
         n_groups=found.n_groups,
+        unit=rule.unit,
+        n_images=len(plan.select(kept).rows),
         left_out=int((~kept).sum()),
         left_out_as=left_out_as,
         warning=seen.reasons["exact_duplicates"] if new and left_out_as is None else None,
@@ -262,9 +284,13 @@ def _require_same_classes(first: "HeadBundle", second: "HeadBundle") -> tuple[st
 
 
 def _plan_common(
-    heads: Sequence["HeadBundle"], cache: "FeatureCache", split: str, mappings: Sequence[Classes]
+    heads: Sequence["HeadBundle"],
+    cache: "FeatureCache",
+    split: str,
+    mappings: Sequence[Classes],
+    rule: UnitRule,
 ) -> list[Plan]:
-    plans = [plan_images(head, cache, split, mappings) for head in heads]
+    plans = [plan_images(head, cache, split, mappings, rule=rule) for head in heads]
     require_used(mappings, [plan.mapping for plan in plans])
     first, second = (plan.rows for plan in plans)
     if not np.array_equal(first, second):
@@ -276,10 +302,12 @@ def _plan_common(
     return plans
 
 
-def _predict(
-    head: "HeadBundle", X: NDArray[np.float32], task: ClassTask, names: Sequence[str]
-) -> Rows:
-    """Predict the class of each row, as an index into the names."""
-    place = np.array([names.index(name) for name in task.names])
-    predicted: Rows = place[task.add_up(head.predict_proba(X)).argmax(axis=1)]
+def _predict(head: "HeadBundle", cache: "FeatureCache", plan: Plan, names: Sequence[str]) -> Rows:
+    """Predict the class of each image or group, as an index into the names."""
+    place = np.array([names.index(name) for name in plan.task.names])
+    if plan.groups is None:
+        found = head.predict_proba(cache.X[plan.rows])
+    else:
+        found = answer_units(head, cache, plan).answers.probabilities
+    predicted: Rows = place[plan.task.add_up(found).argmax(axis=1)]
     return predicted

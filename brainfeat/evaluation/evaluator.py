@@ -11,6 +11,7 @@ from brainfeat.evaluation.class_mapping import ClassesArgument, check_mappings, 
 from brainfeat.evaluation.results import Bootstrap, Evaluation
 from brainfeat.evaluation.sample import Protocol, measure_images
 from brainfeat.evaluation.subsets import Cache, Head, open_both, plan_images
+from brainfeat.evaluation.units import choose_unit
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.set_results import SetsEvaluation
@@ -29,6 +30,8 @@ def evaluate(  # type: ignore[overload-overlap]  # a str is a sequence, too
     prevalence: Mapping[str, float] | None = ...,
     audit: "Audit | None" = ...,
     floor: Cache | None = ...,
+    unit: str | None = ...,
+    group_label: str | None = ...,
     n_resamples: int = ...,
     random_state: int = ...,
 ) -> Evaluation: ...
@@ -46,6 +49,8 @@ def evaluate(
     prevalence: Mapping[str, float] | None = ...,
     audit: "Audit | None" = ...,
     floor: Cache | None = ...,
+    unit: str | None = ...,
+    group_label: str | None = ...,
     n_resamples: int = ...,
     random_state: int = ...,
 ) -> "SetsEvaluation": ...
@@ -63,6 +68,8 @@ def evaluate(
     prevalence: Mapping[str, float] | None = None,
     audit: "Audit | None" = None,
     floor: Cache | None = None,
+    unit: str | None = None,
+    group_label: str | None = None,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> "Evaluation | SetsEvaluation":
@@ -114,6 +121,14 @@ def evaluate(
         A cache of the same images by other features, such as those of random weights: what the
         nearest neighbour reaches by these is a floor. The largest class and the nearest neighbour
         by the features of the head always are.
+    unit : {"image", "group"} or None
+        What is measured: images, or groups of the table, such as patients. The probabilities of a
+        group are the mean of those of its images that are not out of distribution, and classes that
+        are answered for single images join its prediction set, as in a prediction for a volume. A
+        group has been seen if one of its images has. None takes images.
+    group_label : str or None
+        How a group gets its class: ``"same"``, all of its images have the same one; or
+        ``"any:CLASS"``, a group with an image of this class has it. None takes ``"same"``.
     n_resamples : int
         Of the bootstrap, at least 1,000.
     random_state : int
@@ -132,6 +147,8 @@ def evaluate(
         If no labelled image is in the split.
     BundleError
         If images are of a class that the head does not have, and no mapping says what it is.
+    TableError
+        If groups are measured and the table has none, or one is in several splits or classes.
     ParameterError
         If a mapping names no class of the head, one twice, or fits no cache; the audit is that of
         another cache; the same cache is given twice; or another argument is out of range.
@@ -168,6 +185,8 @@ def evaluate(
                 n_resamples=n_resamples,
                 random_state=random_state,
             ),
+            unit=unit,
+            group_label=group_label,
         )
         if isinstance(cache, Sequence) and not isinstance(cache, str):
             from brainfeat.evaluation.sets import evaluate_sets
@@ -175,6 +194,7 @@ def evaluate(
             return evaluate_sets(bundle, cache, classes=classes, protocol=protocol)
         features, (head,) = stack.enter_context(open_both(cache, bundle))
         mappings = check_mappings(classes, head.class_names)
-        plan = plan_images(head, features, split, mappings)
+        rule = choose_unit(unit, group_label, [head])
+        plan = plan_images(head, features, split, mappings, rule=rule)
         require_used(mappings, [plan.mapping])
         return measure_images(head, features, plan, protocol)

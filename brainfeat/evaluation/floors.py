@@ -25,7 +25,7 @@ class FloorScores:
     Attributes
     ----------
     n : int
-        Number of images.
+        Number of images, or of groups.
     accuracy, balanced_accuracy : float
         As in :class:`brainfeat.metrics.Metrics`.
     """
@@ -65,7 +65,8 @@ class Floors:
         often.
     nearest_neighbour : Floor
         The class of the image of train and val with the most similar features: the cosine of the
-        centred features is largest. An image that the head was fitted on is its own neighbour.
+        centred features is largest. An image that the head was fitted on is its own neighbour. Of a
+        group, the class that most of its images get so.
     random_weights : Floor or None
         The same by features of the same images in another cache, such as one of random weights;
         None where none was given.
@@ -160,11 +161,20 @@ def _ask_neighbours(
     nearest = find_nearest(
         FeatureRows(features, rows), np.searchsorted(rows, asked), of=np.searchsorted(rows, seen)
     )
-    predicted = labels[nearest]
+    predicted = _vote(labels[nearest], plan)
     return Floor(
         all=_score(plan.y, predicted),
         without_copies=None if new is None else _score(plan.y[new], predicted[new]),
     )
+
+
+def _vote(labels: Rows, plan: "Plan") -> Rows:
+    """Return the label of each image; of a group, the one that most of its images have."""
+    if plan.groups is None:
+        return labels
+    votes = plan.groups.mean(np.eye(len(plan.task.names))[labels])
+    predicted: Rows = votes.argmax(axis=1)
+    return predicted
 
 
 def _find_rows(cache: "FeatureCache", sha256: NDArray[np.uint8]) -> tuple[Rows, int]:

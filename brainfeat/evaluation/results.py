@@ -12,6 +12,7 @@ from brainfeat.evaluation.abstention import Abstention, ConfidentErrors
 from brainfeat.evaluation.binomial import Interval
 from brainfeat.evaluation.class_mapping import describe_mapping, is_coarse
 from brainfeat.evaluation.floors import Floors
+from brainfeat.evaluation.units import IMAGE, name_unit
 from brainfeat.heads.calibration import Reliability
 from brainfeat.metrics import ClassScores, Metrics
 from brainfeat.text import name_some
@@ -195,17 +196,18 @@ class ScaledReliability:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """The images that were measured, one by one.
+    """The images, or groups of images, that were measured, one by one.
 
     Attributes
     ----------
     rows : ndarray of shape (n,), int
-        Row of each image in the cache.
+        Row of each image in the cache; of a group, of its image that speaks most for the predicted
+        class.
     y : ndarray of shape (n,), int
         True class.
     probabilities : ndarray of shape (n, k), float64
     groups : ndarray of shape (n,), int
-        Images of one group are resampled together.
+        What has one label is resampled together.
     exact_duplicates : ndarray of shape (n,), bool, or None
         Whether the head has seen the same file; None where that is not known.
     copies : ndarray of shape (n,), bool, or None
@@ -239,8 +241,8 @@ class Results(Metrics):
     per_class : tuple of ClassEvaluation
         As in :class:`brainfeat.metrics.Metrics`, with intervals.
     few : dict of str to int
-        Number of images of each class that has images of fewer than 10 groups: its scores, and its
-        part in a mean over the classes, say little.
+        Number of images (or groups) of each class that has images of fewer than 10 groups: its
+        scores, and its part in a mean over the classes, say little.
     by : dict of str to Subset
         Subsets of the images by value of a column; empty where none was given.
     prevalence : dict of str to PredictiveValues
@@ -251,8 +253,12 @@ class Results(Metrics):
         What the head answers and when it abstains; None for a head that cannot.
     confident_errors : ConfidentErrors or None
         Images on which the head is wrong, and confident; None in JSON of an earlier version.
+    unit : str
+        What was measured, and counted in `n`: ``"image"``, or ``"group"``, such as patients.
+    n_images : int or None
+        Number of images; None in JSON of an earlier version.
     predictions : Predictions or None
-        The images one by one; `to_dict` leaves them out, and None is what is read from JSON.
+        What was measured, one by one; `to_dict` leaves it out, and None is what is read from JSON.
     """
 
     per_class: tuple[ClassEvaluation, ...]
@@ -262,6 +268,8 @@ class Results(Metrics):
     calibration: ScaledReliability
     abstention: Abstention | None
     confident_errors: ConfidentErrors | None = None
+    unit: str = IMAGE
+    n_images: int | None = None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -299,6 +307,9 @@ class Evaluation(Results):
         Classes of the head by class of the images, where a mapping was given that fits them.
     floors : Floors or None
         What is reached without learning; None in JSON of an earlier version.
+    pooling : str or None
+        How the head answers for a group: ``"probabilities"``, the mean of those of its images, or
+        ``"bag"``, by a bag head; None where images were measured.
     """
 
     split: str
@@ -308,6 +319,7 @@ class Evaluation(Results):
     bootstrap: Bootstrap
     classes: Mapping[str, tuple[str, ...]] | None = None
     floors: Floors | None = None
+    pooling: str | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -316,19 +328,19 @@ class Evaluation(Results):
 
     def describe_classes(self) -> list[str]:
         """Say on which classes the head was measured, if not on its own, one sentence each."""
-        found, absent = [], self.absent
+        found, absent, noun = [], self.absent, name_unit(self.unit)
         present = [name for name in self.class_names if name not in absent]
         if self.classes is not None:
             task = "on coarser classes" if is_coarse(self.classes) else "by other names"
             found.append(f"measured {task}: {describe_mapping(self.classes)}")
         if len(present) == 1:
             found.append(
-                f"all images are of one class, {present[0]}; what needs two, such as specificity, "
+                f"all {noun}s are of one class, {present[0]}; what needs two, such as specificity, "
                 "ROC AUC and Matthews correlation, is not defined"
             )
         elif absent:
             found.append(
-                f"images of {len(present)} of {len(self.class_names)} classes; none of "
+                f"{noun}s of {len(present)} of {len(self.class_names)} classes; none of "
                 f"{name_some(absent)}, which count as wrong where they are predicted"
             )
         return found

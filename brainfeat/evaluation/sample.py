@@ -17,7 +17,6 @@ from brainfeat.evaluation.bootstrap import (
     find_intervals,
     score_overall,
 )
-from brainfeat.evaluation.class_mapping import ClassTask
 from brainfeat.evaluation.floors import find_floors
 from brainfeat.evaluation.prevalence import check_prevalence, find_predictive_values
 from brainfeat.evaluation.results import (
@@ -31,8 +30,10 @@ from brainfeat.evaluation.results import (
     Subsets,
 )
 from brainfeat.evaluation.seen_images import find_seen
-from brainfeat.evaluation.subsets import Plan, read_column
-from brainfeat.heads.calibration import reliability, softmax
+from brainfeat.evaluation.subsets import Plan, read_values
+from brainfeat.evaluation.units import answer_units, name_pooling
+from brainfeat.heads.calibration import reliability
+from brainfeat.heads.pooling import Answers
 from brainfeat.metrics import ClassScores, measure
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Protocol:
     audit: "Audit | None"
     floor: "FeatureCache | None"
     bootstrap: Bootstrap
+    unit: str | None = None
+    group_label: str | None = None
 
 
 def measure_images(
@@ -72,26 +75,23 @@ def measure_images(
     -------
     Evaluation
     """
-    rows, by = plan.rows, protocol.by
-    X = cache.X[rows]
-    # The scores of a head may take most of the time, and probabilities are made of them.
-    scores = head.scores(X)
+    rows = plan.rows
+    found = answer_units(head, cache, plan)
     sample = _Sample(
         head=head,
-        task=plan.task,
-        X=X,
-        scores=scores,
-        probabilities=softmax(scores, temperature=head.temperature),
-        values=None if by is None else read_column(cache, by)[rows],
+        plan=plan,
+        answers=found.answers,
+        uncalibrated=found.uncalibrated,
+        values=None if protocol.by is None else read_values(cache, protocol.by, plan),
         prevalence=check_prevalence(protocol.prevalence, plan.task.names),
         bootstrap=protocol.bootstrap,
     )
-    seen = find_seen([head], cache, rows, threshold=protocol.threshold, audit=protocol.audit)
-    images = head.fitted_images
+    images = find_seen([head], cache, rows, threshold=protocol.threshold, audit=protocol.audit)
+    seen = images.pool(plan)
     predictions = Predictions(
-        rows=rows,
+        rows=found.examples,
         y=plan.y,
-        probabilities=plan.task.add_up(sample.probabilities),
+        probabilities=plan.task.add_up(found.answers.probabilities),
         groups=seen.groups,
         exact_duplicates=seen.exact_duplicates,
         copies=seen.copies,
@@ -103,7 +103,7 @@ def measure_images(
         **vars(results),
         split=plan.split,
         classes=plan.task.mapping,
-        seen_files=None if images is None else images.count(cache.sha256[rows]),
+        seen_files=_count_seen(head, cache, plan),
         subsets=Subsets(
             all=everything,
             without_copies=without_copies,
@@ -114,6 +114,7 @@ def measure_images(
         ),
         copy_free=copy_free,
         bootstrap=protocol.bootstrap,
+        pooling=name_pooling(head, plan),
         floors=find_floors(head, cache, plan, copies=seen.copies, floor=protocol.floor),
     )
 
@@ -123,10 +124,9 @@ class _Sample:
     """The images that are measured, and how they and subsets of them are."""
 
     head: "HeadBundle"
-    task: ClassTask
-    X: NDArray[np.float32]
-    scores: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
+    plan: Plan
+    answers: Answers
+    uncalibrated: NDArray[np.float64]
     values: NDArray[np.str_] | None
     prevalence: Mapping[str, float]
     bootstrap: Bootstrap
@@ -136,9 +136,9 @@ class _Sample:
     ) -> tuple[Results, Subset]:
         """Measure all, or the chosen, of the images in all respects; and sum them up."""
         kept = np.ones(len(predictions.y), np.bool_) if chosen is None else chosen
-        some, probabilities = predictions.select(kept), self.probabilities[kept]
-        y, names = some.y, self.task.names
-        unscaled = self.task.add_up(softmax(self.scores[kept]))
+        some = predictions.select(kept)
+        y, names = some.y, self.plan.task.names
+        uncalibrated = self.plan.task.add_up(self.uncalibrated[kept])
         found = self._find_intervals(some, each_class=True)
         metrics = measure(y, some.probabilities, class_names=names)
         results = Results(
@@ -148,13 +148,15 @@ class _Sample:
             prevalence=find_predictive_values(metrics, self.prevalence),
             calibration=ScaledReliability(
                 temperature=self.head.temperature,
-                before=reliability(y, unscaled),
+                before=reliability(y, uncalibrated),
                 after=reliability(y, some.probabilities),
             ),
             abstention=measure_abstention(
-                self.head, self.X[kept], y, probabilities, groups=some.groups, task=self.task
+                self.answers.select(kept), y, groups=some.groups, task=self.plan.task
             ),
             confident_errors=count_confident_errors(y, some.probabilities),
+            unit=self.plan.unit,
+            n_images=len(self.plan.select(kept).rows),
             predictions=some,
         )
         return results, self._summarise(some, found)
@@ -189,7 +191,7 @@ class _Sample:
             some.y,
             some.probabilities,
             groups=some.groups,
-            class_names=self.task.names,
+            class_names=self.plan.task.names,
             each_class=each_class,
             n_resamples=self.bootstrap.n_resamples,
             random_state=self.bootstrap.random_state,
@@ -200,7 +202,7 @@ class _Sample:
         if not len(some.y):
             return Subset(n=0, n_groups=0, reason=NO_IMAGES)
         found = found or self._find_intervals(some, each_class=False)
-        predicted, k = some.probabilities.argmax(axis=1), len(self.task.names)
+        predicted, k = some.probabilities.argmax(axis=1), len(self.plan.task.names)
         together = np.zeros(len(some.y), np.intp)
         counts = count_by_group(some.y, predicted, together, k).reshape(1, k, k)
         metrics = {name: float(values[0]) for name, values in score_overall(counts).items()}
@@ -223,6 +225,14 @@ class _Sample:
                 yield str(value), Subset(n=len(chosen.y), n_groups=n_groups, reason=reason)
             else:
                 yield str(value), self._summarise(chosen)
+
+
+def _count_seen(head: "HeadBundle", cache: "FeatureCache", plan: Plan) -> dict[str, int] | None:
+    """Count what has a file that the head was fitted on (train), and validated on (val)."""
+    if head.fitted_images is None:
+        return None
+    flags = head.fitted_images.find_splits(cache.sha256[plan.rows])
+    return {name: int(plan.any(found).sum()) for name, found in flags.items()}
 
 
 def _add_intervals(

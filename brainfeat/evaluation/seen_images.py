@@ -1,8 +1,8 @@
 """Which images of a cache heads have seen: the same file, a copy of it, or a near duplicate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.evaluation.subsets import Plan
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.leakage.results import Audit
 
@@ -45,6 +46,21 @@ class SeenImages:
     near_duplicates: Flags | None
     groups: Rows
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def pool(self, plan: "Plan") -> Self:
+        """Find the same of the groups of a plan: one has been seen if any of its images has."""
+        exact, copies, near = (
+            None if flags is None else plan.any(flags)
+            for flags in (self.exact_duplicates, self.copies, self.near_duplicates)
+        )
+        return replace(
+            self,
+            exact_duplicates=exact,
+            copies=copies,
+            near_duplicates=near,
+            # All images of a group of the table have one label.
+            groups=plan.first(self.groups),
+        )
 
 
 def find_seen(

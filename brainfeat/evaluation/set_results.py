@@ -8,6 +8,7 @@ from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.evaluation.binomial import Interval
 from brainfeat.evaluation.results import Evaluation, Results
+from brainfeat.evaluation.units import IMAGE, name_unit
 from brainfeat.evaluation.unpaired import SetDifference
 
 
@@ -107,7 +108,8 @@ class SetEvaluation:
             reason = self.evaluation.subsets.without_copies.reason
             yield f"it is not known of which images the head has seen a copy: {reason}"
         elif not self.row.n:
-            yield "the head has seen a copy of every image; nothing is known about new ones"
+            noun = name_unit(self.evaluation.unit)
+            yield f"the head has seen a copy of every {noun}; nothing is known about new ones"
 
     def _describe_trust(self) -> Iterator[str]:
         results = self.results
@@ -184,6 +186,11 @@ class SetsEvaluation:
     unsigned: tuple[str, ...] = ()
 
     @property
+    def unit(self) -> str:
+        """What was measured: ``"image"`` or ``"group"``."""
+        return self.sets[0].evaluation.unit
+
+    @property
     def findings(self) -> list[str]:
         """What a reader must know, one sentence each, set by set."""
         return self.describe([entry.cache for entry in self.sets])
@@ -216,6 +223,9 @@ class SetsEvaluation:
             found.append(
                 "no set is compared with the test part of the fit, which has no image that is "
                 "known to be new to the head"
+                if self.unit == IMAGE
+                else "no set is compared with the test part of the fit, which has no patients that "
+                "are known to be new to the head; give the features of the fit, too"
             )
         return found
 

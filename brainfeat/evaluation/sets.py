@@ -27,6 +27,7 @@ from brainfeat.evaluation.set_results import (
     SetsEvaluation,
 )
 from brainfeat.evaluation.subsets import Cache, Head, Plan, plan_images, read_column
+from brainfeat.evaluation.units import GROUP, IMAGE, choose_unit
 from brainfeat.evaluation.unpaired import SetDifference, Side, find_set_difference
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class _Set:
 
     cache: "FeatureCache"
     plan: Plan
-    # Which of the images are of the head's own test part; None where it is not here as a whole.
+    # Which images or groups are of the head's own test part; None where it is not here as a whole.
     test_part: Flags | None
 
     @property
@@ -138,7 +139,8 @@ def _plan_set(
 ) -> _Set:
     with _naming(cache):
         head.check_spec(cache.spec)
-        plan = plan_images(head, cache, protocol.split, mappings)
+        rule = choose_unit(protocol.unit, protocol.group_label, [head])
+        plan = plan_images(head, cache, protocol.split, mappings, rule=rule)
         check_prevalence(protocol.prevalence, plan.task.names)
         if protocol.by is not None:
             if not isinstance(protocol.by, str):
@@ -157,11 +159,11 @@ def _find_test_part(head: "HeadBundle", cache: "FeatureCache", plan: Plan) -> Fl
     images = head.fitted_images
     if images is None:
         is_same = head.training.cache_sha256 == cache.content_sha256 and plan.split == "test"
-        return np.ones(len(plan.rows), np.bool_) if is_same else None
+        return np.ones(len(plan.y), np.bool_) if is_same else None
     held_out = _as_keys(images.sha256[images.split == _TEST])
     found = np.isin(_as_keys(cache.sha256[plan.rows]), held_out)
     digests = np.unique(_as_keys(cache.sha256[plan.rows[found]]))
-    return found if len(held_out) and len(digests) == len(held_out) else None
+    return plan.all(found) if len(held_out) and len(digests) == len(held_out) else None
 
 
 def _as_keys(sha256: NDArray[np.uint8]) -> NDArray[np.void]:
@@ -207,7 +209,8 @@ def _find_reference(
         own = _Predicted(y=chosen.y, outputs=chosen.probabilities, groups=chosen.groups)
         return _name_reference(own, origin="set", cache=entry.name, images=images)
     recorded = _choose_recorded(head)
-    if recorded is None:
+    if recorded is None or sets[0].plan.unit != (IMAGE if head.bag is None else GROUP):
+        # The record of a head of images has nothing on groups.
         return None, None
     metrics, images = recorded
     own = _expand(metrics, head.class_names)

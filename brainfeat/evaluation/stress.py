@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,21 +10,26 @@ from numpy.typing import NDArray
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.errors import CacheError
-from brainfeat.evaluation.abstention import CONFIDENT, is_sole
+from brainfeat.evaluation.abstention import CONFIDENT
 from brainfeat.evaluation.binomial import Interval, find_bound
 from brainfeat.evaluation.bootstrap import CONFIDENCE, MIN_GROUPS, N_RESAMPLES, draw_weights
-from brainfeat.evaluation.class_mapping import choose_task
 from brainfeat.evaluation.results import Bootstrap
 from brainfeat.evaluation.seen_images import find_seen
 from brainfeat.evaluation.stress_results import AlteredMetrics, KindSummary, Stress
-from brainfeat.evaluation.subsets import open_both
-from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.ood import FALSE_ALARM_RATE
+from brainfeat.evaluation.subsets import Plan, open_both, plan_images
+from brainfeat.evaluation.units import GROUP, IMAGE, answer_units, choose_unit, name_unit
+from brainfeat.heads.pooling import Answers, answer, join_answers, pool_answers
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
 
+# Why images are left out.
+SEEN = {
+    IMAGE: "seen by the head, or a copy of such an image",
+    GROUP: "of patients of whom the head has seen an image, or a copy",
+}
 # Rows that are predicted at once.
 _BLOCK_ROWS = 4096
 
@@ -37,6 +42,8 @@ def measure_stress(
     bundle: "HeadBundle | str | os.PathLike[str]",
     cache: "FeatureCache | str | os.PathLike[str]",
     *,
+    unit: str | None = None,
+    group_label: str | None = None,
     n_resamples: int = N_RESAMPLES,
     random_state: int = 0,
 ) -> Stress:
@@ -51,6 +58,11 @@ def measure_stress(
         The fitted head.
     cache : FeatureCache or path-like
         With altered views of each image.
+    unit : {"image", "group"} or None
+        What is measured, as in :func:`brainfeat.evaluate`. The answers for a group are those for
+        its images that were altered in the same way.
+    group_label : str or None
+        As there.
     n_resamples : int
         Of the bootstrap, at least 1,000.
     random_state : int
@@ -68,17 +80,20 @@ def measure_stress(
         The cache has no altered views, or no labelled image that the head has not seen.
     BundleError
         Images are of a class that the head does not have.
+    TableError
+        Groups are measured, and the table has none, or one is in several classes.
     """
     with open_both(cache, bundle) as (features, (head,)):
         views = _list_views(features)
-        labelled = np.flatnonzero(features.mask())
-        kept, left_out, notes, groups = _leave_out_seen(head, features, labelled)
-        rows = np.stack([np.flatnonzero(features.view == view)[kept] for view in (0, *views)])
-        labels = features.y[rows[0]]
-        names = [features.class_names[label] for label in np.unique(labels)]
-        task, _ = choose_task(names, head.class_names, [])
-        y = task.index(labels, features.class_names)
-        found = _predict(head, features, rows)
+        if not features.mask().any():
+            raise CacheError(f"{features.path} has no labelled images; name a table with labels")
+        rule = choose_unit(unit, group_label, [head])
+        everything = plan_images(head, features, "all", rule=rule)
+        plan, left_out, notes, groups = _leave_out_seen(head, features, everything)
+        places = np.searchsorted(np.flatnonzero(features.view == 0), plan.rows)
+        rows = np.stack([np.flatnonzero(features.view == view)[places] for view in (0, *views)])
+        found = _predict(head, features, plan, rows)
+    y = plan.y
     bootstrap = Bootstrap(
         method="percentile",
         confidence=CONFIDENCE,
@@ -89,14 +104,15 @@ def measure_stress(
     sizes = {name: int((y == label).sum()) for label, name in enumerate(head.class_names)}
     present = [name for name, size in sizes.items() if size]
     if len(present) == 1:
-        notes += (
-            f"All images are of the class {present[0]}: accuracy is the sensitivity of this class.",
-        )
+        noun = name_unit(plan.unit)
+        notes += (f"All {noun}s are of the class {present[0]}: accuracy is its sensitivity.",)
     n_groups = len(np.unique(groups))
     few = f"too few groups: {n_groups}, and {MIN_GROUPS} are needed"
     return Stress(
         n=len(y),
         n_groups=n_groups,
+        unit=plan.unit,
+        n_images=len(plan.rows),
         classes=sizes,
         left_out=left_out,
         reference=reference,
@@ -129,34 +145,31 @@ def _list_views(cache: "FeatureCache") -> dict[int, Mapping[str, Any]]:
 
 
 def _leave_out_seen(
-    head: "HeadBundle", cache: "FeatureCache", rows: Rows
-) -> tuple[Rows, dict[str, int], tuple[str, ...], Rows]:
-    """Choose the images that a head has not seen: their places among all, and their groups."""
-    if not len(rows):
-        raise CacheError(f"{cache.path} has no labelled images; name a table with labels")
-    seen = find_seen([head], cache, rows)
-    flags, notes = seen.copies, tuple[str, ...]()
+    head: "HeadBundle", cache: "FeatureCache", plan: Plan
+) -> tuple[Plan, dict[str, int], tuple[str, ...], Rows]:
+    """Choose what a head has not seen, and number the groups that are drawn together."""
+    seen = find_seen([head], cache, plan.rows).pool(plan)
+    flags, notes, noun = seen.copies, tuple[str, ...](), name_unit(plan.unit)
     if flags is None:
         notes = (
             f"Copies of images that the head has seen are not left out: {seen.reasons['copies']}.",
         )
         flags = seen.exact_duplicates
     if flags is None:
-        flags = np.zeros(len(rows), np.bool_)
+        flags = np.zeros(len(plan.y), np.bool_)
     if flags.all():
         raise CacheError(
-            f"the head has seen each of the {len(rows):,} images, or a copy of it; name images "
+            f"the head has seen each of the {count(len(plan.y), noun)}, or a copy; name images "
             "that are new to it"
         )
-    places = np.searchsorted(np.flatnonzero(cache.view == 0), rows[~flags])
-    left_out = {"seen by the head, or a copy of such an image": int(flags.sum())}
-    groups = np.unique(seen.groups[~flags], return_inverse=True)[1]
-    return places, {name: n for name, n in left_out.items() if n}, notes, groups
+    kept, groups = plan.select(~flags), np.unique(seen.groups[~flags], return_inverse=True)[1]
+    n_left_out = len(plan.rows) - len(kept.rows)
+    return kept, {SEEN[plan.unit]: n_left_out} if n_left_out else {}, notes, groups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Predicted:
-    """What a head predicts for each view (v) of each image (n), all of shape (v, n)."""
+    """What a head predicts for each view (v) of each image or group (n), all of shape (v, n)."""
 
     label: Rows
     probability: NDArray[np.float64]
@@ -164,32 +177,37 @@ class _Predicted:
     flagged: Flags | None
 
 
-def _predict(head: "HeadBundle", cache: "FeatureCache", rows: Rows) -> _Predicted:
-    """Predict rows of a cache, in the order in which they are stored, a block at a time."""
-    order = np.argsort(rows, axis=None)
-    label = np.empty(rows.size, np.intp)
-    probability = np.empty(rows.size)
-    detector, conformal = head.ood_detector, head.conformal
-    flagged, sole = np.zeros(rows.size, np.bool_), np.zeros(rows.size, np.bool_)
-    for start in range(0, rows.size, _BLOCK_ROWS):
-        places = order[start : start + _BLOCK_ROWS]
-        X = cache.X[rows.ravel()[places]]
-        p = head.predict_proba(X)
-        label[places], probability[places] = p.argmax(axis=1), p.max(axis=1)
-        if detector is not None:
-            limit = detector.threshold(FALSE_ALARM_RATE)
-            flagged[places] = detector.score(X).scores > limit
-        if conformal is not None:
-            sets = conformal.predict_sets(p, coverage=COVERAGE)
-            sole[places] = is_sole(sets, label[places])
-    can_abstain = detector is not None and conformal is not None
-    shape = rows.shape
+def _predict(head: "HeadBundle", cache: "FeatureCache", plan: Plan, rows: Rows) -> _Predicted:
+    """Predict each view of the images (v, m) of a plan, and pool those of a group."""
+    if head.bag is None:
+        views = _answer_images(head, cache, plan, rows)
+    else:
+        views = [answer_units(head, cache, replace(plan, rows=view)).answers for view in rows]
+    can_abstain = head.ood_detector is not None and head.conformal is not None
+    decided = [view.decided.any(axis=1) for view in views]
+    flags = [view.flagged for view in views if view.flagged is not None]
     return _Predicted(
-        label=label.reshape(shape),
-        probability=probability.reshape(shape),
-        answered=(sole & ~flagged).reshape(shape) if can_abstain else None,
-        flagged=flagged.reshape(shape) if detector is not None else None,
+        label=np.stack([view.labels for view in views]),
+        probability=np.stack([view.probabilities.max(axis=1) for view in views]),
+        answered=np.stack(decided) if can_abstain else None,
+        flagged=np.stack(flags) if flags else None,
     )
+
+
+def _answer_images(
+    head: "HeadBundle", cache: "FeatureCache", plan: Plan, rows: Rows
+) -> list[Answers]:
+    """Find the answers for each view, read in blocks in the order in which rows are stored."""
+    order = np.argsort(rows, axis=None)
+    found = []
+    for start in range(0, rows.size, _BLOCK_ROWS):
+        X = cache.X[rows.ravel()[order[start : start + _BLOCK_ROWS]]]
+        found.append(answer(head, X, head.predict_proba(X)))
+    images, places = join_answers(found), np.argsort(order).reshape(rows.shape)
+    views = [images.select(view) for view in places]
+    if plan.groups is None:
+        return views
+    return [pool_answers(head, view, plan.groups.offsets) for view in views]
 
 
 def _measure(

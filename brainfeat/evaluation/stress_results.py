@@ -104,6 +104,10 @@ class Stress:
         Why there are no intervals.
     notes : tuple of str
         What must be known to read the numbers, a sentence each.
+    unit : str
+        What was measured, and counted in `n`: ``"image"``, or ``"group"``, such as patients.
+    n_images : int or None
+        Number of images.
     """
 
     n: int
@@ -117,6 +121,8 @@ class Stress:
     bootstrap: Bootstrap
     reason: str | None
     notes: tuple[str, ...]
+    unit: str = "image"
+    n_images: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain values for JSON."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -11,17 +11,23 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task
+from brainfeat.evaluation.units import GROUP, IMAGE, IMAGES, UnitRule, select_groups
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.groups import GroupRows
     from brainfeat.heads.bundle import HeadBundle
 
+Flags = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 Cache = Union["FeatureCache", str, "os.PathLike[str]"]
 Head = Union["HeadBundle", str, "os.PathLike[str]"]
 
 # Columns of a cache by whose values images can be divided.
 COLUMNS = ("source", "group", "split", "width", "height", "channels")
+
+# Value of a column for a group whose images have several.
+SEVERAL = "(several)"
 
 
 @contextmanager
@@ -59,19 +65,21 @@ def open_both(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """Which images a head is measured on, and on which classes.
+    """Which images, or groups of images, a head is measured on, and on which classes.
 
     Attributes
     ----------
-    rows : ndarray of shape (n,), int
-        Labelled rows of view 0.
+    rows : ndarray of shape (m,), int
+        Labelled rows of view 0; group after group where groups are measured.
     split : str
         ``"all"`` where the split that was asked for is that of a set without splits.
     y : ndarray of shape (n,), int
-        True classes, indices into those of the task.
+        True classes of the n images or groups, indices into those of the task.
     task : ClassTask
     mapping : int or None
         Place of the mapping that was used.
+    groups : GroupRows or None
+        The n groups that are measured; None where images are.
     """
 
     rows: Rows
@@ -79,12 +87,42 @@ class Plan:
     y: Rows
     task: ClassTask
     mapping: int | None
+    groups: "GroupRows | None" = None
+
+    @property
+    def unit(self) -> str:
+        """What is measured: ``"image"`` or ``"group"``."""
+        return IMAGE if self.groups is None else GROUP
+
+    def select(self, chosen: Flags) -> "Plan":
+        """Return the chosen images or groups alone."""
+        if self.groups is None:
+            return replace(self, rows=self.rows[chosen], y=self.y[chosen])
+        groups = self.groups.select(chosen)
+        return replace(self, rows=groups.rows, y=self.y[chosen], groups=groups)
+
+    def any(self, flags: Flags) -> Flags:
+        """Return which images, or which groups with such an image, are flagged, (m,) to (n,)."""
+        return flags if self.groups is None else self.groups.any(flags)
+
+    def all(self, flags: Flags) -> Flags:
+        """Return which images are flagged, or which groups of such images alone, (m,) to (n,)."""
+        return ~self.any(~flags)
+
+    def first(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the value of each image, or of the first image of each group, (m,) to (n,)."""
+        return values if self.groups is None else values[self.groups.offsets[:-1]]
 
 
 def plan_images(
-    bundle: "HeadBundle", cache: "FeatureCache", split: str, mappings: Sequence[Classes] = ()
+    bundle: "HeadBundle",
+    cache: "FeatureCache",
+    split: str,
+    mappings: Sequence[Classes] = (),
+    *,
+    rule: UnitRule = IMAGES,
 ) -> Plan:
-    """Choose the images and classes that a head is measured on.
+    """Choose the images, or groups, and classes that a head is measured on.
 
     Parameters
     ----------
@@ -93,6 +131,7 @@ def plan_images(
     split : {"test", "val", "train", "all"}
     mappings : sequence of dict of str to tuple of str
         As :func:`brainfeat.evaluation.class_mapping.check_mappings` returns them.
+    rule : UnitRule
 
     Returns
     -------
@@ -104,10 +143,15 @@ def plan_images(
         There are no images.
     BundleError
         The head does not have one of their classes.
+    TableError
+        Groups are measured, and there are none, or one is in several splits or classes.
     """
     chosen = "all" if split == "test" and is_from_elsewhere(bundle, cache) else split
     rows = select_images(bundle, cache, chosen)
-    labels = cache.y[rows]
+    groups = None if rule.unit == IMAGE else select_groups(cache, rows, label=rule.label)
+    if groups is not None:
+        rows = groups.rows
+    labels = cache.y[rows] if groups is None else groups.y
     present = [cache.class_names[label] for label in np.unique(labels)]
     task, place = choose_task(present, bundle.class_names, mappings)
     return Plan(
@@ -116,6 +160,7 @@ def plan_images(
         y=task.index(labels, cache.class_names),
         task=task,
         mapping=place,
+        groups=groups,
     )
 
 
@@ -198,6 +243,28 @@ def read_column(cache: "FeatureCache", by: Any) -> NDArray[np.str_]:
             f"by has the shape {values.shape}; expected one value for each of {len(cache):,} rows"
         )
     return values
+
+
+def read_values(cache: "FeatureCache", by: Any, plan: Plan) -> NDArray[np.str_]:
+    """Read the value of a column for each image or group of a plan.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    by : str or array-like
+        As in :func:`read_column`.
+    plan : Plan
+
+    Returns
+    -------
+    ndarray of shape (n,), str
+        ``"(several)"`` for a group whose images have several values.
+    """
+    values = read_column(cache, by)[plan.rows]
+    first = plan.first(values)
+    if plan.groups is None:
+        return first
+    return np.where(plan.any(values != first[plan.groups.place]), SEVERAL, first)
 
 
 def _held_out(bundle: "HeadBundle", split: str) -> list[str]:

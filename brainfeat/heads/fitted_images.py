@@ -61,8 +61,8 @@ class FittedImages:
         >>> found = FittedImages.collect(
         ...     {"train": digests[[1, 0, 1]], "val": digests[2:], "test": digests[:1]}, None
         ... )
-        >>> found.split.tolist(), found.count(digests)
-        ([0, 0, 1, 2], {'train': 2, 'val': 1})
+        >>> found.split.tolist(), found.find_splits(digests)["val"].tolist()
+        ([0, 0, 1, 2], [False, False, True])
         """
         digests, splits, signatures = [], [], []
         for number, name in enumerate(SPLITS):
@@ -95,11 +95,11 @@ class FittedImages:
         """
         return np.isin(_as_keys(sha256), _as_keys(self.seen))
 
-    def count(self, sha256: Digests) -> dict[str, int]:
-        """Count the files that the head was fitted on (train), and validated on (val)."""
+    def find_splits(self, sha256: Digests) -> dict[str, NDArray[np.bool_]]:
+        """Find out which files the head was fitted on (train), and validated on (val)."""
         keys = _as_keys(sha256)
         return {
-            name: int(np.isin(keys, _as_keys(self.sha256[self.split == number])).sum())
+            name: np.isin(keys, _as_keys(self.sha256[self.split == number]))
             for number, name in enumerate(SPLITS[:_SEEN])
         }
 

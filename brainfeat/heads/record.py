@@ -88,6 +88,9 @@ class CrossValidationScores:
         Over the folds.
     sources : LeftOutSources or None
         Each source, where folds left one out at a time; else None.
+    groups : Metrics or None
+        Of the groups of the table, such as patients, by the mean of the out-of-fold probabilities
+        of the images of each; None where they were not asked for.
     """
 
     n_folds: int
@@ -96,10 +99,15 @@ class CrossValidationScores:
     balanced_accuracy: Spread
     log_loss: Spread
     sources: LeftOutSources | None = None
+    groups: Metrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as what JSON can hold."""
-        return {**write_record(self), "out_of_fold": self.out_of_fold.to_dict()}
+        return {
+            **write_record(self),
+            "out_of_fold": self.out_of_fold.to_dict(),
+            "groups": None if self.groups is None else self.groups.to_dict(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,8 +312,9 @@ class FitRecord:
         for name in _MEASURED:
             found[name] = _read_metrics(found.get(name))
         if isinstance(found.get("cv"), dict):
-            pooled = _read_metrics(found["cv"].get("out_of_fold"))
-            found["cv"] = {**found["cv"], "out_of_fold": pooled}
+            names = ("out_of_fold", "groups")
+            parts = {name: _read_metrics(found["cv"].get(name)) for name in names}
+            found["cv"] = {**found["cv"], **parts}
         return read_record(cls, found, error=BundleError)
 
 

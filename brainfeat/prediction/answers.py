@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import ParameterError
+from brainfeat.heads.pooling import Pooled, pool
 
 # How a head has seen an image: it was fitted or validated on the same file, or on a copy.
 Seen = Literal["exact-duplicate", "copy"]
@@ -231,8 +232,8 @@ def decide(
     return most_probable if alone else UNCERTAIN
 
 
-def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArray[np.float64]:
-    """Average the probabilities of the slices that are not out of distribution; of all if all are.
+def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> Pooled:
+    """Pool the predictions for slices by the rule of :func:`brainfeat.heads.pooling.pool`.
 
     Parameters
     ----------
@@ -243,12 +244,15 @@ def average_slices(answers: Sequence[Prediction], names: Sequence[str]) -> NDArr
 
     Returns
     -------
-    ndarray of shape (k,), float64
+    Pooled
+        Of one volume.
     """
-    kept = [answer for answer in answers if answer.unforced != OUT_OF_DISTRIBUTION] or answers
-    p = [[answer.probabilities[name] for name in names] for answer in kept]
-    mean: NDArray[np.float64] = np.mean(p, axis=0)
-    return mean
+    return pool(
+        np.array([[answer.probabilities[name] for name in names] for answer in answers]),
+        np.array([answer.is_flagged for answer in answers]),
+        np.array([[answer.unforced == name for name in names] for answer in answers]),
+        np.array([0, len(answers)]),
+    )
 
 
 def pool_slices(
@@ -260,10 +264,8 @@ def pool_slices(
 ) -> Prediction:
     """Make one prediction of those for the slices of a volume.
 
-    Its probabilities are the mean of the slices that are not out of distribution. It is out of
-    distribution where all slices are. Classes that were predicted for single slices join its
-    prediction set, so that it has a class as its decision only where no slice contradicts it. The
-    target coverage holds for images, and not for volumes.
+    The rule is that of :func:`brainfeat.heads.pooling.pool_answers`, which evaluations per patient
+    follow, too. The target coverage holds for images, and not for volumes.
 
     Parameters
     ----------
@@ -281,13 +283,17 @@ def pool_slices(
     Prediction
     """
     decisions = [str(answer.unforced) for answer in answers]
-    p = dict(zip(names, map(float, average_slices(answers, names)), strict=True))
+    pooled = average_slices(answers, names)
+    p = dict(zip(names, map(float, pooled.probabilities[0]), strict=True))
+    decided = {
+        name for name, is_decided in zip(names, pooled.decided[0], strict=True) if is_decided
+    }
     ranked = sorted(names, key=lambda name: -p[name])
     carried_by = {name: _rank_frames(answers, name) for name in ranked if name in decisions}
     ood = _pool_ood(answers)
     joined = None
     if prediction_set is not None:
-        joined = tuple(name for name in ranked if name in prediction_set or name in carried_by)
+        joined = tuple(name for name in ranked if name in {*prediction_set, *decided})
     decision = decide(ranked[0], joined, ood)
     forced = force and decision in (UNCERTAIN, OUT_OF_DISTRIBUTION)
     return Prediction(

@@ -107,8 +107,8 @@ class DecisionRule:
         """
         names, kept = self.bundle.class_names, None
         if self.bundle.conformal is not None:
-            p = average_slices(answers, names)
-            found = self.bundle.conformal.predict_sets(p[None], coverage=self.coverage)[0]
+            p = average_slices(answers, names).probabilities
+            [found] = self.bundle.conformal.predict_sets(p, coverage=self.coverage)
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, prediction_set=kept, force=self.force)
 

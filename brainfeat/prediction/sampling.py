@@ -4,9 +4,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
 
 from brainfeat import runtime
+from brainfeat.cache.groups import read_groups
 from brainfeat.errors import BundleError, TableError
+from brainfeat.evaluation.stress import SEEN
+from brainfeat.evaluation.units import IMAGE, IMAGES, UnitRule, name_unit
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.images import InputImage, read_images
 from brainfeat.prediction.recognition import recognise
@@ -45,13 +52,16 @@ def choose_unseen(
     *,
     number: int | None,
     split: str = "test",
+    rule: UnitRule = IMAGES,
     random_state: int = 0,
     n_jobs: int | None = None,
 ) -> Sample:
     """Choose labelled images of a split at random that a head has not seen, nor copies of them.
 
     Each class has its share of the images of the split. Images are drawn in an order that depends
-    on their paths and the seed alone: a larger number adds to the images of a smaller one.
+    on their paths and the seed alone: a larger number adds to the images of a smaller one. Where
+    groups are measured, these are drawn as a whole, in an order that depends on their names; those
+    of which the head has seen an image are left out.
 
     Parameters
     ----------
@@ -60,9 +70,10 @@ def choose_unseen(
     table : ImageTable
         The images.
     number : int or None
-        How many; None takes all.
+        How many images, or groups where these are measured; None takes all.
     split : {"train", "val", "test", "all"}
         Which images; those of a table without splits are all taken for ``"test"``.
+    rule : UnitRule
     random_state : int
         Seed.
     n_jobs : int or None
@@ -75,35 +86,39 @@ def choose_unseen(
     Raises
     ------
     TableError
-        The table has no labelled images in the split, or the head has seen them all.
+        The table has no labelled images in the split, or the head has seen them all; groups are
+        measured, and there are none, or one is in several splits or classes.
     BundleError
         The table has a class that the head does not have.
     """
     rows = _list_candidates(bundle, table, split)
-    sizes = Counter(table.labels[row] for row in rows)
-    quotas = _share(sizes, len(rows) if number is None else number)
+    units = _list_units(table, rows, rule)
+    sizes = Counter(unit.label for unit in units)
+    quotas = _share(sizes, len(units) if number is None else number)
     left_out: Counter[str] = Counter()
     chosen: dict[int, bytes] = {}
     known: set[bytes] = set()
     notes = []
     for name in sorted(sizes):
         drawn = sorted(
-            (row for row in rows if table.labels[row] == name),
-            key=lambda row: _hash(random_state, table.paths[row]),
+            (unit for unit in units if unit.label == name),
+            key=lambda unit: _hash(random_state, unit.name),
         )
-        before, wanted = len(chosen), quotas[name]
-        for row, entry, reason in _look_at(bundle, table, drawn, n_jobs=n_jobs):
-            if len(chosen) == before + wanted:
-                break
-            if reason is not None or entry.sha256 is None:
-                left_out[reason or _UNREADABLE] += 1
-            elif entry.sha256 in known:
-                left_out["the same file as another"] += 1
-            else:
-                known.add(entry.sha256)
-                chosen[row] = entry.sha256
-        if (found := len(chosen) - before) < wanted and number is not None:
-            notes.append(f"The class {name} has {found:,} of {wanted:,} wanted images left.")
+        found, wanted = 0, quotas[name]
+        looked = _look_at_units(bundle, table, drawn, left_out, rule=rule, n_jobs=n_jobs)
+        while found < wanted and (images := next(looked, None)) is not None:
+            new = dict[int, bytes]()
+            for row, digest in images.items():
+                if digest in known:
+                    left_out["the same file as another"] += 1
+                else:
+                    known.add(digest)
+                    new[row] = digest
+            chosen |= new
+            found += bool(new)
+        if found < wanted and number is not None:
+            what = f"{name_unit(rule.unit)}s"
+            notes.append(f"The class {name} has {found:,} of {wanted:,} wanted {what} left.")
     if not chosen:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.items())
         raise TableError(
@@ -116,6 +131,51 @@ def choose_unseen(
         left_out=dict(left_out),
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """An image or a group that may be chosen: its class, and its rows of the table."""
+
+    name: str
+    label: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Columns:
+    """The columns of a table as a cache has them."""
+
+    path: str
+    class_names: tuple[str, ...]
+    groups: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    y: NDArray[np.int64]
+
+
+def _list_units(table: ImageTable, rows: Sequence[int], rule: UnitRule) -> list[_Unit]:
+    """List the images, or the groups that they form, which must be among them as a whole."""
+    if rule.unit == IMAGE:
+        return [_Unit(name=table.paths[row], label=table.labels[row], rows=(row,)) for row in rows]
+    names = {table.groups[row] for row in rows}
+    everything = [
+        row for row, label in enumerate(table.labels) if label and table.groups[row] in names
+    ]
+    place = {name: number for number, name in enumerate(table.class_names)}
+    columns = _Columns(
+        path=str(table.root),
+        class_names=table.class_names,
+        groups=np.array(table.groups),
+        splits=np.array(table.splits),
+        y=np.array([place.get(label, -1) for label in table.labels], np.int64),
+    )
+    groups = read_groups(columns, np.array(everything), label=rule.label)
+    return [
+        _Unit(name=str(name), label=table.class_names[label], rows=tuple(found.tolist()))
+        for name, label, found in zip(
+            groups.names, groups.y, np.split(groups.rows, groups.offsets[1:-1]), strict=True
+        )
+    ]
 
 
 def _list_candidates(bundle: HeadBundle, table: ImageTable, split: str) -> list[int]:
@@ -171,8 +231,8 @@ def _hash(random_state: int, path: str) -> bytes:
 
 def _look_at(
     bundle: HeadBundle, table: ImageTable, rows: Sequence[int], *, n_jobs: int | None
-) -> Iterator[tuple[int, InputImage, str | None]]:
-    """Read images in blocks; yield each with the reason to leave it out, if there is one."""
+) -> Iterator[tuple[int, InputImage, bool]]:
+    """Read images in blocks; yield each, and whether the head has seen it or a copy."""
     fitted = bundle.fitted_images
     sign = fitted is not None and fitted.signature is not None
     for start in range(0, len(rows), _BLOCK):
@@ -188,10 +248,35 @@ def _look_at(
             )
         ]
         for row, entry, seen in zip(block, entries, recognise(entries, fitted), strict=True):
-            reason = _UNREADABLE if entry.error is not None else None
-            if seen is not None:
-                reason = "seen by the head, or a copy of such an image"
-            yield row, entry, reason
+            yield row, entry, seen is not None
+
+
+def _look_at_units(
+    bundle: HeadBundle,
+    table: ImageTable,
+    units: Sequence[_Unit],
+    left_out: Counter[str],
+    *,
+    rule: UnitRule,
+    n_jobs: int | None,
+) -> Iterator[dict[int, bytes]]:
+    """Yield the images of each unit that the head has not seen, by row, and count the others."""
+    place = {row: number for number, unit in enumerate(units) for row in unit.rows}
+    looked = _look_at(bundle, table, list(place), n_jobs=n_jobs)
+    for _, found in groupby(looked, key=lambda image: place[image[0]]):
+        new: dict[int, bytes] = {}
+        seen = 0
+        for row, entry, is_seen in found:
+            if entry.error is not None or entry.sha256 is None:
+                left_out[_UNREADABLE] += 1
+            elif is_seen:
+                seen += 1
+            else:
+                new[row] = entry.sha256
+        if seen:
+            left_out[SEEN[rule.unit]] += seen + len(new)
+        elif new:
+            yield new
 
 
 def _take(table: ImageTable, rows: Sequence[int]) -> ImageTable:

@@ -19,6 +19,7 @@ from brainfeat.errors import CacheError, ParameterError
 from brainfeat.evaluation.bootstrap import N_RESAMPLES
 from brainfeat.evaluation.stress import measure_stress
 from brainfeat.evaluation.stress_results import Stress
+from brainfeat.evaluation.units import choose_unit
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.engines import Engine
@@ -46,6 +47,8 @@ def stress(
     kinds: Collection[str] = (),
     number: int | None = N_IMAGES,
     split: str = "test",
+    unit: str | None = None,
+    group_label: str | None = None,
     weights: str | os.PathLike[str] = "imagenet",
     device: str = "auto",
     engine: Engine | Literal["auto"] = "auto",
@@ -77,9 +80,15 @@ def stress(
     kinds : collection of str
         Kinds of alterations; all without any.
     number : int or None
-        Largest number of images, each class by its share; None takes all.
+        Largest number of images, or of groups where these are measured, each class by its share;
+        None takes all.
     split : {"test", "val", "train", "all"}
         Which images. Of a table without splits, all are taken for ``"test"``.
+    unit : {"image", "group"} or None
+        What is chosen and measured, as in :func:`brainfeat.evaluate`. The answers for a group are
+        those for its images that were altered in the same way.
+    group_label : str or None
+        As there.
     weights : {"imagenet", "random"} or path-like
         As in :class:`brainfeat.Predictor`.
     device : str
@@ -141,7 +150,7 @@ def stress(
     (8, 0.0, 5)
     """
     if number is not None and number < 1:
-        raise ParameterError(f"number {number}; expected at least 1 image, or None for all")
+        raise ParameterError(f"number {number}; expected 1 or more, or None for all")
     alterations = Alterations(kinds=kinds, random_state=random_state)
     if output is not None:
         _check_kind(Path(output))
@@ -156,7 +165,13 @@ def stress(
     volumes, value_range = origin.policy if origin else "", bundle.spec.value_range
     bundle.check_spec(replace(base.spec, volumes=volumes, value_range=value_range))
     sample = choose_unseen(
-        bundle, table, number=number, split=split, random_state=random_state, n_jobs=n_jobs
+        bundle,
+        table,
+        number=number,
+        split=split,
+        rule=choose_unit(unit, group_label, [bundle]),
+        random_state=random_state,
+        n_jobs=n_jobs,
     )
     with ExitStack() as stack:
         if output is None:
@@ -174,7 +189,14 @@ def stress(
             value_range=value_range,
             progress=progress,
         )
-        found = measure_stress(bundle, output, n_resamples=n_resamples, random_state=random_state)
+        found = measure_stress(
+            bundle,
+            output,
+            unit=unit,
+            group_label=group_label,
+            n_resamples=n_resamples,
+            random_state=random_state,
+        )
     left_out = Counter(sample.left_out) + Counter(found.left_out)
     return replace(
         found, left_out=dict(left_out), notes=(*sample.notes, *found.notes, *extraction.warnings)

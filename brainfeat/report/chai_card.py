@@ -30,8 +30,8 @@ from brainfeat.report.wording import (
     CLASS_METRIC_NAMES,
     METRIC_NAMES,
     SUBSET_METRICS,
-    SUBSET_NAMES,
     list_parts,
+    name_subset,
 )
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def _list_metrics(study: Study, evidence: dict[str, str | None]) -> dict[str, Co
             [f"{evidence['uncertainty']} {evidence['partitions'] or ''}", str(evidence["disjoint"])]
         ),
     }
+    noun = study.noun
     by_column = (
         "By the values of one column. Age, sex and ethnicity of patients are not recorded."
         if study.evaluation.by
@@ -290,8 +291,8 @@ def _list_metrics(study: Study, evidence: dict[str, str | None]) -> dict[str, Co
             "Results": _list_results(_list_reliability(study)),
             "Interpretation": "The expected calibration error is 0 where probabilities are right "
             "on average. The risk at 80 % is the fraction of wrong predictions among the most "
-            "confident 80 % of the images. Coverage is the fraction of images whose prediction set "
-            "has the true class.",
+            f"confident 80 % of the {noun}s. Coverage is the fraction of {noun}s whose prediction "
+            "set has the true class.",
             **common,
         },
     }
@@ -307,7 +308,7 @@ def _list_results(results: Labelled) -> dict[str, Content]:
 
 def _list_usefulness(study: Study) -> Labelled:
     for name, part in list_parts(study.evaluation):
-        subset, words = getattr(study.evaluation.subsets, name), SUBSET_NAMES[name]
+        subset, words = getattr(study.evaluation.subsets, name), name_subset(name, study.evaluation)
         for metric in SUBSET_METRICS:
             yield (
                 f"{METRIC_NAMES[metric]}, {words}",
@@ -325,7 +326,10 @@ def _list_usefulness(study: Study) -> Labelled:
 def _list_fairness(study: Study) -> Labelled:
     for value, subset in study.evaluation.by.items():
         interval = find_interval(subset, "accuracy")
-        yield f"accuracy, images of {value}", _value(subset.accuracy, interval)
+        yield (
+            f"accuracy, {study.noun}s of {value}",
+            _value(subset.accuracy, interval),
+        )
     if not study.evaluation.by:
         yield "accuracy by group of patients: not measured", _value(None)
 
@@ -334,7 +338,7 @@ def _list_reliability(study: Study) -> Labelled:
     for name, part in list_parts(study.evaluation):
         if not isinstance(part, Results):
             continue
-        words, found = SUBSET_NAMES[name], part.abstention
+        words, found = name_subset(name, part), part.abstention
         yield f"{METRIC_NAMES['ece']}, {words}", _value(part.calibration.after.ece)
         if found is None:
             continue

@@ -77,7 +77,9 @@ def draw_precision_recall(
     return _to_svg(figure, name)
 
 
-def draw_reliability(curves: Sequence[Sequence["Bin"]], *, name: str = "reliability") -> str:
+def draw_reliability(
+    curves: Sequence[Sequence["Bin"]], *, noun: str = "image", name: str = "reliability"
+) -> str:
     """Draw accuracy over the mean probability of each bin, and the number of its images.
 
     Parameters
@@ -85,6 +87,8 @@ def draw_reliability(curves: Sequence[Sequence["Bin"]], *, name: str = "reliabil
     curves : sequence of bins
         One or two lists of the ``bins`` of :func:`brainfeat.heads.calibration.reliability`; the
         numbers of images are those of the first.
+    noun : str
+        What a bin counts.
     name : str
         What the ids of the drawing start with.
     """
@@ -99,7 +103,7 @@ def draw_reliability(curves: Sequence[Sequence["Bin"]], *, name: str = "reliabil
         sizes = [16 + 60 * entry.n / most for entry in bins]
         axes.scatter(x, y, sizes, color=_SERIES[place], linewidths=0, clip_on=False, zorder=3)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    _style(below, "mean probability of the predicted class", "images")
+    _style(below, "mean probability of the predicted class", f"{noun}s")
     for entry in curves[0]:
         below.bar(
             entry.low, entry.n, entry.high - entry.low, align="edge",

@@ -17,7 +17,7 @@ from brainfeat.report.robustness import (
     describe_size,
 )
 from brainfeat.report.study import Study
-from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES, name_headline
+from brainfeat.report.wording import METRIC_NAMES, name_headline, name_subset
 from brainfeat.text import count, format_metric, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
@@ -206,7 +206,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "the criteria of the study.",
         "preprocessing": f"Each image is turned upright, made RGB and resized to "
         f"{cache.spec.input_size} × {cache.spec.input_size} pixels (section Features).",
-        "selection": f"{count(study.evaluation.n, 'image')}: {study.split_name} (section Data).",
+        "selection": f"{count(study.evaluation.n, study.noun)}: {study.split_name} (section Data).",
         "missing": f"{unread}; no value is imputed.",
         "conflicts": f"In part: {count(conflicts, 'set')} of copies of one image have different "
         "labels (section Leakage).",
@@ -216,10 +216,10 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "disjoint": f"Across splits: {across}; groups of the table: "
         f"{audit.groups_across_splits:,} (section Leakage).",
         "size": describe_size(study),
-        "flow": f"From {listed:,} listed to {study.evaluation.n:,} evaluated (section Data).",
+        "flow": f"From {listed:,} images listed to {study.n_images:,} evaluated (section Data).",
         "classes": "In part: images by class and split (section Data).",
-        "imbalance": f"From {min(counts):,} to {max(counts):,} images of a class were evaluated; "
-        f"class weights: {study.bundle.training.class_weight or 'none'}.",
+        "imbalance": f"From {min(counts):,} to {max(counts):,} {study.noun}s of a class were "
+        f"evaluated; class weights: {study.bundle.training.class_weight or 'none'}.",
     }  # fmt: skip
 
 
@@ -306,8 +306,8 @@ def _describe_measuring(study: Study) -> dict[str, str | None]:
     accuracies = [
         f"{estimate_metric(subset, 'accuracy')} {title}"
         for subset, title in (
-            (new, SUBSET_NAMES[found]),
-            (everything, f"on {SUBSET_NAMES['all']}"),
+            (new, name_subset(found, study.evaluation)),
+            (everything, f"on {name_subset('all', study.evaluation)}"),
         )
         if subset is everything or (subset.accuracy is not None and subset.n < everything.n)
     ]

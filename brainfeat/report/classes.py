@@ -21,7 +21,13 @@ from brainfeat.report.blocks import (
     estimate_metric,
     find_interval,
 )
-from brainfeat.report.wording import CLASS_METRIC_NAMES, SUBSET_NAMES, describe_few, list_parts
+from brainfeat.report.wording import (
+    CLASS_METRIC_NAMES,
+    describe_few,
+    list_parts,
+    name_noun,
+    name_subset,
+)
 from brainfeat.text import UNDEFINED
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ def make_classes(metrics: "Metrics") -> Section:
     parts = list_parts(metrics)
     matrices: list[Block] = [
         Matrix(
-            title=f"Confusion matrix, {SUBSET_NAMES[name]}",
+            title=f"Confusion matrix, {name_subset(name, part)}",
             names=part.class_names,
             counts=part.confusion_matrix,
         )
@@ -48,12 +54,12 @@ def make_classes(metrics: "Metrics") -> Section:
     few = len(metrics.class_names) <= FEW_CLASSES
     blocks: list[Block] = [Columns(parts=[[matrix] for matrix in matrices])] if few else matrices
     for name, part in parts:
-        blocks.append(list_classes(part, SUBSET_NAMES[name]))
+        blocks.append(list_classes(part, name_subset(name, part)))
         if isinstance(part, Results):
             blocks += [
-                *_draw_intervals(part.per_class, name),
+                *_draw_intervals(part, name),
                 *_draw_curves(part, name),
-                *_list_prevalence(part, SUBSET_NAMES[name]),
+                *_list_prevalence(part, name_subset(name, part)),
             ]
     return Section(name="classes", title="Metrics by class", blocks=blocks)
 
@@ -74,32 +80,35 @@ def list_classes(metrics: "Metrics", words: str) -> Table:
             estimate(means[name]) if name in means else _NO_MEAN for name in CLASS_METRIC_NAMES
         ]
         rows.append((title, f"{metrics.n:,}", *cells))
+    noun = name_noun(metrics)
     return Table(
         title=f"Each class against the rest, {words}",
-        head=("class", "images", *CLASS_METRIC_NAMES.values()),
+        head=("class", f"{noun}s", *CLASS_METRIC_NAMES.values()),
         rows=rows,
         note=" ".join(_explain_gaps(metrics, rows)),
-        explanation="Sensitivity is the fraction of the images of a class that were predicted as "
-        "such; specificity is the fraction of the other images that were not. PPV and NPV, the "
+        explanation=f"Sensitivity is the fraction of the {noun}s of a class that were predicted as "
+        f"such; specificity is the fraction of the other {noun}s that were not. PPV and NPV, the "
         "positive and negative predictive values, hold only for the mix of classes of these "
-        "images.",
+        f"{noun}s.",
     )
 
 
 def _explain_gaps(metrics: "Metrics", rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
+    noun = name_noun(metrics)
     if any(cell == Estimate(value=UNDEFINED) for row in rows for cell in row):
         yield (
-            f"{UNDEFINED}: not defined, because no image, or every image, is of the class or was "
+            f"{UNDEFINED}: not defined, because no {noun}, or every {noun}, is of the class or was "
             "predicted as such."
         )
     if few := getattr(metrics, "few", {}):
-        yield f"{describe_few(few)}; such scores, and means over the classes, say little."
+        yield f"{describe_few(few, noun)}; such scores, and means over the classes, say little."
 
 
-def _draw_intervals(per_class: "Sequence[ClassEvaluation]", part: str) -> Iterator[Chart]:
+def _draw_intervals(evaluation: Results, part: str) -> Iterator[Chart]:
+    per_class = evaluation.per_class
     if not any(entry.intervals for entry in per_class):
         return
-    words = SUBSET_NAMES[part]
+    words = name_subset(part, evaluation)
     for number, chosen in enumerate(_FOREST, 1):
         groups = [
             (
@@ -125,7 +134,7 @@ def _draw_intervals(per_class: "Sequence[ClassEvaluation]", part: str) -> Iterat
 
 def _draw_curves(evaluation: Results, part: str) -> Iterator[Chart]:
     """Draw the curves of the classes that have images, and of which not all images are."""
-    predictions, words = evaluation.predictions, SUBSET_NAMES[part]
+    predictions, words = evaluation.predictions, name_subset(part, evaluation)
     ranked = [
         label for label, entry in enumerate(evaluation.per_class) if entry.roc_auc is not None
     ]
@@ -145,7 +154,7 @@ def _draw_curves(evaluation: Results, part: str) -> Iterator[Chart]:
     yield Chart(
         title=f"Precision–recall curves, {words}",
         caption="Each class against the rest. Precision depends on how common a class "
-        "is among these images; guessing has a precision of the fraction of the class.",
+        "is in this mix of classes; guessing has a precision of the fraction of the class.",
         description=f"{'; '.join(means)}.",
         draw=partial(
             charts.draw_precision_recall,

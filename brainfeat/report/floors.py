@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from brainfeat.evaluation.units import GROUP
 from brainfeat.report.blocks import Cell, Table, estimate
-from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
+from brainfeat.report.wording import METRIC_NAMES, name_subset
 
 if TYPE_CHECKING:
     from brainfeat.evaluation.floors import Floor
@@ -25,12 +26,17 @@ def list_floors(evaluation: "Evaluation") -> Iterator[Table]:
     }
     everything, new = floors.largest_class.all, floors.largest_class.without_copies
     subsets = ("all",) if new is None or new == everything else ("without_copies", "all")
+    votes = " A patient gets the class of most of its images." if evaluation.unit == GROUP else ""
     head = [getattr(evaluation.subsets, subset) for subset in subsets]
     yield Table(
         title="Floors: what is reached without learning",
         head=(
             "predicted by",
-            *(f"{METRIC_NAMES[name]}, {SUBSET_NAMES[s]}" for s in subsets for name in _METRICS),
+            *(
+                f"{METRIC_NAMES[name]}, {name_subset(s, evaluation)}"
+                for s in subsets
+                for name in _METRICS
+            ),
         ),
         rows=[
             (
@@ -50,8 +56,8 @@ def list_floors(evaluation: "Evaluation") -> Iterator[Table]:
         ),
         explanation="The nearest neighbour of an image is the most similar image that the head was "
         "fitted or validated on; other features are those of the cache that was given as a floor, "
-        "such as one of random weights. A head that is hardly better has learned little beyond "
-        "what similar images tell.",
+        f"such as one of random weights.{votes} A head that is hardly better has learned little "
+        "beyond what similar images tell.",
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from brainfeat.cache.signature import ORIENTATIONS, invert_orientation
+from brainfeat.evaluation.units import IMAGE
 from brainfeat.leakage.pairs import Pair, list_copies, list_pairs
 from brainfeat.report.blocks import Block, Gallery, Picture, Section
 from brainfeat.report.study import Study
@@ -60,13 +61,15 @@ def _choose_errors(study: Study) -> list[int]:
 def _show_error(
     study: Study, place: int, images: ReadImage
 ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    predictions, names = study.predictions, study.bundle.class_names
+    predictions, names = study.predictions, study.evaluation.class_names
     path = str(study.cache.paths[predictions.rows[place]])
     predicted = int(predictions.probabilities[place].argmax())
     text = (
         f"{names[predictions.y[place]]}, predicted as {names[predicted]} with a probability of "
         f"{format_metric(predictions.probabilities[place, predicted])}"
     )
+    if study.noun != IMAGE:
+        text += f"; of the images of this {study.noun}, the one that speaks most for it"
     return (_make_picture(images(path), text),), (text, path)
 
 

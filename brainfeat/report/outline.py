@@ -123,4 +123,4 @@ def make_subtitle(study: Study) -> str:
     """State in a line what was measured."""
     names = ", ".join(study.evaluation.class_names)
     sets = "" if study.sets is None else f"{count(len(study.sets.sets), 'set')}; in full: "
-    return f"{sets}{study.evaluation.n:,} images ({study.split_name}), {names}"
+    return f"{sets}{count(study.evaluation.n, study.noun)} ({study.split_name}), {names}"

@@ -19,9 +19,10 @@ from brainfeat.report.blocks import (
 from brainfeat.report.wording import (
     CALIBRATION_METRICS,
     METRIC_NAMES,
-    SUBSET_NAMES,
     capitalise,
     list_parts,
+    name_noun,
+    name_subset,
 )
 from brainfeat.text import count
 
@@ -40,16 +41,16 @@ def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" =
     fitted : Calibration or None
         The record of the images that the temperature was fitted on.
     """
-    temperature = evaluation.calibration.temperature
+    temperature, noun = evaluation.calibration.temperature, name_noun(evaluation)
     origin = (
         "The temperature of the head is 1: its scores are used as they are."
         if temperature == 1.0
         else f"Scores are divided by a temperature of {show(temperature)}, which was fitted on "
-        "scores of held-out images."
+        f"scores of held-out {name_fitted(evaluation)}s."
     )
     blocks: list[Block] = [
         (
-            f"{origin} A well calibrated head is right on 80 % of the images of which it is 80 % "
+            f"{origin} A well calibrated head is right on 80 % of the {noun}s of which it is 80 % "
             "confident."
         )
     ]
@@ -59,24 +60,29 @@ def make_calibration(evaluation: "Evaluation", *, fitted: "Calibration | None" =
     return Section(
         name="calibration",
         title="Calibration",
-        blocks=[*blocks, *_list_fitted_temperature(fitted)],
+        blocks=[*blocks, *_list_fitted_temperature(fitted, name_fitted(evaluation))],
         brief=False,
     )
 
 
+def name_fitted(evaluation: "Evaluation") -> str:
+    """Name what the head was fitted and calibrated on: images, or patients for a bag head."""
+    return name_noun(evaluation) if evaluation.pooling == "bag" else "image"
+
+
 def _show_calibration(part: Results, name: str) -> Columns:
-    after, words = part.calibration.after, SUBSET_NAMES[name]
+    after, words = part.calibration.after, name_subset(name, part)
     columns = {words: after}
     if part.calibration.temperature != 1.0:
         columns = {"calibrated": after, "uncalibrated": part.calibration.before}
-    bins = _list_bins(after.bins, words)
+    bins = _list_bins(after.bins, words, name_noun(part))
     tables: list[Block] = [_list_calibration(part, columns, words), bins]
     if part.abstention is not None:
-        tables.insert(0, _describe_confidence(part.abstention))
-    return Columns(parts=[[_draw_reliability(columns, bins, name)], tables])
+        tables.insert(0, _describe_confidence(part.abstention, name_noun(part)))
+    return Columns(parts=[[_draw_reliability(columns, bins, part, name)], tables])
 
 
-def _describe_confidence(found: "Abstention") -> str:
+def _describe_confidence(found: "Abstention", noun: str) -> str:
     """Say what a calibration error does not show: whether wrong predictions are confident."""
     auroc = (
         ""
@@ -84,11 +90,11 @@ def _describe_confidence(found: "Abstention") -> str:
         else " A right prediction is more confident than a wrong one with a probability of "
         f"{show(found.auroc)}; at 0.5 the confidence would say nothing."
     )
-    return f"{_describe_risk(found)}, of all images {_find_risk(found, 1.0)}.{auroc}"
+    return f"{_describe_risk(found, noun)}, of all {noun}s {_find_risk(found, 1.0)}.{auroc}"
 
 
-def _describe_risk(found: "Abstention") -> str:
-    return f"Of the most confident 80 % of the images, {_find_risk(found, 0.8)} are wrong"
+def _describe_risk(found: "Abstention", noun: str) -> str:
+    return f"Of the most confident 80 % of the {noun}s, {_find_risk(found, 0.8)} are wrong"
 
 
 def _find_risk(found: "Abstention", fraction: float) -> str:
@@ -96,10 +102,10 @@ def _find_risk(found: "Abstention", fraction: float) -> str:
     return f"{100 * risks[fraction]:.1f} %"
 
 
-def _list_bins(bins: "Sequence[Bin]", words: str) -> Table:
+def _list_bins(bins: "Sequence[Bin]", words: str, noun: str) -> Table:
     return Table(
         title=f"Numbers of the reliability diagram, {words}",
-        head=("probability", "images", "mean probability", METRIC_NAMES["accuracy"]),
+        head=("probability", f"{noun}s", "mean probability", METRIC_NAMES["accuracy"]),
         rows=[
             (
                 f"{entry.low:.2f}–{entry.high:.2f}",
@@ -112,19 +118,23 @@ def _list_bins(bins: "Sequence[Bin]", words: str) -> Table:
     )
 
 
-def _draw_reliability(columns: "Mapping[str, Reliability]", bins: Table, name: str) -> Chart:
+def _draw_reliability(
+    columns: "Mapping[str, Reliability]", bins: Table, part: Results, name: str
+) -> Chart:
+    noun = name_noun(part)
     return Chart(
-        title=f"Reliability diagram, {SUBSET_NAMES[name]}",
-        caption="Images by the probability of their predicted class. On the dotted diagonal "
-        "the head is right as often as its probabilities state; below it, it is overconfident. "
-        "Larger points and higher bars stand for more images.",
+        title=f"Reliability diagram, {name_subset(name, part)}",
+        caption=f"{noun.capitalize()}s by the probability of their predicted class. On the dotted "
+        "diagonal the head is right as often as its probabilities state; below it, it is "
+        f"overconfident. Larger points and higher bars stand for more {noun}s.",
         description=" ".join(
-            f"Probability {ends}: {n} images, mean {mean}, accuracy {accuracy}."
+            f"Probability {ends}: {n} {noun}s, mean {mean}, accuracy {accuracy}."
             for ends, n, mean, accuracy in bins.rows
         ),
         draw=partial(
             charts.draw_reliability,
             [found.bins for found in columns.values()],
+            noun=noun,
             name=f"reliability-{name.replace('_', '-')}",
         ),
         legend=list(columns) if len(columns) > 1 else (),
@@ -141,12 +151,12 @@ def _list_calibration(part: Results, columns: "Mapping[str, Reliability]", words
             for name in CALIBRATION_METRICS
         ],
         explanation="Smaller is better. The expected calibration error is the mean distance of the "
-        "points of the reliability diagram from its diagonal, weighted by images; the Brier score "
+        "points of the reliability diagram from its diagonal, weighted by numbers; the Brier score "
         f"runs from 0 to {worst}.",
     )
 
 
-def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
+def _list_fitted_temperature(fitted: "Calibration | None", noun: str) -> Iterator[Table]:
     if fitted is None:
         return
     folds = fitted.n_folds
@@ -162,7 +172,7 @@ def _list_fitted_temperature(fitted: "Calibration | None") -> Iterator[Table]:
             )
             for name in CALIBRATION_METRICS
         ],
-        note=f"{count(fitted.n, 'image')} {where}.",
+        note=f"{count(fitted.n, noun)} {where}.",
     )
 
 
@@ -172,15 +182,16 @@ def make_abstention(evaluation: "Evaluation") -> Section:
         name="abstention",
         title="Answers and abstention",
         blocks=[
-            _show_abstention(part.abstention, name, ece=part.calibration.after.ece)
+            _show_abstention(part.abstention, part, name)
             for name, part in list_parts(evaluation)
             if isinstance(part, Results) and part.abstention is not None
         ],
     )
 
 
-def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
-    target, alarms, words = found.target_coverage, found.false_alarm_rate, SUBSET_NAMES[name]
+def _show_abstention(found: "Abstention", part: Results, name: str) -> Columns:
+    ece, noun = part.calibration.after.ece, name_noun(part)
+    target, alarms, words = found.target_coverage, found.false_alarm_rate, name_subset(name, part)
     outcomes = Table(
         title=f"What brainfeat predict would do, {words}",
         head=("outcome", "fraction"),
@@ -189,10 +200,10 @@ def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
             ("uncertain", estimate(found.uncertain)),
             ("out of distribution", estimate(found.out_of_distribution)),
         ],
-        note=f"Accuracy on the images that are answered: {show(found.accuracy)}. "
-        f"{_describe_risk(found)}; the expected calibration error is {show(ece)}.",
-        explanation="An image is uncertain if its prediction set, the classes that cannot be ruled "
-        "out, has several classes or none.",
+        note=f"Accuracy on the {noun}s that are answered: {show(found.accuracy)}. "
+        f"{_describe_risk(found, noun)}; the expected calibration error is {show(ece)}.",
+        explanation=f"{'An' if noun == 'image' else 'A'} {noun} is uncertain if the prediction "
+        "set, the classes that cannot be ruled out, has several classes or none.",
     )
     coverage = Table(
         title=f"Coverage of the prediction set by class, {words} (target {target:g})",
@@ -202,7 +213,7 @@ def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
             for label, value in found.coverage_by_class.items()
         ],
         note=f"{capitalise(broken)}." if (broken := found.describe_coverage()) else "",
-        explanation="Coverage is the fraction of the images of a class whose prediction set has "
+        explanation=f"Coverage is the fraction of the {noun}s of a class whose prediction set has "
         "that class; in brackets, its exact binomial 95 % interval over groups. The target, and a "
         f"false alarm rate of {alarms:g} of the out-of-distribution detector, hold for images that "
         "are independent of each other and like those of training.",
@@ -210,9 +221,9 @@ def _show_abstention(found: "Abstention", name: str, *, ece: float) -> Columns:
     points = [(entry.fraction, entry.risk) for entry in found.risk_coverage]
     curve = Chart(
         title=f"Risk and coverage, {words}",
-        caption="The fraction of wrong predictions if the head answered only the images of which "
-        "it is most confident, over the fraction of the images that it answers.",
-        description=" ".join(f"Of {x:.0%} of the images {show(y)} are wrong." for x, y in points),
+        caption=f"The fraction of wrong predictions if the head answered only the {noun}s of which "
+        f"it is most confident, over the fraction of the {noun}s that it answers.",
+        description=" ".join(f"Of {x:.0%} of the {noun}s {show(y)} are wrong." for x, y in points),
         draw=partial(charts.draw_risk, points, name=f"risk-{name.replace('_', '-')}"),
     )
     return Columns(parts=[[curve], [outcomes, coverage]])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainfeat.evaluation.units import IMAGE
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
@@ -173,14 +174,17 @@ def _list_flow(study: Study) -> list[tuple[str, str]]:
         ("listed in the table", images + rejected),
         ("could not be read", rejected),
         ("without a label", images - labelled),
-        (f"not in {study.split_name}", labelled - study.evaluation.n),
-        ("evaluated", study.evaluation.n),
+        (f"not in {study.split_name}", labelled - study.n_images),
+        ("evaluated", study.n_images),
     ]
+    patients = study.evaluation.unit != IMAGE
+    if patients:
+        rows.append(("patients of these", study.evaluation.n))
     # Each of these is within the one before it.
     for name in ("without_exact_duplicates", "without_copies", "without_near_duplicates"):
         subset = getattr(subsets, name)
         if subset.accuracy is not None:
-            rows.append((SUBSET_NAMES[name], subset.n))
+            rows.append((f"{'patients ' if patients else ''}{SUBSET_NAMES[name]}", subset.n))
     return [(name, f"{number:,}") for name, number in rows]
 
 
@@ -322,7 +326,7 @@ def make_limits(study: Study) -> Section:
             "It sees one slice at a time, and neither other sequences nor the history of the "
             "patient."
         ),
-        f"The rarest class evaluated has {count(least, 'image')}.",
+        f"The rarest class evaluated has {count(least, study.noun)}.",
         (
             "The table names groups, such as patients; the intervals keep images of one together."
             if grouped

@@ -1,12 +1,13 @@
 """The overall results of an evaluation, in sections; the metrics to believe come first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.bootstrap import MIN_GROUPS
 from brainfeat.evaluation.results import Evaluation, Results
+from brainfeat.evaluation.units import IMAGE
 from brainfeat.report import charts
 from brainfeat.report.blocks import (
     Block,
@@ -32,7 +33,9 @@ from brainfeat.report.wording import (
     capitalise,
     list_parts,
     name_headline,
+    name_noun,
     name_split,
+    name_subset,
 )
 from brainfeat.text import count, format_interval, format_number, name_some
 
@@ -53,9 +56,9 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
     """Sum up in sentences, the three accuracies, and what an audit found."""
     blocks: list[Block] = [" ".join(summarise(metrics))]
     if isinstance(metrics, Evaluation):
-        texts = (*metrics.describe_classes(), *_describe_trust(metrics))
+        texts = (*metrics.describe_classes(), *_describe_trust(metrics), *_describe_unit(metrics))
         blocks += [f"{capitalise(text)}." for text in texts]
-        blocks.append(Tiles(entries=list(_list_tiles(metrics.subsets))))
+        blocks.append(Tiles(entries=list(_list_tiles(metrics))))
     if findings:
         blocks += [
             "The audit of the data found:",
@@ -67,12 +70,27 @@ def make_summary(metrics: "Metrics", *, findings: Sequence[str] = ()) -> Section
 def _describe_trust(evaluation: Evaluation) -> Iterator[str]:
     """Yield what does not hold of prediction sets and probabilities, without copies if possible."""
     name, part = list_parts(evaluation)[0]
-    where = "" if name == "all" else f"{SUBSET_NAMES[name]}, "
+    where = "" if name == "all" else f"{name_subset(name, part)}, "
     if isinstance(part, Results):
         abstention, errors = part.abstention, part.confident_errors
         for text in (abstention and abstention.describe_coverage(), errors and errors.describe()):
             if text:
                 yield f"{where}{text}"
+
+
+def _describe_unit(evaluation: Evaluation) -> Iterator[str]:
+    """Yield what a patient is, and by which rule the head answers for one."""
+    if evaluation.unit == IMAGE:
+        return
+    yield "a patient is a group of the table, and has been seen if any of its images has"
+    if evaluation.pooling == "bag":
+        yield "the head takes the images of a patient together; its target coverage is of patients"
+    else:
+        yield (
+            "the probabilities of a patient are the mean of those of the images that are not out "
+            "of distribution, and classes that are answered for single images join the prediction "
+            "set; the target coverage holds for images, and not for patients"
+        )
 
 
 def summarise(metrics: "Metrics") -> list[str]:
@@ -82,12 +100,12 @@ def summarise(metrics: "Metrics") -> list[str]:
     else:
         sentences = [
             (
-                f"On {count(metrics.n, 'image')} accuracy is {show(metrics.accuracy)}; "
+                f"On {count(metrics.n, name_noun(metrics))} accuracy is {show(metrics.accuracy)}; "
                 "whether the head has seen copies of them is not known."
             )
         ]
     name, part = list_parts(metrics)[0]
-    words = "on all images" if name == "all" else SUBSET_NAMES[name]
+    words = f"on {name_subset(name, part)}" if name == "all" else name_subset(name, part)
     few = getattr(part, "few", {}) if name != "all" else {}
     recalls = [
         (entry.recall, entry.name)
@@ -109,9 +127,10 @@ def summarise(metrics: "Metrics") -> list[str]:
 def _describe_accuracy(evaluation: Evaluation) -> Iterator[str]:
     """Yield the accuracy on images that are new to the head, then that on all images."""
     subsets, everything = evaluation.subsets, evaluation.subsets.all
+    noun = name_noun(evaluation)
     name = name_headline(subsets)
     new, kind = getattr(subsets, name), _KINDS.get(name, "")
-    of_all = f"On all {count(everything.n, 'image')} ({name_split(evaluation.split)}),"
+    of_all = f"On all {_count_all(evaluation)} ({name_split(evaluation.split)}),"
     if name == "all":
         reason = subsets.without_exact_duplicates.reason
         yield f"{of_all} accuracy is {_describe_certainty(everything)}."
@@ -123,11 +142,11 @@ def _describe_accuracy(evaluation: Evaluation) -> Iterator[str]:
             "none of them."
         )
     elif not new.n:
-        yield f"The head has seen {kind} of every image: how it does on new ones is not known."
+        yield f"The head has seen {kind} of every {noun}: how it does on new ones is not known."
         yield f"{of_all} accuracy is {_describe_certainty(everything)}."
     else:
         yield (
-            f"On {count(new.n, 'image')} of which the head has seen no "
+            f"On {count(new.n, noun)} of which the head has seen no "
             f"{kind.partition(' ')[2]}, accuracy is {_describe_certainty(new)}."
         )
         excess = (everything.accuracy or 0) - (new.accuracy or 0)
@@ -139,6 +158,14 @@ def _describe_accuracy(evaluation: Evaluation) -> Iterator[str]:
     if subsets.without_copies.reason is not None and name != "without_copies":
         yield f"Copies were not looked for: {subsets.without_copies.reason}."
     yield from _describe_few(evaluation)
+
+
+def _count_all(evaluation: Evaluation) -> str:
+    """Count what was measured; of patients, their images as well."""
+    found = count(evaluation.n, name_noun(evaluation))
+    if evaluation.unit == IMAGE or evaluation.n_images is None:
+        return found
+    return f"{found} with {count(evaluation.n_images, 'image')}"
 
 
 def _count_files(evaluation: Evaluation) -> str:
@@ -159,8 +186,8 @@ def _describe_few(evaluation: Evaluation) -> Iterator[str]:
     if new is not None and (few := {k: n for k, n in new.few.items() if k not in evaluation.few}):
         classes = name_some([f"{name} ({number:,})" for name, number in few.items()])
         yield (
-            f"Without copies, too few images are left of {classes} to say anything about them, and "
-            "means over the classes say little."
+            f"Without copies, too few {name_noun(evaluation)}s are left of {classes} to say "
+            "anything about them, and means over the classes say little."
         )
 
 
@@ -174,13 +201,13 @@ def _describe_certainty(subset: "Subset") -> str:
     return f"{show(subset.accuracy)} ({certainty})"
 
 
-def _list_tiles(subsets: "Subsets") -> Iterator[tuple[str, Cell, str]]:
-    for name, words in SUBSET_NAMES.items():
-        subset = getattr(subsets, name)
+def _list_tiles(evaluation: Evaluation) -> Iterator[tuple[str, Cell, str]]:
+    for name in SUBSET_NAMES:
+        subset, words = getattr(evaluation.subsets, name), name_subset(name, evaluation)
         yield (
             f"Accuracy {'on ' if name == 'all' else ''}{words}",
             estimate_metric(subset, "accuracy"),
-            count(subset.n or None, "image"),
+            count(subset.n or None, name_noun(evaluation)),
         )
 
 
@@ -198,7 +225,7 @@ def make_overall(metrics: "Metrics") -> Section:
             _list_subsets(metrics),
             *list_floors(metrics),
             _list_further(metrics),
-            *_draw_subsets(metrics.subsets),
+            *_draw_subsets(metrics),
         ]
     return Section(name="overall", title="Overall metrics", blocks=blocks)
 
@@ -206,7 +233,7 @@ def make_overall(metrics: "Metrics") -> Section:
 def _list_subsets(evaluation: Evaluation) -> Table:
     subsets: list[Subset] = [getattr(evaluation.subsets, name) for name in SUBSET_NAMES]
     rows: list[tuple[Cell, ...]] = [
-        ("images", *(_count(subset.n) for subset in subsets)),
+        (f"{name_noun(evaluation)}s", *(_count(subset.n) for subset in subsets)),
         ("groups", *(_count(subset.n_groups) for subset in subsets)),
     ]
     rows += [
@@ -215,9 +242,9 @@ def _list_subsets(evaluation: Evaluation) -> Table:
     ]
     return Table(
         title="With and without copies of seen images",
-        head=("metric", *SUBSET_NAMES.values()),
+        head=("metric", *(name_subset(name, evaluation) for name in SUBSET_NAMES)),
         rows=rows,
-        note=" ".join([*_explain_intervals(evaluation), *_explain_gaps(evaluation.subsets)]),
+        note=" ".join([*_explain_intervals(evaluation), *_explain_gaps(evaluation)]),
     )
 
 
@@ -226,9 +253,9 @@ def _list_bare(metrics: "Metrics") -> Table:
     further = _list_further(metrics)
     return replace(
         further,
-        title="All images",
+        title=capitalise(name_subset("all", metrics)),
         rows=[
-            ("images", f"{metrics.n:,}"),
+            (f"{name_noun(metrics)}s", f"{metrics.n:,}"),
             *(
                 (METRIC_NAMES[name], estimate(value))
                 for name, value in zip(SUBSET_METRICS, values, strict=True)
@@ -243,7 +270,7 @@ def _list_further(metrics: "Metrics") -> Table:
     parts = list_parts(metrics)
     return Table(
         title="Further metrics",
-        head=("metric", *(SUBSET_NAMES[name] for name, _ in parts)),
+        head=("metric", *(name_subset(name, part) for name, part in parts)),
         rows=[
             (METRIC_NAMES[name], *(estimate(getattr(part, name)) for _, part in parts))
             for name in FURTHER_METRICS
@@ -279,11 +306,11 @@ def _has_intervals(subsets: "Subsets") -> bool:
     return any(getattr(subsets, name).intervals for name in SUBSET_NAMES)
 
 
-def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
+def _explain_gaps(evaluation: Evaluation) -> Iterator[str]:
     """Give the reasons for missing metrics and intervals, each once."""
     missing: dict[str, list[str]] = {}
-    for name, words in SUBSET_NAMES.items():
-        subset = getattr(subsets, name)
+    for name in SUBSET_NAMES:
+        subset, words = getattr(evaluation.subsets, name), name_subset(name, evaluation)
         if subset.reason is not None:
             what = "metrics" if subset.accuracy is None else "intervals"
             missing.setdefault(f"{what}: {subset.reason}", []).append(words)
@@ -294,7 +321,8 @@ def _explain_gaps(subsets: "Subsets") -> Iterator[str]:
             yield f"{capitalise(', '.join(names))}: no {reason}."
 
 
-def _draw_subsets(subsets: "Subsets") -> Iterator[Chart]:
+def _draw_subsets(evaluation: Evaluation) -> Iterator[Chart]:
+    subsets = evaluation.subsets
     if not _has_intervals(subsets):
         return
     groups = [
@@ -302,7 +330,7 @@ def _draw_subsets(subsets: "Subsets") -> Iterator[Chart]:
             METRIC_NAMES[name],
             [
                 (
-                    words,
+                    name_subset(subset, evaluation) if subset == "all" else words,
                     getattr(getattr(subsets, subset), name),
                     find_interval(getattr(subsets, subset), name),
                 )
@@ -325,19 +353,20 @@ def make_values(evaluation: Evaluation) -> Section:
         name="values",
         title="Metrics by value of a column",
         blocks=[
-            _list_values(part.by, SUBSET_NAMES[name])
+            _list_values(part, name_subset(name, part))
             for name, part in list_parts(evaluation)
             if isinstance(part, Results)
         ],
     )
 
 
-def _list_values(by: "Mapping[str, Subset]", words: str) -> Table:
+def _list_values(results: Results, words: str) -> Table:
+    by = results.by
     return Table(
         title=f"{capitalise(words)}, by value of the column",
         head=(
             "value",
-            "images",
+            f"{name_noun(results)}s",
             "groups",
             METRIC_NAMES["accuracy"],
             METRIC_NAMES["balanced_accuracy"],

@@ -13,22 +13,22 @@ def describe_size(study: Study) -> str:
     """Say how many images and independent groups were evaluated, of which classes."""
     evaluation, subsets = study.evaluation, study.evaluation.subsets
     classes = ", ".join(f"{entry.name} {entry.support:,}" for entry in evaluation.per_class)
-    new = subsets.without_copies
+    new, noun = subsets.without_copies, study.noun
     independent = (
         f"{count(subsets.all.n_groups, 'group')} that share no copy and no patient of the table"
     )
     if new.n and new.n < subsets.all.n:
         independent += (
-            f"; {count(new.n, 'image')} in {count(new.n_groups, 'group')} are new to the head"
+            f"; {count(new.n, noun)} in {count(new.n_groups, 'group')} are new to the head"
         )
     _, part = list_parts(evaluation)[0]
     few = part.few if isinstance(part, Results) else {}
     names = [f"{name} ({number:,})" for name, number in few.items()]
     return (
-        f"In part: {classes} images evaluated, in {independent}"
+        f"In part: {classes} {noun}s evaluated, in {independent}"
         + (f"; too few groups: {', '.join(names)}. " if few else ". ")
-        + "What more images would bring, fit-head --learning-curve reports on its own. The authors "
-        "must state the intended size, and how it was chosen."
+        + f"What more {noun}s would bring, fit-head --learning-curve reports on its own. The "
+        "authors must state the intended size, and how it was chosen."
     )
 
 
@@ -86,7 +86,7 @@ def describe_failures(study: Study) -> str:
     if abstention is not None:
         risks = {entry.fraction: entry.risk for entry in abstention.risk_coverage}
         found.append(
-            f"of the most confident 80 % of the images, {100 * risks[0.8]:.1f} % are wrong"
+            f"of the most confident 80 % of the {study.noun}s, {100 * risks[0.8]:.1f} % are wrong"
         )
     return (
         f"In part: {'; '.join(found)}. The images themselves are in a report that was written with "

@@ -22,7 +22,7 @@ from brainfeat.report.blocks import (
 )
 from brainfeat.report.classes import list_classes
 from brainfeat.report.results import summarise
-from brainfeat.report.wording import METRIC_NAMES, SUBSET_NAMES
+from brainfeat.report.wording import METRIC_NAMES, name_noun, name_subset
 from brainfeat.text import (
     UNDEFINED,
     count,
@@ -71,10 +71,11 @@ def make_sets(evaluation: "SetsEvaluation") -> Section:
     """Show what the head is worth on each set, and what a reader must know of it."""
     names = name_sets(evaluation)
     rows = list(zip(names, evaluation.sets, strict=True))
+    noun = name_noun(evaluation)
     blocks: list[Block] = [
         Table(
-            title="Metrics on images that are new to the head",
-            head=("set", "classes", "images", "accuracy", "balanced accuracy", "difference"),
+            title=f"Metrics on {noun}s that are new to the head",
+            head=("set", "classes", f"{noun}s", "accuracy", "balanced accuracy", "difference"),
             rows=[
                 (
                     name,
@@ -102,9 +103,9 @@ def make_sets(evaluation: "SetsEvaluation") -> Section:
                 "confident of these",
             ),
             rows=[(name, *_list_trust(entry.row)) for name, entry in rows],
-            explanation="Coverage is the fraction of the images whose prediction set has the true "
-            "class, with its exact binomial interval over groups. Of a wrong prediction, the head "
-            f"is confident if its probability is above {CONFIDENT:g}.",
+            explanation=f"Coverage is the fraction of the {noun}s whose prediction set has the "
+            "true class, with its exact binomial interval over groups. Of a wrong prediction, the "
+            f"head is confident if its probability is above {CONFIDENT:g}.",
         ),
     ]
     if any(entry.row.accuracy_interval for entry in evaluation.sets):
@@ -140,7 +141,7 @@ def _draw_sets(names: list[str], evaluation: "SetsEvaluation") -> Chart:
 def make_set(entry: "SetEvaluation", name: str, place: int) -> Section:
     """Show the results of one set: a summary, the confusion matrix and the classes."""
     results = entry.results
-    words = SUBSET_NAMES["all" if results is entry.evaluation else "without_copies"]
+    words = name_subset("all" if results is entry.evaluation else "without_copies", results)
     return Section(
         name=f"set-{place}",
         title=f"Results on {name}",
@@ -189,10 +190,10 @@ def _explain_difference(evaluation: "SetsEvaluation") -> Iterator[str]:
     found = evaluation.reference
     if found is None:
         return
-    which = SUBSET_NAMES[found.images]
+    which, noun = name_subset(found.images, evaluation), name_noun(evaluation)
     yield (
         f"Difference: in {METRIC_NAMES[_COMPARED]}, to the test part of the fit "
-        f"({count(found.n, 'image')}, {which}: {format_metric(getattr(found, _COMPARED))}), over "
+        f"({count(found.n, noun)}, {which}: {format_metric(getattr(found, _COMPARED))}), over "
         "the classes that both have."
     )
     if found.origin == "record":
@@ -210,7 +211,7 @@ def _explain_difference(evaluation: "SetsEvaluation") -> Iterator[str]:
         if name not in (*entry.difference.classes, *entry.evaluation.absent)
     }
     if few:
-        yield f"Classes of which that part has no image, {which}: {name_some(sorted(few))}."
+        yield f"Classes of which that part has no {noun}, {which}: {name_some(sorted(few))}."
     for name, entry in zip(name_sets(evaluation), evaluation.sets, strict=True):
         if entry.difference is None or len(entry.difference.classes) == len(
             entry.evaluation.class_names

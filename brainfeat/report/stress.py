@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from brainfeat.evaluation.abstention import CONFIDENT
 from brainfeat.report import charts
 from brainfeat.report.blocks import Chart, Columns, Items, Section, Table, estimate, show
-from brainfeat.report.wording import METRIC_NAMES
+from brainfeat.report.wording import METRIC_NAMES, name_noun
 from brainfeat.text import count, format_metric, name_some
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def list_stress(found: "Stress") -> "list[Section]":
 def make_stress_subtitle(found: "Stress", *, head: str, backbone: str) -> str:
     """State in a line what was measured."""
     names = ", ".join(name for name, n in found.classes.items() if n)
-    return f"{head} on {backbone}: {count(found.n, 'image')}, {names}"
+    return f"{head} on {backbone}: {count(found.n, name_noun(found))}, {names}"
 
 
 def name_alteration(entry: "AlteredMetrics") -> str:
@@ -84,9 +84,9 @@ def name_strength(entry: "AlteredMetrics") -> str:
 
 
 def _summarise(found: "Stress") -> "list[Block]":
-    reference, worst = found.reference, found.altered[0]
+    reference, worst, noun = found.reference, found.altered[0], name_noun(found)
     sentence = (
-        f"On {count(found.n, 'image')} in {count(found.n_groups, 'group')}, accuracy is "
+        f"On {count(found.n, noun)} in {count(found.n_groups, 'group')}, accuracy is "
         f"{show(reference.accuracy, reference.accuracy_interval)} as they are"
     )
     if worst.change < 0:
@@ -156,6 +156,7 @@ def _list_kinds(found: "Stress") -> "list[Block]":
 
 
 def _list_all(found: "Stress") -> Table:
+    noun = name_noun(found)
     rows = [
         (
             "as they are" if entry is found.reference else name_alteration(entry),
@@ -180,10 +181,10 @@ def _list_all(found: "Stress") -> Table:
             "OOD",
         ),
         rows=rows,
-        note="Flips: fraction of the images whose predicted class changes. Errors above "
+        note=f"Flips: fraction of the {noun}s whose predicted class changes. Errors above "
         f"{CONFIDENT:g}, and errors answered: fractions of the wrong predictions that have such a "
         "probability, and for which the head does not abstain. Abstains, and OOD: fractions of the "
-        "images for which it abstains, and that it flags as out of distribution.",
+        f"{noun}s for which it abstains, and that it flags as out of distribution.",
     )
 
 

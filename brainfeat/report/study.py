@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from brainfeat.errors import ParameterError
 from brainfeat.evaluation.results import Evaluation
 from brainfeat.leakage.auditing import audit_duplicates
-from brainfeat.report.wording import name_split
+from brainfeat.report.wording import name_noun, name_split
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -46,6 +46,17 @@ class Study:
     def is_same_cache(self) -> bool:
         """Whether the head was fitted on the cache that it was measured on."""
         return self.bundle.training.cache_sha256 == self.cache.content_sha256
+
+    @property
+    def noun(self) -> str:
+        """What was measured, in a word: ``"image"`` or ``"patient"``."""
+        return name_noun(self.evaluation)
+
+    @property
+    def n_images(self) -> int:
+        """The number of images that were measured, also where their groups were."""
+        found = self.evaluation.n_images
+        return self.evaluation.n if found is None else found
 
     @property
     def split_name(self) -> str:

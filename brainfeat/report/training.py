@@ -101,12 +101,16 @@ def _list_validation(study: Study) -> Iterator[Table]:
     columns: dict[str, list[Cell]] = {
         split: [estimate_metric(found, name) for name in _VALIDATED]
         for split, found in (
-            ("val", training.val),
             ("test without copies", training.test_without_copies),
             ("test", training.test),
+            ("val", training.val),
         )
         if found is not None
     }
+    if training.cv is not None and training.cv.groups is not None:
+        columns["out of fold, per patient"] = [
+            estimate_metric(training.cv.groups, name) for name in _VALIDATED
+        ]
     if training.cv is not None:
         spreads: list[Spread] = [getattr(training.cv, name) for name in _VALIDATED]
         columns[name_folds(training.cv)] = [

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, NO_IMAGES
+from brainfeat.evaluation.units import IMAGE, name_unit
 from brainfeat.text import count, name_some
 
 if TYPE_CHECKING:
@@ -57,6 +58,30 @@ SHORT_SUBSET_NAMES = {
 NO_VALUE = "(none)"
 
 
+def name_noun(metrics: object) -> str:
+    """Name what was measured, and is counted: ``"image"``, or ``"patient"`` for a group.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> name_noun(SimpleNamespace(unit="group")), name_noun(SimpleNamespace())
+    ('patient', 'image')
+    """
+    return name_unit(getattr(metrics, "unit", IMAGE))
+
+
+def name_subset(name: str, metrics: object) -> str:
+    """Name a subset of what was measured.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> name_subset("all", SimpleNamespace(unit="group")), name_subset("without_copies", None)
+    ('all patients', 'without copies')
+    """
+    return f"all {name_noun(metrics)}s" if name == "all" else SUBSET_NAMES[name]
+
+
 def list_parts(metrics: "Metrics") -> "list[tuple[str, Metrics]]":
     """List the images that are described one after the other: those to believe first.
 
@@ -75,15 +100,15 @@ def list_parts(metrics: "Metrics") -> "list[tuple[str, Metrics]]":
     return [*parts, ("all", metrics)]
 
 
-def describe_few(few: "Mapping[str, int]") -> str:
-    """Name the classes of too few groups, and how many images they have.
+def describe_few(few: "Mapping[str, int]", noun: str = "image") -> str:
+    """Name the classes of too few groups, and how many images or patients they have.
 
     Examples
     --------
     >>> describe_few({"meningioma": 17, "notumor": 0})
     'Fewer than 10 groups: meningioma (17 images), notumor (0 images)'
     """
-    classes = [f"{name} ({count(number, 'image')})" for name, number in few.items()]
+    classes = [f"{name} ({count(number, noun)})" for name, number in few.items()]
     return f"Fewer than {MIN_GROUPS} groups: {name_some(classes)}"
 
 

@@ -22,7 +22,7 @@ from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
 from brainfeat.training.grouping import check_grouping, choose_groups
-from brainfeat.training.measurement import measure_test
+from brainfeat.training.measurement import check_unit, measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
 from brainfeat.training.repeats import draw_partitions, list_seeds, repeat_fits
@@ -48,6 +48,7 @@ def fit_head(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
+    unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
     ood_examples: FeatureCache | str | os.PathLike[str] | None = None,
@@ -105,6 +106,10 @@ def fit_head(
         Number of folds of a cross-validation over train and validation; or a fold for each source
         of the table, of a head that is fitted on the others. None does none, or takes 5 where
         candidates are compared.
+    unit : {"image", "group"} or None
+        What a cross-validation is measured on: ``"group"`` adds the metrics per group, such as per
+        patient, by the mean of the out-of-fold probabilities of its images. None takes images. Of a
+        bag head, groups always are, and images never.
     repeats : int or None
         Number of further fits, each of another seed and on images that were divided anew: all of
         them, or those other than the test images of a table that has splits. They change nothing of
@@ -175,9 +180,10 @@ def fit_head(
     check_grouping(group_by)
     rule = make_rule(bag, bag_label)
     head = choose_head(head, rule)
+    compare = search or head == ALL_HEADS
+    per_group = check_unit(unit, rule, folded=cv is not None or compare)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened(cache) as features:
-        compare = search or head == ALL_HEADS
         plan = Plan(
             cache=features,
             recipes=make_recipes(
@@ -210,6 +216,9 @@ def fit_head(
         )
         partition = plan.add_folds(partition, random_state)
         chosen = plan.choose(partition, random_state, progress)
+        if per_group and chosen.cv is not None:
+            scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
+            chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
         fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
         varied = None
         if seeds:

@@ -4,10 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.groups import read_groups
+from brainfeat.errors import ParameterError, TableError
+from brainfeat.heads.bags import BagRule
 from brainfeat.heads.recipe import FittedHead
 from brainfeat.leakage.results import Audit
 from brainfeat.metrics import Metrics, measure
+from brainfeat.text import count
 from brainfeat.training.partition import Partition
+from brainfeat.training.selection import CrossValidation
 
 
 def measure_test(
@@ -39,6 +44,62 @@ def measure_test(
         return metrics, None
     rest = ~copied
     return metrics, measure(y[rest], probabilities[rest], class_names=partition.class_names)
+
+
+def check_unit(unit: str | None, rule: BagRule | None, *, folded: bool) -> bool:
+    """Return whether a cross-validation of a head of images is to be measured per group, too.
+
+    Raises
+    ------
+    ParameterError
+        The unit is another word, an image for a bag head, or a group without folds.
+    """
+    if unit not in (None, "image", "group"):
+        raise ParameterError(f"unit must be image or group, got {unit!r}")
+    if rule is not None and unit == "image":
+        raise ParameterError(
+            'a bag head is measured on groups of images, and not on images; pass unit="group"'
+        )
+    if unit == "group" and not folded:
+        raise ParameterError(
+            'unit="group" measures the folds of a cross-validation per group; ask for one, such as '
+            "cv=5, or measure the head with evaluate"
+        )
+    return rule is None and unit == "group"
+
+
+def measure_groups(cache: FeatureCache, found: CrossValidation) -> Metrics:
+    """Measure a cross-validation per group, such as per patient.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        The cache whose images the folds scored.
+    found : CrossValidation
+
+    Returns
+    -------
+    Metrics
+        Of the mean of the out-of-fold probabilities of the images of each group.
+
+    Raises
+    ------
+    TableError
+        The table has no groups, or one has images of several classes, or is in several folds.
+    """
+    groups = read_groups(cache, np.sort(found.rows))
+    order = np.argsort(found.rows)
+    place = order[np.searchsorted(found.rows, groups.rows, sorter=order)]
+    folds = found.folds[place]
+    divided = groups.any(folds != folds[groups.offsets[:-1]][groups.place])
+    if divided.any():
+        raise TableError(
+            f"folds divide {count(int(divided.sum()), 'group')} of {len(groups):,} (first: "
+            f"{str(groups.names[divided][0])!r}), so the heads of a fold have seen images of the "
+            'groups that they are measured on; pass group_by="column"'
+        )
+    probabilities = groups.mean(found.probabilities[place])
+    return measure(groups.y, probabilities, class_names=cache.class_names)
 
 
 def find_copied(cache: FeatureCache, partition: Partition, audit: Audit) -> NDArray[np.bool_]:

@@ -38,11 +38,20 @@ class CrossValidation:
         Of the out-of-fold scores.
     conformal : Conformal
         Calibrated on the out-of-fold probabilities.
+    rows : ndarray of shape (m,), int
+        Row of the cache of each image that a fold scored, fold after fold.
+    folds : ndarray of shape (m,), int
+        Its fold.
+    probabilities : ndarray of shape (m, k), float64
+        Out of fold.
     """
 
     scores: CrossValidationScores
     calibration: Calibration
     conformal: Conformal = field(compare=False)
+    rows: NDArray[np.intp] = field(compare=False)
+    folds: NDArray[np.intp] = field(compare=False)
+    probabilities: NDArray[np.float64] = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +286,9 @@ def _summarise(partition: Partition, results: list[FitResult]) -> CrossValidatio
         ),
         calibration=calibrate(scores, y),
         conformal=Conformal.fit(np.concatenate(probabilities), np.concatenate(y)),
+        rows=partition.rows[np.concatenate([test for _, test in partition.folds])],
+        folds=np.repeat(np.arange(len(y)), [len(labels) for labels in y]),
+        probabilities=np.concatenate(probabilities),
     )
 
 
