@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.bundles import weigh_by_attention
 from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
@@ -17,6 +18,7 @@ from brainfeat.benchmark import stages
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.main import COMMANDS, load_command
+from brainfeat.heads.bundle import HeadBundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -279,6 +281,8 @@ def run_predict(take: Take, folder: Path) -> Iterator[Any]:
     key = folder / "site.key"
     key.write_text("0123456789abcdef", encoding="ascii")
     yield ask("predict", take("head"), take("slices"), take("volumes"), "--patient-key", key)
+    bag = weigh_by_attention(HeadBundle.load(take("head"))).save(folder / "bag.h5")
+    yield ask("predict", bag, take("slices"), take("volumes"))
 
 
 def run_compare(take: Take, folder: Path) -> Iterator[Any]:

@@ -100,6 +100,7 @@ OPTIONS = {
         "--coverage",
         "--false-alarm-rate",
         "--force",
+        "--group-level",
         "--heatmap",
         "--slices",
         "--window",

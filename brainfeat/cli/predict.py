@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import options, patients
 from brainfeat.cli.wording import translate
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
@@ -101,6 +101,13 @@ Examples:
     "part of the output, to be joined with its table.",
 )
 @options.keep_masks_option
+@click.option(
+    "--group-level",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For a head of fit-head --bag: folders of this level below the given ones are patients, 1 "
+    "for those directly below.  [default: images in one folder are of one patient]",
+)
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -116,6 +123,7 @@ def command(
     n_jobs: int | None,
     verify: Verify,
     keep_masks: bool,
+    group_level: int | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -123,7 +131,8 @@ def command(
 
     HEAD is a file that fit-head wrote. Images are JPEG, PNG, TIFF, BMP, GIF and WebP files. Volumes
     are DICOM series and NIfTI, MGH and MATLAB files, cut as the head's training volumes were; they
-    are predicted as a whole and slice by slice. The head abstains where an image is out of
+    are predicted as a whole and slice by slice; a head of fit-head --bag predicts each patient from
+    all of its images. The head abstains where an image is out of
     distribution or where its prediction set does not have exactly one class. A prediction is not a
     diagnosis.
     """
@@ -133,7 +142,9 @@ def command(
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.images import count_images
     from brainfeat.prediction.inputs import take_inputs
+    from brainfeat.prediction.patients import choose_belonging
     from brainfeat.prediction.predictor import Predictor
+    from brainfeat.readers.held import list_given
     from brainfeat.tables.csv_cells import has_header
     from brainfeat.tables.masks import BY_NAME, BY_VALUES, describe_masks
     from brainfeat.tables.pseudonyms import read_patient_key
@@ -149,7 +160,8 @@ def command(
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
     key = None if key_file is None else read_patient_key(key_file)
-    inputs, masks = take_inputs(images, keep_masks=keep_masks)
+    given = list_given(images)
+    inputs, masks = take_inputs(given, keep_masks=keep_masks)
     if masks:
         warning = describe_masks(masks, "file", f"{BY_NAME}, or {BY_VALUES}")
         options.say(f"warning: {translate(warning)}", err=True)
@@ -157,16 +169,22 @@ def command(
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
     bundle = HeadBundle.load(head, verify=verify)
+    belonging = choose_belonging(bundle, inputs, given, group_level=group_level)
     predictor = Predictor(bundle, n_images=count_images(inputs), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
     found = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
         for answer in predictor.predict_inputs(
-            inputs, keep_images=drawing is not None, n_jobs=n_jobs, progress=progress
+            inputs,
+            belonging=belonging,
+            keep_images=drawing is not None,
+            n_jobs=n_jobs,
+            progress=progress,
         ):
             found.append(_name_options(answer.prediction))
             if drawing is not None:
                 drawing.add(answer)
+    patients.explain(bundle, found, by_folder=bool(inputs.images) and group_level is None)
     if output is not None:
         options.write_text(output, _to_csv(found, bundle.class_names, hashed=key_file is not None))
     if as_json:
@@ -205,7 +223,8 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
         if answer.seen is not None:
             options.say(f"  {_SEEN[answer.seen]}; this says nothing about new images")
         if answer.slices is not None:
-            options.say(f"  {_describe_slices(answer.slices)}")
+            describe_summary = patients.describe if answer.slices.pooling else _describe_slices
+            options.say(f"  {describe_summary(answer.slices)}")
     spec = predictor.bundle.spec
     if predictor.precision != spec.precision:
         click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
