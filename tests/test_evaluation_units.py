@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sizes():
-    return np.random.default_rng(3).integers(1, 7, PATIENTS)
+    return np.random.default_rng(3).integers(1, 4, PATIENTS)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_patients_are_measured_by_the_mean_of_their_slices(bundle, cache, found,
     y, p, sets, flagged = map(np.array, zip(*pool_plainly(bundle, cache), strict=True))
     assert (found.unit, found.pooling) == ("group", "probabilities")
     assert (found.n, found.n_images) == (100, sizes[140:].sum())
-    np.testing.assert_allclose(found.predictions.probabilities, p, rtol=1e-12)
+    np.testing.assert_allclose(found.predictions.probabilities, p, atol=1e-6)
     assert found.accuracy == metrics.accuracy_score(y, p.argmax(axis=1))
     assert found.roc_auc == pytest.approx(metrics.roc_auc_score(y, p, multi_class="ovr"))
     assert found.log_loss == pytest.approx(metrics.log_loss(y, p))
@@ -135,7 +135,7 @@ def test_a_prediction_pools_slices_as_an_evaluation_does(bundle, cache, found):
         whole = rule.pool(rule.predict(own, ["volume"] * len(own)))
         decisions.append(whole.decision)
         expected = dict(zip(CLASSES, found.predictions.probabilities[place], strict=True))
-        assert whole.probabilities == pytest.approx(expected)
+        assert whole.probabilities == pytest.approx(expected, abs=1e-6)
     answered = np.mean([decision in CLASSES for decision in decisions])
     assert answered == pytest.approx(found.abstention.answered)
     assert np.mean([d == "uncertain" for d in decisions]) == pytest.approx(
