@@ -346,6 +346,7 @@ def predict(
     images : path-like, PIL.Image.Image, ndarray, or iterable of these
         As :meth:`Predictor.predict` takes them.
     keep_masks : bool
+        As in :meth:`Predictor.predict`.
     group_level : int or None
         As in :meth:`Predictor.predict`.
     **options
