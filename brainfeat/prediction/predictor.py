@@ -344,6 +344,7 @@ def predict(
         of each by its name, as :meth:`brainfeat.prediction.joined.JoinedPredictor.predict` takes
         them.
     keep_masks : bool
+        As in :meth:`Predictor.predict`.
     group_level : int or None
         As in :meth:`Predictor.predict`.
     **options
