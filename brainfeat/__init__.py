@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from brainfeat.readers.volumes import SlicePolicy
     from brainfeat.tables.slicing import write_slices
     from brainfeat.tables.table import read_table, write_table
+    from brainfeat.tables.volume_table import read_volumes
     from brainfeat.training.fitting import fit_head
     from brainfeat.training.label_doubts import find_label_doubts
     from brainfeat.training.learning_curve import learning_curve
@@ -45,6 +46,7 @@ _HOMES = {
     "link_caches": "leakage.linking",
     "predict": "prediction.predictor",
     "read_table": "tables.table",
+    "read_volumes": "tables.volume_table",
     "stress": "prediction.stress",
     "write_slices": "tables.slicing",
     "write_table": "tables.table",
@@ -69,6 +71,7 @@ __all__ = [
     "link_caches",
     "predict",
     "read_table",
+    "read_volumes",
     "stress",
     "write_slices",
     "write_table",

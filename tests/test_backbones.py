@@ -1,5 +1,6 @@
 """The table of bases against Keras's own models, and weights that are missing or wrong."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -290,22 +291,27 @@ class TestOptions:
             load_backbone(name, **options)
 
 
-@pytest.mark.parametrize("name", [MOBILENET, "vgg16", pytest.param("efficientnetb0", marks=SLOW)])
+SETTINGS = {
+    "channels_first": lambda config: config.set_image_data_format("channels_first"),
+    "float64": lambda config: config.set_floatx("float64"),
+    "float16": lambda config: config.set_floatx("float16"),
+    "mixed_float16": lambda config: config.set_dtype_policy("mixed_float16"),
+}
+
+
 @pytest.mark.parametrize(
-    "setting",
+    ("name", "setting"),
     [
-        lambda config: config.set_image_data_format("channels_first"),
-        lambda config: config.set_floatx("float64"),
-        lambda config: config.set_floatx("float16"),
-        lambda config: config.set_dtype_policy("mixed_float16"),
+        *itertools.product([MOBILENET, "vgg16"], SETTINGS),
+        pytest.param("efficientnetb0", "channels_first", marks=SLOW),
+        pytest.param("efficientnetb0", "mixed_float16", marks=SLOW),
     ],
-    ids=["channels_first", "float64", "float16", "mixed_float16"],
 )
 def test_settings_of_the_session_change_nothing(keras, images, name, setting):
     config = keras.config
     policy, expected = config.dtype_policy(), random_backbone(name, engine="keras")(images)
     try:
-        setting(config)
+        SETTINGS[setting](config)
         backbone = random_backbone(name, engine="keras")
         features = backbone(images)
         maps = backbone.compute_maps(images)

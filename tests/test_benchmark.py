@@ -7,24 +7,23 @@ import subprocess
 import sys
 from dataclasses import fields
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from brainfeat import benchmark, runtime
-from brainfeat.benchmark import (
-    Benchmark,
-    Spread,
-    find_bf16_peak,
-    run_benchmark,
-    stages,
-)
+from brainfeat.benchmark import Benchmark, Spread, find_bf16_peak, run_benchmark, stages
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cli import main
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.cropping import CROPS, Crop
+from brainfeat.extraction.preprocessing import preprocess_image, scale_pixels
 from brainfeat.phantoms import write_phantoms
+from brainfeat.readers import read_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -253,10 +252,15 @@ class TestData:
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "whole"), [(7, 4), (8, 8), (3, 3)])
 def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -> None:
+    assert make_stage_one(tmp_path, number)._extract("float32") == whole
+
+
+def make_stage_one(tmp_path: Path, number: int, crop: Crop = "none") -> stages.StageOne:
     base = load_backbone("mobilenet-0.75", weights="random", input_size=32)
-    stage_one = stages.StageOne(
+    return stages.StageOne(
         table=stages.find_images(None, number, 0, tmp_path, print),
         bases={"float32": base},
+        crop=crop,
         batch_size=4,
         n_jobs=1,
         repeats=1,
@@ -265,7 +269,14 @@ def test_end_to_end_has_whole_batches(tmp_path: Path, number: int, whole: int) -
         peak=None,
         report=print,
     )
-    assert stage_one._extract("float32") == whole
+
+
+def test_images_are_cropped_as_stage_one_crops_them(tmp_path: Path) -> None:
+    stage_one = make_stage_one(tmp_path, 4, "foreground")
+    for file in stage_one._files:
+        pixels = read_pixels(BytesIO(file.read_bytes()), name="x")
+        expected = preprocess_image(pixels, size=32, crop=CROPS["foreground"])
+        np.testing.assert_array_equal(scale_pixels(stage_one._load(file)), expected)
 
 
 def test_synthetic_features_are_a_training_set_of_the_spec(tmp_path: Path) -> None:

@@ -804,6 +804,13 @@ def test_that_copies_are_not_looked_for_is_said_in_one_line(
     assert "signatures" not in run(command, features, "-o", tmp_path / "b.h5", *options).err
 
 
+@pytest.mark.parametrize(("module", "expected"), [("brainfeat", 700), ("brainfeat.cli", 50_000)])
+def test_only_the_command_line_looks_for_garbage_less_often(module: str, expected: int) -> None:
+    code = f"import gc; gc.set_threshold(700); import {module}; print(gc.get_threshold()[0])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+    assert int(printed.stdout) == expected
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, "10"), ("20", "20")])
 def test_idle_threads_of_the_command_line_do_not_spin(given: str | None, expected: str) -> None:
     kept = {name: os.environ[name] for name in os.environ if name != "OPENBLAS_THREAD_TIMEOUT"}

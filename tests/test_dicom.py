@@ -22,7 +22,8 @@ from support.dicoms import (
 
 from brainfeat.errors import ImageReadError
 from brainfeat.readers.dicom import files, find_stacks, is_dicom, read_header, read_series
-from brainfeat.readers.volumes import SlicePolicy, Window, cut_slices
+from brainfeat.readers.volumes import SlicePolicy, cut_slices
+from brainfeat.readers.windows import Window
 
 PACKAGED = Path(pydicom.__file__).parent / "data"
 

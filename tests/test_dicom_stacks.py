@@ -22,7 +22,8 @@ from brainfeat import write_slices
 from brainfeat.errors import ImageReadError
 from brainfeat.readers.dicom import headers
 from brainfeat.readers.series import find_series, read_volume
-from brainfeat.readers.volumes import SlicePolicy, cut_slices, find_robust_window, paint_slice
+from brainfeat.readers.volumes import SlicePolicy, cut_slices
+from brainfeat.readers.windows import find_robust_window, paint_slice
 
 SERIES = "1.2.3.4.5"
 

@@ -288,6 +288,7 @@ def test_a_set_is_compared_with_the_test_part_per_patient(bundle, bag_head, cach
     both = evaluate(bundle, [cache, other], unit="group", n_resamples=1000)
     assert [entry.row.n for entry in both.sets] == [100, PATIENTS]
     assert both.reference.n == 100
+    assert "Metrics on patients that are new to the head" in to_text(both)
     assert both.sets[0].is_test_part
     assert both.sets[1].difference.n_second == PATIENTS
     # The record of a head of images has no patients; that of a bag head does.
@@ -409,8 +410,17 @@ def test_results_are_told_of_patients(bundle, cache, found):
     assert "metric" in text
     assert "all images" not in text
     assert "all patients" in to_markdown(found)
+    asked = []
+
+    def read(path):
+        asked.append(path)
+        return np.zeros((8, 8))
+
     with FeatureCache.open(cache) as features:
-        page = to_html(found, bundle=bundle, cache=features)
+        page = to_html(found, bundle=bundle, cache=features, images=read)
+        wrong = found.predictions.probabilities.argmax(axis=1) != found.predictions.y
+        assert {*asked} == {*features.paths[found.predictions.rows[wrong]].tolist()}
+    assert "of the images of this patient, the one that speaks most for it" in page
     assert "100 patients (the test split)" in page
     assert "of the patients of which it is" in page
     assert "patients of these" in page
@@ -425,7 +435,7 @@ def test_json_of_patients_comes_back_and_that_of_before_is_of_images(found):
     assert (read.unit, read.n_images, read.pooling) == ("image", None, None)
 
 
-def test_the_commands_take_the_unit(bundle, bag_head, cache, folder):
+def test_the_commands_take_the_unit(bundle, bag_head, cache, folder, run):
     head, bag = bundle.save(folder / "head.h5"), bag_head.save(folder / "bag.h5")
     result = CliRunner().invoke(
         evaluate_command, [str(head), str(cache), "--unit", "group", "--json"]
@@ -433,3 +443,7 @@ def test_the_commands_take_the_unit(bundle, bag_head, cache, folder):
     assert json.loads(result.stdout)["n"] == 100
     result = CliRunner().invoke(compare_command, [str(head), str(bag), str(cache)])
     assert "patients  100 in 100 groups" in result.stdout
+    refused = run("evaluate", bag, cache, "--unit", "image")
+    assert refused.err.endswith("and not for one; pass --unit group\n")
+    refused = run("evaluate", head, cache, "--group-label", "any:glioma")
+    assert refused.err.endswith("but images are measured; pass --unit group\n")

@@ -66,6 +66,36 @@ def test_stage_one_caches_a_folder_of_ones_own(run_example: RunExample, tmp_path
         assert len(cache) == 8
 
 
+def test_compare_specs_finds_the_better_features(
+    run_example: RunExample, make_cache: Callable, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 4
+    clear, noise = 3 * np.eye(6)[y], rng.standard_normal((240, 6))
+    splits = ["train", "train", "test"] * 80
+    words = []
+    for name, X, crop in (("plain", noise, ""), ("cropped", clear + noise, "foreground")):
+        fields = {"splits": splits, "signature": draw_signatures(240), "crop": crop}
+        words += [tmp_path / f"{name}-head.h5", make_cache(X, y, name=f"{name}.h5", **fields)]
+        fit_head(words[-1], head="lda").save(words[-2])
+    printed = run_example("compare_specs", *map(str, words))
+    assert "80 images in 80 groups" in printed
+    found = re.search(r"^accuracy .*; difference \+(\S+) \(\+(\S+) to", printed, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > float(found[2]) > 0.3
+    others = [f"other-{row}.png" for row in range(240)]
+    words[-1] = make_cache(X, y, name="others.h5", paths=others, **fields)
+    with pytest.raises(SystemExit, match="other images"):
+        run_example("compare_specs", *map(str, words))
+
+
+def test_benchmark_crop_prints_both_rates(run_example: RunExample, tmp_path: Path) -> None:
+    table = write_phantoms(tmp_path / "slices", patients_per_class=2, slices_per_patient=1, size=48)
+    words = [str(table), *BASE, "--rounds", "1", "--number", "3"]
+    printed = run_example("benchmark_crop", *words)
+    assert re.search(r"none +\d+\.\d images/s\nforeground +\d+\.\d images/s\nratio +\d", printed)
+
+
 def test_many_heads_ranks_all_by_cross_validation(
     run_example: RunExample, make_cache: Callable
 ) -> None:
@@ -96,6 +126,14 @@ def test_benchmark_stress_prints_the_ratio_of_each_round(
     options = (*BASE, "--weights", "random", "--number", "1", "--rounds", "2")
     header, *rounds, last = run_example("benchmark_stress", str(table), *options).splitlines()
     assert header.split()[:2] == ["round", "as"]
+    assert [line.split()[0] for line in rounds] == ["1", "2"]
+    assert re.fullmatch(r"median ratio \d+\.\d\d", last)
+
+
+def test_benchmark_volumes_prints_the_ratio_of_each_round(run_example: RunExample) -> None:
+    options = (*BASE, "--volumes", "2", "--shape", "3", "32", "--rounds", "2")
+    header, *rounds, last = run_example("benchmark_volumes", *options).splitlines()
+    assert header.split() == ["round", "PNG,", "images/s", "volumes,", "images/s", "ratio"]
     assert [line.split()[0] for line in rounds] == ["1", "2"]
     assert re.fullmatch(r"median ratio \d+\.\d\d", last)
 

@@ -425,6 +425,23 @@ def test_picture_of_an_empty_map_is_drawn(tmp_path):
     assert (abs(middle[middle.shape[0] * 2 // 3].astype(int) - 128) <= 1).all()
 
 
+@pytest.mark.parametrize(("shape", "step"), [((200, 300), 1), ((2000, 3000), 2)])
+def test_picture_of_a_part_lies_where_the_part_is(tmp_path, shape, step):
+    height, width = shape
+    box = (height // 2, width // 5, height * 9 // 10, width // 2)
+    heat = np.ones((SIZE, SIZE), np.float32)
+    path = tmp_path / "map.png"
+    pixels = np.zeros(shape, np.uint8)
+    save_heatmap(pixels, heat, path, title="glioma", probability=0.5, box=box)
+    with Image.open(path) as picture:
+        grid = np.asarray(picture.convert("RGB")).astype(int)
+    # The brightest colour of the map over black, in the right panel without the colour bar.
+    warm = (grid[..., 0] > 120) & (grid[..., 2] < grid[..., 0])
+    warm[:, int(grid.shape[1] * 0.92) :] = False
+    rows, columns = np.flatnonzero(warm.sum(1) > 20), np.flatnonzero(warm.sum(0) > 20)
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(0.3 * width / (0.4 * height), rel=0.05)
+
+
 def test_pictures_of_equal_maps_are_equal_bytes(tmp_path):
     heat = np.random.default_rng(0).random((SIZE, SIZE), np.float32)
     paths = [tmp_path / "first.png", tmp_path / "second.png"]
@@ -446,3 +463,10 @@ def test_pictures_of_equal_maps_are_equal_bytes(tmp_path):
 def test_picture_refuses_what_is_no_map(tmp_path, pixels, heat, probability, message):
     with pytest.raises(ParameterError, match=message):
         save_heatmap(pixels, heat, tmp_path / "map.png", title="glioma", probability=probability)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 5, 4), (2, 0, 2, 4), (0, -1, 4, 4)])
+def test_picture_refuses_a_part_that_is_not_of_the_image(tmp_path, box):
+    pixels, heat, path = np.zeros((4, 4)), np.zeros((2, 2)), tmp_path / "map.png"
+    with pytest.raises(ParameterError, match="expected a part of an image of 4 × 4 pixels"):
+        save_heatmap(pixels, heat, path, title="glioma", probability=0.5, box=box)

@@ -159,7 +159,7 @@ def test_the_command_line_takes_inputs(folder: Path, tmp_path: Path) -> None:
         (("--input", "t1"), "'t1' is not NAME=PATH"),
         (("--input", "t1={t1}", "--input", "t1={t1}"), "--input has t1 twice"),
         (("--input", "pet={t1}"), "pet is no modality of this head, which has t1, flair"),
-        (("--input", "t1={t1}", "--heatmap", "x"), "--heatmap shows single images"),
+        (("--input", "t1={t1}", "--heatmap", "x"), "--heatmap shows images or volumes"),
         (("{t1}",), "several modalities; give the images of each by its name: t1, flair"),
     ],
 )

@@ -11,7 +11,8 @@ from brainfeat import SlicePolicy
 from brainfeat.errors import ImageReadError
 from brainfeat.readers.orientation import PLANES, find_plane, name_axes, orient_volume
 from brainfeat.readers.series import find_series, read_volume
-from brainfeat.readers.volumes import Volume, Window, cut_slices
+from brainfeat.readers.volumes import Volume, cut_slices
+from brainfeat.readers.windows import Window
 
 # In RAS.
 VALUES = np.random.default_rng(0).integers(0, 4000, (7, 8, 9)).astype(np.int16)

@@ -65,6 +65,11 @@ WRITERS = {
     ),
     "predict": ("predict head.h5 images -o OUT", ["head.h5", "images/glioma/0.png"]),
     "predict --heatmap": ("predict head.h5 images --heatmap OUT", ["images", "images/glioma"]),
+    "predict --sr": ("predict head.h5 volumes/IM0001 --sr OUT", ["head.h5", "volumes/IM0001"]),
+    "predict --secondary-capture": (
+        "predict head.h5 volumes/IM0001 --secondary-capture OUT",
+        ["head.h5", "volumes/IM0001"],
+    ),
     "stress": ("stress head.h5 images -o OUT", ["head.h5", "images/glioma/0.png"]),
     "stress --report": ("stress head.h5 table.csv --report OUT", ["head.h5", "table.csv"]),
     "fit-head --curve-plot": (

@@ -46,11 +46,11 @@ class TestMapAhead:
             time.sleep(0.002 * (index % 2 == 0))
             return index
 
-        assert list(map_ahead(slow_when_even, 40, n_jobs=4, ahead=8)) == list(range(40))
+        assert list(map_ahead(slow_when_even, range(40), n_jobs=4, ahead=8)) == list(range(40))
 
     def test_no_more_results_exist_than_were_allowed(self):
         begun = []
-        results = map_ahead(begun.append, 100, n_jobs=4, ahead=5)
+        results = map_ahead(begun.append, range(100), n_jobs=4, ahead=5)
         for taken in range(1, 20):
             next(results)
             assert len(begun) <= taken + 5
@@ -63,7 +63,7 @@ class TestMapAhead:
             begun.append(index)
             time.sleep(0.001)
 
-        results = map_ahead(work, 1000, n_jobs=1, ahead=50)
+        results = map_ahead(work, range(1000), n_jobs=1, ahead=50)
         next(results)
         results.close()
         number = len(begun)
@@ -77,7 +77,7 @@ class TestMapAhead:
                 raise OSError("the third")
             return index
 
-        results = map_ahead(fail_at_two, 5, n_jobs=2, ahead=3)
+        results = map_ahead(fail_at_two, range(5), n_jobs=2, ahead=3)
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(OSError, match="third"):
             next(results)

@@ -15,12 +15,13 @@ from PIL import Image, ImageOps
 from support.halves import CLASSES, SIZE, Blocks, draw
 
 from brainfeat import Predictor, extract, fit_head, predict, read_table
-from brainfeat.cli.predict import command, describe
+from brainfeat.cli.predict import command
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction import images as prediction_images
 from brainfeat.prediction.answers import NOTICE, Prediction
+from brainfeat.prediction.description import describe
 from brainfeat.readers import raster, read_image
 from brainfeat.readers.series import find_inputs
 

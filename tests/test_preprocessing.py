@@ -12,6 +12,7 @@ from brainfeat.errors import ParameterError
 from brainfeat.extraction.preprocessing import (
     preprocess_image,
     quantize_image,
+    resize_pixels,
     scale_pixels,
 )
 from brainfeat.readers import read_image
@@ -51,6 +52,15 @@ def test_equals_load_img_for_8_bit_files(kind, size):
     data = encode(*kind, *size)
     image = preprocess_image(read_image(BytesIO(data)))
     np.testing.assert_array_equal(image, as_load_img(data, 224))
+
+
+@pytest.mark.parametrize("channel", [None, 0, 1, 2])
+def test_grey_pixels_are_resized_as_colours_are(channel):
+    pixels = np.repeat(RNG.integers(0, 256, (60, 50, 1), dtype=np.uint8), 3, axis=2)
+    if channel is not None:
+        pixels[30, 20, channel] ^= 255
+    expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resize_pixels(pixels, size=32), np.asarray(expected))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainfeat import fit_head
 from brainfeat.errors import MissingDependencyError, ParameterError
 from brainfeat.metrics import measure
 from brainfeat.report import pictures, to_json, to_markdown, to_text
@@ -256,3 +257,17 @@ def test_a_missing_matplotlib_names_the_extra(four, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingDependencyError, match=r"pip install 'brainfeat\[report\]'"):
         pictures.save_confusion_matrix(four, tmp_path / "matrix.png")
+
+
+def test_a_crop_is_in_the_card_and_in_its_command(run, make_cache, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    X = rng.standard_normal((120, 6)) + 3 * np.eye(6)[y]
+    splits, card = ["train", "train", "test"] * 40, tmp_path / "card.md"
+    cache = make_cache(X, y, splits=splits, crop="foreground threshold=otsu")
+    fit_head(cache, head="lda").save(tmp_path / "head.h5")
+    words = ["evaluate", tmp_path / "head.h5", cache, "--checklist", "claim2024", "--card", card]
+    assert run(*words).code == 0
+    text = card.read_text(encoding="utf-8")
+    assert "--crop foreground" in text
+    assert "made RGB, cropped to its foreground and resized to" in text

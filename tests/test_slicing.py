@@ -30,6 +30,7 @@ from brainfeat import (
     extract,
     fit_head,
     read_table,
+    read_volumes,
     write_slices,
 )
 from brainfeat.cache.spec import FeatureSpec
@@ -54,11 +55,11 @@ from brainfeat.prediction.answers import (
     pool_slices,
 )
 from brainfeat.readers.series import find_inputs, find_series, read_volume
-from brainfeat.readers.volumes import cut_slices, find_robust_window, paint_slice
+from brainfeat.readers.volumes import cut_slices
+from brainfeat.readers.windows import find_robust_window, paint_slice
 from brainfeat.tables.origin import find_origin
 from brainfeat.tables.pseudonyms import read_patient_key
-from brainfeat.tables.rows import Row
-from brainfeat.tables.slicing import _suspect_class_folders
+from brainfeat.tables.volume_table import _suspect_class_folders
 
 KEY = b"0123456789abcdef"
 CLASSES = ("glioma", "notumor")
@@ -1048,6 +1049,7 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     # Of DICOM, MATLAB and MGH.
     assert len(read_table("slices")) == 4 + 1 + 2
     extract(read_table("slices"), work / "features.h5", backbone=Blocks())
+    extract(read_volumes(planted), work / "direct.h5", backbone=Blocks())
     told = [
         run(planted, *options)
         for options in (["-o", work / "found.csv"], ["--json"], ["--heatmap", work / "maps"])
@@ -1059,7 +1061,7 @@ def test_no_canary_leaves_by_any_output(planted, run, tmp_path, caplog, recwarn,
     texts = [(number, result.output.encode()) for number, result in enumerate(results)]
     files = [path for path in work.rglob("*") if path.is_file()]
     texts += [(path.name, path.read_bytes() + bytes(path.relative_to(work))) for path in files]
-    assert len(texts) == len(results) + len(files) == 5 + 7 + 2 + 7 + 2
+    assert len(texts) == len(results) + len(files) == 5 + 7 + 2 + 7 + 2 + 1
     assert not {name: words for name, text in texts if (words := find_canaries(text))}
     assert len(find_canaries((planted / "CANARY-patient" / "CANARY0.dcm").read_bytes())) == 5
     assert not find_canaries(caplog.text.encode())
@@ -1088,7 +1090,11 @@ def test_nobody_is_named_by_any_kind_of_volume(planted_volumes, run, tmp_path, c
     ]
     assert [result.exit_code for result in told] == [0, 0, 0]
     texts = [result.output.encode() for result in (cut, *told)]
-    for path in (tmp_path / "found.csv", *output.rglob("*")):
+    table = read_volumes(planted_volumes)
+    direct = extract(table, tmp_path / "direct.h5", backbone=Blocks())
+    assert direct.rows == document["slices"]
+    texts.append(f"{table} {table.describe()} {direct.to_dict()['rejected']}".encode())
+    for path in (tmp_path / "found.csv", direct.output, *output.rglob("*")):
         texts += [path.name.encode(), path.read_bytes() if path.is_file() else b""]
     assert not [words for text in texts if (words := find_canaries(text))]
     assert not find_canaries(caplog.text.encode())
@@ -1123,7 +1129,7 @@ def read_or_none(series):
 
 @pytest.mark.parametrize(("folders", "warned"), [(3, True), (2, False)])
 def test_class_folders_of_one_patient_each_are_suspect(folders, warned):
-    rows = [Row(path=f"{n}.png", label=f"case {n}", group=f"g{n}") for n in range(folders)]
-    assert any("one patient each" in text for text in _suspect_class_folders(rows)) == warned
-    rows += [Row(path="more.png", label="case 0", group="another")]
-    assert not [*_suspect_class_folders(rows)]
+    labels, groups = [f"case {n}" for n in range(folders)], [f"g{n}" for n in range(folders)]
+    found = _suspect_class_folders(labels, groups)
+    assert any("one patient each" in text for text in found) == warned
+    assert not [*_suspect_class_folders([*labels, "case 0"], [*groups, "another"])]

@@ -5,24 +5,24 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.pixels import apply_windowing
 from support.dicoms import draw_volume, make_dataset
 
 from brainfeat.errors import ImageReadError, ParameterError
 from brainfeat.readers import read_image
+from brainfeat.readers.thresholds import find_otsu_threshold
 from brainfeat.readers.volumes import (
     VOXEL_LIMIT,
     SlicePolicy,
     Volume,
-    Window,
-    _find_otsu,
     check_shape,
     cut_slices,
-    find_robust_window,
     grey_image,
-    paint_slice,
 )
+from brainfeat.readers.windows import Window, find_robust_window, paint_slice
 
 
 def make_volume(values, **fields):
@@ -41,6 +41,55 @@ def make_volume(values, **fields):
 def test_a_policy_is_read_as_it_was_written(slices, window):
     policy = SlicePolicy(slices=slices, window=window)
     assert SlicePolicy.parse(policy.text) == policy
+
+
+@pytest.mark.parametrize(
+    ("window", "spelt", "unit"),
+    [
+        ("ct:brain", "ct:40,80", "HU"),
+        ("ct:subdural", "ct:80,200", "HU"),
+        ("ct:stroke", "ct:40,40", "HU"),
+        ("ct:bone", "ct:600,2800", "HU"),
+        ("ct:+040.0,80", "ct:40,80", "HU"),
+        ("ct:-600,1500.50", "ct:-600,1500.5", "HU"),
+        ("ct:-0,1", "ct:0,1", "HU"),
+        ("suv:0-10", "suv:0-10", "SUVbw"),
+        ("suv:00.0-10.0", "suv:0-10", "SUVbw"),
+        ("suv:0.5-2.25", "suv:0.5-2.25", "SUVbw"),
+        ("40,80", "40,80", ""),
+        ("robust", "robust", ""),
+    ],
+)
+def test_windows_of_a_unit_are_written_alike_where_they_are_equal(window, spelt, unit):
+    policy = SlicePolicy(window=window)
+    assert (policy.window, policy.unit) == (spelt, unit)
+    assert policy.text == OLD.replace("auto", spelt)
+    assert SlicePolicy.parse(policy.text) == policy == SlicePolicy(window=spelt)
+
+
+@given(
+    centre=st.decimals(-(10**6), 10**6, places=6),
+    width=st.decimals(0, 10**6, places=6),
+    prefix=st.sampled_from(["ct:", "suv:", ""]),
+)
+def test_any_window_is_read_as_it_was_written(centre, width, prefix):
+    if prefix == "suv:":
+        window = f"suv:{abs(centre)}-{abs(centre) + width}"
+    else:
+        window = f"{prefix}{centre},{width}"
+    if width == 0:
+        with pytest.raises(ParameterError, match=r"above 0|below HIGH"):
+            SlicePolicy(window=window)
+        return
+    policy = SlicePolicy(window=window)
+    assert SlicePolicy.parse(policy.text) == policy
+    assert SlicePolicy(window=policy.window) == policy
+    found = policy.fixed_window
+    if prefix == "suv:":
+        low, high = found.centre - found.width / 2, found.centre + found.width / 2
+        assert (low, high) == pytest.approx((float(abs(centre)), float(abs(centre) + width)))
+    else:
+        assert (found.centre, found.width) == (float(centre), float(width))
 
 
 OLD = "slices=all window=auto orientation=stored-or-ras-axial percentiles=0.5-99.5"
@@ -86,9 +135,28 @@ def test_other_slices_are_refused(slices):
         SlicePolicy(slices=slices)
 
 
-@pytest.mark.parametrize("window", ["", "40", "40,", "40,80,1", "a,b", "nan,1", "1e9,1", "40, 80"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        *(
+            "",
+            "40",
+            "40,",
+            "40,80,1",
+            "a,b",
+            "nan,1",
+            "1e9,1",
+            "40, 80",
+            "ct:",
+            "ct:lung",
+            "ct:auto",
+        ),
+        *("CT:brain", "ct:brain ", "ct:40", "ct:40-80", "hu:40,80", "suv:", "suv:10", "suv:0,10"),
+        *("suv:-1-10", "suv:0-inf", "suv:0--1", "suv:auto", "ct:suv:0-10", "ct:٤٠,80", "suv:0-1e1"),
+    ],
+)
 def test_other_windows_are_refused(window):
-    with pytest.raises(ParameterError, match="auto, robust or CENTRE,WIDTH"):
+    with pytest.raises(ParameterError, match="expected auto, robust, CENTRE,WIDTH"):
         SlicePolicy(window=window)
 
 
@@ -218,7 +286,7 @@ def test_otsu_is_that_of_brute_force():
                 np.average(levels[threshold + 1 :], weights=high),
             )
             variances.append(low.sum() * high.sum() * (means[0] - means[1]) ** 2)
-        found = _find_otsu(counts.astype(float))
+        found = find_otsu_threshold(counts)
         assert variances[found] == pytest.approx(max(variances))
 
 
@@ -259,9 +327,9 @@ def test_impossible_shapes_are_refused(shape):
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, True, b"all", ("40", "80"), (40, 80), ["all"]])
 def test_options_that_are_not_texts_are_refused(value):
-    for given in ({"slices": value}, {"window": value}):
+    for options in ({"slices": value}, {"window": value}):
         with pytest.raises(ParameterError, match="expected"):
-            SlicePolicy(**given)
+            SlicePolicy(**options)
     with pytest.raises(ParameterError, match="does not describe how slices are made"):
         SlicePolicy.parse(value)
 

@@ -16,6 +16,7 @@ from brainfeat.benchmark.stages import StageOne, find_images, measure_heads
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.cropping import Crop, check_crop
 from brainfeat.extraction.graph import count_flop, read_graph
 
 __all__ = [
@@ -38,6 +39,7 @@ def run_benchmark(
     *,
     backbone: str = "vgg16",
     input_size: int = 224,
+    crop: Crop = "none",
     precisions: Sequence[Precision] | None = None,
     batch_size: int | None = None,
     number: int | None = None,
@@ -61,6 +63,8 @@ def run_benchmark(
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
     input_size : int, default=224
         Height and width in pixels of what the base takes.
+    crop : {"none", "foreground"}, default="none"
+        As in :func:`brainfeat.extract`.
     precisions : sequence of str or None
         Precisions to measure in addition to float32; None takes those for which the processor or
         the GPU has instructions.
@@ -100,6 +104,7 @@ def run_benchmark(
     _check_options(
         {"batch_size": batch_size, "number": number, "repeats": repeats, "n_jobs": n_jobs}
     )
+    check_crop(crop)
     report = progress or (lambda _: None)
     load = partial(
         load_backbone,
@@ -118,6 +123,7 @@ def run_benchmark(
         stage_one = StageOne(
             table=find_images(data, number, random_state, Path(scratch), report),
             bases=bases,
+            crop=crop,
             batch_size=batch_size,
             n_jobs=n_jobs or runtime.usable_cores(),
             repeats=repeats,
@@ -138,6 +144,7 @@ def run_benchmark(
         devices=devices,
         backbone=backbone,
         input_size=input_size,
+        crop=crop,
         repeats=repeats,
         data="phantoms" if data is None else str(data),
         **measured,

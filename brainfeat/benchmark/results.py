@@ -90,7 +90,7 @@ class Benchmark:
         Backend of Keras.
     devices : tuple of str
         GPUs that the backend can use; empty if it computes on the processor.
-    backbone, input_size, repeats
+    backbone, input_size, crop, repeats
         The options of the benchmark.
     images : int
         Number of image files.
@@ -119,6 +119,7 @@ class Benchmark:
     devices: tuple[str, ...]
     backbone: str
     input_size: int
+    crop: str
     repeats: int
     images: int
     data: str

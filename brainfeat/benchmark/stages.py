@@ -28,6 +28,7 @@ from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.cache.writing import as_text
 from brainfeat.extraction.backbones import Backbone
+from brainfeat.extraction.cropping import CROPS, Crop, crop_pixels
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.phantoms import CLASS_NAMES, LEVELS, write_phantoms
@@ -117,6 +118,8 @@ class StageOne:
         The images.
     bases : mapping of str to Backbone
         The base in each precision; float32 is one of them.
+    crop : {"none", "foreground"}
+        As in :func:`brainfeat.extract`.
     batch_size, n_jobs, repeats : int, or None for the first
         As in :func:`brainfeat.benchmark.run_benchmark`.
     scratch : Path
@@ -131,6 +134,7 @@ class StageOne:
 
     table: ImageTable
     bases: Mapping[Precision, Backbone]
+    crop: Crop
     batch_size: int | None
     n_jobs: int
     repeats: int
@@ -181,7 +185,7 @@ class StageOne:
 
     def _place_batch(self, base: Backbone) -> Any:
         files = self._files[: self.batch_size or base.batch_size]
-        images = np.stack([_decode(file, size=self._input_size) for file in files])
+        images = np.stack([self._load(file) for file in files])
         if base.engine == "openvino":
             return images
         with runtime.on_device(base.devices[0]):
@@ -189,8 +193,15 @@ class StageOne:
 
     def _decode(self, n_threads: int) -> int:
         with ThreadPoolExecutor(n_threads) as threads:
-            images = threads.map(partial(_decode, size=self._input_size), self._files)
-            return sum(1 for _ in images)
+            return sum(1 for _ in threads.map(self._load, self._files))
+
+    def _load(self, file: Path) -> Image:
+        """Do what stage one does with a file before the base computes."""
+        data = read_bytes(file)
+        hashlib.sha256(data).digest()
+        pixels = quantize_image(read_pixels(BytesIO(data), name=str(file)))
+        compute_signature(pixels)
+        return resize_pixels(crop_pixels(pixels, CROPS[self.crop]), size=self._input_size)
 
     def _compute(self, precision: Precision) -> int:
         copies, batches = self._copies[precision], self._batches[precision]
@@ -209,6 +220,7 @@ class StageOne:
                 batch_size=batch_size,
                 n_jobs=self.n_jobs,
                 on_error="raise",
+                crop=self.crop,
             ).computed
 
     def _measure_decode(self) -> dict[int, Decoding]:
@@ -365,12 +377,3 @@ def _time(piece: Work) -> float:
 
 def _call(compute: runtime.Forward, images: Any) -> NDArray[np.float32]:
     return compute(images)
-
-
-def _decode(file: Path, *, size: int) -> Image:
-    """Do what stage one does with a file before the base computes."""
-    data = read_bytes(file)
-    hashlib.sha256(data).digest()
-    pixels = quantize_image(read_pixels(BytesIO(data), name=str(file)))
-    compute_signature(pixels)
-    return resize_pixels(pixels, size=size)

@@ -79,6 +79,8 @@ def compute_signature(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
             f"pixels of shape {pixels.shape} and dtype {pixels.dtype}; expected (height, width, 3) "
             "or (height, width) of uint8"
         )
+    if pixels.ndim == 3 and pixels.strides[2] == 0:  # three times one array, which is grey
+        pixels = pixels[..., 0]
     grey = Image.fromarray(pixels).convert("L")
     # One side after the other: Pillow itself has changed which comes first.
     width, height = grey.size

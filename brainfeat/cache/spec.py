@@ -16,7 +16,7 @@ FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
 
 # Fields that are younger than the format: what specs without them mean.
-OLD_MEANINGS = {"volumes": "", "value_range": "dtype", "quantization": ""}
+OLD_MEANINGS = {"volumes": "", "value_range": "dtype", "quantization": "", "crop": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,10 @@ class FeatureSpec:
         For int8, how numbers become 8-bit integers, as the text of a
         :class:`brainfeat.extraction.quantization.Quantization`; ``""`` otherwise, and then left out
         of the JSON.
+    crop : str
+        What an image is cropped to before it is resized, as
+        :data:`brainfeat.extraction.cropping.CROPS` has it; ``""`` for the whole image, and then
+        left out of the JSON.
 
     Examples
     --------
@@ -92,6 +96,7 @@ class FeatureSpec:
     volumes: str = ""
     value_range: str = "dtype"
     quantization: str = ""
+    crop: str = ""
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""

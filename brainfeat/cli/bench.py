@@ -29,6 +29,13 @@ Examples:
 @options.backbone_option
 @options.size_option
 @click.option(
+    "--crop",
+    type=click.Choice(("none", "foreground")),
+    default="none",
+    show_default=True,
+    help="Crop images before they are resized, as in extract.",
+)
+@click.option(
     "--precision",
     "precisions",
     type=click.Choice(FLOATS),
@@ -105,7 +112,8 @@ def _describe(result: "Benchmark") -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(versions[:4])
     yield "", ", ".join(versions[4:])
     yield "base", f"{result.backbone} at {result.input_size} × {result.input_size} ({cost})"
-    yield "images", f"{result.images:,} ({result.data})"
+    cropped = ", cropped to their foreground" if result.crop != "none" else ""
+    yield "images", f"{result.images:,} ({result.data}{cropped})"
     yield "repeats", f"{result.repeats}, in {options.format_seconds(result.seconds)} in total"
 
 

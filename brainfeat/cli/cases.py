@@ -1,6 +1,6 @@
 """What is given of each modality of patients, on the command line or in a table."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,12 @@ def are_given(
     input_table: Path | None,
     *,
     images: Sequence[Path],
-    heatmaps: Path | None,
+    outputs: Mapping[str, Path | None],
 ) -> bool:
-    """Return whether modalities are given; refuse more than one way to give images, or none."""
+    """Return whether modalities are given; refuse more than one way to give images, or none.
+
+    `outputs` are the options whose files show images or volumes, which patients are not.
+    """
     ways = [bool(images), bool(inputs), input_table is not None]
     if sum(ways) != 1:
         raise click.UsageError(
@@ -80,8 +83,12 @@ def are_given(
         raise click.UsageError(f"--input has {twice[0]} twice; give one path of each modality")
     if images:
         return False
-    if heatmaps is not None:
-        raise click.UsageError("--heatmap shows single images, and this head takes patients")
+    for name, path in outputs.items():
+        if path is not None:
+            raise click.UsageError(
+                f"{name} shows images or volumes, and a head of several modalities takes patients; "
+                f"leave {name} out"
+            )
     return True
 
 

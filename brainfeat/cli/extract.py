@@ -7,18 +7,29 @@ import click
 
 from brainfeat.cache.spec import PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.volumes import (
+    RANDOM_KEY,
+    VOLUME_NAMES,
+    Cut,
+    list_options,
+    take_volume_options,
+    volume_options,
+)
 from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
 if TYPE_CHECKING:
     from brainfeat.extraction.extractor import Extraction
     from brainfeat.tables.inventory import Inventory
+    from brainfeat.tables.table import ImageTable
+    from brainfeat.tables.volume_table import VolumeTable
 
 EXAMPLES = """\b
 Examples:
   brainfeat extract brain-mri -o mri.h5
   brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
   brainfeat extract patients -o mri.h5 --group-level 1 --labels labels.csv
+  brainfeat extract bids -o t1.h5 --slices every:5 --patient-key site.key
 """
 
 
@@ -132,10 +143,19 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
     "each image, or that of N bits.",
 )
 @click.option(
+    "--crop",
+    type=click.Choice(("none", "foreground")),
+    default="none",
+    show_default=True,
+    help="Crop each image to its largest bright region before it is resized; heads of these "
+    "features then do so, too.",
+)
+@click.option(
     "--force",
     is_flag=True,
     help="Compute in int8 although it changes the features of the base by more than is allowed.",
 )
+@volume_options
 @options.group_level_option
 @options.labels_option
 @options.label_columns_option
@@ -165,6 +185,9 @@ def command(
     split, group and source. Patients that are folders, as in class/patient/slice, become groups
     with --group-level; in folders of patients without classes, --labels says the class of each.
 
+    DATA can also be a volume or a folder of volumes, which are cut into slices in memory, by the
+    same options and with the same result as by brainfeat slices. The cache identifies nobody.
+
     Before the work begins, it lists the classes with their numbers of images, and tells what it
     leaves out and what is probably a mistake. When it is run again, it computes only what is
     missing: new images, what an interrupted run did not finish, and signatures where the output
@@ -173,10 +196,11 @@ def command(
     from brainfeat.extraction.augmentation import Augmentation
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.inventory import Inventory
-    from brainfeat.tables.table import read_table
 
-    table = read_table(
+    cut = take_volume_options({name: chosen.pop(name) for name in VOLUME_NAMES})
+    table = _open_table(
         data,
+        cut,
         keep_masks=keep_masks,
         group_level=group_level,
         labels=labels,
@@ -186,7 +210,7 @@ def command(
     _show_inventory(inventory, as_json=as_json)
     ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
-        with options.ProgressLine("extracting", "images") as progress:
+        with options.ProgressLine("extracting", f"{inventory.noun}s") as progress:
             result = extract(
                 table,
                 output,
@@ -203,7 +227,28 @@ def command(
         warnings = [translate(warning) for warning in (*inventory.warnings, *result.warnings)]
         options.print_json({**result.to_dict(), **inventory.to_dict(), "warnings": warnings})
     else:
-        _show(result)
+        _show(result, inventory.noun)
+
+
+def _open_table(data: Path, cut: Cut, **options_of_both: Any) -> "ImageTable | VolumeTable":
+    """Read the table of images, or of volumes, which are told of."""
+    from brainfeat.errors import ParameterError
+    from brainfeat.tables.table import read_table
+    from brainfeat.tables.volume_layouts import holds_volumes
+    from brainfeat.tables.volume_table import read_volumes
+
+    if not holds_volumes(data):
+        if cut.given:
+            raise ParameterError(
+                f"{data} has no volumes, which {list_options(cut.given)} would cut; leave that out"
+                " for images"
+            )
+        return read_table(data, **options_of_both)
+    table = read_volumes(data, **cut.arguments, **options_of_both)
+    options.say(table.describe(), err=True)
+    if table.patient_key == "random":
+        options.say(RANDOM_KEY, err=True)
+    return table
 
 
 def describe_kept(output: Path) -> str:
@@ -229,12 +274,14 @@ def _show_inventory(inventory: "Inventory", *, as_json: bool) -> None:
             options.say(line, err=True)
 
 
-def _show(result: "Extraction") -> None:
+def _show(result: "Extraction", noun: str) -> None:
     for rejected in result.rejected:
         options.say(f"rejected {rejected.path}: {rejected.reason}", err=True)
     rate = f" ({result.images_per_second:,.1f} images/s in {result.precision})"
     options.say(
         f"{result.output}: {count(result.rows, 'row')}, {result.computed:,} computed, "
-        f"{result.reused:,} reused, {count(len(result.rejected), 'image')} rejected, "
+        f"{result.reused:,} reused, {count(len(result.rejected), noun)} rejected, "
         f"in {options.format_seconds(result.seconds)}{rate if result.computed else ''}"
     )
+    if result.uncropped:
+        options.say(f"{count(result.uncropped, 'image')} without a foreground to crop to")

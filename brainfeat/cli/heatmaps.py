@@ -68,6 +68,7 @@ class HeatmapFolder:
     def _draw(self) -> None:
         import numpy as np
 
+        from brainfeat.extraction.cropping import find_box
         from brainfeat.prediction.explanation import explain
         from brainfeat.report.heatmaps import save_heatmap
 
@@ -89,6 +90,7 @@ class HeatmapFolder:
                     self._folder / name,
                     title=title,
                     probability=answer.prediction.probabilities[title],
+                    box=find_box(answer.pixels, bundle.spec.crop),
                 )
         self._waiting.clear()
 

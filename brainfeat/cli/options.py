@@ -116,10 +116,11 @@ slices_option = click.option(
 )
 window_option = click.option(
     "--window",
-    metavar="auto|robust|CENTRE,WIDTH",
+    metavar="auto|robust|CENTRE,WIDTH|ct:NAME|suv:LOW-HIGH",
     help="Values that are shown from black to white: the window of each slice where its file has "
-    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); or a "
-    "window in the units of the modality.",
+    "one, otherwise robust (auto); the 0.5th to the 99.5th percentile of the volume (robust); a "
+    "window in the units of the modality; one of CT in Hounsfield units (ct:brain, ct:subdural, "
+    "ct:stroke, ct:bone or ct:CENTRE,WIDTH); or a range of SUV of PET, such as suv:0-10.",
 )
 orientation_option = click.option(
     "--orientation",

@@ -18,9 +18,10 @@ from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.text import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from brainfeat.prediction.answers import Prediction, SliceSummary
+    from brainfeat.cli.heatmaps import HeatmapFolder
+    from brainfeat.prediction.answers import Answer, Prediction, SliceSummary
     from brainfeat.prediction.joined import JoinedPredictor
     from brainfeat.prediction.predictor import Predictor
 
@@ -88,6 +89,22 @@ Examples:
     metavar="DIR",
     help="Draw into this new folder which regions each score comes from; needs the extra report.",
 )
+@click.option(
+    "--sr",
+    "report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="DCM",
+    help="Also write a DICOM structured report of the volumes of one study, which names the "
+    "patient; needs the extra dicom-out.",
+)
+@click.option(
+    "--secondary-capture",
+    "capture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="DCM",
+    help="Also write a DICOM picture of a slice of each volume beside its heat map, which names "
+    "the patient in its header; needs the extra dicom-out.",
+)
 @options.slices_option
 @options.window_option
 @options.orientation_option
@@ -114,6 +131,8 @@ def command(
     input_table: Path | None,
     output: Path | None,
     heatmaps: Path | None,
+    report: Path | None,
+    capture: Path | None,
     key_file: Path | None,
     overwrite: bool,
     n_jobs: int | None,
@@ -133,6 +152,7 @@ def command(
     A head that was fitted on several modalities predicts patients, from what --input or
     --input-table gives of each modality.
     """
+    from brainfeat.cli.dicom_files import DicomFiles
     from brainfeat.cli.heatmaps import HeatmapFolder, check_folder
     from brainfeat.errors import BrainfeatError
     from brainfeat.files import check_output
@@ -155,13 +175,18 @@ def command(
         )
     if heatmaps is not None:
         check_folder(heatmaps, overwrite=overwrite, inputs=images)
+    results = DicomFiles(report=report, capture=capture, overwrite=overwrite)
+    results.check_files(
+        output, inputs=(head, *images, *cases.list_paths(inputs, input_table, key_file))
+    )
     key = None if key_file is None else read_patient_key(key_file)
-    if cases.are_given(inputs, input_table, images=images, heatmaps=heatmaps):
+    shown = {"--heatmap": heatmaps, "--sr": report, "--secondary-capture": capture}
+    if cases.are_given(inputs, input_table, images=images, outputs=shown):
         joined = JoinedPredictor(HeadBundle.load(head, verify=verify), patient_key=key, **chosen)
         parts = cases.find(joined, inputs, input_table, keep_masks=keep_masks)
         with options.ProgressLine("predicting", "images") as progress:
-            answers = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
-        _report(answers, joined, output=output, hashed=key is not None, as_json=as_json)
+            patients = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
+        _report(patients, joined, output=output, hashed=key is not None, as_json=as_json)
         return
     given, masks = take_inputs(images, keep_masks=keep_masks)
     if masks:
@@ -170,17 +195,20 @@ def command(
     if not any(given):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
+    results.check_inputs(given)
     bundle = HeadBundle.load(head, verify=verify)
     predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
-    found = []
+    found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
-        for answer in predictor.predict_inputs(
-            given, keep_images=drawing is not None, n_jobs=n_jobs, progress=progress
-        ):
-            found.append(answer.prediction)
-            if drawing is not None:
-                drawing.add(answer)
+        answers = predictor.predict_inputs(
+            given,
+            keep_images=drawing is not None or capture is not None,
+            n_jobs=n_jobs,
+            progress=progress,
+        )
+        volumes = results.collect(_note(answers, found, drawing))
+    results.write(volumes, predictor)
     _report(found, predictor, output=output, hashed=key is not None, as_json=as_json)
 
 
@@ -202,6 +230,17 @@ def _report(
         _show(found, predictor)
     if all(answer.error is not None for answer in found):
         sys.exit(1)
+
+
+def _note(
+    answers: "Iterable[Answer]", found: "list[Prediction]", drawing: "HeatmapFolder | None"
+) -> "Iterator[Answer]":
+    """Pass answers on; each is noted and, where it is asked for, drawn."""
+    for answer in answers:
+        found.append(answer.prediction)
+        if drawing is not None:
+            drawing.add(answer)
+        yield answer
 
 
 def _name_options(answer: "Prediction") -> "Prediction":
@@ -226,6 +265,7 @@ def _to_documents(
 
 def _show(found: "Sequence[Prediction]", predictor: "Predictor | JoinedPredictor") -> None:
     from brainfeat.prediction.answers import NOTICE
+    from brainfeat.prediction.description import describe
 
     for answer in found:
         if answer.frame is not None:
@@ -250,34 +290,6 @@ def name_answer(answer: "Prediction") -> str:
     hashes = {"group": answer.group, "volume": answer.volume}
     known = ", ".join(f"{kind} {digits}" for kind, digits in hashes.items() if digits)
     return f"{answer.path} ({known})" if known else answer.path
-
-
-def describe(answer: "Prediction") -> str:
-    """Describe a prediction in one line: the class with its probability, or why there is none."""
-    if answer.error is not None:
-        return f"cannot be read: {answer.error}"
-    name = str(answer.decision)
-    if name not in answer.probabilities:
-        return _explain_abstention(answer)
-    predicted = f"{name} ({answer.probabilities[name]:.2f})"
-    if answer.forced:
-        return f"{predicted}, FORCED: {_explain_abstention(answer)}"
-    if answer.prediction_set is None:
-        return f"{predicted}; this head has no prediction sets"
-    _, second = sorted(answer.probabilities, key=lambda name: -answer.probabilities[name])[:2]
-    return f"{predicted}; next {second} ({answer.probabilities[second]:.2f}), ruled out"
-
-
-def _explain_abstention(answer: "Prediction") -> str:
-    ood = answer.out_of_distribution
-    if ood is not None and ood.flagged:
-        return f"out of distribution: score {ood.score:.1f}, above {ood.threshold:.1f}"
-    names = [f"{name} ({answer.probabilities[name]:.2f})" for name in answer.prediction_set or ()]
-    if not names:
-        return "uncertain: no class is probable enough"
-    if len(names) == 1:
-        return f"uncertain: only {names[0]} is not ruled out, and another class is more probable"
-    return f"uncertain between {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _describe_slices(slices: "SliceSummary") -> str:

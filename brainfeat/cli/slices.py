@@ -3,11 +3,12 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brainfeat.cli import options
+from brainfeat.cli.volumes import RANDOM_KEY, take_volume_options, volume_options
 from brainfeat.cli.wording import translate
 from brainfeat.text import count
 
@@ -39,49 +40,24 @@ Examples:
     metavar="FOLDER",
     help="Folder to make.",
 )
-@options.slices_option
-@options.window_option
-@options.orientation_option
-@options.volume_option
-@click.option(
-    "--patient-key",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="File with a secret key of at least 16 bytes that patients are hashed with. With the same "
-    "key, a patient has the same group in every run.  [default: a random key, which is not kept]",
-)
-@click.option("--label", default="", metavar="CLASS", help="Class of all the volumes.")
-@click.option(
-    "--class-folders",
-    is_flag=True,
-    help="Use the name of the first folder below each FOLDER as the class; it must not name a "
-    "person.",
-)
+@volume_options
 @options.labels_option
 @options.label_columns_option
 @options.group_level_option
 @options.keep_masks_option
-@options.burned_in_option
 @options.overwrite_option
 @options.json_option
 def command(
     sources: tuple[Path, ...],
     *,
     output: Path,
-    slices: str | None,
-    window: str | None,
-    orientation: str | None,
-    volume: int | None,
-    patient_key: Path | None,
-    label: str,
-    class_folders: bool,
     labels: Path | None,
     label_columns: tuple[str, str] | None,
     group_level: int | None,
     keep_masks: bool,
-    allow_burned_in: bool,
     overwrite: bool,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Cut volumes into grey PNG slices, with a table that extract reads.
 
@@ -91,32 +67,20 @@ def command(
     The folder identifies nobody: no name, date, identifier or text of a file is written to it, and
     patients are distinguished by a hash. Text within the pixels is not removed: check the images.
     """
-    from brainfeat.readers.volumes import SlicePolicy
-    from brainfeat.tables.pseudonyms import read_patient_key
     from brainfeat.tables.slicing import write_slices
 
-    policy = SlicePolicy(
-        slices=slices or "all",
-        window=window or "auto",
-        orientation=orientation or "auto",
-        volume=volume,
-    )
-    key = None if patient_key is None else read_patient_key(patient_key)
+    cut = take_volume_options(chosen)
     with options.ProgressLine("cutting", "volumes") as progress:
         found = write_slices(
             sources,
             output,
-            policy=policy,
-            patient_key=key,
-            label=label,
-            class_folders=class_folders,
             labels=labels,
             label_columns=label_columns,
             group_level=group_level,
             keep_masks=keep_masks,
-            allow_burned_in=allow_burned_in,
             overwrite=overwrite,
             progress=progress,
+            **cut.arguments,
         )
     refused = tuple({**entry, "reason": translate(entry["reason"])} for entry in found.refused)
     found = replace(found, refused=refused, warnings=tuple(map(translate, found.warnings)))
@@ -134,11 +98,7 @@ def _show(found: "Slicing") -> None:
     for warning in found.warnings:
         options.say(f"warning: {warning}", err=True)
     if found.patient_key == "random":
-        options.say(
-            "patients were hashed with a random key, which is not kept; they have other groups in "
-            "another run unless --patient-key is given",
-            err=True,
-        )
+        options.say(RANDOM_KEY, err=True)
     options.say(
         f"{found.output}: {count(found.slices, 'slice')} of "
         f"{count(found.volumes, 'volume')} of {count(found.patients, 'patient')}; "

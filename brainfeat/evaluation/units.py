@@ -87,7 +87,7 @@ def choose_unit(
     if len(labels) > 1 and group_label is None:
         raise ParameterError(
             f"the heads have different rules by which a group gets its class, "
-            f"{' and '.join(sorted(labels))}; name one with group_label"
+            f"{' and '.join(sorted(labels))}; choose one with group_label=RULE"
         )
     chosen = GROUP if labels else unit or IMAGE
     if chosen == IMAGE and group_label is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.extraction.cropping import crop_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,7 +139,13 @@ class Alterations:
         }
 
     def draw(
-        self, pixels: Pixels, small: Pixels, *, sha256: bytes, views: Collection[int]
+        self,
+        pixels: Pixels,
+        small: Pixels,
+        *,
+        sha256: bytes,
+        views: Collection[int],
+        crop: str = "",
     ) -> Iterator[tuple[int, Pixels]]:
         """Draw views of an image.
 
@@ -155,6 +162,9 @@ class Alterations:
             SHA-256 of the image file, 32 bytes.
         views : collection of int
             Numbers of `views`.
+        crop : str, default=""
+            What is kept of an image before it is resized, as in the spec; it is searched in the
+            altered image.
 
         Yields
         ------
@@ -174,6 +184,8 @@ class Alterations:
             seed = [self.random_state, *one.kind.encode(), *words]
             rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
             altered = kind.alter(seen if kind.resized else original, one.strength, rng)
+            if crop and not kind.resized:
+                altered = _to_image(crop_pixels(np.asarray(altered.convert("RGB")), crop))
             yield view, _to_pixels(altered, side=len(small))
 
 

@@ -22,14 +22,17 @@ from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
+from brainfeat.extraction.cropping import Crop, check_crop
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
 from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
-from brainfeat.tables.origin import find_origin
-from brainfeat.tables.table import ImageTable, read_table
+from brainfeat.tables.opening import open_table
+from brainfeat.tables.origin import Origin, find_origin
+from brainfeat.tables.table import ImageTable
+from brainfeat.tables.volume_table import VolumeTable
 
 ChosenPrecision = Precision | Literal["auto"]
 
@@ -51,7 +54,7 @@ class Extraction:
     signatures : int
         Signatures that were computed: of new images, and of those whose rows had none.
     rejected : tuple of Rejected
-        Images that could not be read, with reasons.
+        Images and volumes that could not be read, with reasons. Volumes are named by number.
     seconds : float
         Duration of the run.
     images_per_second : float
@@ -64,8 +67,12 @@ class Extraction:
         Fingerprint of the spec, 64 hexadecimal digits.
     output : Path
         The cache.
+    uncropped : int
+        Images that this run read and did not crop, because their foreground could not be told or
+        was the whole image; 0 without a crop.
     warnings : tuple of str
-        What is probably a mistake in the images that this run read, each with its remedy.
+        What is probably a mistake in the images or volumes that this run read, each with its
+        remedy.
     """
 
     rows: int
@@ -79,6 +86,7 @@ class Extraction:
     engine: str
     fingerprint: str
     output: Path
+    uncropped: int = 0
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +101,7 @@ class Extraction:
 
 @default_errors
 def extract(
-    table: ImageTable | str | os.PathLike[str],
+    table: ImageTable | VolumeTable | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     backbone: str | FeatureExtractor = "vgg16",
@@ -112,6 +120,7 @@ def extract(
     overwrite: bool = False,
     signature: bool = True,
     value_range: str = DTYPE,
+    crop: Crop = "none",
     random_state: int = 0,
     force: bool = False,
     read: Callable[..., NDArray[Any]] = read_pixels,
@@ -119,14 +128,18 @@ def extract(
 ) -> Extraction:
     """Run a frozen base over every image of a table once and cache its pooled features.
 
-    Rows are identified by the content of the image files: a row that an earlier run computed,
-    whether or not that run finished, is not computed again. The cache then has the images of the
-    table, in the order of the table.
+    Rows are identified by the content of the image files or slices: a row that an earlier run
+    computed, whether or not that run finished, is not computed again. The cache then has the images
+    of the table, in the order of the table.
+
+    Volumes are decoded one after another and cut in memory. Their rows are those of the folder that
+    :func:`brainfeat.write_slices` makes of them.
 
     Parameters
     ----------
-    table : ImageTable or path-like
-        The images, or the folder or CSV file that :func:`brainfeat.read_table` reads them from.
+    table : ImageTable, VolumeTable or path-like
+        The images; or the volumes, which :func:`brainfeat.read_volumes` finds; or the folder or CSV
+        file that either function reads them from.
     output : path-like
         The cache to write or to update. Rows of an unfinished run are kept in ``OUTPUT.parts``.
     backbone : str or FeatureExtractor, default="vgg16"
@@ -177,6 +190,11 @@ def extract(
         What images of more than 8 bits are divided by to become [0, 1]: ``"dtype"``, the largest
         value of their type; ``"image"``, the largest value of each image; ``"bits:N"``, 2^N − 1.
         It is part of the spec, so that heads of these features read images the same way.
+    crop : {"none", "foreground"}, default="none"
+        What an image is cropped to before it is resized: with ``"foreground"``, to the largest
+        bright region and a margin (:func:`brainfeat.extraction.cropping.find_box`). An image
+        without such a region stays whole. It is part of the spec, so that heads of these features
+        crop images the same way. Signatures are those of whole images.
     random_state : int, default=0
         Seed of ``weights="random"``, of the views, and of the images that int8 is calibrated on.
     force : bool, default=False
@@ -186,7 +204,8 @@ def extract(
         From a binary file object, a `name` for errors and, unless it is ``"dtype"``, a
         `value_range`, to an image (h, w, 3), float32 in [0, 1] or uint8.
     progress : callable or None
-        Called with the number of finished images, their total, and the precision with the engine.
+        Called with the number of finished images or volumes, their total, and the precision with
+        the engine.
 
     Returns
     -------
@@ -228,15 +247,21 @@ def extract(
     if augment and alterations is not None:
         raise ParameterError("augment and alterations exclude each other; pass one of them")
     check_range(value_range)
-    if not isinstance(table, ImageTable):
-        table = read_table(table)
+    cropped_to = check_crop(crop)
+    if not isinstance(table, ImageTable | VolumeTable):
+        table = open_table(table)
     if not len(table):
         raise TableError("the table has no images; expected at least one")
+    if isinstance(table, VolumeTable):
+        _check_unused(value_range=value_range, read=read)
+        origin: Origin | None = table.origin
+    else:
+        origin = find_origin(table.root, table.paths)
     if value_range != DTYPE:
         read = partial(read, value_range=value_range)
     task = Task(
         table=table,
-        origin=find_origin(table.root, table.paths),
+        origin=origin,
         parts=parts_folder(output),
         augment=augment,
         augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
@@ -246,6 +271,7 @@ def extract(
         on_error=on_error,
         signature=signature,
         value_range=value_range,
+        crop=cropped_to,
         read=read,
         random_state=random_state,
         progress=progress,
@@ -305,10 +331,16 @@ def _load_backbone(
         return load(precision=precision)
     quantization = "" if earlier is None else earlier.quantization
     if not quantization:
+        if isinstance(task.table, VolumeTable):
+            raise ParameterError(
+                "int8 is calibrated on image files; cut the volumes into slices first, with"
+                " brainfeat slices or write_slices, or take another precision"
+            )
         found = calibrate(
             load,
             task.table,
             read=task.read,
+            crop=task.crop,
             random_state=task.random_state,
             force=force,
             report=partial(_report_calibration, task),
@@ -339,8 +371,19 @@ def _summarize(
         engine=run.engine,
         fingerprint=run.spec.fingerprint,
         output=output,
-        warnings=run.sights.warnings,
+        uncropped=run.sights.uncropped,
+        warnings=run.warnings,
     )
+
+
+def _check_unused(*, value_range: str, read: Callable[..., NDArray[Any]]) -> None:
+    """Refuse for volumes what says how image files are read."""
+    if value_range != DTYPE or read is not read_pixels:
+        name = "read" if value_range == DTYPE else "value_range"
+        raise ParameterError(
+            f"{name} is given, which is for image files; leave it out for volumes, whose values"
+            " become grey by the window of their policy"
+        )
 
 
 def _check_options(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import ImageReadError, ParameterError, SpecMismatchError
 from brainfeat.extraction.backbones import Backbone
+from brainfeat.extraction.cropping import crop_pixels
 from brainfeat.extraction.graph import plan_quantization, read_graph
 from brainfeat.extraction.openvino_engine import Observed
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
@@ -38,6 +39,7 @@ def calibrate(
     table: ImageTable,
     *,
     read: Callable[..., NDArray[Any]],
+    crop: str,
     random_state: int,
     force: bool,
     report: Report = lambda _done, _total: None,
@@ -52,6 +54,8 @@ def calibrate(
         The images; those of val and test are not used, and without splits all are.
     read : callable
         Reads an image.
+    crop : str
+        What images are cropped to, as in the spec.
     random_state : int
         Seed of the sample.
     force : bool
@@ -71,7 +75,9 @@ def calibrate(
         If the features change by too much.
     """
     base = load(precision="float32")
-    images, digests = _read_sample(table, base.input_size, read=read, random_state=random_state)
+    images, digests = _read_sample(
+        table, base.input_size, read=read, crop=crop, random_state=random_state
+    )
     checked = min(_CHECKED, len(images) // _CHECKED_FRACTION)
     calibrated = len(images) - checked
     # What has AMX computes in bfloat16 several times as fast, and ranges need no more digits. The
@@ -103,7 +109,12 @@ def calibrate(
 
 
 def _read_sample(
-    table: ImageTable, input_size: int, *, read: Callable[..., NDArray[Any]], random_state: int
+    table: ImageTable,
+    input_size: int,
+    *,
+    read: Callable[..., NDArray[Any]],
+    crop: str,
+    random_state: int,
 ) -> tuple[list[Pixels], list[bytes]]:
     """Read different training images, drawn at random, as far as they can be read."""
     rows = np.array(
@@ -117,7 +128,7 @@ def _read_sample(
             digest = hashlib.sha256(data).digest()
             if digest not in digests:
                 pixels = quantize_image(read(ImageBytes(data), name=table.paths[row]))
-                images.append(resize_pixels(pixels, size=input_size))
+                images.append(resize_pixels(crop_pixels(pixels, crop), size=input_size))
                 digests.append(digest)
         except ImageReadError:
             continue

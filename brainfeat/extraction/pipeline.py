@@ -1,7 +1,7 @@
 """Concurrency of stage one: images are decoded ahead and batches computed, in order."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -16,6 +16,7 @@ Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
 Compute = Callable[[Images], Features]
 Item = TypeVar("Item")
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 # Batches that wait for each copy of the base while it computes another one.
@@ -23,16 +24,16 @@ _QUEUED = 1
 
 
 def map_ahead(
-    function: Callable[[int], Result], number: int, *, n_jobs: int, ahead: int
+    function: Callable[[Argument], Result], items: Iterable[Argument], *, n_jobs: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Call a function of 0, 1, …, `number` − 1 in threads and yield its results in order.
+    """Call a function of each item in threads and yield its results in order.
 
     Parameters
     ----------
     function : callable
-        From an index to a result.
-    number : int
-        Number of indices.
+        From an item to a result.
+    items : iterable
+        Iterated in the caller's thread.
     n_jobs : int
         Threads.
     ahead : int
@@ -41,18 +42,18 @@ def map_ahead(
     Yields
     ------
     object
-        The results, in the order of the indices. The threads end when the generator is closed.
+        The results, in the order of the items. The threads end when the generator is closed.
 
     Examples
     --------
-    >>> list(map_ahead(lambda index: index**2, 4, n_jobs=2, ahead=2))
+    >>> list(map_ahead(lambda index: index**2, range(4), n_jobs=2, ahead=2))
     [0, 1, 4, 9]
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(n_jobs, thread_name_prefix="brainfeat-load") as threads:
         try:
-            for index in range(number):
-                waiting.append(threads.submit(function, index))
+            for item in items:
+                waiting.append(threads.submit(function, item))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -89,6 +90,9 @@ class BatchComputer(Generic[Item]):
     receive : callable
         Called in the caller's thread, in the order of the images, with the items of a batch and
         their features (len(items), d), float32.
+    queued : int, default=0
+        Images that may wait, if more than a batch for each copy: where the caller's thread is at
+        times busy with other things, while the copies go on.
 
     Raises
     ------
@@ -104,12 +108,13 @@ class BatchComputer(Generic[Item]):
         image_shape: tuple[int, ...],
         n_features: int,
         receive: Callable[[list[Item], Features], None],
+        queued: int = 0,
     ) -> None:
         self._batch_size = batch_size
         self._shape = (batch_size, *image_shape)
         self._expected = (batch_size, n_features)
         self._receive = receive
-        self._capacity = len(copies) * (1 + _QUEUED)
+        self._capacity = max(len(copies) * (1 + _QUEUED), queued // batch_size)
         self._copies: SimpleQueue[Compute] = SimpleQueue()
         for copy in copies:
             self._copies.put(copy)

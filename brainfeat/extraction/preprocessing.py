@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ParameterError
+from brainfeat.extraction.cropping import crop_pixels
 
 FITS = ("stretch",)
 
@@ -11,12 +12,16 @@ _BLOCK_VALUES = 1_000_000  # rounded at once, so that no second copy in float32 
 
 
 def preprocess_image(
-    image: npt.NDArray[np.float32 | np.uint8], *, size: int = 224, fit: str = "stretch"
+    image: npt.NDArray[np.float32 | np.uint8],
+    *,
+    size: int = 224,
+    fit: str = "stretch",
+    crop: str = "",
 ) -> npt.NDArray[np.float32]:
     """Resize an image to a square of `size` pixels.
 
-    The image is rounded to 8 bits and resized by Pillow as RGB, bilinear and antialiased; its
-    aspect ratio is not kept. For an 8-bit file this gives exactly the pixels of
+    The image is rounded to 8 bits, cropped, and resized by Pillow as RGB, bilinear and antialiased;
+    its aspect ratio is not kept. Without a crop, this gives for an 8-bit file exactly the pixels of
     ``keras.utils.load_img(file, target_size=(size, size), interpolation="bilinear")`` divided by
     255.
 
@@ -28,6 +33,9 @@ def preprocess_image(
         Height and width of the result in pixels.
     fit : {"stretch"}, default="stretch"
         How an image that is not square becomes square.
+    crop : str, default=""
+        What the image is cropped to, as the spec has it; see
+        :data:`brainfeat.extraction.cropping.CROPS`.
 
     Returns
     -------
@@ -46,7 +54,8 @@ def preprocess_image(
     >>> preprocess_image(image, size=96).shape
     (96, 96, 3)
     """
-    return scale_pixels(resize_pixels(quantize_image(image), size=size, fit=fit))
+    pixels = crop_pixels(quantize_image(image), crop)
+    return scale_pixels(resize_pixels(pixels, size=size, fit=fit))
 
 
 def resize_pixels(
@@ -87,7 +96,35 @@ def resize_pixels(
         raise ParameterError(f"unknown fit {fit!r}; expected one of {', '.join(FITS)}")
     if pixels.shape[:2] == (size, size):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    # Channels are resized one by one; where all are equal, as in most slices, one is enough.
+    grey = pixels[..., 0]
+    is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
+    image = Image.fromarray(np.ascontiguousarray(grey) if is_grey else pixels)
+    small = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return repeat_grey(small) if is_grey else small
+
+
+def repeat_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Show a grey image as RGB, without a copy: the three channels are one array.
+
+    Each channel is resized alike, so that `resize_pixels` resizes such an image once.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width), uint8
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+        A view that cannot be written to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> repeat_grey(np.array([[7]], np.uint8))
+    array([[[7, 7, 7]]], dtype=uint8)
+    """
+    return np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
 
 
 def quantize_image(image: npt.NDArray[np.float32 | np.uint8]) -> npt.NDArray[np.uint8]:

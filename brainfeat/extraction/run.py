@@ -1,11 +1,13 @@
 """One run of stage one: which rows are missing, computing them, and shards of what is finished."""
 
-import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from array import array
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,20 @@ from brainfeat.cache.output import Output
 from brainfeat.cache.row_index import make_key, row_keys
 from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
-from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import as_text
-from brainfeat.errors import ImageReadError, SpecMismatchError
+from brainfeat.errors import ImageReadError
 from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
+from brainfeat.extraction.cropping import crop_pixels, make_grey
+from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
+from brainfeat.extraction.preprocessing import resize_pixels
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
-from brainfeat.readers import ImageBytes, ImageHeader, read_bytes, read_header
+from brainfeat.tables.rows import Row
+from brainfeat.tables.table import ImageTable
 
 Pixels = NDArray[np.uint8]
 
@@ -35,6 +40,10 @@ Pixels = NDArray[np.uint8]
 _LARGE_PIXELS = 4_000_000
 # Views that are decoded ahead, so that the next batch is full when the current one is computed.
 _VIEWS_AHEAD = 32
+# Views of volumes that are held, and their bytes: before the base is loaded, to find whether there
+# are so few that batches are smaller; and later to keep it busy while the next volume is decoded.
+_HELD_VIEWS = 200
+_HELD_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,10 @@ class _Loaded:
     The signature is None where it is not wanted or exists already, the sight where nothing is read.
     """
 
+    place: int
+    number: int
+    done: int
+    path: str
     sha256: bytes = b""
     measured: Measured | None = None
     views: Mapping[int, Pixels] = field(default_factory=dict)
@@ -85,18 +98,21 @@ class Run:
         self.rejected: list[Rejected] = []
         self.sights = Sights(task.value_range)
         self._task = task
+        self._inputs = list_inputs(task.table, task.read)
         self._backbone = backbone
         self._output = output
         # Of the images that were read; a bytes object for each would take three times as much.
-        self._sha256 = np.zeros((len(task.table), 32), np.uint8)
-        self._has_rows = np.zeros(len(task.table), np.bool_)
+        self._sha256 = bytearray()
+        self._places = array("q")
         self._seen: set[bytes] = set()
         self._large_images = threading.Lock()
         self._computer: BatchComputer[Item] | None = None
+        self._most_rows: int | None = None  # None for many
         self.spec = self._choose_spec(output.cache)
         output.check_spec(self.spec)
         output.check_signature(self.spec, signature=task.signature)
-        output.check_sizes(self._list_sizes(), paths=task.table.paths)
+        if isinstance(task.table, ImageTable):
+            output.check_sizes(self._list_sizes(task.table), paths=task.table.paths)
         self._index = output.index(self.spec, task.ranges)
         self._shards = ShardWriter(
             task.parts,
@@ -124,14 +140,18 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """What determines the spec, known without loading the base."""
-        reading = self._task.reading.items()
-        added = {name: text for name, text in reading if text != OLD_MEANINGS[name]}
-        return self._backbone.recipe | added
+        return self._task.complete_recipe(self._backbone.recipe)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is probably a mistake in the images that were read."""
+        return (*self._inputs.describe(), *self.sights.warnings)
 
     def list_rows(self) -> Iterator[tuple[int, int]]:
-        """Yield the image and the view of each row of the cache."""
-        for row in np.flatnonzero(self._has_rows).tolist():
-            yield from ((row, view) for view in self._task.list_views(row))
+        """Yield the place in the table and the view of each row of the cache."""
+        table = self._inputs.build_table()
+        for place in self._places:
+            yield from ((place, view) for view in self._task.list_views(table.row(place)))
 
     def compute(self) -> None:
         """Compute the rows that are missing and write them to shards.
@@ -143,14 +163,15 @@ class Run:
         CacheError
             If the features are not usable, or shards cannot be written.
         """
-        task, total = self._task, len(self._task.table)
-        ahead = task.n_jobs + _VIEWS_AHEAD // task.n_views
+        inputs = self._inputs
+        for refused in inputs.refused:
+            self._reject(refused, ImageReadError(refused.path, refused.reason))
         try:
             # Closed at once, so that no thread goes on loading after an error.
-            with closing(map_ahead(self._load, total, n_jobs=task.n_jobs, ahead=ahead)) as images:
-                for row, loaded in enumerate(images):
-                    self._take(row, loaded)
-                    self._report(row + 1)
+            with closing(self._load_ahead()) as images:
+                for loaded in images:
+                    self._take(loaded)
+                    self._report(loaded.done)
             if self._computer is not None:
                 self._computer.finish()
         finally:
@@ -158,12 +179,36 @@ class Run:
                 self._computer.close()
                 self._computer = None
             self._shards.save()
-        self._report(total)
-        if len(self.rejected) == total:
+        self._report(len(inputs))
+        if not self._places:
             raise ImageReadError(
-                f"none of the {total} images can be read; the first, {self.rejected[0].path}",
+                f"none of the {len(self.rejected)} {inputs.noun}s can be read; the first,"
+                f" {self.rejected[0].path}",
                 self.rejected[0].reason,
             )
+
+    @property
+    def _held(self) -> int:
+        return min(_HELD_VIEWS, _HELD_BYTES // (3 * self.spec.input_size**2))
+
+    def _load_ahead(self) -> Generator[_Loaded, None, None]:
+        """Load images in threads, and find how many there are if they are few."""
+        n_jobs, n_views, n_images = self._task.n_jobs, self._task.n_views, self._inputs.n_images
+        ahead = n_jobs + _VIEWS_AHEAD // n_views
+        with (
+            closing(iter(self._inputs)) as inputs,
+            closing(map_ahead(self._load, inputs, n_jobs=n_jobs, ahead=ahead)) as images,
+        ):
+            first: deque[_Loaded] = deque()
+            if n_images is None:
+                held = max(1, self._held // n_views)
+                first.extend(islice(images, held))
+                if len(first) < held:
+                    n_images = sum(loaded.error is None for loaded in first)
+            self._most_rows = None if n_images is None else n_images * n_views
+            while first:
+                yield first.popleft()
+            yield from images
 
     def merge(self, *, alone: bool) -> None:
         """Merge the rows into the output.
@@ -180,7 +225,7 @@ class Run:
         Overtaken
             If another run wrote the output in the meantime.
         """
-        table, output = self._task.table, self._output
+        table, output = self._inputs.build_table(), self._output
         keys = self._list_keys()
         self._index.close()
         output.check_dropped(keys)
@@ -212,77 +257,63 @@ class Run:
         """Take the spec of a cache that has this run's recipe: the base need not be loaded then."""
         if cache is not None and cache.provenance.get("recipe") == self.recipe:
             return cache.spec
-        return self._complete_spec()
+        return self._task.complete_spec(self._backbone.spec)
 
-    def _complete_spec(self) -> FeatureSpec:
-        """Add how the images are read to the spec of the backbone."""
-        spec = self._backbone.spec
-        for name, text in self._task.reading.items():
-            if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
-                raise SpecMismatchError(
-                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
-                    f"backbone; leave {name} out of that spec"
-                )
-        return replace(spec, **self._task.reading)
-
-    def _list_sizes(self) -> Iterator[tuple[int | None, int]]:
-        """Yield the size of the file and the view of each row of the table."""
-        table = self._task.table
-        for row in range(len(table)):
+    def _list_sizes(self, table: ImageTable) -> Iterator[tuple[int | None, int]]:
+        """Yield the size of the file and the view of each row of a table."""
+        for place in range(len(table)):
             try:
-                size = table.absolute_path(row).stat().st_size
+                size = table.absolute_path(place).stat().st_size
             except OSError:  # it is rejected when it is read
                 size = None
-            yield from ((size, view) for view in self._task.list_views(row))
+            yield from ((size, view) for view in self._task.list_views(table.row(place)))
 
-    def _load(self, row: int) -> _Loaded:
-        """Read one file once, so that the bytes that are hashed are those that are decoded."""
-        path = self._task.table.paths[row]
+    def _load(self, image: Input) -> _Loaded:
+        """Open one image once, so that what is hashed is what is decoded."""
+        loaded = _Loaded(
+            place=image.place, number=image.number, done=image.done, path=image.row.path
+        )
         try:
-            data = read_bytes(self._task.table.absolute_path(row), name=path)
-            sha256 = hashlib.sha256(data).digest()
-            views, unsigned = self._list_lacking(row, sha256)
+            opened = image.open()
+            views, unsigned = self._list_lacking(image.row, opened.sha256)
             if not views and not unsigned:
-                return _Loaded(sha256=sha256)
-            file = ImageBytes(data)
-            header = read_header(file, name=path)
-            large = header.width * header.height > _LARGE_PIXELS
+                return replace(loaded, sha256=opened.sha256)
+            measured = opened.measure()
+            large = measured.width * measured.height > _LARGE_PIXELS
             with self._large_images if large else nullcontext():
-                pixels, sight = self._read(file, header, path)
-                signature = compute_signature(pixels) if unsigned else None
-                drawn = self._draw(pixels, sha256, views)
+                pixels, sight = opened.read()
+                # One grey image serves both.
+                grey = make_grey(pixels) if self.spec.crop else pixels
+                signature = compute_signature(grey) if unsigned else None
+                kept = crop_pixels(pixels, self.spec.crop, grey=grey) if views else pixels
+                drawn = self._draw(pixels, kept, opened.sha256, views)
         except ImageReadError as error:
-            return _Loaded(error=error)
-        return _Loaded(
-            sha256=sha256,
-            measured=Measured(
-                width=header.width,
-                height=header.height,
-                channels=header.channels,
-                file_bytes=len(data),
-            ),
+            return replace(loaded, error=error)
+        return replace(
+            loaded,
+            sha256=opened.sha256,
+            measured=measured,
             views=drawn,
             signature=signature,
-            sight=sight,
+            sight=sight._replace(uncropped=bool(views) and self.spec.crop != "" and kept is pixels),
         )
 
-    def _read(self, file: ImageBytes, header: ImageHeader, path: str) -> tuple[Pixels, Sight]:
-        image = self._task.read(file, name=path)
-        return quantize_image(image), Sight.of(image, header, in_alpha=file.in_alpha)
-
-    def _list_lacking(self, row: int, sha256: bytes) -> tuple[list[int], bool]:
+    def _list_lacking(self, row: Row, sha256: bytes) -> tuple[list[int], bool]:
         """List the views of an image that lack features, and whether it lacks a signature."""
         keys = {view: make_key(sha256, view) for view in self._task.list_views(row)}
         views = [view for view, key in keys.items() if key not in self._index]
         return views, self._task.signature and not self._index.has(keys[0], "signature")
 
-    def _draw(self, pixels: Pixels, sha256: bytes, views: list[int]) -> dict[int, Pixels]:
-        """Resize an image, and draw the views of it that must be computed."""
+    def _draw(
+        self, pixels: Pixels, kept: Pixels, sha256: bytes, views: list[int]
+    ) -> dict[int, Pixels]:
+        """Resize what is kept of an image, and draw the views of it that must be computed."""
         if not views:
             return {}
-        small = resize_pixels(pixels, size=self.spec.input_size, fit=self.spec.fit)
+        small = resize_pixels(kept, size=self.spec.input_size, fit=self.spec.fit)
         if (altered := self._task.alterations) is not None:
-            return dict(altered.draw(pixels, small, sha256=sha256, views=views))
+            crop = self.spec.crop
+            return dict(altered.draw(pixels, small, sha256=sha256, views=views, crop=crop))
         ranges = self._task.augmentation
         return {
             view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
@@ -291,16 +322,18 @@ class Run:
             for view in views
         }
 
-    def _take(self, row: int, loaded: _Loaded) -> None:
+    def _reject(self, rejected: Rejected, error: ImageReadError) -> None:
+        if self._task.on_error == "raise":
+            raise error
+        self.rejected.append(rejected)
+
+    def _take(self, loaded: _Loaded) -> None:
         """Pass on what the rows of an image lack, each one once."""
         if loaded.error is not None:
-            if self._task.on_error == "raise":
-                raise loaded.error
-            path = self._task.table.paths[row]
-            self.rejected.append(Rejected(path=path, reason=loaded.error.reason))
+            self._reject(Rejected(path=loaded.path, reason=loaded.error.reason), loaded.error)
         else:
-            self._sha256[row] = np.frombuffer(loaded.sha256, np.uint8)
-            self._has_rows[row] = True
+            self._sha256 += loaded.sha256
+            self._places.append(loaded.place)
         if loaded.sight is not None:
             self.sights.add(loaded.sight)
         if loaded.measured is None:
@@ -312,7 +345,7 @@ class Run:
                 continue
             self._seen.add(key)
             signature = None if view else loaded.signature
-            item = Item(row, view, loaded.sha256, loaded.measured, signature)
+            item = Item(loaded.number, view, loaded.sha256, loaded.measured, signature)
             if view in loaded.views:
                 self._computer = self._computer or self._start_computer()
                 self._computer.add(item, loaded.views[view])
@@ -320,31 +353,36 @@ class Run:
                 self._shards.receive_signature(item)
 
     def _start_computer(self) -> BatchComputer[Item]:
-        self.spec.require(self._complete_spec(), here="the cache", there="this run")
-        n_images = len(self._task.table) * self._task.n_views
-        copies, preferred = compile_copies(self._backbone, n_images=n_images)
+        self.spec.require(
+            self._task.complete_spec(self._backbone.spec), here="the cache", there="this run"
+        )
+        copies, preferred = compile_copies(self._backbone, n_images=self._most_rows)
+        batch_size = self._task.batch_size or preferred
         size = self.spec.input_size
         return BatchComputer(
             copies,
-            batch_size=min(self._task.batch_size or preferred, n_images),
+            batch_size=batch_size if self._most_rows is None else min(batch_size, self._most_rows),
             image_shape=(size, size, 3),
             n_features=self.spec.n_features,
             receive=self._shards.receive,
+            queued=0 if self._inputs.n_images else self._held,
         )
 
     def _report(self, done: int) -> None:
         """Report progress: an image counts once its features have been computed."""
         if self._task.progress is not None:
             waiting = self._computer and self._computer.oldest
-            count = waiting.row if waiting else done
+            count = waiting.number if waiting else done
             note = f"{self.spec.precision}{self.engine and f' by {self.engine}'}"
-            self._task.progress(count, len(self._task.table), note)
+            self._task.progress(count, len(self._inputs), note)
 
     def _list_keys(self) -> NDArray[np.bytes_]:
         """Return the identity of each row of the cache, in the order of the table."""
-        rows = np.fromiter((row for row, _ in self.list_rows()), np.intp)
+        table = self._inputs.build_table()
+        n_views = [len(self._task.list_views(table.row(place))) for place in self._places]
+        sha256 = np.frombuffer(self._sha256, np.uint8).reshape(-1, 32)
         views = np.fromiter((view for _, view in self.list_rows()), np.int16)
-        return row_keys(self._sha256[rows], views)
+        return row_keys(np.repeat(sha256, n_views, axis=0), views)
 
     def _describe_provenance(self) -> dict[str, Any]:
         """Describe what computed the rows; a cache that needs no new rows keeps its description."""

@@ -32,8 +32,8 @@ class Item:
 
     Parameters
     ----------
-    row : int
-        Row of the table.
+    number : int
+        Of the file or volume, from 0.
     view : int
     sha256 : bytes
         SHA-256 of the file, 32 bytes.
@@ -42,7 +42,7 @@ class Item:
         None if it is not computed: for an augmented view, or in a run without signatures.
     """
 
-    row: int
+    number: int
     view: int
     sha256: bytes
     measured: Measured

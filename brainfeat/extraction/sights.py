@@ -23,10 +23,13 @@ class Sight(NamedTuple):
         The largest value in [0, 1] of an image of more than 8 bits; None for others.
     in_alpha : bool
         Whether the picture was in the alpha channel.
+    uncropped : bool
+        Whether it was to be cropped and stayed whole.
     """
 
     peak: float | None
     in_alpha: bool
+    uncropped: bool = False
 
     @classmethod
     def of(cls, image: NDArray[Any], header: ImageHeader, *, in_alpha: bool) -> Self:
@@ -36,7 +39,7 @@ class Sight(NamedTuple):
         --------
         >>> header = ImageHeader(2, 2, 1, "PNG", bits=16)
         >>> Sight.of(np.full((2, 2, 3), 0.0625, np.float32), header, in_alpha=False)
-        Sight(peak=0.0625, in_alpha=False)
+        Sight(peak=0.0625, in_alpha=False, uncropped=False)
         """
         largest = 255 if image.dtype == np.uint8 else 1
         return cls(float(image.max()) / largest if header.bits > 8 else None, in_alpha)
@@ -56,11 +59,13 @@ class Sights:
     deep: int = 0
     dark: int = 0
     in_alpha: int = 0
+    uncropped: int = 0
     brightest: float = 0.0
 
     def add(self, sight: Sight) -> None:
         """Count an image."""
         self.in_alpha += sight.in_alpha
+        self.uncropped += sight.uncropped
         if sight.peak is not None:
             self.deep += 1
             if sight.peak <= DARK:

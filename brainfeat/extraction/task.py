@@ -1,16 +1,20 @@
 """What a run of stage one is asked to do."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
+from brainfeat.errors import SpecMismatchError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import Augmentation
 from brainfeat.tables.origin import Origin
+from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
+from brainfeat.tables.volume_table import VolumeTable
 
 Progress = Callable[[int, int, str], None]
 
@@ -21,8 +25,8 @@ class Task:
 
     Parameters
     ----------
-    table : ImageTable
-        The images.
+    table : ImageTable or VolumeTable
+        The images, or the volumes that they are cut from.
     origin : Origin or None
         How the images were made of volumes.
     parts : Path
@@ -43,15 +47,17 @@ class Task:
         Whether the signatures of the images are stored.
     value_range : str
         What images of more than 8 bits are divided by, for the spec; `read` does it.
+    crop : str
+        What images are cropped to, as in the spec.
     read : callable
-        Reads an image.
+        Reads an image file.
     random_state : int
         Seed of the images that int8 is calibrated on.
     progress : callable or None
         Reports progress.
     """
 
-    table: ImageTable
+    table: ImageTable | VolumeTable
     origin: Origin | None
     parts: Path
     augment: int
@@ -62,17 +68,40 @@ class Task:
     on_error: str
     signature: bool
     value_range: str
+    crop: str
     read: Callable[..., NDArray[Any]]
     random_state: int
     progress: Progress | None
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How the images were made of volumes and are scaled, as fields of the spec."""
+        """How the images were made of volumes, scaled and cropped, as fields of the spec."""
         return {
             "volumes": self.origin.policy if self.origin else "",
             "value_range": self.value_range,
+            "crop": self.crop,
         }
+
+    def complete_spec(self, spec: FeatureSpec) -> FeatureSpec:
+        """Add how the images are read to the spec of a backbone.
+
+        Raises
+        ------
+        SpecMismatchError
+            If that spec states another way.
+        """
+        for name, text in self.reading.items():
+            if (stated := getattr(spec, name)) not in (OLD_MEANINGS[name], text):
+                raise SpecMismatchError(
+                    f"{name} is {text!r} for the images and {stated!r} in the spec of the "
+                    f"backbone; leave {name} out of that spec"
+                )
+        return replace(spec, **self.reading)
+
+    def complete_recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Add how the images are read to the recipe of a backbone."""
+        reading = self.reading.items()
+        return {**recipe, **{name: text for name, text in reading if text != OLD_MEANINGS[name]}}
 
     @property
     def ranges(self) -> dict[str, Any] | None:
@@ -85,10 +114,9 @@ class Task:
         """Largest number of views of an image."""
         return len(self.alterations.views) if self.alterations else self.augment + 1
 
-    def list_views(self, row: int) -> Sequence[int]:
+    def list_views(self, row: Row) -> Sequence[int]:
         """List the views of an image that the cache has: more than one for training images."""
         if self.alterations:
             return self.alterations.views
-        table = self.table
-        train = table.splits[row] == "train" if table.has_splits else table.labels[row]
+        train = row.split == "train" if self.table.has_splits else row.label
         return range(self.augment + 1 if train else 1)

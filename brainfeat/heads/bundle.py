@@ -342,8 +342,8 @@ class HeadBundle:
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
-    How images were made of volumes and scaled to [0, 1] is not compared, as the base does not know
-    it.
+    How images were made of volumes, scaled to [0, 1] and cropped is not compared, as the base does
+    not know it.
 
     Parameters
     ----------
@@ -370,6 +370,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
             quantization=wanted.quantization,
             volumes=wanted.volumes,
             value_range=wanted.value_range,
+            crop=wanted.crop,
         ),
         here="the head",
         there="the base",

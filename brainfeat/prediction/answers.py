@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import ParameterError
 from brainfeat.heads.pooling import Pooled, pool
+from brainfeat.readers.series import Series
 
 # How a head has seen an image: it was fitted or validated on the same file, or on a copy.
 Seen = Literal["exact-duplicate", "copy"]
@@ -188,11 +189,14 @@ class Answer:
         images are not kept.
     image : ndarray of shape (s, s, 3), float32, or None
         The same as the base saw it, RGB in [0, 1]; None likewise.
+    series : Series or None
+        The files of the volume that it is for, or a slice of; None for an image.
     """
 
     prediction: Prediction
     pixels: NDArray[np.uint8] | None = None
     image: NDArray[np.float32] | None = None
+    series: Series | None = field(default=None, repr=False)
 
 
 def decide(

@@ -42,8 +42,10 @@ class Explanation:
     Attributes
     ----------
     maps : ndarray of shape (n, s, s), float32
-        In [0, 1], in the pixels of the input of the base. Each map is divided by its own maximum,
-        so that two maps are not comparable; it is 0 everywhere if no region raises the score.
+        In [0, 1], in the pixels of the input of the base; of an image that was cropped, this is the
+        part that :func:`brainfeat.extraction.cropping.find_box` finds. Each map is divided by its
+        own maximum, so that two maps are not comparable; it is 0 everywhere if no region raises
+        the score.
     method : {"grad-cam", "occlusion"}
         How they were computed.
     targets : ndarray of shape (n,), intp

@@ -66,7 +66,8 @@ def export_head(
 
     The input is float32 (n, size, size, 3) in [0, 1], as
     ``brainfeat.extraction.preprocessing.preprocess_image`` returns it; a LiteRT model takes one
-    image at a time. The output is float32 (n, k), in the order of the bundle's class names. The
+    image at a time. The network does not crop: where the bundle's spec has a `crop`, that function
+    does so before. The output is float32 (n, k), in the order of the bundle's class names. The
     network cannot abstain. Before the file gets its name, it is run on synthetic slices, and its
     probabilities are compared with those of the bundle.
 
@@ -291,11 +292,12 @@ def _describe(bundle: HeadBundle) -> dict[str, str]:
     return {
         "class_names": json.dumps(bundle.class_names),
         "input": f"images: float32 (n, {size}, {size}, 3), RGB in [0, 1]; grey is repeated three "
-        "times, and every image is stretched to this size",
+        f"times, and every image is {'cropped and ' if spec.crop else ''}stretched to this size",
         "output": f"probabilities: float32 (n, {n_classes}), calibrated, in the order of "
         "class_names",
         "image_size": str(size),
         "value_range": spec.value_range,
+        **({"crop": spec.crop} if spec.crop else {}),
         "base": spec.backbone,
         "weights_sha256": spec.weights_sha256,
         "head": bundle.head,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
+from brainfeat.extraction.inputs import hash_slice
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
 from brainfeat.readers import ImageBytes, read_bytes, read_pixels
@@ -42,7 +43,7 @@ class InputImage:
     pixels : ndarray of shape (h, w, 3), uint8, or None
         As it was read; None where that is not kept.
     sha256 : bytes or None
-        Digest of the file; None for a slice of a volume and for an image in memory.
+        Digest of the file or slice; None for an image in memory.
     signature : ndarray of shape (1936,), int8, or None
         As in :func:`brainfeat.cache.signature.compute_signature`; None where it was not wanted.
     error : str or None
@@ -179,13 +180,13 @@ def read_images(
         pixels = quantize_image(image)
         return InputImage(
             name=name,
-            image=preprocess_image(image, size=spec.input_size, fit=spec.fit),
+            image=preprocess_image(pixels, size=spec.input_size, fit=spec.fit, crop=spec.crop),
             pixels=pixels if keep_pixels else None,
             sha256=digest,
             signature=compute_signature(pixels) if sign else None,
         )
 
-    return map_ahead(read, len(sources), n_jobs=n_jobs, ahead=_AHEAD)
+    return map_ahead(read, range(len(sources)), n_jobs=n_jobs, ahead=_AHEAD)
 
 
 def prepare_slices(
@@ -209,8 +210,11 @@ def prepare_slices(
         yield InputImage(
             name=name,
             frame=frame,
-            image=preprocess_image(grey_image(pixels), size=spec.input_size, fit=spec.fit),
+            image=preprocess_image(
+                grey_image(pixels), size=spec.input_size, fit=spec.fit, crop=spec.crop
+            ),
             pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
+            sha256=hash_slice(pixels),
             signature=compute_signature(pixels) if sign else None,
         )
 

@@ -129,7 +129,7 @@ class JoinedPredictor:
 
     def predict(
         self,
-        inputs: "Mapping[str, Given | Iterable[Given]] | str | Path",
+        inputs: "Mapping[str, Given | Iterable[Given]] | str | os.PathLike[str]",
         *,
         keep_masks: bool = False,
         n_jobs: int | None = None,

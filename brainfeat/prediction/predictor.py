@@ -131,6 +131,7 @@ class Predictor:
         self._signs = fitted is not None and fitted.signature is not None
         self._allow_burned_in = allow_burned_in
         self._patient_key = patient_key
+        self.coverage, self.false_alarm_rate = coverage, false_alarm_rate
         precision = precision or spec.precision
         self.backbone = backbone or load_backbone(
             spec.backbone,
@@ -277,7 +278,7 @@ class Predictor:
             volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
         except ImageReadError as error:
             refused = Prediction(path=series.name, volume=volume_hash, error=error.reason)
-            yield Answer(prediction=refused)
+            yield Answer(prediction=refused, series=series)
             return
         slices = list(cut_slices(volume, self.policy))
         counter.total += len(slices)
@@ -293,7 +294,7 @@ class Predictor:
         group = self._hash("patient", patient.identify(volume.patient))
         for answer in (Answer(prediction=whole), *answers):
             named = replace(answer.prediction, group=group, volume=volume_hash)
-            yield replace(answer, prediction=named)
+            yield replace(answer, prediction=named, series=series)
 
     def _hash(self, kind: Kind, text: str) -> str | None:
         return None if self._patient_key is None else hash_identity(self._patient_key, kind, text)

@@ -22,6 +22,7 @@ from brainfeat.evaluation.stress_results import Stress
 from brainfeat.evaluation.units import choose_unit
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.backbones import FeatureExtractor
+from brainfeat.extraction.cropping import name_crop
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.task import Progress
@@ -164,7 +165,8 @@ def stress(
     ).backbone
     origin = find_origin(table.root, table.paths)
     volumes, value_range = origin.policy if origin else "", bundle.spec.value_range
-    bundle.check_spec(replace(base.spec, volumes=volumes, value_range=value_range))
+    crop = bundle.spec.crop
+    bundle.check_spec(replace(base.spec, volumes=volumes, value_range=value_range, crop=crop))
     sample = choose_unseen(
         bundle,
         table,
@@ -188,6 +190,7 @@ def stress(
             n_jobs=min(n_jobs or runtime.usable_cores(), _MOST_THREADS),
             overwrite=overwrite,
             value_range=value_range,
+            crop=name_crop(crop),
             progress=progress,
         )
         found = measure_stress(

@@ -7,6 +7,7 @@ are not read. No text of a file leaves this module.
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
@@ -50,42 +51,78 @@ def read_matlab(path: Path, *, name: str) -> Volume:
     ImageReadError
         If the file is damaged, or is another MATLAB file.
     """
+    members = _open_members(path, name)
+    image = members["image"]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ascontiguousarray(image.T[np.newaxis], np.float32)
+    values[~np.isfinite(values)] = np.nan
+    patient, label = _read_identity(members, path, name)
+    return Volume(
+        values=values,
+        modality="MATLAB",
+        windows=(None,),
+        patient=patient,
+        facts={"spacing": None, "bits": 8 * image.dtype.itemsize},
+        label=label,
+    )
+
+
+def identify_matlab(path: Path, *, name: str) -> tuple[str, str]:
+    """Read whose an image of this data set is, and its class.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        As in :func:`read_matlab`.
+
+    Returns
+    -------
+    patient, label : str
+        As in the volume that :func:`read_matlab` reads.
+
+    Raises
+    ------
+    ImageReadError
+        As :func:`read_matlab`.
+    """
+    return _read_identity(_open_members(path, name, image=False), path, name)
+
+
+def _open_members(path: Path, name: str, *, image: bool = True) -> dict[str, npt.NDArray[Any]]:
     try:
         if not S_ISREG(path.stat().st_mode):
             raise ImageReadError(name, "is not a regular file")
         with path.open("rb") as file:
-            members = _read_members(file, name)
+            return _read_members(file, name, image=image)
     except FormatError as error:
         raise ImageReadError(name, f"{error}; {_EXPECTED}") from None
     except OSError as error:
         if isinstance(error, ImageReadError):
             raise
         raise ImageReadError(name, f"cannot be read ({os.strerror(error.errno or 0)})") from None
-    image = members["image"]
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.ascontiguousarray(image.T[np.newaxis], np.float32)
-    values[~np.isfinite(values)] = np.nan
+
+
+def _read_identity(
+    members: Mapping[str, npt.NDArray[Any]], path: Path, name: str
+) -> tuple[str, str]:
     patient = _read_patient(members.get("PID"), name)
-    return Volume(
-        values=values,
-        modality="MATLAB",
-        windows=(None,),
-        patient=f"cjdata\0{patient}" if patient else f"file\0{path.absolute()}",
-        facts={"spacing": None, "bits": 8 * image.dtype.itemsize},
-        label=_read_label(members.get("label"), name),
-    )
+    label = _read_label(members.get("label"), name)
+    return f"cjdata\0{patient}" if patient else f"file\0{path.absolute()}", label
 
 
-def _read_members(file: BinaryIO, name: str) -> dict[str, npt.NDArray[Any]]:
+def _read_members(file: BinaryIO, name: str, *, image: bool = True) -> dict[str, npt.NDArray[Any]]:
     _check_start(file.read(_USER_BLOCK + len(SIGNATURE)), name)
     reader = Hdf5Reader(file, base=_USER_BLOCK)
     members = reader.find_members("cjdata")
     if "image" not in members:
         raise ImageReadError(name, f"has no cjdata.image; {_EXPECTED}")
-    found = {"image": reader.read_array(members["image"], byte_limit=_IMAGE_BYTES)}
-    if found["image"].ndim != 2:
-        raise ImageReadError(name, f"has an image of {found['image'].ndim} axes; expected 2")
-    check_shape(name, 1, *found["image"].shape)
+    found = {}
+    if image:
+        found["image"] = reader.read_array(members["image"], byte_limit=_IMAGE_BYTES)
+        if found["image"].ndim != 2:
+            raise ImageReadError(name, f"has an image of {found['image'].ndim} axes; expected 2")
+        check_shape(name, 1, *found["image"].shape)
     for key in ("label", "PID"):
         if key in members:
             found[key] = reader.read_array(members[key], byte_limit=_SMALL_BYTES)

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from brainfeat.errors import ImageReadError
-from brainfeat.readers.volumes import Volume, Window
+from brainfeat.readers.volumes import Volume
+from brainfeat.readers.windows import Window
 
 # Slices, rows and columns as DICOM images of each plane have them: the patient's right is on the
 # left of axial and coronal slices, and anterior on the left of sagittal ones.

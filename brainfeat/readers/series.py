@@ -8,11 +8,18 @@ from typing import Literal, NamedTuple
 
 from brainfeat.errors import ImageReadError
 from brainfeat.files import is_so
-from brainfeat.readers.dicom import Stack, find_stacks, is_dicom, read_header, read_series
+from brainfeat.readers.dicom import (
+    Stack,
+    find_stacks,
+    identify_series,
+    is_dicom,
+    read_header,
+    read_series,
+)
 from brainfeat.readers.dicom.headers import Header
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.listing import identify, walk_folders
-from brainfeat.readers.matlab import is_matlab_73, read_matlab
+from brainfeat.readers.matlab import identify_matlab, is_matlab_73, read_matlab
 from brainfeat.readers.mgh import read_mgh
 from brainfeat.readers.nifti import read_nifti
 from brainfeat.readers.orientation import orient_volume
@@ -186,8 +193,8 @@ def read_volume(
     series : Series
         As `find_series` returns it.
     policy : SlicePolicy or None, default=None
-        In which plane its slices are, and which volume is read of a file of several; None takes
-        the default.
+        In which plane its slices are, which volume is read of a file of several, and which unit
+        its values must be in; None takes the default.
     allow_burned_in : bool, default=False
         As in :func:`brainfeat.readers.dicom.read_series`.
 
@@ -198,16 +205,27 @@ def read_volume(
     Raises
     ------
     ImageReadError
-        If the files cannot be read; the error names the series, not the files.
+        If the files cannot be read, or their values are not known to be in the unit of the
+        policy's window; the error names the series, not the files.
     MissingDependencyError
         If the library that reads the format is not installed.
     """
     policy = policy or SlicePolicy()
     (path, *_), name = series.paths, series.name
+    if policy.unit and series.format != "dicom":
+        raise ImageReadError(
+            name,
+            f"is not a DICOM file, and only those state that values are in {policy.unit}; leave it "
+            "out, or pass window=CENTRE,WIDTH, which takes values in any unit",
+        )
     match series.format:
         case "dicom":
             volume = read_series(
-                series.paths, name=name, frames=series.frames, allow_burned_in=allow_burned_in
+                series.paths,
+                name=name,
+                frames=series.frames,
+                allow_burned_in=allow_burned_in,
+                unit=policy.unit,
             )
         case "nifti":
             volume = read_nifti(path, name=name, volume=policy.volume)
@@ -216,6 +234,47 @@ def read_volume(
         case "matlab":
             volume = read_matlab(path, name=name)
     return orient_volume(volume, policy.orientation, name=name)
+
+
+class Identity(NamedTuple):
+    """What a file tells of its volume without its pixels.
+
+    Attributes
+    ----------
+    patient : str
+        As in `Volume.patient`. Never shown.
+    label : str
+        The class that it states; ``""`` for none.
+    """
+
+    patient: str
+    label: str = ""
+
+
+def identify_volume(series: Series) -> Identity:
+    """Read whose a volume is, and the class that its file states, without its pixels.
+
+    Parameters
+    ----------
+    series : Series
+        As `find_series` returns it.
+
+    Returns
+    -------
+    Identity
+
+    Raises
+    ------
+    ImageReadError
+        If the first file cannot be read. A file without a patient is not opened.
+    MissingDependencyError
+        If there are DICOM files and pydicom is not installed.
+    """
+    if series.format == "dicom":
+        return Identity(identify_series(series.paths, name=series.name))
+    if series.format == "matlab":
+        return Identity(*identify_matlab(series.paths[0], name=series.name))
+    return Identity(f"file\0{series.paths[0].absolute()}")
 
 
 def _group_files(files: Iterable[_File]) -> tuple[list[Series], list[Unreadable]]:

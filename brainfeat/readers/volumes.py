@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.errors import ImageReadError, ParameterError
+from brainfeat.readers.thresholds import find_otsu_threshold
+from brainfeat.readers.windows import Window, choose_window, find_robust_window, paint_slice
 
-# The same as in nnU-Net for CT and in TorchIO's RescaleIntensity.
-PERCENTILES = (0.5, 99.5)
 VOXEL_LIMIT = 250_000_000
 
 _SLICES = re.compile(r"all|middle|largest|every:[1-9][0-9]{0,5}")
-_NUMBER = r"[+-]?[0-9]{1,12}(?:\.[0-9]{1,6})?"
-_WINDOW = re.compile(rf"auto|robust|{_NUMBER},{_NUMBER}")
 # How the text of a policy names the orientations.
 _ORIENTATIONS = {"auto": "stored-or-ras-axial", "native": "native", "axial": "axial"}
 _TEXT = "slices={slices} window={window} orientation={orientation} percentiles=0.5-99.5"
@@ -26,22 +24,6 @@ _PARSED = re.compile(
 _MOST_VOLUMES = 1_000_000
 
 _LEVELS = 256  # of the 8-bit images for which Otsu's threshold is computed
-
-
-class Window(NamedTuple):
-    """The range of values that is shown from black to white, as in DICOM PS3.3 C.11.2.1.2.
-
-    Attributes
-    ----------
-    centre, width : float
-        In the units of the modality.
-    function : {"LINEAR", "LINEAR_EXACT", "SIGMOID"}
-        How values within the range become grey.
-    """
-
-    centre: float
-    width: float
-    function: str = "LINEAR_EXACT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +40,11 @@ class SlicePolicy:
         How values become grey: ``"auto"`` takes the window that the file has for each slice, or
         else ``"robust"``, the range from the 0.5th to the 99.5th percentile of the volume; centre
         and width such as ``"40,80"``, in the units of the modality, are the same for all slices.
+        ``"ct:brain"``, ``"ct:subdural"``, ``"ct:stroke"``, ``"ct:bone"`` (40,80; 80,200; 40,40;
+        600,2800) and centre and width such as ``"ct:50,350"`` are the same for volumes in
+        Hounsfield units, and refuse others. ``"suv:0-10"`` shows PET from an SUV of 0 to one of 10,
+        as :mod:`brainfeat.readers.dicom.uptake` computes it, and refuses volumes of which it
+        cannot be computed.
     orientation : {"auto", "native", "axial"}, default="auto"
         In which plane a volume is cut, without interpolation: ``"native"``, the plane in which it
         was acquired, which is that of the stored DICOM images, and in NIfTI and MGH files the
@@ -77,6 +64,8 @@ class SlicePolicy:
     >>> policy = SlicePolicy(slices="middle", window="40,80")
     >>> SlicePolicy.parse(policy.text) == policy
     True
+    >>> SlicePolicy(window="ct:brain").window
+    'ct:40,80'
     """
 
     slices: str = "all"
@@ -90,25 +79,18 @@ class SlicePolicy:
             raise ParameterError(
                 f"slices {self.slices!r:.80}; expected all, middle, largest or every:K"
             )
-        if not (isinstance(self.window, str) and _WINDOW.fullmatch(self.window)):
-            raise ParameterError(
-                f"window {self.window!r:.80}; expected auto, robust or CENTRE,WIDTH such as 40,80"
-            )
-        if (fixed := self.fixed_window) is None:
-            return
-        if not fixed.width > 0:
-            raise ParameterError(f"window {self.window!r}; expected a width above 0")
         # Equal windows are written alike, so that they have the same fingerprint.
-        spelt = (np.format_float_positional(x, trim="-") for x in (fixed.centre, fixed.width))
-        object.__setattr__(self, "window", ",".join(spelt))
+        object.__setattr__(self, "window", choose_window(self.window).text)
 
     @property
     def fixed_window(self) -> Window | None:
         """The window for all slices, or None where each slice or volume has its own."""
-        if "," not in self.window:
-            return None
-        centre, width = map(float, self.window.split(","))
-        return Window(centre, width)
+        return choose_window(self.window).window
+
+    @property
+    def unit(self) -> str:
+        """What values must be in: ``"HU"``, ``"SUVbw"``, or ``""`` for those of the modality."""
+        return choose_window(self.window).unit
 
     @property
     def text(self) -> str:
@@ -182,6 +164,8 @@ class Volume:
         Distance of slices, rows and columns in mm; None where it is not known or not even.
     label : str, default=""
         The class that the file states.
+    unit : {"", "HU", "SUVbw"}, default=""
+        What the values are known to be in; ``""`` where that was not asked for.
     """
 
     values: npt.NDArray[np.float32] = field(repr=False)
@@ -194,6 +178,7 @@ class Volume:
     native_axes: str = ""
     spacing: tuple[float, float, float] | None = None
     label: str = ""
+    unit: str = ""
 
 
 class Slice(NamedTuple):
@@ -217,6 +202,11 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
     Slice
         In their order in space.
 
+    Raises
+    ------
+    ParameterError
+        If the window is of a unit that the values of the volume are not known to be in.
+
     Examples
     --------
     >>> values = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
@@ -224,14 +214,19 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
     >>> [entry.frame for entry in cut_slices(volume, SlicePolicy(slices="middle"))]
     [2]
     """
-    n = len(volume.values)
+    if policy.unit and policy.unit != volume.unit:
+        raise ParameterError(
+            f"the window {policy.window} is of values in {policy.unit}, and those of the volume "
+            "are not known to be; read it with the same policy"
+        )
+    n, fixed = len(volume.values), policy.fixed_window
     robust = None
-    if policy.fixed_window is None and (policy.window == "robust" or None in volume.windows):
+    if fixed is None and (policy.window == "robust" or None in volume.windows):
         robust = find_robust_window(volume.values)
 
     def paint(place: int) -> npt.NDArray[np.uint8]:
         own = volume.windows[place] if policy.window == "auto" else None
-        window = policy.fixed_window or own or robust
+        window = fixed or own or robust
         return paint_slice(volume.values[place], window, inverted=volume.inverted)
 
     if policy.slices == "largest":
@@ -240,47 +235,6 @@ def cut_slices(volume: Volume, policy: SlicePolicy) -> Iterator[Slice]:
         return
     for place in _choose(n, policy.slices):
         yield Slice(place + 1, paint(place))
-
-
-def paint_slice(
-    values: npt.NDArray[np.float32], window: Window | None, *, inverted: bool = False
-) -> npt.NDArray[np.uint8]:
-    """Map values to grey by the formulas of DICOM PS3.3 C.11.2.1.2.
-
-    Parameters
-    ----------
-    values : ndarray, float32
-        NaN becomes black.
-    window : Window or None
-        None stands for a volume whose values are all equal, which becomes black.
-    inverted : bool, default=False
-        Whether low values are white.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
-
-    Examples
-    --------
-    >>> paint_slice(np.array([-10, 0, 40, 80, 90], np.float32), Window(40, 80))
-    array([  0,   0, 128, 255, 255], dtype=uint8)
-    """
-    if window is None:
-        return np.zeros(values.shape, np.uint8)
-    wide = values.astype(np.float64)
-    # A value that overflows is far outside the window, and is clipped.
-    with np.errstate(over="ignore"):
-        if window.function == "SIGMOID":
-            fractions = 1 / (1 + np.exp(-4 * (wide - window.centre) / window.width))
-        elif window.function == "LINEAR":
-            # A width of 1 is a step; the formula divides by zero there.
-            fractions = (wide - (window.centre - 0.5)) / max(window.width - 1, 1e-9) + 0.5
-        else:
-            fractions = (wide - window.centre) / window.width + 0.5
-    fractions = fractions.clip(0, 1)
-    if inverted:
-        fractions = 1 - fractions
-    return np.rint(255 * np.nan_to_num(fractions, nan=0.0)).astype(np.uint8)
 
 
 def grey_image(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -297,29 +251,6 @@ def grey_image(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """
     grey = pixels.astype(np.float32) / np.float32(255)
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
-    """Find the window from the 0.5th to the 99.5th percentile; None where the two are equal.
-
-    Parameters
-    ----------
-    values : ndarray, float32
-        NaN is ignored.
-
-    Returns
-    -------
-    Window or None
-    """
-    known = values[np.isfinite(values)]
-    if not known.size:
-        return None
-    # Halving is exact; the difference of two values can exceed the range of single precision.
-    known *= np.float32(0.5)
-    low, high = (
-        2 * float(half) for half in np.percentile(known, PERCENTILES, overwrite_input=True)
-    )
-    return Window((low + high) / 2, high - low) if high > low else None
 
 
 def check_shape(name: str, n: int, height: int, width: int) -> None:
@@ -367,19 +298,7 @@ def _find_largest(
     painted: list[npt.NDArray[np.uint8]],
 ) -> tuple[int, npt.NDArray[np.uint8]]:
     counts = sum(np.bincount(pixels.ravel(), minlength=_LEVELS) for pixels in painted)
-    threshold = _find_otsu(np.asarray(counts, np.float64))
+    threshold = find_otsu_threshold(np.asarray(counts))
     areas = [int((pixels > threshold).sum()) for pixels in painted]
     place = int(np.argmax(areas))
     return place, painted[place]
-
-
-def _find_otsu(counts: npt.NDArray[np.float64]) -> int:
-    """Find the level that separates a histogram best (Otsu 1979, IEEE Trans. SMC 9:62–66)."""
-    levels = np.arange(len(counts))
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * levels)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distance = total / below - (total[-1] - total) / above
-        variance = below * above * distance**2
-    return int(np.argmax(np.nan_to_num(variance)))

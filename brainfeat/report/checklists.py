@@ -204,7 +204,8 @@ def _describe_data(study: Study) -> dict[str, str | None]:
         "describe them (section Data)." if sources else None,
         "exclusions": f"In part: {unread} (section Data has the reasons). The authors must state "
         "the criteria of the study.",
-        "preprocessing": f"Each image is turned upright, made RGB and resized to "
+        "preprocessing": f"Each image is turned upright, made RGB"
+        f"{', cropped to its foreground' if cache.spec.crop else ''} and resized to "
         f"{cache.spec.input_size} × {cache.spec.input_size} pixels (section Features).",
         "selection": f"{count(study.evaluation.n, study.noun)}: {study.split_name} (section Data).",
         "missing": f"{unread}; no value is imputed.",

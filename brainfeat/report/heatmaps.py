@@ -13,6 +13,7 @@ from brainfeat.text import make_printable, shorten
 CAPTION = "not a diagnosis: shows where the score comes from, not why"
 _OUTLINE = "outline: half of the maximum"
 _BLANK = "blank: no place raises this score"
+_SEEN = "dotted: the part that was seen"
 
 _COLOUR_MAP = "inferno"  # from dark to light in even steps: readable without colour vision
 _STRONGEST = 0.7  # opacity at the maximum; at 0 the image is bare
@@ -31,6 +32,7 @@ def save_heatmap(
     *,
     title: str,
     probability: float,
+    box: tuple[int, int, int, int] | None = None,
 ) -> None:
     """Draw an image beside the same image under its heat map.
 
@@ -47,21 +49,27 @@ def save_heatmap(
         The class whose score the map explains.
     probability : float
         Its calibrated probability, in [0, 1].
+    box : tuple of int or None, default=None
+        The part of the image that the base saw and `heat` belongs to: top, left, bottom and right
+        in pixels, as :func:`brainfeat.extraction.cropping.find_box` returns them. A dotted line
+        shows it. None is the whole image.
 
     Raises
     ------
     ParameterError
-        An array or the probability is not as described above.
+        An array, the box or the probability is not as described above.
     MissingDependencyError
         Matplotlib is not installed.
     """
     image, warmth = _check_pixels(pixels), _check_heat(heat)
+    seen = _check_box(box, image.shape[0], image.shape[1])
     if not 0 <= probability <= 1:
         raise ParameterError(f"the probability must lie in [0, 1], got {probability!r}")
     width, height = _panel_size(image.shape[1] / image.shape[0])
     step = -(-max(image.shape[:2]) // _MOST_PIXELS)
     image = image[::step, ::step] / np.float32(255 if image.dtype == np.uint8 else 1)
-    warmth = _stretch(warmth, image.shape[0], image.shape[1])
+    seen = seen[0] // step, seen[1] // step, -(-seen[2] // step), -(-seen[3] // step)
+    warmth = _place(warmth, seen, image.shape[0], image.shape[1])
     # Margins in inches: the title above, the caption below, the colour bar at the right.
     gap, bar, above, below = 0.12, 0.75, 0.4, 0.42
     whole = (2 * width + gap + bar, height + above + below)
@@ -82,6 +90,8 @@ def save_heatmap(
     )
     if min(warmth.shape) > 1 and warmth.min() < _HALF < warmth.max():
         covered.contour(warmth, levels=[_HALF], colors="white", linewidths=0.8)
+    if box is not None:
+        _outline_box(covered, seen)
     colours = figure.colorbar(_opaque(drawn), cax=add_axes(2 * width + 2 * gap, 0.13))
     colours.set_label("fraction of maximum", fontsize=7, color=INK)
     colours.ax.tick_params(labelsize=7, labelcolor=INK)
@@ -89,6 +99,7 @@ def save_heatmap(
     name = shorten(make_printable(title), _NAME_WIDTH)
     heading = f"{name}, probability {probability:.2f}"
     legend = f"{CAPTION}\n{_OUTLINE if warmth.max() > 0 else _BLANK}"
+    legend += f"; {_SEEN}" if box is not None else ""
     for x, y, text, size in (
         (0.0, 1 - 0.12 / whole[1], heading, 10),
         (0.0, 0.34 / whole[1], legend, 8),
@@ -114,6 +125,26 @@ def _panel_size(aspect: float) -> tuple[float, float]:
     return width, height
 
 
+def _outline_box(axes: Any, box: tuple[int, int, int, int]) -> None:
+    from matplotlib.patches import Rectangle
+
+    top, left, bottom, right = box
+    corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
+    axes.add_patch(
+        Rectangle(corner, *sides, fill=False, edgecolor="white", linestyle=":", linewidth=0.8)
+    )
+
+
+def _place(
+    heat: npt.NDArray[np.float32], box: tuple[int, int, int, int], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Stretch a map to the part of the image that it belongs to; elsewhere it is 0."""
+    top, left, bottom, right = box
+    placed = np.zeros((height, width), np.float32)
+    placed[top:bottom, left:right] = _stretch(heat, bottom - top, right - left)
+    return placed
+
+
 def _stretch(heat: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     from PIL import Image
 
@@ -132,6 +163,20 @@ def _check_pixels(pixels: npt.ArrayLike) -> npt.NDArray[Any]:
             f"pixels must be uint8 or lie in [0, 1], got {image.min():g} to {image.max():g}"
         )
     return image
+
+
+def _check_box(
+    box: tuple[int, int, int, int] | None, height: int, width: int
+) -> tuple[int, int, int, int]:
+    if box is None:
+        return 0, 0, height, width
+    top, left, bottom, right = box
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise ParameterError(
+            f"a box of rows {top} to {bottom} and columns {left} to {right}; expected a part of an "
+            f"image of {height} × {width} pixels"
+        )
+    return top, left, bottom, right
 
 
 def _check_heat(heat: npt.ArrayLike) -> npt.NDArray[np.float32]:

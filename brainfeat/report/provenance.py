@@ -34,6 +34,7 @@ _MEANINGS = {
     "dtype": "number type of the stored features",
     "volumes": "how images were made from volumes; empty for image files",
     "value_range": "what images of more than 8 bits are divided by",
+    "crop": "what an image is cropped to before it is resized; empty for the whole image",
 }
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
@@ -305,6 +306,8 @@ def _list_commands(study: Study) -> list[str]:
         *("extract", "DATA", "-o", "features.h5", "--backbone", spec.backbone),
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
+        # The first word of the text is the option.
+        *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
     ]
     fit = [
         *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),

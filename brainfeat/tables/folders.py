@@ -17,7 +17,10 @@ from brainfeat.tables.patients import check_place, find_doubtful, group_rows, la
 from brainfeat.tables.rows import SPLIT_NAMES, LeftOut, Parts, Row, quote, suffix_of, text_trouble
 from brainfeat.tables.two_valued import TWO_VALUED, find_two_valued
 
-CUT_VOLUMES = "cut volumes into slices first, with brainfeat slices or write_slices"
+CUT_VOLUMES = (
+    "cut volumes into slices first, with brainfeat slices or write_slices; brainfeat extract takes"
+    " them as they are, and in Python read_volumes does"
+)
 
 _OTHER = "not an image"
 

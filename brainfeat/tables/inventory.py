@@ -1,7 +1,7 @@
 """What a table of images holds and leaves out, and what in it is probably a mistake."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from brainfeat.tables.patients import suspect_patients
 from brainfeat.tables.rows import SPLITS, LeftOut, quote, some
 from brainfeat.tables.table import ImageTable
 from brainfeat.tables.two_valued import TWO_VALUED
+from brainfeat.tables.volume_table import VolumeTable
 from brainfeat.text import align, count, fold_spelling
 
 # A head is calibrated on five folds, each of which needs images of every class.
@@ -42,6 +43,8 @@ class Inventory:
         Number of groups, and of images that are in none.
     notes : tuple of str
         What of patients and their labels is probably a mistake.
+    noun : {"image", "volume"}
+        What was counted.
     """
 
     classes: dict[str, dict[str, int]]
@@ -50,10 +53,11 @@ class Inventory:
     groups: int = 0
     ungrouped: int = 0
     notes: tuple[str, ...] = ()
+    noun: str = "image"
 
     @classmethod
-    def of(cls, table: ImageTable) -> Self:
-        """Count the images of a table.
+    def of(cls, table: ImageTable | VolumeTable) -> Self:
+        """Count the images of a table, or its volumes.
 
         Examples
         --------
@@ -63,7 +67,12 @@ class Inventory:
         >>> inventory.classes, inventory.unlabelled
         ({'glioma': {'train': 0, 'val': 0, 'test': 0, 'without': 1}}, 1)
         """
-        numbers = Counter(zip(table.labels, table.splits, strict=True))
+        images = table if isinstance(table, ImageTable) else None
+        splits = ("",) * len(table) if images is None else images.splits
+        numbers = Counter(zip(table.labels, splits, strict=True))
+        suspected: Iterable[str] = ()
+        if images is not None:
+            suspected = suspect_patients(images.paths, images.labels, images.groups)
         classes = {
             name: {split or _WITHOUT: numbers[name, split] for split in (*SPLITS, "")}
             for name in table.class_names
@@ -71,10 +80,11 @@ class Inventory:
         return cls(
             classes,
             unlabelled=table.labels.count(""),
-            left_out=table.left_out,
+            left_out={} if images is None else images.left_out,
             groups=len(set(table.groups) - {""}),
             ungrouped=table.groups.count(""),
-            notes=(*table.notes, *suspect_patients(table.paths, table.labels, table.groups)),
+            notes=(*table.notes, *suspected),
+            noun="volume" if images is None else "image",
         )
 
     @property
@@ -84,7 +94,7 @@ class Inventory:
             *self.notes,
             *self._find_alike(),
             *self._find_untrained(),
-            *self._find_small(),
+            *(self._find_small() if self.noun == "image" else ()),
             *self._find_empty(),
             *self._find_no_classes(),
             *self._find_masks(),
@@ -111,14 +121,14 @@ class Inventory:
             (name, *(f"{numbers[split]:,}" for split in used))
             for name, numbers in list(self.classes.items())[:_SHOWN_CLASSES]
         ]
-        header = ("class", *("images" if split == _WITHOUT else split for split in used))
+        header = ("class", *(f"{self.noun}s" if split == _WITHOUT else split for split in used))
         lines = align([header, *rows]) if rows else []
         if more := len(self.classes) - len(rows):
             lines.append(f"and {more:,} more classes")
         if self.unlabelled:
-            lines.append(f"{count(self.unlabelled, 'image')} without a class")
+            lines.append(f"{count(self.unlabelled, self.noun)} without a class")
         if self.groups:
-            without = f"; {count(self.ungrouped, 'image')} in none" if self.ungrouped else ""
+            without = f"; {count(self.ungrouped, self.noun)} in none" if self.ungrouped else ""
             lines.append(f"{count(self.groups, 'group')} that no split should divide{without}")
         return lines
 

@@ -10,6 +10,7 @@ from brainfeat.text import count
 MASK = "mask beside images"
 # Why masks are left out, for `describe_masks`.
 BY_NAME = "having the name of a mask"
+BY_PLACE = "being in a folder 'derivatives' of BIDS, which has what was computed from others"
 BY_VALUES = "having two values only, as masks have, beside images of the same size"
 
 _FOLDERS = frozenset(("mask", "masks", "seg", "segmentation", "segmentations"))

@@ -8,18 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainfeat.errors import ImageReadError, TableError
+from brainfeat.errors import TableError
 from brainfeat.files import is_so
-from brainfeat.readers.series import Series
-from brainfeat.readers.volumes import SlicePolicy, Volume, cut_slices
 from brainfeat.tables.csv_rows import read_rows, write_rows
-from brainfeat.tables.label_matching import Names, match_labels
-from brainfeat.tables.labels import Labels
+from brainfeat.tables.cutting import CutVolume
 from brainfeat.tables.origin import SLICES_NOTE, SLICES_TABLE, Origin, write_note
-from brainfeat.tables.pseudonyms import hash_identity
 from brainfeat.tables.rows import Row, quote
-from brainfeat.tables.volume_checks import VolumeNotes
-from brainfeat.tables.volume_patients import Patient
 
 
 class SlicesFolder:
@@ -29,76 +23,29 @@ class SlicesFolder:
     ----------
     path : Path
         An empty folder.
-    policy : SlicePolicy
-        Which slices are cut, and how.
-    patient_key : bytes or None
-        Key that patients are hashed with; None takes a random one.
     """
 
-    def __init__(self, path: Path, policy: SlicePolicy, patient_key: bytes | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.rows: list[Row] = []
         self.facts: list[dict[str, Any]] = []
-        self.patient_key = "random" if patient_key is None else "site"
-        self._path, self._policy = path, policy
-        self._key = patient_key or secrets.token_bytes(32)
-        self._notes = VolumeNotes()
+        self._path = path
         self._frames: list[str] = []
-        self._names: list[Names] = []
 
-    def cut(self, volume: Volume, series: Series, patient: Patient, *, label: str) -> None:
-        """Write the slices of a volume."""
+    def add(self, volume: CutVolume) -> None:
+        """Write the slices of a volume as PNG files."""
         from PIL import Image
 
-        group = hash_identity(self._key, "patient", patient.identify(volume.patient))
-        source = patient.sequence or volume.modality
-        names = patient.list_names(volume.patient)
-        digest = hash_identity(self._key, "volume", series.key)
-        (self._path / group).mkdir(exist_ok=True)
-        is_even = True
-        for frame, pixels in cut_slices(volume, self._policy):
-            is_even = is_even and bool(pixels.min() == pixels.max())
-            path = f"{group}/{digest}-{frame:04}.png"
-            with (self._path / path).open("xb") as file:
+        (self._path / volume.facts["group"]).mkdir(exist_ok=True)
+        for row, frame, pixels in volume.slices:
+            with (self._path / row.path).open("xb") as file:
                 Image.fromarray(pixels).save(file, "PNG")
+            self.rows.append(row)
             self._frames.append(str(frame))
-            self.rows.append(Row(path=path, label=label, group=group, source=source))
-            self._names.append(names)
-        self._notes.add(volume, name=series.name, is_even=is_even)
-        self.facts.append({"group": group, "volume": digest, "modality": source, **volume.facts})
+        self.facts.append(volume.facts)
 
-    def check(self, refused: Sequence[Mapping[str, str]]) -> None:
-        """Reject that there are no slices, with the first reason.
-
-        Raises
-        ------
-        ImageReadError
-            If no volume could be cut.
-        """
-        if not self.rows:
-            first = refused[0]
-            raise ImageReadError(
-                f"none of {len(refused)} can be read; {first['volume']}", first["reason"]
-            )
-
-    def assign(self, labels: Labels | None) -> list[str]:
-        """Give the slices the labels of a list, if any, and describe what does not match."""
-        if labels is None:
-            return []
-        matching = match_labels(labels, self._names, noun="patient", named=False)
-        self.rows = [
-            row._replace(label=label or row.label)
-            for row, label in zip(self.rows, matching.classes, strict=True)
-        ]
-        return [*matching.describe(named=False)]
-
-    def describe(self) -> list[str]:
-        """Describe what of the volumes is probably a mistake, a sentence each."""
-        return [*self._notes.describe()]
-
-    def finish(self, refused: Sequence[Mapping[str, str]]) -> None:
+    def finish(self, origin: Origin, refused: Sequence[Mapping[str, str]]) -> None:
         """Write the table and the note."""
         write_rows(self.rows, self._path / SLICES_TABLE, frame=self._frames)
-        origin = Origin(self._policy.text, self.patient_key)
         write_note(self._path, origin, {"volumes": self.facts, "refused": [*refused]})
 
 

@@ -12,26 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brainfeat.errors import ImageReadError, ParameterError, TableError
-from brainfeat.files import is_so
-from brainfeat.readers.archives import find_archive
+from brainfeat.errors import ImageReadError, TableError
 from brainfeat.readers.held import list_paths
-from brainfeat.readers.series import Series, find_inputs, read_volume
 from brainfeat.readers.volumes import SlicePolicy
-from brainfeat.tables.labels import GivenLabels, Labels, take_labels
-from brainfeat.tables.masks import BY_NAME, describe_masks
+from brainfeat.tables.cutting import RefusedVolume
+from brainfeat.tables.labels import GivenLabels
 from brainfeat.tables.origin import SLICES_TABLE
-from brainfeat.tables.patients import check_level, have_one_group
-from brainfeat.tables.pseudonyms import check_key
-from brainfeat.tables.rows import Row, quote
+from brainfeat.tables.rows import quote
 from brainfeat.tables.slices_folder import SlicesFolder, check_folder, put_in_place
-from brainfeat.tables.volume_checks import choose_label
-from brainfeat.tables.volume_patients import describe_places, find_mask_volumes, find_patients
-
-_FORMATS = "DICOM, NIfTI, MGH or MATLAB 7.3"
-
-# So many class folders of one patient each are probably patients.
-_MANY_CLASSES = 3
+from brainfeat.tables.volume_table import VolumeTable, read_volumes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,48 +157,24 @@ def write_slices(
         table = read_table(slicing.output)
     """
     output, given = Path(output), list_paths(paths)
-    policy = policy or SlicePolicy()
-    listed = take_labels(labels, label_columns)
-    _check_choices(label=label, class_folders=class_folders, labels=listed, level=group_level)
-    check_key(patient_key)
-    files = [] if listed is None or isinstance(labels, Mapping) else [Path(listed.source)]
+    files = [] if labels is None or isinstance(labels, Mapping) else [Path(labels)]
     check_folder(output, overwrite=overwrite, inputs=[*given, *files])
-    series, masks, refused = _find(given, keep_masks=keep_masks)
-    patients = find_patients(series, group_level=group_level)
+    table = read_volumes(
+        given,
+        policy=policy,
+        patient_key=patient_key,
+        label=label,
+        class_folders=class_folders,
+        labels=labels,
+        label_columns=label_columns,
+        group_level=group_level,
+        keep_masks=keep_masks,
+        allow_burned_in=allow_burned_in,
+    )
     temporary = output.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         temporary.mkdir()
-        folder = SlicesFolder(temporary, policy, patient_key)
-        for place, (entry, patient) in enumerate(zip(series, patients, strict=True)):
-            try:
-                volume = read_volume(entry, policy=policy, allow_burned_in=allow_burned_in)
-                own = "".join(entry.folders[:1]) if class_folders else label
-                chosen = choose_label(own, volume.label, name=entry.name)
-            except ImageReadError as error:
-                refused.append({"volume": entry.name, "reason": error.reason})
-            else:
-                folder.cut(volume, entry, patient, label=chosen)
-            if progress is not None:
-                progress(place + 1, len(series))
-        folder.check(refused)
-        unmatched = folder.assign(listed)
-        slicing = Slicing(
-            output=output,
-            volumes=len(folder.facts),
-            patients=len({row.group for row in folder.rows}),
-            slices=len(folder.rows),
-            refused=tuple(refused),
-            patient_key=folder.patient_key,
-            warnings=(
-                *([describe_masks(masks, "volume", BY_NAME)] if masks else []),
-                *folder.describe(),
-                *describe_places(patients, group_level),
-                *unmatched,
-                *(_suspect_class_folders(folder.rows) if class_folders else ()),
-            ),
-            masks=masks,
-        )
-        folder.finish(refused)
+        slicing = _fill_folder(temporary, table, output, progress)
         put_in_place(temporary, output)
     except OSError as error:
         if isinstance(error, ImageReadError):
@@ -220,55 +185,34 @@ def write_slices(
     return slicing
 
 
-def _check_choices(
-    *, label: str, class_folders: bool, labels: Labels | None, level: int | None
-) -> None:
-    """Reject several kinds of labels, and a folder that is both the class and the patient."""
-    given = [
-        name
-        for name, value in (("label", label), ("class_folders", class_folders), ("labels", labels))
-        if value
-    ]
-    if len(given) > 1:
-        raise ParameterError(f"both {' and '.join(given)} are given; expected one of them")
-    check_level(level)
-    if class_folders and level == 1:
-        raise ParameterError(
-            "group_level=1 and class_folders=True are given, which are the same folders; expected"
-            " group_level=2 or higher, or labels=FILE with the class of each patient"
-        )
-
-
-def _suspect_class_folders(rows: Sequence[Row]) -> Iterable[str]:
-    """Warn if class folders seem to be patients, whose names would be in the table."""
-    classes = {row.label for row in rows}
-    if len(classes) >= _MANY_CLASSES and have_one_group(
-        [row.label for row in rows], [row.group for row in rows]
-    ):
-        yield (
-            f"the {len(classes):,} class folders have one patient each; if they are named after"
-            " patients, these names are now in the table: delete the output, and give the class"
-            " of each patient with labels=FILE"
-        )
-
-
-def _find(given: list[Path], *, keep_masks: bool) -> tuple[list[Series], int, list[dict[str, str]]]:
-    """Find the volumes, the number of masks, and the reasons for what cannot be read."""
-    images, series, unreadable = find_inputs(given)
-    named = {*given} & {*images}
-    if named:
-        number, path = next((n, path) for n, path in enumerate(given, 1) if path in named)
-        if kind := find_archive(path):
-            raise ImageReadError(f"argument {number}", f"is an archive ({kind}); unpack it first")
-        wrong = f"is not a {_FORMATS} file" if is_so(path.exists) else "does not exist"
-        raise ImageReadError(f"argument {number}", wrong)
-    if not series and not unreadable:
-        raise ImageReadError("the input", f"has no {_FORMATS} file")
-    masks = set() if keep_masks else {*find_mask_volumes(series, {*given})}
-    kept = [entry for entry in series if entry not in masks]
-    if masks and not kept:
+def _fill_folder(
+    temporary: Path,
+    table: VolumeTable,
+    output: Path,
+    progress: Callable[[int, int], None] | None,
+) -> Slicing:
+    folder, cutting = SlicesFolder(temporary), table.cut()
+    refused = [*table.refused]
+    for place, volume in enumerate(cutting, 1):
+        if isinstance(volume, RefusedVolume):
+            refused.append(volume)
+        else:
+            folder.add(volume)
+        if progress is not None:
+            progress(place, len(table))
+    if not folder.rows:
         raise ImageReadError(
-            "the input", "has only files that are named as masks; keep them with keep_masks=True"
+            f"none of {len(refused)} can be read; {refused[0].name}", refused[0].reason
         )
-    refused = [{"volume": entry.name, "reason": entry.reason} for entry in unreadable]
-    return kept, len(masks), refused
+    reasons = [{"volume": entry.name, "reason": entry.reason} for entry in refused]
+    folder.finish(table.origin, reasons)
+    return Slicing(
+        output=output,
+        volumes=len(folder.facts),
+        patients=len({row.group for row in folder.rows}),
+        slices=len(folder.rows),
+        refused=tuple(reasons),
+        patient_key=table.patient_key,
+        warnings=(*table.notes, *cutting.describe()),
+        masks=table.masks,
+    )

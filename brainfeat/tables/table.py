@@ -114,6 +114,16 @@ class ImageTable:
         """Whether the rows have splits."""
         return any(self.splits)
 
+    def row(self, row: int) -> Row:
+        """Return a row."""
+        return Row(
+            self.paths[row],
+            self.labels[row],
+            self.splits[row],
+            self.groups[row],
+            self.sources[row],
+        )
+
     def absolute_path(self, row: int) -> Path:
         """Return the absolute path of the image of a row."""
         return self.root.joinpath(self.paths[row]).absolute()

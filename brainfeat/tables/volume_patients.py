@@ -33,6 +33,8 @@ _REGIONS = re.compile(
 )
 # Folders of masks in the Medical Segmentation Decathlon and nnU-Net.
 _MASK_FOLDERS = frozenset(("labelstr", "labelsts", "labelsval"))
+# The folder of what was computed from other files, in BIDS.
+_DERIVED = "derivatives"
 # nnU-Net's folders of images, in which the last four digits of a name are a channel.
 _CHANNEL_FOLDERS = frozenset(("imagestr", "imagests", "imagesval"))
 _CHANNEL = re.compile("(?P<base>.+)_[0-9]{4}")
@@ -124,7 +126,8 @@ def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list
     Returns
     -------
     list of Series
-        Those in folders of masks, those named as masks in a folder with other volumes, and
+        Those in folders of masks, those named as masks in a folder with other volumes or after a
+        subject of BIDS, those derived from others in a folder ``derivatives`` of BIDS, and
         FreeSurfer's volumes of regions, such as ``aseg.mgz``.
     """
     files = [entry for entry in series if entry.format != "dicom" and entry.paths[0] not in given]
@@ -133,10 +136,21 @@ def find_mask_volumes(series: Sequence[Series], given: Collection[Path]) -> list
     return [
         entry
         for entry in files
-        if (entry in named and entry.paths[0].parent in beside)
+        if (entry in named and (entry.paths[0].parent in beside or is_in_bids(entry)))
         or (_find_scan_folder(entry) and _REGIONS.fullmatch(_stem(entry.paths[0])))
         or any(is_mask_folder(name) or name.lower() in _MASK_FOLDERS for name in entry.folders)
+        or is_derived(entry)
     ]
+
+
+def is_derived(entry: Series) -> bool:
+    """Return whether a file is below the folder ``derivatives`` of BIDS."""
+    return _DERIVED in entry.folders and is_in_bids(entry)
+
+
+def is_in_bids(entry: Series) -> bool:
+    """Return whether a file is named after its subject as in BIDS, like ``sub-01_T1w.nii.gz``."""
+    return _SUBJECT.match(entry.paths[0].name) is not None
 
 
 def describe_places(patients: Sequence[Patient], group_level: int | None) -> list[str]:

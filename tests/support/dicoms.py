@@ -121,9 +121,9 @@ def write_enhanced(
     return write_dicom(
         path,
         pixels,
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
-        PerFrameFunctionalGroupsSequence=Sequence([make_groups(frame) for frame in frames]),
         **{
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1",
+            "PerFrameFunctionalGroupsSequence": Sequence([make_groups(frame) for frame in frames]),
             "SharedFunctionalGroupsSequence": Sequence(
                 [make_groups({"ImageOrientationPatient": AXIAL, "PixelSpacing": [0.9, 0.8]})]
             ),

@@ -36,7 +36,27 @@ HEADER_TAGS: tuple[str | int, ...] = (
     "AcquisitionNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     *CREATORS, SIEMENS_B_VALUE, GE_B_VALUE, PHILIPS_B_VALUE, GE_COMPONENT,
 )
+# What says which units values are in, and what turns those of PET into SUV.
+GE_PET, PHILIPS_PET = 0x00090010, 0x70530010
+PET_CREATORS = {GE_PET: "GEMS_PETD_01", PHILIPS_PET: "Philips PET Private Group"}
+GE_SCAN, PHILIPS_SUV, PHILIPS_ACTIVITY = 0x0009100D, 0x70531000, 0x70531009
+UNIT_TAGS: tuple[str | int, ...] = (
+    "RescaleType", "MultienergyCTAcquisition", "Units", "SUVType", "DecayCorrection",
+    "CorrectedImage", "PatientWeight", "RadiopharmaceuticalInformationSequence", "SeriesType",
+    "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
+    "TimezoneOffsetFromUTC", "ActualFrameDuration", "Manufacturer", "AttenuationCorrected",
+    "DecayCorrected", "DecayCorrectionDateTime", "RealWorldValueMappingSequence",
+    *PET_CREATORS, GE_SCAN, PHILIPS_SUV, PHILIPS_ACTIVITY,
+)
 # fmt: on
+
+
+def is_stated(dataset: Any, keyword: str) -> bool:
+    """Return whether an element is there and not empty, whatever it holds."""
+    try:
+        return keyword in dataset and not dataset[keyword].is_empty
+    except (TypeError, ValueError, OverflowError):
+        return True
 
 
 def read_number(dataset: Any, tag: str | int, default: float | None = None) -> Any:

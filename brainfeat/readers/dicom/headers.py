@@ -25,7 +25,7 @@ from brainfeat.readers.dicom.elements import (
     require_numbers,
 )
 from brainfeat.readers.dicom.files import DAMAGE, open_dataset, translating
-from brainfeat.readers.volumes import Window
+from brainfeat.readers.windows import Window
 
 FRAME_LIMIT = 100_000
 
@@ -92,6 +92,8 @@ class Frame(NamedTuple):
         From stored values to those of the modality.
     window : Window or None
         Its first one.
+    mapped : tuple of 2 floats or None, default=None
+        The lowest and the highest stored value that have one of the modality; None for all.
     """
 
     stack: str
@@ -102,6 +104,7 @@ class Frame(NamedTuple):
     slope: float
     intercept: float
     window: Window | None
+    mapped: tuple[float, float] | None = None
 
 
 class Header(NamedTuple):

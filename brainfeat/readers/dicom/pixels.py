@@ -84,6 +84,8 @@ def rescale(stored: npt.NDArray[Any], dataset: Any, frame: Frame) -> npt.NDArray
         values = (stored * frame.slope + frame.intercept).astype(np.float32)
     if padding := _find_padding(dataset, stored.dtype):
         values[(stored >= padding[0]) & (stored <= padding[1])] = np.nan
+    if frame.mapped is not None:
+        values[(stored < frame.mapped[0]) | (stored > frame.mapped[1])] = np.nan
     values[~np.isfinite(values)] = np.nan
     return values
 

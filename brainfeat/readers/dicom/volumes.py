@@ -1,6 +1,7 @@
 """The files of a DICOM series become a volume: checked, decoded, and sorted by position."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +15,20 @@ from brainfeat.readers.dicom.elements import (
     HEADER_TAGS,
     IMAGE_TAGS,
     PIXEL_TAGS,
+    UNIT_TAGS,
     read_integer,
     read_number,
 )
 from brainfeat.readers.dicom.files import open_dataset, translating
 from brainfeat.readers.dicom.headers import Frame, Header, describe, recall_header
+from brainfeat.readers.dicom.hounsfield import check_hounsfield
 from brainfeat.readers.dicom.mosaics import unpack_mosaic
 from brainfeat.readers.dicom.pixels import decode, rescale
 from brainfeat.readers.dicom.stacks import find_places, round_orientation
+from brainfeat.readers.dicom.uptake import Uptake, check_alike, measure_uptake
 from brainfeat.readers.orientation import place_stack
 from brainfeat.readers.volumes import Volume, check_shape
+from brainfeat.readers.windows import HOUNSFIELD, UPTAKE
 
 MODALITIES = ("MR", "CT", "PT")
 
@@ -35,6 +40,7 @@ _TAGS: tuple[str | int, ...] = (
     "SpacingBetweenSlices",  # only of mosaics
 )
 _FEWER = (*IMAGE_TAGS, *PIXEL_TAGS)
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
 
 
 class _Slice(NamedTuple):
@@ -48,6 +54,7 @@ def read_series(
     name: str,
     frames: Sequence[int] | None = None,
     allow_burned_in: bool = False,
+    unit: str = "",
 ) -> Volume:
     """Read the files of one volume, sorted by position.
 
@@ -63,6 +70,9 @@ def read_series(
     allow_burned_in : bool, default=False
         Whether to read images whose pixels may show a name: those that declare burned-in text, and
         secondary captures.
+    unit : {"", "HU", "SUVbw"}, default=""
+        What the values of the volume must be in: Hounsfield units, which they are or are not, or
+        SUV by body weight, which they are converted to; ``""`` takes those of the modality.
 
     Returns
     -------
@@ -72,17 +82,21 @@ def read_series(
     ------
     ImageReadError
         If a file cannot be read, or is not a grey image of MR, CT or PT; if positions repeat, or
-        copies of an instance differ.
+        copies of an instance differ; or if values are not known to be in the unit.
     MissingDependencyError
         If pydicom is not installed, or nibabel for a mosaic.
     """
     with translating(name):
         instances: dict[str, list[_Slice]] = {}
         first, count, spacing = None, 0, None
+        tags = (*_TAGS, *UNIT_TAGS) if unit else _TAGS if frames is None else _FEWER
+        uptakes: list[Uptake] = []
         for place, path in enumerate(paths):
-            dataset = open_dataset(path, name, _TAGS if frames is None else _FEWER, pixels=True)
+            dataset = open_dataset(path, name, tags, pixels=True)
             _check(dataset, name, allow_burned_in=allow_burned_in)
             header = _describe(dataset, path, name, frames)
+            if unit:
+                header = _apply_unit(unit, dataset, header, uptakes, name)
             if first is None:
                 first, spacing = dataset, header.spacing
             _check_alike(first, dataset, name)
@@ -100,7 +114,33 @@ def read_series(
                     "them out",
                 )
         slices = _sort(instances.values(), name)
-        return _make_volume(first, slices, paths[0], spacing, in_order=header.is_mosaic)
+        volume = _make_volume(first, slices, paths[0], spacing, in_order=header.is_mosaic)
+        return replace(volume, unit=unit)
+
+
+def identify_series(paths: Sequence[Path], *, name: str) -> str:
+    """Identify the patient of a series, or else its study, or else its first file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    name : str
+        As in :func:`read_series`.
+
+    Returns
+    -------
+    str
+        As in `Volume.patient` of the volume that :func:`read_series` reads. Never shown.
+
+    Raises
+    ------
+    ImageReadError
+        If the first file cannot be read.
+    MissingDependencyError
+        If pydicom is not installed.
+    """
+    with translating(name):
+        return _identify(open_dataset(paths[0], name, _IDENTITY, pixels=False), paths[0])
 
 
 def _describe(dataset: Any, path: Path, name: str, frames: Sequence[int] | None) -> Header:
@@ -111,6 +151,23 @@ def _describe(dataset: Any, path: Path, name: str, frames: Sequence[int] | None)
     if max(frames) >= len(header.frames):
         raise ImageReadError(name, "changed while it was read; run this again")
     return header
+
+
+def _apply_unit(
+    unit: str, dataset: Any, header: Header, uptakes: list[Uptake], name: str
+) -> Header:
+    """Check that values are in a unit, or give the frames what converts them to it."""
+    if unit == HOUNSFIELD:
+        check_hounsfield(dataset, len(header.frames), name=name)
+    if unit != UPTAKE:
+        return header
+    found = measure_uptake(dataset, header.frames, name=name)
+    # All files are compared with the first one, and what each states is forgotten.
+    if uptakes:
+        check_alike(uptakes[0], found, name=name)
+    else:
+        uptakes.append(found)
+    return header._replace(frames=found.frames)
 
 
 def _read_slices(
@@ -224,7 +281,6 @@ def _check_alike(first: Any, other: Any, name: str) -> None:
 
 
 def _identify(dataset: Any, path: Path) -> str:
-    """Identify the patient, or else the study, or else the file."""
     if patient := str(dataset.get("PatientID") or "").strip():
         return "\0".join(["patient", patient, str(dataset.get("IssuerOfPatientID") or "").strip()])
     if study := str(dataset.get("StudyInstanceUID") or ""):
