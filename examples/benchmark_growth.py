@@ -52,10 +52,10 @@ def fit(features: str, head: str) -> None:
     print(f"{rows:>10,}{time.perf_counter() - started:>10.1f}{peak:>10,.0f}  {head}")
 
 
-def write_features(path: Path, rows: int) -> Path:
-    """Write a cache of random features, block by block, without images."""
+def write_features(path: Path, rows: int, *, slices: int = 0) -> Path:
+    """Write a cache of random features without images; of patients of so many slices, if any."""
     rng = np.random.default_rng(0)
-    y = rng.integers(4, size=rows)
+    y = np.repeat(rng.integers(4, size=rows // max(slices, 1)), max(slices, 1))
     centres, mix = rng.normal(size=(4, 40)) / 2, rng.normal(size=(40, WIDTH)) / 6
 
     def draw(y: np.ndarray) -> np.ndarray:
@@ -72,6 +72,8 @@ def write_features(path: Path, rows: int) -> Path:
     datasets["sha256"] = rng.integers(256, size=(rows, 32), dtype=np.uint8)
     datasets["label"] = y.astype("<i2")
     datasets["path"] = as_text(f"image-{row:08}.png" for row in range(rows))
+    if slices:
+        datasets["group"] = as_text(f"patient-{row // slices:06}" for row in range(rows))
     attributes = dict.fromkeys(schema.attributes, "{}") | {"rejected": "[]"}
     attributes |= {"spec": spec.to_json(), "fingerprint": spec.fingerprint}
     attributes["class_names"] = '["glioma", "meningioma", "notumor", "pituitary"]'

@@ -509,6 +509,14 @@ def test_benchmark_memory_prints_the_peak_of_each_command() -> None:
 
 
 @pytest.mark.slow
+def test_benchmark_bags_prints_a_line_for_each_command() -> None:
+    options = ("--patients", "60", "--slices", "3", "--heads", "lda", "--epochs", "1")
+    header, *lines = run_alone("benchmark_bags", *options).splitlines()
+    assert header.split() == ["bag", "head", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["mean", "lda"], ["attention", "attention"]]
+
+
+@pytest.mark.slow
 def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
     small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")
     options = ("--precision", "float32", "--streams", "1", "--batch", "1", "2")

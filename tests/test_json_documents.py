@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.bundles import weigh_by_attention
 from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
@@ -19,6 +20,7 @@ from brainfeat.benchmark import stages
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.main import COMMANDS, load_command
+from brainfeat.heads.bundle import HeadBundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -298,6 +300,8 @@ def run_predict(take: Take, folder: Path) -> Iterator[Any]:
     head = folder / "joined.h5"
     ask("fit-head", *chain(*pair), "--join", "groups", "-o", head, "--head", "lda", "--jobs", 1)
     yield ask("predict", head, "--input", f"t1={take('slices') / 'glioma' / '000.png'}")
+    bag = weigh_by_attention(HeadBundle.load(take("head"))).save(folder / "bag.h5")
+    yield ask("predict", bag, take("slices"), take("volumes"))
 
 
 def run_compare(take: Take, folder: Path) -> Iterator[Any]:

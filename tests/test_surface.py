@@ -112,6 +112,7 @@ OPTIONS = {
         "--coverage",
         "--false-alarm-rate",
         "--force",
+        "--group-level",
         "--heatmap",
         "--sr",
         "--secondary-capture",

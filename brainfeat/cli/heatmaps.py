@@ -31,6 +31,9 @@ class HeatmapFolder:
     """
 
     def __init__(self, folder: Path, predictor: "Predictor") -> None:
+        from brainfeat.prediction.explanation import require_images
+
+        require_images(predictor.bundle)
         self._folder, self._predictor = folder, predictor
         self._waiting: list[tuple[str, Answer]] = []
         self._number = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import cases, options
+from brainfeat.cli import cases, options, patients
 from brainfeat.cli.wording import translate
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
@@ -119,6 +119,13 @@ Examples:
     "part of the output, to be joined with its table.",
 )
 @options.keep_masks_option
+@click.option(
+    "--group-level",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For a head of fit-head --bag: folders of this level below the given ones are patients, 1 "
+    "for those directly below.  [default: images in one folder are of one patient]",
+)
 @options.overwrite_option
 @options.jobs_option
 @options.verify_option
@@ -138,6 +145,7 @@ def command(
     n_jobs: int | None,
     verify: Verify,
     keep_masks: bool,
+    group_level: int | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -145,7 +153,8 @@ def command(
 
     HEAD is a file that fit-head wrote. Images are JPEG, PNG, TIFF, BMP, GIF and WebP files. Volumes
     are DICOM series and NIfTI, MGH and MATLAB files, cut as the head's training volumes were; they
-    are predicted as a whole and slice by slice. The head abstains where an image is out of
+    are predicted as a whole and slice by slice; a head of fit-head --bag predicts each patient from
+    all of its images. The head abstains where an image is out of
     distribution or where its prediction set does not have exactly one class. A prediction is not a
     diagnosis.
 
@@ -160,7 +169,9 @@ def command(
     from brainfeat.prediction.images import count_images
     from brainfeat.prediction.inputs import take_inputs
     from brainfeat.prediction.joined import JoinedPredictor
+    from brainfeat.prediction.patients import choose_belonging
     from brainfeat.prediction.predictor import Predictor
+    from brainfeat.readers.held import list_given
     from brainfeat.tables.csv_cells import has_header
     from brainfeat.tables.masks import BY_NAME, BY_VALUES, describe_masks
     from brainfeat.tables.pseudonyms import read_patient_key
@@ -182,13 +193,16 @@ def command(
     key = None if key_file is None else read_patient_key(key_file)
     shown = {"--heatmap": heatmaps, "--sr": report, "--secondary-capture": capture}
     if cases.are_given(inputs, input_table, images=images, outputs=shown):
+        if group_level is not None:
+            raise click.UsageError("--group-level is of images; --input has folders of patients")
         joined = JoinedPredictor(HeadBundle.load(head, verify=verify), patient_key=key, **chosen)
         parts = cases.find(joined, inputs, input_table, keep_masks=keep_masks)
         with options.ProgressLine("predicting", "images") as progress:
-            patients = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
-        _report(patients, joined, output=output, hashed=key is not None, as_json=as_json)
+            people = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
+        _report(people, joined, output=output, hashed=key is not None, as_json=as_json)
         return
-    given, masks = take_inputs(images, keep_masks=keep_masks)
+    listed = list_given(images)
+    given, masks = take_inputs(listed, keep_masks=keep_masks)
     if masks:
         warning = describe_masks(masks, "file", f"{BY_NAME}, or {BY_VALUES}")
         options.say(f"warning: {translate(warning)}", err=True)
@@ -197,17 +211,20 @@ def command(
         raise BrainfeatError("no images and no volumes in what was given; name another")
     results.check_inputs(given)
     bundle = HeadBundle.load(head, verify=verify)
+    belonging = choose_belonging(bundle, given, listed, group_level=group_level)
     predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
     found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
         answers = predictor.predict_inputs(
             given,
+            belonging=belonging,
             keep_images=drawing is not None or capture is not None,
             n_jobs=n_jobs,
             progress=progress,
         )
         volumes = results.collect(_note(answers, found, drawing))
+    patients.explain(bundle, found, by_folder=bool(given.images) and group_level is None)
     results.write(volumes, predictor)
     _report(found, predictor, output=output, hashed=key is not None, as_json=as_json)
 
@@ -274,7 +291,8 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor | JoinedPredictor
         if answer.seen is not None:
             options.say(f"  {_SEEN[answer.seen]}; this says nothing about new images")
         if answer.slices is not None:
-            options.say(f"  {_describe_slices(answer.slices)}")
+            describe_summary = patients.describe if answer.slices.pooling else _describe_slices
+            options.say(f"  {describe_summary(answer.slices)}")
         if answer.missing:
             options.say(
                 f"  without {', '.join(answer.missing)}, whose features are means of the fit"

@@ -58,37 +58,64 @@ class Neighbour:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightedSlice:
+    """An image of a patient, and how much it counts in a head that weighs by attention.
+
+    Attributes
+    ----------
+    path : str
+        Of the image, or the number of its volume.
+    frame : int or None
+        Number of the slice in its volume, from 1.
+    weight : float
+        Its part of the weighted mean; the weights of a patient sum to 1. It says neither that there
+        is a finding in the image nor that there is none in the others.
+    """
+
+    path: str
+    frame: int | None
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SliceSummary:
-    """The predictions for the slices of a volume.
+    """The slices of a volume, or the images of a patient.
 
     Attributes
     ----------
     n : int
         Number of slices.
     decisions : dict of str to int
-        Number of slices with each decision.
+        Number of slices with each decision; empty for a bag head, which has none of single slices.
     carried_by : dict of str to tuple of int
         By predicted class, the most probable first: the frames of its slices, the most confident
-        first.
+        first; empty likewise.
     seen : int
         Number of slices that the head was fitted or validated on, or on a copy of which.
+    pooling : str or None
+        How a bag head takes them together; None for another head.
+    most_weighted : tuple of WeightedSlice
+        The slices that count most in a head that weighs by attention, the first most.
     """
 
     n: int
     decisions: Mapping[str, int]
     carried_by: Mapping[str, tuple[int, ...]]
     seen: int = 0
+    pooling: str | None = None
+    most_weighted: tuple[WeightedSlice, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a head predicts for one image, one slice or one volume.
+    """What a head predicts for one image, one slice or one volume; a bag head, for one patient.
 
     Attributes
     ----------
     path : str
         As it was given; of a volume, whose path can contain a name, its number instead; of an image
-        in memory its place among what was given, such as ``"image 1"``.
+        in memory its place among what was given, such as ``"image 1"``. Of a patient, the folder or
+        the volumes.
     frame : int or None
         Number of the slice in a volume, from 1.
     group, volume : str or None
@@ -116,7 +143,7 @@ class Prediction:
     error : str or None
         Why the image cannot be read.
     slices : SliceSummary or None
-        Only of a volume.
+        Only of a volume, and of a patient.
     missing : tuple of str, or None
         The blocks, such as modalities, that the patient does not have, whose features have been
         filled; None for a head of one cache.

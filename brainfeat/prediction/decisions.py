@@ -1,12 +1,12 @@
 """From the probabilities of a head to its decisions, for images and for volumes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError
+from brainfeat.heads.bags import ATTENTION, Bags, Features
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE, OODScores
@@ -16,10 +16,17 @@ from brainfeat.prediction.answers import (
     Neighbour,
     OutOfDistribution,
     Prediction,
+    SliceSummary,
+    WeightedSlice,
     average_slices,
     decide,
     pool_slices,
 )
+from brainfeat.prediction.patient_images import PatientImages
+from brainfeat.text import count
+
+# Slices of a patient that are named with their weights.
+_MOST_WEIGHTED = 5
 
 
 def make_decision_rule(
@@ -84,12 +91,12 @@ class DecisionRule:
     threshold: float | None
     force: bool
 
-    def predict(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
-        """Predict from the features of images.
+    def predict(self, X: Features, paths: Sequence[str]) -> list[Prediction]:
+        """Predict from the features of images, or of patients.
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32
+        X : ndarray of shape (n, d), float32, or Bags
             Features of the bundle's spec.
         paths : sequence of str
             The name of each image.
@@ -147,6 +154,45 @@ class DecisionRule:
             [found] = self.bundle.conformal.predict_sets(p, coverage=self.coverage)
             kept = [name for name, is_kept in zip(names, found, strict=True) if is_kept]
         return pool_slices(answers, names, prediction_set=kept, force=self.force)
+
+    def predict_patient(self, patient: PatientImages) -> Prediction:
+        """Predict a patient from all of its images, by a bag head.
+
+        Parameters
+        ----------
+        patient : PatientImages
+
+        Returns
+        -------
+        Prediction
+            With an error where none of the images can be read.
+        """
+        if not patient.vectors:
+            reason = f"none of its {count(len(patient.refused), 'image')} can be read"
+            return Prediction(path=patient.path, error=reason)
+        bags = patient.collect()
+        (answer,) = self.predict(bags, [patient.path])
+        pooling = None if self.bundle.bag is None else self.bundle.bag.pooling
+        summary = SliceSummary(
+            n=len(patient.entries),
+            decisions={},
+            carried_by={},
+            seen=sum(how is not None for _, how in patient.entries),
+            pooling=pooling,
+            most_weighted=self._weigh(patient, bags) if pooling == ATTENTION else (),
+        )
+        return replace(answer, seen=patient.seen, slices=summary)
+
+    def _weigh(self, patient: PatientImages, bags: Bags) -> tuple[WeightedSlice, ...]:
+        weights = self.bundle.attention(bags)
+        most = np.argsort(-weights, kind="stable")[:_MOST_WEIGHTED]
+        entries = [entry for entry, _ in patient.entries]
+        return tuple(
+            WeightedSlice(
+                path=entries[row].name, frame=entries[row].frame, weight=float(weights[row])
+            )
+            for row in most
+        )
 
     def _detect(self, scores: OODScores | None, row: int) -> OutOfDistribution | None:
         if scores is None or self.threshold is None:

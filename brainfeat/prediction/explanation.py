@@ -106,7 +106,7 @@ def explain(
     ------
     ParameterError
         The images, the targets or the method are not as described, or Grad-CAM is not possible with
-        this head or base.
+        this head or base; or the head takes bags.
     SpecMismatchError
         The base is another one than that of the bundle's spec.
 
@@ -116,12 +116,28 @@ def explain(
     a diagnosis.
     """
     bundle.require_one_cache("a heat map")
+    require_images(bundle)
     require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)
     wanted = None if targets is None else _check_targets(targets, len(images), bundle.class_names)
     if _choose_method(method, bundle.head, backbone) == "grad-cam":
         return _apply_grad_cam(bundle, images, backbone, wanted)
     return _apply_occlusion(bundle, images, backbone, wanted)
+
+
+def require_images(bundle: HeadBundle) -> None:
+    """Refuse a bag head: its score is of all images of a patient, and not of one.
+
+    Raises
+    ------
+    ParameterError
+        The head takes bags.
+    """
+    if bundle.bag is not None:
+        raise ParameterError(
+            "heat maps are of single images, and this head takes all images of a patient together; "
+            "take a head of images"
+        )
 
 
 def class_scores(bundle: HeadBundle, X: Floats) -> NDArray[np.float64]:

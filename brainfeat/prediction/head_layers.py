@@ -47,8 +47,13 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
     Raises
     ------
     HeadError
-        The head is not a network.
+        The head is not a network, or takes bags.
     """
+    if bundle.bag is not None:
+        raise HeadError(
+            "this head takes all images of a patient together, and an exported model takes single "
+            "ones; export a head of images"
+        )
     head = bundle.estimator
     if bundle.head == "dense":
         mean, scale = head.mean_, head.scale_

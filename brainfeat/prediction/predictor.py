@@ -5,33 +5,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
-from brainfeat.extraction.backbones import FeatureExtractor, compile_copies, load_backbone
+from brainfeat.extraction.backbones import FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
+from brainfeat.heads.bags import Features
 from brainfeat.heads.bundle import HeadBundle, loaded, require_base
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.prediction.answers import Answer, Prediction
 from brainfeat.prediction.decisions import make_decision_rule
-from brainfeat.prediction.images import (
-    ImageCounter,
-    InputImage,
-    choose_policy,
-    compute_features,
-    count_images,
-    prepare_slices,
-    read_images,
-)
+from brainfeat.prediction.feature_source import FeatureSource
+from brainfeat.prediction.images import ImageCounter, InputImage, choose_policy, count_images
 from brainfeat.prediction.inputs import take_inputs
-from brainfeat.prediction.recognition import recognise
-from brainfeat.readers.series import Inputs, Series, read_volume
-from brainfeat.readers.volumes import cut_slices
+from brainfeat.prediction.patients import (
+    Belonging,
+    choose_belonging,
+    find_belonging,
+    predict_patients,
+)
+from brainfeat.readers.held import list_given
+from brainfeat.readers.series import Inputs, Series
 from brainfeat.tables.pseudonyms import Kind, check_key, hash_identity
 from brainfeat.tables.volume_patients import Patient, find_patients
 
@@ -127,9 +123,6 @@ class Predictor:
         self.policy = choose_policy(
             spec, slices=slices, window=window, orientation=orientation, volume=volume
         )
-        fitted = bundle.fitted_images
-        self._signs = fitted is not None and fitted.signature is not None
-        self._allow_burned_in = allow_burned_in
         self._patient_key = patient_key
         self.coverage, self.false_alarm_rate = coverage, false_alarm_rate
         precision = precision or spec.precision
@@ -143,8 +136,14 @@ class Predictor:
             device=device,
             engine=engine,
         )
-        self._n_images = n_images
         require_base(spec, self.backbone.spec)
+        self._source = FeatureSource(
+            bundle=bundle,
+            backbone=self.backbone,
+            policy=self.policy,
+            allow_burned_in=allow_burned_in,
+            n_images=n_images,
+        )
 
     @property
     def precision(self) -> Precision:
@@ -161,6 +160,7 @@ class Predictor:
         images: "Given | Iterable[Given]",
         *,
         keep_masks: bool = False,
+        group_level: int | None = None,
         n_jobs: int | None = None,
         progress: Progress | None = None,
     ) -> list[Prediction]:
@@ -173,6 +173,9 @@ class Predictor:
             is one image, (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
         keep_masks : bool
             Whether masks in folders are predicted, which :func:`brainfeat.read_table` leaves out.
+        group_level : int or None
+            Only for a bag head: which folder below the given ones is the patient, from 1; None
+            takes images in one folder, images in memory, and volumes of one patient together.
         n_jobs : int or None
             Threads that read and decode; None takes all cores.
         progress : callable or None
@@ -183,22 +186,30 @@ class Predictor:
         -------
         list of Prediction
             For the images, in their order; then for files that are no image; then for each volume
-            one for itself and one for each slice. What cannot be read has an `error`.
+            one for itself and one for each slice. What cannot be read has an `error`. A bag head
+            gives one for each patient, and one for each image or volume that cannot be read.
 
         Raises
         ------
         ParameterError
             Something else was given, or an image in memory whose white is not known; or all images
-            are masks.
+            are masks; or the head takes single images, and `group_level` is given.
         """
-        inputs, _ = take_inputs(images, keep_masks=keep_masks)
-        found = self.predict_inputs(inputs, n_jobs=n_jobs, progress=progress)
+        given = list_given(images)
+        inputs, _ = take_inputs(given, keep_masks=keep_masks)
+        found = self.predict_inputs(
+            inputs,
+            belonging=choose_belonging(self.bundle, inputs, given, group_level=group_level),
+            n_jobs=n_jobs,
+            progress=progress,
+        )
         return [answer.prediction for answer in found]
 
     def predict_inputs(
         self,
         inputs: Inputs,
         *,
+        belonging: Belonging | None = None,
         keep_images: bool = False,
         n_jobs: int | None = None,
         progress: Progress | None = None,
@@ -209,8 +220,11 @@ class Predictor:
         ----------
         inputs : Inputs
             As ``brainfeat.readers.series.find_inputs`` returns them.
+        belonging : Belonging or None
+            Of a bag head, whose the inputs are; None finds it without `group_level`.
         keep_images : bool
-            Whether the answers have their images, such as for heat maps.
+            Whether the answers have their images, such as for heat maps; those of a bag head have
+            none.
         n_jobs : int or None
             As in :meth:`predict`.
         progress : callable or None
@@ -222,13 +236,20 @@ class Predictor:
             In the order of :meth:`predict`.
         """
         number, counter = len(inputs.images), ImageCounter(progress, total=len(inputs.images))
-        images = read_images(
-            inputs.images,
-            self.bundle.spec,
-            keep_pixels=keep_images,
-            sign=self._signs,
-            n_jobs=n_jobs or runtime.usable_cores(),
-        )
+        threads = n_jobs or runtime.usable_cores()
+        if self.bundle.bag is not None:
+            found = predict_patients(
+                self._source,
+                self._rule,
+                inputs,
+                belonging=belonging or find_belonging(inputs),
+                counter=counter,
+                n_jobs=threads,
+                hash_name=self._hash,
+            )
+            yield from (Answer(prediction=prediction) for prediction in found)
+            return
+        images = self._source.read(inputs, keep_pixels=keep_images, n_jobs=threads)
         yield from self._predict_images(images, number, counter)
         for entry in inputs.unreadable:
             yield Answer(prediction=Prediction(path=entry.name, error=entry.reason))
@@ -253,20 +274,20 @@ class Predictor:
         return [answer.prediction for answer in self.predict_inputs(inputs)]
 
     @default_errors
-    def answer(self, X: NDArray[np.float32], paths: Sequence[str]) -> list[Prediction]:
-        """Predict from the features of images.
+    def answer(self, X: Features, paths: Sequence[str]) -> list[Prediction]:
+        """Predict from the features of images, or of patients by a bag head.
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32
+        X : ndarray of shape (n, d), float32, or Bags
             Features of the bundle's spec.
         paths : sequence of str
-            The name of each image.
+            The name of each image, or patient.
 
         Returns
         -------
         list of Prediction
-            One for each image, in their order.
+            One for each, in their order.
         """
         return self._rule.predict(X, paths)
 
@@ -275,23 +296,14 @@ class Predictor:
     ) -> Iterator[Answer]:
         volume_hash = self._hash("volume", series.key)
         try:
-            volume = read_volume(series, policy=self.policy, allow_burned_in=self._allow_burned_in)
+            cut = self._source.cut(series, counter, keep_pixels=keep_pixels)
         except ImageReadError as error:
             refused = Prediction(path=series.name, volume=volume_hash, error=error.reason)
             yield Answer(prediction=refused, series=series)
             return
-        slices = list(cut_slices(volume, self.policy))
-        counter.total += len(slices)
-        images = prepare_slices(
-            slices,
-            self.bundle.spec,
-            name=series.name,
-            keep_pixels=keep_pixels,
-            sign=self._signs,
-        )
-        answers = list(self._predict_images(images, len(slices), counter))
+        answers = list(self._predict_images(cut.images, cut.number, counter))
         whole = self._rule.pool([answer.prediction for answer in answers])
-        group = self._hash("patient", patient.identify(volume.patient))
+        group = self._hash("patient", patient.identify(cut.patient))
         for answer in (Answer(prediction=whole), *answers):
             named = replace(answer.prediction, group=group, volume=volume_hash)
             yield replace(answer, prediction=named, series=series)
@@ -302,14 +314,9 @@ class Predictor:
     def _predict_images(
         self, images: Iterable[InputImage], number: int, counter: ImageCounter
     ) -> Iterator[Answer]:
-        spec = self.bundle.spec
-        copies, preferred = compile_copies(self.backbone, n_images=self._n_images)
-        batch_size = max(1, min(preferred, number))
-        for entries, features in compute_features(images, copies, batch_size=batch_size, spec=spec):
+        for entries, features, seen in self._source.compute(images, number, counter):
             names = [entry.name for entry in entries if entry.error is None]
             answers = iter(self.answer(features, names) if names else ())
-            counter.add(len(names))
-            seen = recognise(entries, self.bundle.fitted_images)
             for entry, how in zip(entries, seen, strict=True):
                 if entry.error is not None:
                     yield Answer(prediction=Prediction(path=entry.name, error=entry.error))
@@ -323,6 +330,7 @@ def predict(
     images: "Given | Iterable[Given] | Mapping[str, Given | Iterable[Given]]",
     *,
     keep_masks: bool = False,
+    group_level: int | None = None,
     **options: Any,
 ) -> list[Prediction]:
     """Predict image files, the images in folders, volumes, and images in memory.
@@ -336,6 +344,7 @@ def predict(
         of each by its name, as :meth:`brainfeat.prediction.joined.JoinedPredictor.predict` takes
         them.
     keep_masks : bool
+    group_level : int or None
         As in :meth:`Predictor.predict`.
     **options
         As :class:`Predictor` takes them.
@@ -373,6 +382,8 @@ def predict(
         from brainfeat.prediction.joined import JoinedPredictor
 
         return JoinedPredictor(bundle, **options).predict(images, keep_masks=keep_masks)
-    inputs, _ = take_inputs(images, keep_masks=keep_masks)
+    given = list_given(images)
+    inputs, _ = take_inputs(given, keep_masks=keep_masks)
     predictor = Predictor(bundle, **{"n_images": count_images(inputs), **options})
-    return [answer.prediction for answer in predictor.predict_inputs(inputs)]
+    belonging = choose_belonging(predictor.bundle, inputs, given, group_level=group_level)
+    return [answer.prediction for answer in predictor.predict_inputs(inputs, belonging=belonging)]

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    # An image in memory; and that, or a file or folder.
+    # An image in memory; and that, listed or not, or a file or folder.
     Held: TypeAlias = npt.NDArray[np.generic] | Image
-    Given: TypeAlias = str | os.PathLike[str] | Held
+    Given: TypeAlias = "str | os.PathLike[str] | Held | HeldImage"
 
 # Modes that become 8-bit RGB without a choice of scale, and 16-bit grey.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16")
@@ -84,6 +84,7 @@ def list_given(given: "Given | Iterable[Given]") -> list[Path | HeldImage]:
     ----------
     given : path-like, ndarray, PIL.Image.Image, or iterable of these
         An array is one image: (h, w) or (h, w, 3), either uint8, or of floating point in [0, 1].
+        What was listed before stays as it is.
 
     Returns
     -------
@@ -111,6 +112,8 @@ def list_given(given: "Given | Iterable[Given]") -> list[Path | HeldImage]:
 
 def _take(entry: object, number: int) -> Path | HeldImage:
     name = f"image {number}"
+    if isinstance(entry, HeldImage):
+        return entry
     if isinstance(entry, str | os.PathLike):
         return Path(entry)
     if isinstance(entry, np.ndarray):

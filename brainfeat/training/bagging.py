@@ -17,8 +17,8 @@ def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
         return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
     if bag_label is not None:
         raise ParameterError(
-            f"bag_label is {bag_label!r}, which is how a group gets its class; ask for groups, "
-            'such as with bag="mean"'
+            f'bag_label="{bag_label}" is how a group gets its class; ask for groups, such as with '
+            'bag="mean"'
         )
     return None
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -16,6 +17,8 @@ from brainfeat.cache import writing
 from brainfeat.cache.signature import SIGNATURE_SIZE
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError
+from brainfeat.heads.attention import AttentionHead
+from brainfeat.heads.bags import BagRule, Bags
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.dense import DenseHead
 from brainfeat.heads.fitted_images import FittedImages
@@ -78,6 +81,23 @@ def make_bundle(head="svm", n_classes=4, **fields):
             **fields,
         }
     )
+
+
+def weigh_by_attention(bundle, seed=0):
+    """Put gated attention of drawn numbers in the place of a head; nothing needs Keras."""
+    rng, d, k = np.random.default_rng(seed), bundle.spec.n_features, len(bundle.class_names)
+    estimator = AttentionHead.from_arrays(
+        [rng.standard_normal((d, 3)), rng.standard_normal((d, 3)), rng.standard_normal(3)],
+        [(rng.standard_normal((d, k)), np.zeros(k))],
+        mean=np.zeros(d),
+        scale=np.ones(d),
+        classes=np.arange(k),
+        temperature=bundle.temperature,
+    )
+    values = bundle.probe.values if isinstance(bundle.probe, Bags) else bundle.probe
+    probe = Bags(values=values, offsets=np.array([0, 1, len(values)]))
+    rule = BagRule(pooling="attention")
+    return replace(bundle, head="attention", params={}, estimator=estimator, probe=probe, bag=rule)
 
 
 def save_heads(folder):
