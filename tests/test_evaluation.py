@@ -25,7 +25,8 @@ from brainfeat.evaluation.results import Evaluation
 from brainfeat.evaluation.subsets import select_images
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.pooling import answer
-from brainfeat.leakage import auditing, duplicates, images, overlap
+from brainfeat.leakage import auditing, duplicates
+from brainfeat.leakage import images as searched
 from brainfeat.report import to_markdown, to_text
 from brainfeat.text import count_columns
 
@@ -543,8 +544,7 @@ def searches(monkeypatch):
         found.append(X.shape[0])
         return duplicates.label_near_duplicates(X, **options)
 
-    for module in (images, overlap):
-        monkeypatch.setattr(module, "label_near_duplicates", label_near_duplicates)
+    monkeypatch.setattr(searched, "label_near_duplicates", label_near_duplicates)
     return found
 
 

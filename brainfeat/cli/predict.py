@@ -193,38 +193,40 @@ def command(
     key = None if key_file is None else read_patient_key(key_file)
     shown = {"--heatmap": heatmaps, "--sr": report, "--secondary-capture": capture}
     if cases.are_given(inputs, input_table, images=images, outputs=shown):
+        if group_level is not None:
+            raise click.UsageError("--group-level is of images; --input has folders of patients")
         joined = JoinedPredictor(HeadBundle.load(head, verify=verify), patient_key=key, **chosen)
         parts = cases.find(joined, inputs, input_table, keep_masks=keep_masks)
         with options.ProgressLine("predicting", "images") as progress:
-            answers = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
-        _report(answers, joined, output=output, hashed=key is not None, as_json=as_json)
+            people = joined.predict_parts(parts, n_jobs=n_jobs, progress=progress)
+        _report(people, joined, output=output, hashed=key is not None, as_json=as_json)
         return
-    given = list_given(images)
-    found, masks = take_inputs(given, keep_masks=keep_masks)
+    listed = list_given(images)
+    given, masks = take_inputs(listed, keep_masks=keep_masks)
     if masks:
         warning = describe_masks(masks, "file", f"{BY_NAME}, or {BY_VALUES}")
         options.say(f"warning: {translate(warning)}", err=True)
-    if not any(found):
+    if not any(given):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
-    results.check_inputs(found)
+    results.check_inputs(given)
     bundle = HeadBundle.load(head, verify=verify)
-    belonging = choose_belonging(bundle, found, given, group_level=group_level)
-    predictor = Predictor(bundle, n_images=count_images(found), patient_key=key, **chosen)
+    belonging = choose_belonging(bundle, given, listed, group_level=group_level)
+    predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)
     drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
-    predictions: list[Prediction] = []
+    found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
-        answered = predictor.predict_inputs(
-            found,
+        answers = predictor.predict_inputs(
+            given,
             belonging=belonging,
             keep_images=drawing is not None or capture is not None,
             n_jobs=n_jobs,
             progress=progress,
         )
-        volumes = results.collect(_note(answered, predictions, drawing))
+        volumes = results.collect(_note(answers, found, drawing))
+    patients.explain(bundle, found, by_folder=bool(given.images) and group_level is None)
     results.write(volumes, predictor)
-    patients.explain(bundle, predictions, by_folder=bool(found.images) and group_level is None)
-    _report(predictions, predictor, output=output, hashed=key is not None, as_json=as_json)
+    _report(found, predictor, output=output, hashed=key is not None, as_json=as_json)
 
 
 def _report(
