@@ -24,6 +24,7 @@ from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
+from brainfeat.extraction.seen_keys import SeenKeys
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
@@ -90,7 +91,7 @@ class Run:
         # Of the images that were read; a bytes object for each would take three times as much.
         self._sha256 = np.zeros((len(task.table), 32), np.uint8)
         self._has_rows = np.zeros(len(task.table), np.bool_)
-        self._seen: set[bytes] = set()
+        self._seen = SeenKeys(len(task.table) * task.n_views)
         self._large_images = threading.Lock()
         self._computer: BatchComputer[Item] | None = None
         self.spec = self._choose_spec(output.cache)
@@ -307,10 +308,8 @@ class Run:
             return
         views = set(loaded.views) if loaded.signature is None else {0, *loaded.views}
         for view in sorted(views):
-            key = make_key(loaded.sha256, view)
-            if key in self._seen:
+            if not self._seen.add(make_key(loaded.sha256, view)):
                 continue
-            self._seen.add(key)
             signature = None if view else loaded.signature
             item = Item(row, view, loaded.sha256, loaded.measured, signature)
             if view in loaded.views:
