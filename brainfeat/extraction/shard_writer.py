@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,10 @@ class ShardWriter:
         self._augmentation = augmentation
         self._signature = signature
         self._read_features = read_features
+        # Rows of one array, and not many arrays that would be copied into one to be written.
         self._items: list[Item] = []
-        self._features: list[Features] = []
+        self._features: Features = np.empty((0, spec.n_features), np.float32)
+        self._signatures: Signature = np.empty((0, SIGNATURE_SIZE), np.int8)
         self._known: list[Item] = []
         self._since = time.monotonic()
 
@@ -107,10 +109,18 @@ class ShardWriter:
                 "the backbone gave features that are not finite; "
                 'use precision="float32", or other weights'
             )
-        self._items.extend(items)
-        self._features.append(features)
+        if len(self._items) + len(items) > len(self._features):
+            self.save()
+            self._make_room(max(CHUNK_ROWS, len(items)))
+        place = len(self._items)
+        self._features[place : place + len(items)] = features
+        for row, item in enumerate(items, place):
+            if item.signature is not None:
+                self._signatures[row] = item.signature
+                self.signatures += 1
+        self._items.extend(replace(item, signature=None) for item in items)
         self.computed += len(items)
-        if len(self._items) >= CHUNK_ROWS or self._is_due():
+        if len(self._items) == len(self._features) or self._is_due():
             self.save()
 
     def receive_signature(self, item: Item) -> None:
@@ -131,19 +141,26 @@ class ShardWriter:
     def save(self) -> None:
         """Write the finished rows to shards, so that they survive the end of the process."""
         if self._items:
-            # One array in place of its parts, which would take as much again while it is written.
-            self._features = [np.concatenate(self._features)]
-            self._write(self._items, self._features[0])
-            self._items, self._features = [], []
+            n = len(self._items)
+            self._write(self._items, self._features[:n], self._signatures[:n])
+            self._items = []
+            self._make_room(0)
         if self._known:
             digests = np.frombuffer(b"".join(item.sha256 for item in self._known), np.uint8)
             views = np.zeros(len(self._known), np.int16)
             keys = row_keys(digests.reshape(-1, 32), views)
-            self._write(self._known, self._read_features(keys))
+            signatures = [item.signature for item in self._known if item.signature is not None]
+            self.signatures += len(signatures)
+            self._write(self._known, self._read_features(keys), np.stack(signatures))
             self._known = []
         self._since = time.monotonic()
 
-    def _write(self, items: list[Item], features: Features) -> None:
+    def _make_room(self, rows: int) -> None:
+        """Make empty arrays for rows; signatures of augmented views are zeros."""
+        self._features = np.empty((rows, self._spec.n_features), np.float32)
+        self._signatures = np.zeros((rows if self._signature else 0, SIGNATURE_SIZE), np.int8)
+
+    def _write(self, items: list[Item], features: Features, signatures: Signature) -> None:
         write_shard(
             self._folder,
             spec=self._spec,
@@ -152,14 +169,5 @@ class ShardWriter:
             sha256=[item.sha256 for item in items],
             view=[item.view for item in items],
             measured=[item.measured for item in items],
-            signature=self._gather_signatures(items) if self._signature else None,
+            signature=signatures if self._signature else None,
         )
-
-    def _gather_signatures(self, items: list[Item]) -> Signature:
-        """Stack the signatures, zeros for augmented views."""
-        gathered = np.zeros((len(items), SIGNATURE_SIZE), np.int8)
-        for place, item in enumerate(items):
-            if item.signature is not None:
-                gathered[place] = item.signature
-                self.signatures += 1
-        return gathered
