@@ -148,7 +148,7 @@ def test_a_class_can_decide_for_a_group(make_cache: Callable[..., Path]) -> None
     path = make_cache(X, y, groups=groups)
     with pytest.raises(TableError, match="have images of several classes"):
         fit_head(path, head="logistic", bag="mean")
-    bundle = fit_head(path, head="logistic", bag="mean", bag_label="any:notumor")
+    bundle = fit_head(path, head="logistic", bag="mean", group_label="any:notumor")
     assert bundle.bag == BagRule(pooling="mean", label="any:notumor")
 
 
@@ -163,9 +163,9 @@ def test_options_that_do_not_fit_are_refused(cache: Path) -> None:
     with pytest.raises(ParameterError, match="bag must be one of mean, max, median, attention"):
         fit_head(cache, bag="sum")
     with pytest.raises(ParameterError, match='ask for groups, such as with bag="mean"'):
-        fit_head(cache, bag_label="same")
+        fit_head(cache, group_label="same")
     with pytest.raises(ParameterError, match="expected same, or any:CLASS"):
-        fit_head(cache, bag="mean", bag_label="any:sarcoma")
+        fit_head(cache, bag="mean", group_label="any:sarcoma")
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ OPTIONS = {
         "--class-weight",
         "--val-fraction",
         "--bag",
-        "--bag-label",
+        "--group-label",
         "--cv",
         "--repeats",
         "--group-by",

@@ -84,7 +84,7 @@ Examples:
     help="Fraction of the training images for validation, where the table has no validation split.",
 )
 @protocol.bag_option
-@protocol.bag_label_option
+@protocol.group_label_option
 @protocol.cv_option
 @protocol.fold_unit_option
 @protocol.repeats_option

@@ -107,7 +107,7 @@ group_label_option = click.option(
     "--group-label",
     metavar="same|any:CLASS",
     help="How a group gets its class: all of its images have the same one, or one image of CLASS "
-    "decides.  [default: that of a bag head, else same]",
+    "decides.  [default: same; in evaluations, that of a bag head]",
 )
 
 
@@ -116,12 +116,6 @@ bag_option = click.option(
     type=click.Choice(["mean", "max", "median", "attention"]),
     help="Fit on the table's groups, such as patients: each is one example, of the mean, maximum "
     "or median of its images' features, or of their mean with weights that the dense head learns.",
-)
-bag_label_option = click.option(
-    "--bag-label",
-    metavar="same|any:CLASS",
-    help="How a group gets its class: that of all its images; or CLASS where any image has it.  "
-    "[default: same]",
 )
 
 

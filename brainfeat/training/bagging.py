@@ -5,20 +5,20 @@ from brainfeat.errors import ParameterError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, BagRule
 
 
-def make_rule(bag: str | None, bag_label: str | None) -> BagRule | None:
+def make_rule(bag: str | None, group_label: str | None) -> BagRule | None:
     """Make the rule of a bag head; None where no bags are asked for.
 
     Raises
     ------
     ParameterError
-        `bag` is not a pooling, or there is a `bag_label` without it.
+        `bag` is not a pooling, or there is a `group_label` without it.
     """
     if bag is not None:
-        return BagRule(pooling=bag, label=SAME_LABEL if bag_label is None else bag_label)
-    if bag_label is not None:
+        return BagRule(pooling=bag, label=SAME_LABEL if group_label is None else group_label)
+    if group_label is not None:
         raise ParameterError(
-            f'bag_label="{bag_label}" is how a group gets its class; ask for groups, such as with '
-            'bag="mean"'
+            f'group_label="{group_label}" is how a group gets its class; ask for groups, such as '
+            'with bag="mean"'
         )
     return None
 

@@ -53,7 +53,7 @@ def fit_head(
     search: bool = False,
     n_iter: int | None = None,
     bag: str | None = None,
-    bag_label: str | None = None,
+    group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
     ablate_blocks: bool = False,
@@ -107,7 +107,7 @@ def fit_head(
         splits, folds, metrics, calibration and the detector are of groups. ``"attention"`` trains a
         :class:`brainfeat.heads.attention.AttentionHead`, which is in place of the dense head. None
         fits on images.
-    bag_label : str or None
+    group_label : str or None
         How a group gets its class: ``"same"``, the one that all of its images have, which None is,
         too; or ``"any:CLASS"``, a group with an image of this class has it.
     join : {"groups"} or None
@@ -176,8 +176,8 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `bag`, `bag_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of range,
-        or another head than the dense one is to weigh images by attention.
+        `bag`, `group_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of
+        range, or another head than the dense one is to weigh images by attention.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def fit_head(
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
     with opened_join(cache, join, names) as features:
         pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
-        rule = make_rule(bag or pooling, bag_label)
+        rule = make_rule(bag or pooling, group_label)
         head = choose_head(head, rule)
         compare = search or head == ALL_HEADS
         per_group = check_unit(unit, rule, folded=cv is not None or compare)

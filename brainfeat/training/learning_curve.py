@@ -80,7 +80,7 @@ def learning_curve(
     head: str = "dense",
     params: Mapping[str, Any] | None = None,
     bag: str | None = None,
-    bag_label: str | None = None,
+    group_label: str | None = None,
     repeats: int = REPEATS,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -109,7 +109,7 @@ def learning_curve(
         One of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : mapping or None
         Constructor parameters of the head.
-    bag, bag_label : str or None
+    bag, group_label : str or None
         As in :func:`brainfeat.fit_head`; groups then take the place of images.
     repeats : int
         Orders in which groups are drawn.
@@ -164,7 +164,7 @@ def learning_curve(
     check_options(None, random_state, None, search=False)
     check_grouping(group_by)
     _check_options(head, repeats)
-    rule = make_rule(bag, bag_label)
+    rule = make_rule(bag, group_label)
     with opened(cache) as features:
         (recipe,) = make_recipes(
             choose_head(head, rule),
