@@ -344,8 +344,9 @@ def predict(
         of each by its name, as :meth:`brainfeat.prediction.joined.JoinedPredictor.predict` takes
         them.
     keep_masks : bool
-    group_level : int or None
         As in :meth:`Predictor.predict`.
+    group_level : int or None
+        As in :meth:`Predictor.predict`; not for a head that was fitted on joined caches.
     **options
         As :class:`Predictor` takes them.
 
