@@ -346,7 +346,7 @@ def predict(
     keep_masks : bool
         As in :meth:`Predictor.predict`.
     group_level : int or None
-        As in :meth:`Predictor.predict`.
+        As in :meth:`Predictor.predict`; not for a head that was fitted on joined caches.
     **options
         As :class:`Predictor` takes them.
 
