@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from brainfeat.arithmetic import default_errors
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import Backbone, FeatureExtractor
-from brainfeat.heads.bundle import HeadBundle, require_base
+from brainfeat.heads.base import require_base
+from brainfeat.heads.bundle import HeadBundle
 
 Method = Literal["grad-cam", "occlusion"]
 Floats = NDArray[np.float32]

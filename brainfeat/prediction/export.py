@@ -17,7 +17,8 @@ from brainfeat.errors import BundleError, ParameterError
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.files import atomic_write, atomic_write_pair, check_output
-from brainfeat.heads.bundle import HeadBundle, loaded, require_base
+from brainfeat.heads.base import require_base
+from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
 from brainfeat.prediction.answers import NOTICE

@@ -17,8 +17,9 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import compile_copies, load_backbone
 from brainfeat.heads.bags import Bags
+from brainfeat.heads.base import require_base
 from brainfeat.heads.blocks import Blocks
-from brainfeat.heads.bundle import HeadBundle, loaded, require_base
+from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.prediction.answers import Prediction, Seen
 from brainfeat.prediction.cases import ALONE, CasePart, find_parts, match_patients, read_parts
 from brainfeat.prediction.decisions import make_decision_rule

@@ -12,7 +12,8 @@ from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
 from brainfeat.heads.bags import Features
-from brainfeat.heads.bundle import HeadBundle, loaded, require_base
+from brainfeat.heads.base import require_base
+from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.prediction.answers import Answer, Prediction
