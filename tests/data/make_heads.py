@@ -1,13 +1,15 @@
 """Write ``head-format-*.h5``: heads that every later version must load.
 
 Those of format 1 were written by the version before the training record had types and before its
-names changed; ``head-format-2-votes.h5`` by the last one whose ``svm`` head scored by votes.
+names changed; ``head-format-2-votes.h5`` by the last one whose ``svm`` head scored by votes; those
+of format 3, which are heads of groups, by the first one that wrote it.
 Run once for each new version of the format, under new names, and commit what it wrote; never run
 it again for a version that was released.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,5 +39,25 @@ def write(folder: Path) -> None:
     fit_head(cache, head="svm", n_jobs=1).save(folder / "head-format-2-votes.h5")
 
 
+def write_groups(folder: Path) -> None:
+    """Write heads of groups: of their means, of weighed images, and of two joined caches."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = 3 * rng.standard_normal((2, N_FEATURES))[y] + rng.standard_normal((60, N_FEATURES))
+    rows, patients = np.repeat(X, 3, axis=0), [f"patient-{number:02}" for number in range(60)]
+    shown: dict[str, Any] = {"class_names": CLASS_NAMES[:2], "groups": np.repeat(patients, 3)}
+    for name in ("t1", "flair"):
+        X_block = rows + rng.standard_normal(rows.shape)
+        paths = [f"{name}-{row}.png" for row in range(len(rows))]
+        write_vectors(folder, X_block, np.repeat(y, 3), name=f"{name}.h5", paths=paths, **shown)
+    t1, flair = folder / "t1.h5", folder / "flair.h5"
+    fit_head(t1, head="lda", bag="mean", n_jobs=1).save(folder / "head-format-3-mean.h5")
+    weighed = fit_head(t1, bag="attention", params={"epochs": 3}, n_jobs=1)
+    weighed.save(folder / "head-format-3-attention.h5")
+    joined = fit_head([t1, flair], join="groups", head="lda", n_jobs=1)
+    joined.save(folder / "head-format-3-joined.h5")
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    write_groups(Path(sys.argv[1]))

@@ -1,0 +1,42 @@
+"""Heads of groups that the first version of format 3 wrote: later ones read them and agree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainfeat.heads.bundle import HeadBundle
+
+DATA = Path(__file__).parent / "data"
+
+
+def load(name: str) -> HeadBundle:
+    return HeadBundle.load(DATA / f"head-format-3-{name}.h5")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_head_of_bags(pooling: str) -> None:
+    head = load(pooling)
+    assert (head.bag.pooling, head.bag.label, head.class_names) == (
+        pooling,
+        "same",
+        ("glioma", "meningioma"),
+    )
+    assert head.training.split.train + head.training.split.val + head.training.split.test == 60
+    bags = [np.full((size, 8), value) for size, value in ((1, -1.0), (5, 2.0))]
+    probabilities = head.predict_proba(bags)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    # All vectors of a bag are equal, so that neither their number nor their weights matter.
+    np.testing.assert_allclose(probabilities, head.predict_proba([bag[:1] for bag in bags]))
+
+
+def test_a_head_of_joined_caches() -> None:
+    head = load("joined")
+    assert head.blocks.names == ("t1", "flair")
+    vectors = np.zeros((2, 16))
+    vectors[1, 8:] = np.nan
+    probabilities = head.predict_proba(vectors)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    filled = head.blocks.fill.means[8:]
+    whole = np.concatenate([np.zeros(8), filled])[None]
+    np.testing.assert_allclose(probabilities[1:], head.predict_proba(whole), rtol=1e-6)
