@@ -228,6 +228,9 @@ def test_a_stored_bag_head_is_checked(tmp_path: Path) -> None:
     assert "probe" in craft(remove=["probe/offsets"])
     for offsets in ([0, 1, 4, 17], [1, 4, 16], [0, 4, 4, 16], [0, 8, 4, 16], []):
         assert craft(arrays={"probe/offsets": np.array(offsets, "<i8")})
+    # The differences of these wrap around to positive numbers.
+    wrapping = np.array([0, 2**63 - 1, -2, 16], "<i8")
+    assert "bag 1 is empty" in craft(arrays={"probe/offsets": wrapping})
     # Without the rule it would be a head of images.
     assert craft(bag="{}")
 

@@ -390,6 +390,14 @@ def test_folds_per_patient_are_the_mean_of_out_of_fold_probabilities(folder):
     assert cv.groups.log_loss == pytest.approx(cv.out_of_fold.log_loss)
 
 
+def test_folds_measure_whole_patients_alone(folder, sizes):
+    """Test images of a patient of train are in no fold, and their patient would be in part."""
+    splits = np.where(np.arange(sizes.sum()) % 10 == 9, "test", "train")
+    cache = write(folder, sizes, name="parts.h5", splits=splits)
+    with pytest.raises(TableError, match="have images in several splits"):
+        fit_head(cache, head="lda", cv=4, unit="group")
+
+
 def test_folds_that_divide_patients_are_refused(cache):
     with pytest.raises(TableError, match=r'folds divide .* pass group_by="column"'):
         fit_head(cache, head="lda", cv=4, unit="group", group_by="none")

@@ -11,7 +11,7 @@ from brainfeat import compare, evaluate
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.joining import join_caches
 from brainfeat.cli.main import group as command_line
-from brainfeat.errors import ParameterError, SpecMismatchError
+from brainfeat.errors import CacheError, ParameterError, SpecMismatchError
 from brainfeat.evaluation.block_caches import join_blocks
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.training.fitting import fit_head
@@ -52,6 +52,23 @@ def test_the_caches_of_a_head_are_one_set(paths: list[Path], bundle: HeadBundle)
     with join_caches(paths) as joined:
         assert evaluate(bundle, joined).accuracy == found.accuracy
         assert compare(bundle, bundle, joined).accuracy.difference == 0
+
+
+@pytest.mark.parametrize("which", [slice(None), slice(1)])
+def test_numbers_that_are_not_finite_are_no_missing_block(
+    paths: list[Path], bundle: HeadBundle, which: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = FeatureCache.X
+
+    def damage(cache: FeatureCache) -> np.ndarray:
+        X = read.__get__(cache)[:]
+        if cache.path.stem == "t1":
+            X[cache.groups == "patient 008", which] = np.nan
+        return X
+
+    monkeypatch.setattr(FeatureCache, "X", property(damage))
+    with pytest.raises(CacheError, match=r"t1\.h5 has features that are not finite in [1-9]"):
+        evaluate(bundle, paths)
 
 
 def test_caches_are_recognised_by_name_or_by_spec(

@@ -155,6 +155,7 @@ def test_a_file_keeps_blocks_and_record(bundle: HeadBundle, tmp_path: Path) -> N
         ({"arrays": {"blocks/marked": np.array([0, 0, 2], np.uint8)}}, "blocks/marked 0 or 1"),
         ({"arrays": {"blocks/marked": np.array([1, 1, 1], np.uint8)}}, "have shape (16,)"),
         ({"remove": ("blocks/means",)}, "blocks has the arrays"),
+        ({"bag": "{}"}, "no bag says how it is made"),
     ],
 )
 def test_damaged_blocks_are_refused(

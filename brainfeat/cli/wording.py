@@ -12,6 +12,9 @@ import click
 # capitals.
 _ARGUMENT = re.compile(r'(?<![\w/.])([a-z_]+)=(True|False|"[^"]*"|[0-9]+|[A-Z]+)(?![\w/.])')
 
+# The names of joined caches, which stand before their paths.
+_NAMES = re.compile(r"names=\[[^\]]*\]")
+
 
 def name_options(message: str, find_option: Callable[[str], click.Option | None]) -> str:
     """Replace the arguments that a message names by the options of the same meaning.
@@ -67,8 +70,10 @@ def translate(error: object) -> str:
     --------
     >>> translate('pass weights=PATH, or weights="random"')
     'pass --weights PATH, or --weights random'
+    >>> translate('give each its own: pass names=["t1", "flair"]')
+    'give each its own: pass NAME=PATH for each'
     """
-    return name_options(str(error), find_option)
+    return name_options(_NAMES.sub("NAME=PATH for each", str(error)), find_option)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.groups import SAME_LABEL, GroupRows, read_groups
 from brainfeat.cache.joined import GroupJoin
-from brainfeat.errors import ParameterError, TableError
+from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.bags import BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
 from brainfeat.heads.calibration import softmax
@@ -215,6 +215,13 @@ def _read_vectors(
         return Bags(values=cache.X[groups.rows], offsets=groups.offsets)
 
     def read(part: "FeatureCache", rows: Rows, offsets: Rows) -> NDArray[np.float32]:
-        return Bags(values=part.X[rows], offsets=offsets).pool(rule.pooling)
+        values = part.X[rows]
+        # A block of numbers that are not finite would be taken for one that is missing.
+        if bad := int((~np.isfinite(values)).any(axis=1).sum()):
+            raise CacheError(
+                f"{part.path} has features that are not finite in {bad:,} of {len(values):,} rows; "
+                "extract them again, in float32"
+            )
+        return Bags(values=values, offsets=offsets).pool(rule.pooling)
 
     return read_blocks(cache, groups.rows, groups.offsets, read).values

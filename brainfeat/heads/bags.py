@@ -176,7 +176,8 @@ class Bags:
             raise ParameterError(
                 f"the offsets of bags must be ascending from 0 to their {len(values):,} vectors"
             )
-        if len(empty := np.flatnonzero(np.diff(offsets) < 1)):
+        # Not by their differences, which wrap around where a file has large offsets.
+        if len(empty := np.flatnonzero(offsets[1:] <= offsets[:-1])):
             raise ParameterError(f"bag {empty[0]} is empty; a bag has one vector or more")
         if not np.isfinite(values).all():
             raise ParameterError("the bags hold values that are not finite")

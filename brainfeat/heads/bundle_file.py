@@ -132,6 +132,8 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         raise BundleError(f"temperature must be a positive number, got {temperature!r}")
     arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
     blocks = _read_blocks(stored, arrays, spec)
+    if blocks is not None and bag is None:
+        raise BundleError("blocks hold a vector of each group, and no bag says how it is made")
     probe, expected = _take_probe(arrays, None if blocks else bag)
     n_features = spec.n_features if blocks is None else blocks.fill.n_features
     size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}

@@ -100,7 +100,9 @@ class JoinedPredictor:
         check_key(patient_key)
         self.bundle = loaded(bundle)
         if self.bundle.blocks is None or self.bundle.bag is None:
-            raise BundleError("the head takes images of one kind; predict with Predictor")
+            raise BundleError(
+                "the head takes images of one kind; give them without the name of a modality"
+            )
         self.blocks: Blocks = self.bundle.blocks
         self._pooling = self.bundle.bag.pooling
         self._rule = make_decision_rule(

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.groups import read_groups
 from brainfeat.errors import ParameterError, TableError
+from brainfeat.evaluation.units import select_groups
 from brainfeat.heads.bags import BagRule
 from brainfeat.heads.recipe import FittedHead
 from brainfeat.leakage.results import Audit
@@ -85,9 +85,10 @@ def measure_groups(cache: FeatureCache, found: CrossValidation) -> Metrics:
     Raises
     ------
     TableError
-        The table has no groups, or one has images of several classes, or is in several folds.
+        The table has no groups, or one has images of several classes, is in several folds, or has
+        images that the folds do not score, such as those of test.
     """
-    groups = read_groups(cache, np.sort(found.rows))
+    groups = select_groups(cache, np.sort(found.rows))
     order = np.argsort(found.rows)
     place = order[np.searchsorted(found.rows, groups.rows, sorter=order)]
     folds = found.folds[place]
