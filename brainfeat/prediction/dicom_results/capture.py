@@ -12,7 +12,12 @@ from brainfeat.errors import ParameterError
 from brainfeat.prediction.dicom_results import codes, objects
 from brainfeat.prediction.dicom_results.codes import to_concept
 from brainfeat.prediction.dicom_results.painting import paint
-from brainfeat.prediction.dicom_results.study import Study, find_study, require_highdicom
+from brainfeat.prediction.dicom_results.study import (
+    Study,
+    check_head,
+    find_study,
+    require_highdicom,
+)
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.prediction.explanation import explain
 from brainfeat.prediction.predictor import Predictor
@@ -63,6 +68,7 @@ def write_secondary_capture(
         As in :func:`write_sr`.
     """
     require_highdicom()
+    check_head(predictor.bundle)
     target = objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SINGLE, _MULTIPLE}
     )
