@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.extraction.cropping import find_box
 from brainfeat.prediction.dicom_results import codes, objects
 from brainfeat.prediction.dicom_results.codes import to_concept
 from brainfeat.prediction.dicom_results.painting import paint
@@ -106,6 +107,7 @@ def _make_frame(volume: PredictedVolume, predictor: Predictor) -> NDArray[np.uin
         heat=explanation.maps[0],
         method=explanation.method,
         origin=f"{objects.name_model(predictor)}, {objects.require_digest(predictor)[:16]}",
+        box=find_box(shown.pixels, bundle.spec.crop),
     )
 
 
