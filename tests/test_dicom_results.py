@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import highdicom
 import numpy as np
@@ -19,7 +20,10 @@ from support.halves import Blocks
 from support.reported import PERSON, SHOWN, fit_halves, stack
 
 from brainfeat import Predictor
+from brainfeat.extraction.cropping import CROPS
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.dicom_results import (
+    capture,
     codes,
     collect_volumes,
     write_secondary_capture,
@@ -279,6 +283,27 @@ def test_a_capture_of_images_that_may_show_a_name_says_so(head, tmp_path):
     path = tmp_path / "sc.dcm"
     write_secondary_capture(gather(predictor, tmp_path / "s"), path, predictor=predictor)
     assert pydicom.dcmread(path).BurnedInAnnotation == "YES"
+
+
+def test_heat_is_where_the_head_looked(head, tmp_path, monkeypatch):
+    """Of a slice that is cropped, the head is shown its left half: no heat is right of it."""
+    bundle = HeadBundle.load(head)
+    cropping = replace(
+        bundle, spec=replace(bundle.spec, crop=CROPS["foreground"]), content_sha256=""
+    ).save(tmp_path / "cropping.h5")
+    explained = SimpleNamespace(maps=np.full((1, 8, 8), 0.5, np.float32), method="occlusion")
+    monkeypatch.setattr(capture, "explain", lambda *_, **__: explained)
+    predictor = Predictor(cropping, backbone=Blocks())
+    slices = np.pad(stack("clear"), ((0, 0), (0, 0), (0, 32)))
+    write_series(tmp_path / "s", slices, **SHOWN, **PERSON)
+    path = tmp_path / "sc.dcm"
+    write_secondary_capture(gather(predictor, tmp_path / "s"), path, predictor=predictor)
+    picture = pydicom.dcmread(path).pixel_array.astype(int)
+    # The right panel, 496 pixels wide: red where there is heat.
+    panel = picture[220:440, WIDTH - 506 : WIDTH - 10]
+    hot = panel[..., 0] - panel[..., 2] > 60
+    assert hot[:, 20:230].all()
+    assert not hot[:, 270:].any()
 
 
 @pytest.mark.parametrize("size", [(1, 200), (200, 1), (7, 5)])

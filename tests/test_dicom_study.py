@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from dataclasses import replace
 
 import nibabel
@@ -254,6 +255,18 @@ def test_only_a_result_of_brainfeat_of_the_same_kind_is_replaced(cli, tmp_path):
 def test_a_file_that_cannot_be_written_is_one_line(predictor, tmp_path):
     with pytest.raises(BrainfeatError, match="cannot be written"):
         objects.save(make_dataset(stack("clear", 1)[0]), tmp_path / "no" / "x.dcm")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    large = make_dataset(np.zeros((400, 400), np.uint16))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(BrainfeatError, match=r"cannot be written \(File too large\)"):
+            objects.save(large, tmp_path / "x.dcm")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_head_without_a_file_has_no_name_in_a_result(head, tmp_path):

@@ -17,6 +17,7 @@ from brainfeat.errors import HeadError, ParameterError
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.answers import Prediction, WeightedSlice
+from brainfeat.prediction.dicom_results import write_secondary_capture, write_sr
 from brainfeat.prediction.explanation import explain
 from brainfeat.prediction.export import export_head
 from brainfeat.prediction.patients import find_belonging
@@ -193,6 +194,9 @@ def test_what_only_heads_of_images_do_is_refused(
     pixels = np.zeros((1, SIZE, SIZE, 3), np.float32)
     with pytest.raises(ParameterError, match="heat maps are of single images"):
         explain(bundle, pixels, backbone=Blocks())
+    for write in (write_sr, write_secondary_capture):
+        with pytest.raises(ParameterError, match="DICOM results are of single volumes"):
+            write([], tmp_path / "out.dcm", predictor=Predictor(bundle, backbone=Blocks()))
     with pytest.raises(HeadError, match="an exported model takes single ones"):
         export_head(bundle, tmp_path / "model.keras")
     alone = fit_image_head(tmp_path)
@@ -232,6 +236,11 @@ def test_the_command_says_whose_images_were_taken_together(
     assert done.code == 1
     assert "heat maps are of single images" in done.err
     assert not (tmp_path / "maps").exists()
+    write_series(tmp_path / "series", draw_volume(), WindowCenter=900)
+    done = run("predict", head, tmp_path / "series", "--sr", tmp_path / "sr.dcm")
+    assert done.code == 1
+    assert "DICOM results are of single volumes" in done.err
+    assert not (tmp_path / "sr.dcm").exists()
     weighing = weigh_by_attention(bundle).save(tmp_path / "attention.h5")
     done = run("predict", weighing, patients / "glioma" / "glioma-00")
     assert "taken together by attention; most weighted: " in done.out

@@ -6,11 +6,12 @@ and nothing that is printed or raised. highdicom writes them (the extra ``dicom-
 
 from brainfeat.prediction.dicom_results.capture import is_capture, write_secondary_capture
 from brainfeat.prediction.dicom_results.document import is_report, write_sr
-from brainfeat.prediction.dicom_results.study import check_inputs
+from brainfeat.prediction.dicom_results.study import check_head, check_inputs
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume, collect_volumes
 
 __all__ = [
     "PredictedVolume",
+    "check_head",
     "check_inputs",
     "collect_volumes",
     "is_capture",

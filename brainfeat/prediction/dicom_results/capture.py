@@ -9,10 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import ParameterError
+from brainfeat.extraction.cropping import find_box
 from brainfeat.prediction.dicom_results import codes, objects
 from brainfeat.prediction.dicom_results.codes import to_concept
 from brainfeat.prediction.dicom_results.painting import paint
-from brainfeat.prediction.dicom_results.study import Study, find_study, require_highdicom
+from brainfeat.prediction.dicom_results.study import (
+    Study,
+    check_head,
+    find_study,
+    require_highdicom,
+)
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.prediction.explanation import explain
 from brainfeat.prediction.predictor import Predictor
@@ -63,6 +69,7 @@ def write_secondary_capture(
         As in :func:`write_sr`.
     """
     require_highdicom()
+    check_head(predictor.bundle)
     target = objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SINGLE, _MULTIPLE}
     )
@@ -100,6 +107,7 @@ def _make_frame(volume: PredictedVolume, predictor: Predictor) -> NDArray[np.uin
         heat=explanation.maps[0],
         method=explanation.method,
         origin=f"{objects.name_model(predictor)}, {objects.require_digest(predictor)[:16]}",
+        box=find_box(shown.pixels, bundle.spec.crop),
     )
 
 

@@ -11,7 +11,12 @@ from brainfeat.prediction.answers import Prediction
 from brainfeat.prediction.description import describe, describe_caveats
 from brainfeat.prediction.dicom_results import codes, objects
 from brainfeat.prediction.dicom_results.codes import Code, to_concept
-from brainfeat.prediction.dicom_results.study import Study, find_study, require_highdicom
+from brainfeat.prediction.dicom_results.study import (
+    Study,
+    check_head,
+    find_study,
+    require_highdicom,
+)
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.prediction.predictor import Predictor
 from brainfeat.readers.dicom.instances import Instance, Place, Places
@@ -61,7 +66,7 @@ def write_sr(
     ------
     ParameterError
         The volumes are not DICOM, or of several patients or studies, or have no valid UIDs, or
-        none could be read; or the head has not been saved.
+        none could be read; or the head has not been saved, or takes bags.
     ImageReadError
         A file changed since it was predicted.
     BrainfeatError
@@ -78,6 +83,7 @@ def write_sr(
     ...     return write_sr(found, path, predictor=predictor)
     """
     require_highdicom()
+    check_head(predictor.bundle)
     target = objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SOP_CLASS}
     )

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,12 @@ def save(dataset: Any, path: Path) -> Path:
     BrainfeatError
         If it cannot be written.
     """
+    # In memory first: pydicom's errors while it writes a file do not say what the system reports.
+    encoded = BytesIO()
+    dataset.save_as(encoded, enforce_file_format=True)
     try:
         with files.atomic_write(path) as temporary:
-            dataset.save_as(temporary, enforce_file_format=True)
+            temporary.write_bytes(encoded.getbuffer())
     except OSError as error:
         raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from None
     return path

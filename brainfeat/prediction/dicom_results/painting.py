@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.extraction.cropping import Box
 from brainfeat.prediction.answers import NOTICE
 from brainfeat.prediction.description import describe, describe_caveats
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
@@ -31,6 +32,7 @@ def paint(
     heat: NDArray[np.float32],
     method: str,
     origin: str,
+    box: Box | None = None,
 ) -> NDArray[np.uint8]:
     """Paint a slice of a volume beside its heat map.
 
@@ -41,11 +43,13 @@ def paint(
     pixels : ndarray of shape (h, w, 3), uint8
         The slice.
     heat : ndarray of shape (s, s), float32
-        In [0, 1]; it is stretched to the slice.
+        In [0, 1]; it is stretched to the part that the head was shown.
     method : str
         How it was computed.
     origin : str
         What predicted.
+    box : Box or None, default=None
+        The part of the slice that the head was shown, which gets an outline; None for all of it.
 
     Returns
     -------
@@ -54,29 +58,32 @@ def paint(
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (WIDTH, HEIGHT))
+    drawing = ImageDraw.Draw(picture)
     plain = Image.fromarray(pixels)
     for left, panel in (
         (_MARGIN, plain),
-        (WIDTH - _SIDE - _MARGIN, Image.fromarray(_cover(plain, heat))),
+        (WIDTH - _SIDE - _MARGIN, Image.fromarray(_cover(plain, heat, box))),
     ):
         scale = _SIDE / max(panel.size)
         width, height = (max(1, round(side * scale)) for side in panel.size)
         shown = panel.resize((width, height), Image.Resampling.BICUBIC)
-        picture.paste(shown, (left + (_SIDE - width) // 2, _TOP + (_SIDE - height) // 2))
-    drawing = ImageDraw.Draw(picture)
+        corner = left + (_SIDE - width) // 2, _TOP + (_SIDE - height) // 2
+        picture.paste(shown, corner)
+    if box is not None:
+        _outline(drawing, box, corner=corner, scale=scale)
     _write(drawing, _MARGIN, 8, WARNING, size=26, colour=_YELLOW)
     _write(drawing, _MARGIN, 44, NOTICE, size=16, colour=_YELLOW)
     for left in (_MARGIN, WIDTH - _SIDE - _MARGIN):
         _write(drawing, left + 6, _TOP + _SIDE - 26, WARNING, size=16, colour=_YELLOW)
     y = _TOP + _SIDE + 8
-    for text, size, colour in _list_lines(volume, method, origin):
+    for text, size, colour in _list_lines(volume, method, origin, is_part=box is not None):
         _write(drawing, _MARGIN, y, text, size=size, colour=colour)
         y += size + 8
     return np.asarray(picture)
 
 
 def _list_lines(
-    volume: PredictedVolume, method: str, origin: str
+    volume: PredictedVolume, method: str, origin: str, *, is_part: bool
 ) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
     prediction, shown = volume.prediction, volume.shown
     yield f"{prediction.path}: {describe(prediction)}", 20, _WHITE
@@ -87,7 +94,7 @@ def _list_lines(
     parts += ["…"] if len(ranked) > _CLASSES else []
     yield f"probabilities of the volume: {', '.join(parts)}", 16, _WHITE
     if shown is not None:
-        number = f"slice {shown.prediction.frame}"
+        number = f"slice {shown.prediction.frame}{', outlined part' if is_part else ''}"
         yield f"{number}: {describe(shown.prediction)}", 16, _WHITE
     target = shorten(volume.target, 30)
     right = f"right: where the score of {target} comes from ({method})"
@@ -95,16 +102,28 @@ def _list_lines(
     yield f"brainfeat {version('brainfeat')}, {origin}", 16, _GREY
 
 
-def _cover(plain: Any, heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _cover(plain: Any, heat: NDArray[np.float32], box: Box | None) -> NDArray[np.uint8]:
     """Cover a slice with its heat: from transparent over red and yellow to white."""
     from PIL import Image
 
-    stretched = Image.fromarray(heat).resize(plain.size, Image.Resampling.BILINEAR)
-    warmth = np.asarray(stretched, np.float32).clip(0, 1)[..., None]
+    top, left, bottom, right = box or (0, 0, plain.height, plain.width)
+    stretched = Image.fromarray(heat).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    warmth = np.zeros((plain.height, plain.width, 1), np.float32)
+    warmth[top:bottom, left:right, 0] = np.asarray(stretched, np.float32).clip(0, 1)
     colours = (3 * warmth - np.arange(3, dtype=np.float32)).clip(0, 1)
     opacity = _STRONGEST * warmth
     mixed = (1 - opacity) * np.asarray(plain, np.float32) + opacity * 255 * colours
     return np.asarray(np.rint(mixed), np.uint8)
+
+
+def _outline(drawing: Any, box: Box, *, corner: tuple[int, int], scale: float) -> None:
+    """Outline the part of a slice that the head was shown, in the panel with this corner."""
+    across, down = corner
+    left, right = (across + round(side * scale) for side in (box.left, box.right))
+    top, bottom = (down + round(side * scale) for side in (box.top, box.bottom))
+    drawing.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=_GREY)
 
 
 def _write(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from brainfeat.errors import ImageReadError, MissingDependencyError, ParameterError
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
 from brainfeat.readers.dicom.instances import (
     IDENTITY,
@@ -69,6 +70,25 @@ def check_inputs(inputs: Inputs) -> None:
             " not DICOM, and a DICOM result refers to DICOM images alone; leave out what is not"
         )
     _join(instance for series in inputs.series for instance in _read_instances(series))
+
+
+def check_head(bundle: HeadBundle) -> None:
+    """Refuse a bag head: it answers patients, and a DICOM result describes volumes.
+
+    Parameters
+    ----------
+    bundle : HeadBundle
+
+    Raises
+    ------
+    ParameterError
+        The head takes bags.
+    """
+    if bundle.bag is not None:
+        raise ParameterError(
+            "DICOM results are of single volumes, and this head takes all images of a patient "
+            "together; take a head of images"
+        )
 
 
 def find_study(volumes: Sequence[PredictedVolume], *, orientation: str, result: str) -> Study:
