@@ -14,6 +14,7 @@ from brainfeat.files import check_output, is_same_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.answers import Answer
     from brainfeat.prediction.dicom_results import PredictedVolume
     from brainfeat.prediction.predictor import Predictor
@@ -67,8 +68,8 @@ class DicomFiles:
                     inputs=inputs,
                 )
 
-    def check_inputs(self, inputs: "Inputs") -> None:
-        """Refuse what no DICOM file can be written of.
+    def check_inputs(self, inputs: "Inputs", bundle: "HeadBundle") -> None:
+        """Refuse what no DICOM file can be written of, and heads whose answers it cannot hold.
 
         Raises
         ------
@@ -76,7 +77,9 @@ class DicomFiles:
         """
         if self.wanted:
             from brainfeat.prediction.dicom_results import check_inputs
+            from brainfeat.prediction.dicom_results.objects import require_images
 
+            require_images(bundle)
             check_inputs(inputs)
 
     def collect(self, answers: "Iterable[Answer]") -> "list[PredictedVolume]":

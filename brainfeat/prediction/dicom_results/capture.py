@@ -66,6 +66,7 @@ def write_secondary_capture(
     target = objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SINGLE, _MULTIPLE}
     )
+    objects.require_images(predictor.bundle)
     objects.require_digest(predictor)
     study = find_study(
         volumes, orientation=predictor.policy.orientation, result="secondary capture"

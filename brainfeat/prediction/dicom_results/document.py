@@ -61,7 +61,7 @@ def write_sr(
     ------
     ParameterError
         The volumes are not DICOM, or of several patients or studies, or have no valid UIDs, or
-        none could be read; or the head has not been saved.
+        none could be read; or the head takes bags, or has not been saved.
     ImageReadError
         A file changed since it was predicted.
     BrainfeatError
@@ -81,6 +81,7 @@ def write_sr(
     target = objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SOP_CLASS}
     )
+    objects.require_images(predictor.bundle)
     objects.require_digest(predictor)
     study = find_study(
         volumes, orientation=predictor.policy.orientation, result="structured report"

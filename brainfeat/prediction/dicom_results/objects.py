@@ -10,6 +10,7 @@ from typing import Any
 
 from brainfeat import files
 from brainfeat.errors import BrainfeatError, ImageReadError, ParameterError
+from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.dicom_results.codes import SCHEME, SCHEME_NAME
 from brainfeat.prediction.dicom_results.study import Study
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume
@@ -32,6 +33,21 @@ def make_uid() -> str:
 def make_device_uid(predictor: Predictor) -> str:
     """Make the UID of a head as a device, which depends on the content of its file alone."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, require_digest(predictor)).int}"
+
+
+def require_images(bundle: HeadBundle) -> None:
+    """Refuse a bag head: it answers for patients, and a result is of volumes.
+
+    Raises
+    ------
+    ParameterError
+        The head takes bags.
+    """
+    if bundle.bag is not None:
+        raise ParameterError(
+            "a DICOM result is of volumes, and this head takes all images of a patient together; "
+            "take a head of images"
+        )
 
 
 def require_digest(predictor: Predictor) -> str:
