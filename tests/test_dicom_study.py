@@ -4,6 +4,7 @@ import json
 import logging
 import resource
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -195,7 +196,7 @@ def test_only_dicom_has_dicom_results(predictor, tmp_path, kind):
         with pytest.raises(ParameterError, match="is not a volume; DICOM results are of DICOM"):
             collect_volumes([answer])
         return
-    with pytest.raises(ParameterError, match="1 image or volume in what was given is not DICOM"):
+    with pytest.raises(ParameterError, match="1 file in what was given is not DICOM"):
         check_inputs(find_inputs([tmp_path / "s", given]))
 
 
@@ -229,6 +230,16 @@ def test_where_nothing_can_be_read_nothing_is_written(cli, predictor, tmp_path):
     assert not (tmp_path / "sr.dcm").exists()
     with pytest.raises(ParameterError, match="no volume could be read"):
         write_sr(gather(predictor, tmp_path / "in"), tmp_path / "sr.dcm", predictor=predictor)
+
+
+def test_a_head_of_patients_has_no_dicom_results(head, predictor, tmp_path):
+    write_study(tmp_path / "in")
+    volumes = gather(predictor, tmp_path / "in")
+    bags = SimpleNamespace(bundle=SimpleNamespace(bag="mean"), policy=predictor.policy)
+    for write in (write_sr, write_secondary_capture):
+        with pytest.raises(ParameterError, match="takes all images of a patient together; take a"):
+            write(volumes, tmp_path / "sr.dcm", predictor=bags)
+    assert not (tmp_path / "sr.dcm").exists()
 
 
 def test_only_a_result_of_brainfeat_of_the_same_kind_is_replaced(cli, tmp_path):

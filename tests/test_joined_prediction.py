@@ -159,8 +159,9 @@ def test_the_command_line_takes_inputs(folder: Path, tmp_path: Path) -> None:
         (("--input", "t1"), "'t1' is not NAME=PATH"),
         (("--input", "t1={t1}", "--input", "t1={t1}"), "--input has t1 twice"),
         (("--input", "pet={t1}"), "pet is no modality of this head, which has t1, flair"),
+        (("--input", "t1={t1}", "--input", "flair={t1}"), "48 files are given as t1 and as flair"),
         (("--input", "t1={t1}", "--heatmap", "x"), "--heatmap shows images or volumes"),
-        (("{t1}",), "several modalities; give the images of each by its name: t1, flair"),
+        (("{t1}",), "several modalities; give --input NAME=PATH for each of t1, flair"),
     ],
 )
 def test_the_command_line_refuses(folder: Path, words: tuple[str, ...], message: str) -> None:

@@ -250,6 +250,18 @@ def test_paths_become_tables_of_what_is_there(mixed, tmp_path):
     assert not holds_volumes(tmp_path / "missing")
 
 
+def test_the_command_line_takes_several_volumes_but_no_images_among_them(run, mixed, tmp_path):
+    volumes = sorted(mixed.rglob("*_t1.nii*"))
+    written = ("-o", tmp_path / "t1.h5", "--backbone", "mobilenet-0.75", "--weights", "random")
+    told = run("extract", *volumes, *written, "--size", "32", "--json")
+    assert told.code == 0, told.err
+    found = json.loads(told.out)
+    assert (len(volumes), found["groups"], found["unlabelled"]) == (2, 2, 2)
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    told = run("extract", *volumes, tmp_path / "a.png", "-o", tmp_path / "x.h5")
+    assert f"1 of {len(volumes) + 1} paths has no volumes, and only volumes are" in told.err
+
+
 def test_images_beside_volumes_are_refused(tmp_path):
     write_nifti(tmp_path / "in" / "a.nii")
     Image.new("L", (32, 32)).save(tmp_path / "in" / "a.png")

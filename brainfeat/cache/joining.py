@@ -92,7 +92,7 @@ def check_names(
         digits and ``._+-``.
     """
     chosen = tuple(cache.path.stem for cache in caches) if names is None else tuple(names)
-    remedy = 'pass names=["t1", "flair"]'
+    remedy = 'pass names=["t1", "flair"] or, on the command line, t1=FEATURES flair=FEATURES'
     if len(chosen) != len(caches):
         raise ParameterError(
             f"{count(len(chosen), 'name')} for {count(len(caches), 'cache')}; expected one for each"

@@ -10,6 +10,7 @@ from brainfeat.cli import options
 from brainfeat.cli.wording import translate
 
 if TYPE_CHECKING:
+    from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.cases import CasePart
     from brainfeat.prediction.joined import JoinedPredictor
 
@@ -90,6 +91,16 @@ def are_given(
                 f"leave {name} out"
             )
     return True
+
+
+def require_one_modality(bundle: "HeadBundle") -> "HeadBundle":
+    """Return a head, but refuse one of several modalities: images are given without theirs."""
+    if bundle.blocks is not None:
+        raise click.UsageError(
+            "the head takes several modalities; give --input NAME=PATH for each of "
+            f"{', '.join(bundle.blocks.names)}, or --input-table"
+        )
+    return bundle
 
 
 def find(

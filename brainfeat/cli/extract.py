@@ -29,7 +29,8 @@ Examples:
   brainfeat extract brain-mri -o mri.h5
   brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
   brainfeat extract patients -o mri.h5 --group-level 1 --labels labels.csv
-  brainfeat extract bids -o t1.h5 --slices every:5 --patient-key site.key
+  brainfeat extract hospital -o mri.h5 --class-folders --patient-key site.key
+  brainfeat extract bids/sub-*/anat/*_T1w.nii.gz -o t1.h5 --slices every:5
 """
 
 
@@ -48,7 +49,7 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
     short_help="Run a frozen base over all images and cache its features.",
     epilog=EXAMPLES,
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), metavar="DATA...", nargs=-1, required=True)
 @options.output_option
 @options.backbone_option
 @click.option(
@@ -164,7 +165,7 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
 @options.random_state_option
 @options.json_option
 def command(
-    data: Path,
+    data: tuple[Path, ...],
     output: Path,
     *,
     rotation: float,
@@ -185,7 +186,7 @@ def command(
     split, group and source. Patients that are folders, as in class/patient/slice, become groups
     with --group-level; in folders of patients without classes, --labels says the class of each.
 
-    DATA can also be a volume or a folder of volumes, which are cut into slices in memory, by the
+    DATA can also be volumes and folders of volumes, which are cut into slices in memory, by the
     same options and with the same result as by brainfeat slices. The cache identifies nobody.
 
     Before the work begins, it lists the classes with their numbers of images, and tells what it
@@ -230,20 +231,27 @@ def command(
         _show(result, inventory.noun)
 
 
-def _open_table(data: Path, cut: Cut, **options_of_both: Any) -> "ImageTable | VolumeTable":
+def _open_table(
+    data: tuple[Path, ...], cut: Cut, **options_of_both: Any
+) -> "ImageTable | VolumeTable":
     """Read the table of images, or of volumes, which are told of."""
     from brainfeat.errors import ParameterError
     from brainfeat.tables.table import read_table
     from brainfeat.tables.volume_layouts import holds_volumes
     from brainfeat.tables.volume_table import read_volumes
 
-    if not holds_volumes(data):
+    if others := [path for path in data if not holds_volumes(path)]:
+        if len(data) > 1:
+            raise ParameterError(
+                f"{len(others):,} of {len(data):,} paths {'has' if len(others) == 1 else 'have'} no"
+                " volumes, and only volumes are taken of several; list images in a CSV file"
+            )
         if cut.given:
             raise ParameterError(
-                f"{data} has no volumes, which {list_options(cut.given)} would cut; leave that out"
-                " for images"
+                f"{others[0]} has no volumes, which {list_options(cut.given)} would cut; leave that"
+                " out for images"
             )
-        return read_table(data, **options_of_both)
+        return read_table(others[0], **options_of_both)
     table = read_volumes(data, **cut.arguments, **options_of_both)
     options.say(table.describe(), err=True)
     if table.patient_key == "random":

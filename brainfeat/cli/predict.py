@@ -209,7 +209,7 @@ def command(
     if not any(given):
         # Without the path, which can contain a patient's name.
         raise BrainfeatError("no images and no volumes in what was given; name another")
-    bundle = HeadBundle.load(head, verify=verify)
+    bundle = cases.require_one_modality(HeadBundle.load(head, verify=verify))
     results.check_inputs(given, bundle)
     belonging = choose_belonging(bundle, given, listed, group_level=group_level)
     predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)

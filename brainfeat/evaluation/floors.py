@@ -139,7 +139,9 @@ def _ask_neighbours(
     from brainfeat.leakage.images import FeatureRows
 
     if isinstance(features, GroupJoin):
-        return Floor(reason="neighbours are found by the features of one cache, and got several")
+        return Floor(
+            reason="neighbours are those by the features of one cache, and there are several"
+        )
     if head.fitted_images is None:
         return Floor(reason="the head does not record what it was fitted on; fit it again to know")
     wanted = cache.sha256[plan.rows]

@@ -30,7 +30,7 @@ class BagRule:
         How their vectors become one.
     label : str
         How the group gets its class: ``"same"``, or ``"any:CLASS"``, as in
-        :func:`brainfeat.cache.groups.read_groups`.
+        ``brainfeat.cache.groups.read_groups``.
 
     Raises
     ------

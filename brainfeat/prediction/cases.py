@@ -5,8 +5,10 @@ is shown of image files alone.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +207,33 @@ def match_patients(found: Mapping[str, Iterable[str]]) -> dict[str, dict[str, st
                 f"{', '.join(COLUMNS)}"
             )
     return {block: {name: name for name in names} for block, names in known.items()}
+
+
+def check_files(parts: Iterable[CasePart]) -> None:
+    """Refuse files that are given as two blocks, such as a folder that has the images of both.
+
+    Parameters
+    ----------
+    parts : iterable of CasePart
+
+    Raises
+    ------
+    ParameterError
+        A file is in parts of two blocks.
+    """
+    owners: dict[Path, str] = {}
+    shared: Counter[tuple[str, str]] = Counter()
+    for part in parts:
+        images = (image for image in part.inputs.images if not isinstance(image, HeldImage))
+        for path in chain(images, *(series.paths for series in part.inputs.series)):
+            owner = owners.setdefault(path.resolve(), part.block)
+            if owner != part.block:
+                shared[owner, part.block] += 1
+    for (one, other), n in shared.most_common(1):
+        raise ParameterError(
+            f"{count(n, 'file')} {'is' if n == 1 else 'are'} given as {one} and as {other}; give "
+            f"each modality its own, or a table with the columns {', '.join(COLUMNS)}"
+        )
 
 
 def _check_blocks(given: Mapping[str, object], blocks: Sequence[str]) -> None:

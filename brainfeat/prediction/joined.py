@@ -21,7 +21,14 @@ from brainfeat.heads.base import require_base
 from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.prediction.answers import Prediction, Seen
-from brainfeat.prediction.cases import ALONE, CasePart, find_parts, match_patients, read_parts
+from brainfeat.prediction.cases import (
+    ALONE,
+    CasePart,
+    check_files,
+    find_parts,
+    match_patients,
+    read_parts,
+)
 from brainfeat.prediction.decisions import make_decision_rule
 from brainfeat.prediction.images import (
     ImageCounter,
@@ -158,7 +165,8 @@ class JoinedPredictor:
         Raises
         ------
         ParameterError
-            A block is not one of the head, has no images, or shares no patient with the others.
+            A block is not one of the head, has no images, or shares no patient with the others; or
+            a file is given as two blocks.
         TableError
             The table cannot be read.
         """
@@ -190,6 +198,7 @@ class JoinedPredictor:
         list of Prediction
             As of :meth:`predict`.
         """
+        check_files(parts)
         counter = ImageCounter(progress, total=sum(len(part.inputs.images) for part in parts))
         found: dict[str, dict[str, _Patient]] = {}
         failed: list[Prediction] = []

@@ -208,7 +208,8 @@ def read_volumes(
     --------
     The flair volumes of BraTS, every tenth slice of each, straight into a cache::
 
-        table = read_volumes("brats", policy=SlicePolicy(slices="every:10"), class_folders=True)
+        flair = sorted(Path("brats").rglob("*_flair.nii.gz"))
+        table = read_volumes(flair, policy=SlicePolicy(slices="every:10"), labels="classes.csv")
         extract(table, "features.h5")
     """
     listed = take_labels(labels, label_columns)

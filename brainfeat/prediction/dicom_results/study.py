@@ -66,8 +66,8 @@ def check_inputs(inputs: Inputs) -> None:
     others = len(inputs.images) + sum(entry.format != "dicom" for entry in inputs.series)
     if others:
         raise ParameterError(
-            f"{count(others, 'image or volume')} in what was given {'is' if others == 1 else 'are'}"
-            " not DICOM, and a DICOM result refers to DICOM images alone; leave out what is not"
+            f"{count(others, 'file')} in what was given {'is' if others == 1 else 'are'} not DICOM,"
+            " and a DICOM result refers to DICOM images alone; leave out what is not"
         )
     _join(instance for series in inputs.series for instance in _read_instances(series))
 
