@@ -41,7 +41,6 @@ from brainfeat.phantoms import CLASS_NAMES, draw_slice
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 IN_MEMORY = 16  # images in a pass from memory
-REST = 0.5  # seconds before a pass, until the threads of the previous peer have stopped spinning
 LARGEST_ERROR = 1e-4  # of a float32 feature, as a fraction of the largest
 SMALLEST_COSINE = 0.999  # between an image's features in reduced precision and the expected ones
 
@@ -142,9 +141,9 @@ class Worker:
             files = compare(features["files"], expected)
             self.agreement = max(self.agreement, files, key=lambda found: found.error)
 
-    def time(self, kind: str) -> None:
-        """Time one pass."""
-        time.sleep(REST)
+    def time(self, kind: str, rest: float) -> None:
+        """Time one pass, after a rest in seconds."""
+        time.sleep(rest)
         self.seconds[kind].append(self.ask(kind))
 
     def finish(self) -> None:
@@ -183,12 +182,12 @@ def running(peers: list[Peer], job: Job) -> Iterator[list[Worker]]:
             worker.process.kill()
 
 
-def take_turns(workers: list[Worker], rounds: int) -> list[Worker]:
+def take_turns(workers: list[Worker], rounds: int, rest: float) -> list[Worker]:
     """Time one pass of each kind of each worker in every round; return those that finished."""
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
         for kind in ("files", "memory"):
-            workers = [worker for worker in workers if attempt(worker, worker.time, kind)]
+            workers = [worker for worker in workers if attempt(worker, worker.time, kind, rest)]
     return [worker for worker in workers if attempt(worker, worker.finish)]
 
 
@@ -260,6 +259,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of images; synthetic by default")
     parser.add_argument("--number", type=int, default=48, help="images (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed passes (%(default)s)")
+    # Until then, the threads of the previous peer have stopped spinning.
+    parser.add_argument("--rest", type=float, default=0.5, help="seconds before a pass")
     parser.add_argument("--size", type=int, default=224, help="pixels that VGG16 sees")
     parser.add_argument("--batch-size", type=int, help="for all peers, not the best of each")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -282,7 +283,8 @@ def main() -> None:
         with running(peers, job) as started:
             expected = np.load(job.folder / "expected.npy")
             workers = [w for w in started if attempt(w, w.check, expected)]
-            right = take_turns([worker for worker in workers if worker.agrees], chosen.rounds)
+            agreed = [worker for worker in workers if worker.agrees]
+            right = take_turns(agreed, chosen.rounds, chosen.rest)
     if not right or right[0].peer is not peers[0]:
         sys.exit(f"nothing can be compared without {peers[0].label}")
     numbers = {"files": chosen.number, "memory": min(chosen.number, IN_MEMORY)}

@@ -299,6 +299,12 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(images):
+    """Give a function that computes features without settings, once for each base."""
+    return cache(lambda name: random_backbone(name, engine="keras")(images))
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
@@ -307,9 +313,9 @@ SETTINGS = {
         pytest.param("efficientnetb0", "mixed_float16", marks=SLOW),
     ],
 )
-def test_settings_of_the_session_change_nothing(keras, images, name, setting):
+def test_settings_of_the_session_change_nothing(keras, images, undisturbed, name, setting):
     config = keras.config
-    policy, expected = config.dtype_policy(), random_backbone(name, engine="keras")(images)
+    policy, expected = config.dtype_policy(), undisturbed(name)
     try:
         SETTINGS[setting](config)
         backbone = random_backbone(name, engine="keras")

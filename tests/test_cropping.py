@@ -302,9 +302,10 @@ class TestExtract:
         for i in range(48):
             Image.fromarray(draw(rng, bright=i % 2 == 0)).save(tmp_path / f"{i}.png")
         table = read_table(tmp_path)
-        images, _ = _read_sample(table, SIZE, read=read_pixels, crop=FOREGROUND, random_state=0)
+        options = {"read": read_pixels, "crop": FOREGROUND, "random_state": 0}
+        [found], _ = next(_read_sample(table, np.arange(48), SIZE, **options))
         first = read(table.absolute_path(int(np.random.default_rng(0).permutation(48)[0])))
-        np.testing.assert_array_equal(images[0], resize_pixels(first[9:71, 20:60], size=SIZE))
+        np.testing.assert_array_equal(found, resize_pixels(first[9:71, 20:60], size=SIZE))
 
 
 class TestSpec:

@@ -1,9 +1,11 @@
 """The engines: which one is chosen, and that OpenVINO computes what Keras computes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import weakref
 from functools import partial
 from threading import Thread
 
@@ -247,28 +249,35 @@ def draw_folder(folder, number=60):
     return folder / "table.csv"
 
 
+def require_int8():
+    if not openvino_engine.has_precision("int8"):
+        pytest.skip("this processor has no instructions for int8")
+
+
+@pytest.fixture(scope="module")
+def notes():
+    return []
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory, notes):
+    require_int8()
+    folder = tmp_path_factory.mktemp("int8")
+    return extract(
+        draw_folder(folder),
+        folder / "int8.h5",
+        backbone="vgg16",
+        weights="random",
+        input_size=SIZE,
+        precision="int8",
+        progress=lambda done, total, note: notes.append((done, total, note)),
+    )
+
+
 class TestInt8:
     @pytest.fixture(autouse=True)
     def has_instructions(self):
-        if not openvino_engine.has_precision("int8"):
-            pytest.skip("this processor has no instructions for int8")
-
-    @pytest.fixture
-    def notes(self):
-        return []
-
-    @pytest.fixture
-    def extracted(self, tmp_path, notes):
-        table = draw_folder(tmp_path)
-        return extract(
-            table,
-            tmp_path / "int8.h5",
-            backbone="vgg16",
-            weights="random",
-            input_size=SIZE,
-            precision="int8",
-            progress=lambda done, total, note: notes.append((done, total, note)),
-        )
+        require_int8()
 
     def test_the_spec_says_how_it_was_calibrated(self, extracted):
         spec = FeatureCache(extracted.output).spec
@@ -294,7 +303,8 @@ class TestInt8:
 
     def test_features_are_near_those_of_float32(self, extracted, tmp_path):
         options = {"backbone": "vgg16", "weights": "random", "input_size": SIZE}
-        full = extract(tmp_path / "table.csv", tmp_path / "full.h5", precision="float32", **options)
+        table = extracted.output.with_name("table.csv")
+        full = extract(table, tmp_path / "full.h5", precision="float32", **options)
         ours, theirs = (np.asarray(FeatureCache(result.output).X) for result in (extracted, full))
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         assert ((ours * theirs).sum(axis=1) / lengths)[:-1].min() > 0.995
@@ -311,12 +321,13 @@ class TestInt8:
         assert found[0] == found[1]
 
     def test_a_later_run_keeps_the_ranges(self, extracted, tmp_path):
+        shutil.copytree(extracted.output.parent, tmp_path, dirs_exist_ok=True)
         table = tmp_path / "table.csv"
         lines = table.read_text().splitlines()
         table.write_text("\n".join([*lines[:-1], "white.png,glioma,train"]) + "\n")
         again = extract(
             table,
-            extracted.output,
+            tmp_path / "int8.h5",
             backbone="vgg16",
             weights="random",
             input_size=SIZE,
@@ -324,11 +335,11 @@ class TestInt8:
         )
         assert (again.computed, again.fingerprint) == (0, extracted.fingerprint)
 
-    def test_a_head_on_it_predicts_in_it(self, extracted, tmp_path):
+    def test_a_head_on_it_predicts_in_it(self, extracted):
         bundle = fit_head(extracted.output, head="logistic")
         predictor = Predictor(bundle, weights="random")
         assert predictor.precision == "int8"
-        path = tmp_path / "0.png"
+        path = extracted.output.with_name("0.png")
         (found,) = predictor.predict(path)
         X = np.asarray(FeatureCache(extracted.output).X)[:1]
         np.testing.assert_allclose(
@@ -342,6 +353,31 @@ class TestInt8:
         with pytest.raises(SpecMismatchError, match=r"mean cosine .* below 1.1; take another"):
             calibrate_on(table)
         assert calibrate_on(table, force=True).images == 40
+
+    def test_only_images_to_check_and_one_base_are_in_memory(self, tmp_path, monkeypatch):
+        for name in ("_CHECKED", "_FEWEST"):
+            monkeypatch.setattr(int8_calibration, name, 8)
+        resize, images, most = int8_calibration.resize_pixels, [], []
+
+        def watch(*arguments, **options):
+            most.append(sum(image() is not None for image in images))
+            made = resize(*arguments, **options)
+            images.append(weakref.ref(made))
+            return made
+
+        bases = []
+
+        def load_alone(**options):
+            assert all(base() is None for base in bases)
+            base = load("vgg16", **options)
+            bases.append(weakref.ref(base))
+            return base
+
+        monkeypatch.setattr(int8_calibration, "resize_pixels", watch)
+        assert calibrate_on(draw_folder(tmp_path), loaded=load_alone).images == 52
+        assert len(images) == 60
+        assert max(most) <= 8 + 1
+        assert len(bases) == 2
 
     def test_few_images_are_refused(self, tmp_path):
         table = draw_folder(tmp_path, number=20)
@@ -372,9 +408,9 @@ class TestInt8:
             load("vgg16", precision="int8")
 
 
-def calibrate_on(table, *, force=False):
+def calibrate_on(table, *, loaded=None, force=False):
     return int8_calibration.calibrate(
-        partial(load, "vgg16"),
+        loaded or partial(load, "vgg16"),
         read_table(table),
         read=read_image,
         crop="",

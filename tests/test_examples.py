@@ -363,7 +363,7 @@ def test_benchmark_peers_times_installed_peers_and_names_absent_ones(
     benchmark_peers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = EXAMPLES / "benchmark_peers.py"  # a process, as its own processes import it again
-    small = ("--size", "32", "--number", "8", "--rounds", "2", "--json")
+    small = ("--size", "32", "--number", "8", "--rounds", "2", "--rest", "0", "--json")
     run = subprocess.run(
         [sys.executable, script, *small], capture_output=True, text=True, check=False
     )
@@ -402,7 +402,7 @@ def test_benchmark_peers_goes_on_without_one_that_failed(
     worker.seconds = {"files": []}
     worker.connection, theirs = multiprocessing.Pipe()
     theirs.close()
-    for work, *arguments in ((worker.time, "files"), (worker.finish,), (worker.check, None)):
+    for work, *arguments in ((worker.time, "files", 0), (worker.finish,), (worker.check, None)):
         assert not benchmark_peers.attempt(worker, work, *arguments)
     assert capsys.readouterr().err.count("Keras script in float32 failed, and is left out") == 3
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from support.phantom_modalities import (
 from brainfeat import predict
 from brainfeat.cli.main import group as command_line
 from brainfeat.errors import BrainfeatError, BundleError, ParameterError, TableError
+from brainfeat.extraction.backbones import load_backbone
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.answers import Prediction
 from brainfeat.prediction.cases import match_patients
@@ -27,6 +30,14 @@ from brainfeat.prediction.joined import JoinedPredictor
 from brainfeat.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bases() -> Iterator[None]:
+    """Load each base once for all predictions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brainfeat.prediction.joined.load_backbone", cache(load_backbone))
+        yield
 
 
 @pytest.fixture(scope="module")

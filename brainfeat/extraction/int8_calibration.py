@@ -1,7 +1,9 @@
 """int8 is calibrated on a sample of training images, and checked on others."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ from brainfeat.errors import ImageReadError, ParameterError, SpecMismatchError
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.cropping import crop_pixels
 from brainfeat.extraction.graph import plan_quantization, read_graph
-from brainfeat.extraction.openvino_engine import Observed
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.readers import ImageBytes, read_bytes
@@ -20,17 +21,19 @@ from brainfeat.runtime import processor
 from brainfeat.tables.table import ImageTable
 
 Pixels = NDArray[np.uint8]
+# An image of shape (1, h, w, 3), and the digest of its file.
+Sampled = tuple[Pixels, bytes]
 Report = Callable[[int, int], None]
 
 # Images that ranges are taken from and checked on: the ranges of 300 slices cover those of others,
 # and a mean over 64 is exact to the digits that count (docs/benchmarks.md).
 _CALIBRATED, _CHECKED = 300, 64
+# No more than are checked, which are held until all ranges are taken.
 _FEWEST = 48
 # Of the checked images, the third that is left where there are few.
 _CHECKED_FRACTION = 3
 # The least mean cosine of the features to those of float32.
 LEAST_COSINE = 0.999
-_BATCH = 1
 _DIGITS = 6
 
 
@@ -61,7 +64,7 @@ def calibrate(
     force : bool
         Whether a base is accepted whose features int8 changes.
     report : callable
-        Called with the number of images that were computed, and their total.
+        Called with the number of images that were computed, and the largest that it can become.
 
     Returns
     -------
@@ -75,78 +78,96 @@ def calibrate(
         If the features change by too much.
     """
     base = load(precision="float32")
-    images, digests = _read_sample(
-        table, base.input_size, read=read, crop=crop, random_state=random_state
+    rows = _list_training_rows(table)
+    expected = min(len(rows), _CALIBRATED + _CHECKED)
+    sample = _read_sample(
+        table, rows, base.input_size, read=read, crop=crop, random_state=random_state
     )
-    checked = min(_CHECKED, len(images) // _CHECKED_FRACTION)
-    calibrated = len(images) - checked
+    held = deque(islice(sample, _CHECKED))
+    if len(held) < _FEWEST:
+        raise ParameterError(
+            f"{len(held)} different training images that can be read, too few to calibrate int8 "
+            f"on; expected at least {_FEWEST}; take another precision"
+        )
+    digests: list[bytes] = []
     # What has AMX computes in bfloat16 several times as fast, and ranges need no more digits. The
     # choice must not depend on how fast it is today, as the ranges are part of the spec.
     precision: Precision = "bfloat16" if "amx_bf16" in processor()["features"] else "float32"
-    observed: list[Observed] = []
-    for found in base.observe(_split(images[:calibrated]), precision):
-        observed.append(found)
-        report(min(len(observed) * _BATCH, calibrated), len(images))
+    ranges = []
+    for found in base.observe(_take_calibrated(sample, held, digests), precision):
+        ranges.append(found.ranges)
+        report(len(ranges), expected)
     quantization = Quantization(
-        images=calibrated,
-        images_sha256=hashlib.sha256(b"".join(sorted(digests[:calibrated]))).hexdigest(),
-        ranges=join_ranges(base.name, [found.ranges for found in observed]),
+        images=len(ranges),
+        images_sha256=hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+        ranges=join_ranges(base.name, ranges),
     )
+    checked = [pixels for pixels, _ in held]
+    full = [found.features for found in base.observe(checked, "float32")]
+    name = base.name
+    # Its memory is free before that of the base in int8 is taken.
+    del base
     int8 = load(precision="int8", quantization=quantization.text)
-    full = base.observe(_split(images[calibrated:]), "float32")
-    cosine = _compare(
-        [found.features for found in full],
-        [int8(batch) for batch in _split(images[calibrated:])],
-    )
-    report(len(images), len(images))
+    cosine = _compare(full, [int8(pixels) for pixels in checked])
+    report(expected, expected)
     if cosine < LEAST_COSINE and not force:
         raise SpecMismatchError(
-            f"int8 changes the features of {base.name}: their mean cosine to those in float32 is "
-            f"{cosine:.4f} on {checked} images, below {LEAST_COSINE}; take another precision or "
-            "base, or pass force=True"
+            f"int8 changes the features of {name}: their mean cosine to those in float32 is "
+            f"{cosine:.4f} on {len(checked)} images, below {LEAST_COSINE}; take another precision "
+            "or base, or pass force=True"
         )
     return quantization
 
 
+def _list_training_rows(table: ImageTable) -> NDArray[np.intp]:
+    """List the rows of train; without splits, all."""
+    rows = [row for row, split in enumerate(table.splits) if split == "train"]
+    return np.array(rows if table.has_splits else range(len(table)), np.intp)
+
+
 def _read_sample(
     table: ImageTable,
+    rows: NDArray[np.intp],
     input_size: int,
     *,
     read: Callable[..., NDArray[Any]],
     crop: str,
     random_state: int,
-) -> tuple[list[Pixels], list[bytes]]:
-    """Read different training images, drawn at random, as far as they can be read."""
-    rows = np.array(
-        [row for row, split in enumerate(table.splits) if split == "train" or not table.has_splits]
-    )
-    images: list[Pixels] = []
-    digests: list[bytes] = []
+) -> Iterator[Sampled]:
+    """Read different images, drawn at random, as far as they can be read, when they are needed."""
+    seen: set[bytes] = set()
     for row in np.random.default_rng(random_state).permutation(rows):
         try:
             data = read_bytes(table.absolute_path(row), name=table.paths[row])
             digest = hashlib.sha256(data).digest()
-            if digest not in digests:
-                pixels = quantize_image(read(ImageBytes(data), name=table.paths[row]))
-                images.append(resize_pixels(crop_pixels(pixels, crop), size=input_size))
-                digests.append(digest)
+            if digest in seen:
+                continue
+            pixels = quantize_image(read(ImageBytes(data), name=table.paths[row]))
+            resized = resize_pixels(crop_pixels(pixels, crop), size=input_size)
         except ImageReadError:
             continue
-        if len(images) == _CALIBRATED + _CHECKED:
+        seen.add(digest)
+        yield resized[None], digest
+        if len(seen) == _CALIBRATED + _CHECKED:
             break
-    if len(images) < _FEWEST:
-        raise ParameterError(
-            f"{len(images)} different training images that can be read, too few to calibrate int8 "
-            f"on; expected at least {_FEWEST}; take another precision"
-        )
-    return images, digests
 
 
-def _split(images: Sequence[Pixels]) -> Iterator[Pixels]:
-    """Yield batches of one size; the last images fill up the last one."""
-    for end in range(_BATCH, len(images) + _BATCH, _BATCH):
-        end_here = min(end, len(images))
-        yield np.stack(images[end_here - _BATCH : end_here])
+def _take_calibrated(
+    sample: Iterator[Sampled], held: deque[Sampled], digests: list[bytes]
+) -> Iterator[Pixels]:
+    """Yield the images to calibrate on, note their digests, and leave those to check in `held`."""
+
+    def take() -> Pixels:
+        pixels, digest = held.popleft()
+        digests.append(digest)
+        return pixels
+
+    for entry in sample:
+        held.append(entry)
+        yield take()
+    checked = min(_CHECKED, (len(digests) + len(held)) // _CHECKED_FRACTION)
+    while len(held) > checked:
+        yield take()
 
 
 def join_ranges(name: str, ranges: Sequence[NDArray[np.float32]]) -> dict[str, tuple[float, float]]:

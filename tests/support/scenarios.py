@@ -1,11 +1,13 @@
 """The runs into which faults are injected, and the checks of what they leave."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ class Bench:
     server: Server
     scenarios: dict[str, Scenario]
     features: dict[bytes, bytes]
+    oracles: "dict[str, Oracle]" = field(default_factory=dict)
 
     def run(self, name: str, **changes: Any) -> Outcome:
         """Do one scenario, disturbed as `changes` say."""
@@ -60,7 +63,9 @@ class Bench:
         return self.server.run_all([self.scenarios[name].request(**it) for it in changes])
 
     def oracle(self, name: str) -> "Oracle":
-        return Oracle(self.scenarios[name], self.features)
+        if name not in self.oracles:
+            self.oracles[name] = Oracle(self.scenarios[name], self.features)
+        return self.oracles[name]
 
 
 @contextmanager
@@ -149,6 +154,7 @@ class Oracle:
     def __init__(self, scenario: Scenario, features: dict[bytes, bytes]) -> None:
         self.scenario = scenario
         self.features = features
+        self.gone_on: dict[frozenset[tuple[str, bytes]], int] = {}
         self.whole = contents(scenario.whole)
         self.wanted = set(rows_of(scenario.whole))
         self.before = None
@@ -170,6 +176,16 @@ class Oracle:
         for digest, values in rows.items():
             assert self.features[digest] == values, "a row is wrong"
         return set(rows)
+
+    def go_on_once(self, folder: Path, found: set[bytes]) -> int:
+        """Run again as `go_on` does, but once from equal files: what is left there decides."""
+        state = frozenset(
+            (re.sub(r"[0-9a-f]{16}(?=\.tmp$)", "", name), hashlib.sha256(data).digest())
+            for name, data in files_in(folder).items()
+        )
+        if state not in self.gone_on:
+            self.gone_on[state] = self.go_on(folder, found)
+        return self.gone_on[state]
 
     def go_on(self, folder: Path, found: set[bytes]) -> int:
         """Run again, and check that only what is missing is computed and all is as it should be."""
