@@ -181,6 +181,18 @@ def test_without_groups_near_duplicates_are_kept_together(make_cache, fitted_row
         assert part == {row for row in range(180) if row // 3 * 3 in part}
 
 
+def test_exact_duplicates_are_joined_with_the_groups_of_the_table(make_cache):
+    """Without signatures, no copies are known; two patients with the same file are one group."""
+    X, y = np.eye(6, dtype=np.float32), np.arange(6) % 2
+    groups = ["a", "a", "b", "b", "c", "d"]
+    path = make_cache(X, y, groups=groups, contents=["1", "2", "2", "3", "4", "5"])
+    with FeatureCache.open(path) as cache:
+        found = choose_groups(cache, "auto")
+    assert found.kind == "exact-duplicates"
+    assert len(set(found.labels[:4])) == 1
+    assert len(set(found.labels)) == 3
+
+
 def test_near_duplicates_are_joined_with_the_groups_of_the_table(make_cache, fitted_rows):
     X, y = make_copies(kind="near")
     # Image 0 is of the patient of image 4, both glioma; other images have no patient.

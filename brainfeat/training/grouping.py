@@ -76,9 +76,9 @@ def choose_groups(cache: FeatureCache, group_by: str, found: Audit | None = None
     Returns
     -------
     Grouping
-        For auto, without copies and near duplicates that were not looked for, or that a chain
-        joins; of exact duplicates where neither these nor groups are left. For blocks of numbers,
-        with exact duplicates in place of such copies.
+        For auto, with exact duplicates in place of copies and near duplicates that were not looked
+        for, or that a chain joins; of the table's groups alone where there are no exact duplicates.
+        For blocks of numbers likewise.
 
     Raises
     ------
@@ -132,11 +132,13 @@ def _find_near(found: Audit, *, even_chained: bool) -> Labels | None:
 def _join(cache: FeatureCache, kinds: dict[str, Labels | None], *, has_exact: bool) -> Grouping:
     """Join the groups of the table with the clusters that there are."""
     clusters = {name: labels for name, labels in kinds.items() if labels is not None}
-    if not clusters and cache.groups.any():
+    if not clusters and cache.groups.any() and not has_exact:
         return Grouping(kind="column", labels=cache.groups)
     if not clusters:
         same = label_exact_duplicates(cache.sha256) if has_exact else None
-        return Grouping(kind="exact-duplicates", labels=same)
+        if same is None or not cache.groups.any():
+            return Grouping(kind="exact-duplicates", labels=same)
+        clusters = {"exact-duplicates": same}
     # Images without a group are joined with nothing: no group of a table has such a name.
     names = np.where(cache.groups != "", cache.groups, [f"\0{row}" for row in range(len(cache))])
     _, joined = np.unique(names, return_inverse=True)
