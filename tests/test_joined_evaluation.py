@@ -1,5 +1,6 @@
 """Evaluations of heads of several caches, and the commands that fit and evaluate them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,12 @@ def test_commands_fit_and_evaluate_named_caches(paths: list[Path], tmp_path: Pat
     page = (tmp_path / "report.html").read_text()
     assert "What changes a feature of m1" in page
     assert "What each of the joined features is worth" in page
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert "classifier: lda on m0 and m1" in text
+    assert "fit-head m0.h5 m1.h5 -o head.h5 --join groups --bag mean --head lda" in text
+    assert "--backbone joined" not in text
+    assert "It sees the given images of a patient together" in text
+    assert "features of a patient." in text
     assert "m1:" in run("info", head).output
 
 

@@ -116,7 +116,9 @@ def _list_sets(study: Study) -> tuple[list[Section], list[Section]]:
 
 def make_title(study: Study) -> str:
     """Name the report."""
-    return f"{TITLE}: {study.bundle.head} on {study.cache.spec.backbone}"
+    blocks = study.bundle.blocks
+    base = study.cache.spec.backbone if blocks is None else " and ".join(blocks.names)
+    return f"{TITLE}: {study.bundle.head} on {base}"
 
 
 def make_subtitle(study: Study) -> str:

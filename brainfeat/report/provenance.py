@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.cache.joined import JoinedCaches
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.evaluation.units import IMAGE
+from brainfeat.heads.bags import ATTENTION
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SUBSET_NAMES, capitalise
@@ -160,7 +163,7 @@ def make_data(study: Study) -> Section:
         blocks.append(
             Table(
                 title="Splits that the fit used",
-                head=("split", "images"),
+                head=("split", "images" if study.bundle.bag is None else "groups"),
                 rows=[(name, f"{size:,}") for name, size in asdict(training.split).items()],
                 note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
                 "where they divide these.",
@@ -301,31 +304,48 @@ def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _list_commands(study: Study) -> list[str]:
-    spec, bundle = study.cache.spec, study.bundle
-    extract = [
-        *("extract", "DATA", "-o", "features.h5", "--backbone", spec.backbone),
-        *("--size", str(spec.input_size), "--scaling", spec.scaling),
-        *("--precision", spec.precision),
-        # The first word of the text is the option.
-        *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
-    ]
-    fit = [
-        *("fit-head", "features.h5", "-o", "head.h5", "--head", bundle.head),
-        *("--random-state", str(bundle.training.random_state)),
-    ]
+    bundle = study.bundle
+    blocks = bundle.blocks
+    caches = {"features": study.cache.spec}
+    if blocks is not None:
+        caches = dict(zip(blocks.names, blocks.specs, strict=True))
+    fit = ["fit-head", *(f"{name}.h5" for name in caches), "-o", "head.h5"]
+    if blocks is not None and bundle.bag is not None:
+        fit += ["--join", "groups"]
+    if bundle.bag is not None:
+        fit += ["--bag", bundle.bag.pooling]
+        if bundle.bag.label != SAME_LABEL:
+            fit += ["--group-label", bundle.bag.label]
+    if bundle.bag is None or bundle.bag.pooling != ATTENTION:
+        fit += ["--head", bundle.head]
+    fit += ["--random-state", str(bundle.training.random_state)]
     for name, value in sorted(bundle.params.items()):
         fit += ["--param", f"{name}={value}"]
-    lines = [shlex.join(["brainfeat", *words]) for words in (extract, fit)]
+    extracts = [_list_words(name, spec) for name, spec in caches.items()]
+    lines = [shlex.join(["brainfeat", *words]) for words in (*extracts, fit)]
     return [*lines, study.command] if study.command else lines
+
+
+def _list_words(name: str, spec: FeatureSpec) -> list[str]:
+    """List the words of the command that makes a cache; the first word of a crop is the option."""
+    slices = dict(part.split("=", 1) for part in spec.volumes.split() if "=" in part)
+    return [
+        *("extract", "DATA", "-o", f"{name}.h5", "--backbone", spec.backbone),
+        *("--size", str(spec.input_size), "--scaling", spec.scaling),
+        *("--precision", spec.precision),
+        *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
+        *(("--slices", slices["slices"]) if "slices" in slices else ()),
+    ]
 
 
 def make_limits(study: Study) -> Section:
     """Show what the head is for, what it is not, and what these results do not cover."""
     names = ", ".join(study.bundle.class_names)
+    what = "single slices" if study.bundle.bag is None else "all slices of patients"
     least = min(entry.support for entry in study.evaluation.per_class)
     grouped = bool(np.asarray(study.cache.groups[study.predictions.rows] != "").any())
     entries = [
-        f"Intended for research and teaching: comparing methods on single slices of {names}.",
+        f"Intended for research and teaching: comparing methods on {what} of {names}.",
         (
             "Not a medical device. It has not been tested, certified or approved for any use on "
             "patients; do not use it to diagnose, to plan a treatment, or to reassure anyone."
@@ -340,6 +360,9 @@ def make_limits(study: Study) -> Section:
         (
             "It sees one slice at a time, and neither other sequences nor the history of the "
             "patient."
+            if study.bundle.bag is None
+            else "It sees the given images of a patient together, without their order, and not the "
+            "history of the patient."
         ),
         f"The rarest class evaluated has {count(least, study.noun)}.",
         (

@@ -30,8 +30,8 @@ def make_training(study: Study) -> Section:
     blocks: list[Block] = [
         (
             f"The head is of the kind {bundle.head!r}; it predicts one of "
-            f"{len(bundle.class_names)} classes from the {bundle.spec.n_features:,} features of an "
-            f"image. {refitted}"
+            f"{len(bundle.class_names)} classes from the {bundle.spec.n_features:,} features of "
+            f"{'an image' if bundle.bag is None else 'a patient'}. {refitted}"
         ),
         *_draw_history(study),
     ]
