@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("support")
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
-settings.register_profile("deep", max_examples=500, deadline=None, print_blob=True)
+settings.register_profile("deep", max_examples=250, deadline=None, print_blob=True)
 
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 

@@ -291,5 +291,5 @@ def test_only_attention_heads_have_weights_of_images(make_cache: Callable[..., P
 def test_a_head_of_vectors_takes_no_bags() -> None:
     bags = Bags.collect(draw_bags(2, 3))
     recipe = HeadRecipe(head="lda", params={}, class_names=("a", "b"), random_state=0)
-    with pytest.raises(HeadError, match="takes vectors, not bags"):
+    with pytest.raises(HeadError, match="takes vectors, and bags were given; pool"):
         recipe.fit(bags, np.array([0, 1]), rows=np.array([0, 1]))
