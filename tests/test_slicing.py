@@ -761,7 +761,7 @@ def test_a_volume_with_heat_maps_is_read_once(run, hospital, tmp_path, monkeypat
         read.append(series.name)
         return read_volume(series, **options)
 
-    monkeypatch.setattr("brainfeat.prediction.predictor.read_volume", count)
+    monkeypatch.setattr("brainfeat.prediction.feature_source.read_volume", count)
     volumes = [hospital / name / f"{name}-3" for name in CLASSES]
     result = run(*volumes, "--heatmap", tmp_path / "maps")
     assert result.exit_code == 0, result.exception

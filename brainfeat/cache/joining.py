@@ -92,7 +92,7 @@ def check_names(
         digits and ``._+-``.
     """
     chosen = tuple(cache.path.stem for cache in caches) if names is None else tuple(names)
-    remedy = 'pass names=["t1", "flair"] or, on the command line, t1=FEATURES flair=FEATURES'
+    remedy = 'pass names=["t1", "flair"]'
     if len(chosen) != len(caches):
         raise ParameterError(
             f"{count(len(chosen), 'name')} for {count(len(caches), 'cache')}; expected one for each"
@@ -156,7 +156,7 @@ def _check_groups(caches: Sequence[FeatureCache]) -> None:
             others = " or ".join(str(one.path) for one in caches if one is not cache)
             raise TableError(
                 f"{cache.path} shares none of its {count(len(groups[place]), 'group')} with "
-                f"{others}; were they made with the same --patient-key?"
+                f"{others}; were they made with the same patient key?"
             )
 
 
