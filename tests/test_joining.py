@@ -191,7 +191,7 @@ def two_caches(**changes: Any) -> Prepare:
         (two_caches(names=["t1", "t1"]), ParameterError, "t1 is the name of several blocks"),
         (two_caches(names=["t1"]), ParameterError, "1 name for 2 caches"),
         (two_caches(names=["t1", "a=b"]), ParameterError, "'a=b' is no name of a block"),
-        (two_caches(units="d e f"), TableError, "shares none of its 3 groups .*--patient-key"),
+        (two_caches(units="d e f"), TableError, "shares none of its 3 groups .* same patient key"),
         (
             two_caches(class_names=("Glioma", "notumor")),
             TableError,
