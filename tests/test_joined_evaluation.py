@@ -127,7 +127,7 @@ def test_commands_fit_and_evaluate_named_caches(paths: list[Path], tmp_path: Pat
     assert "What changes a feature of m1" in page
     assert "What each of the joined features is worth" in page
     text = " ".join(re.sub(r"<[^>]+>", "", page).split())
-    assert "classifier: lda on m0 and m1" in text
+    assert "classifier: lda on base-0 (m0) and base-1 (m1)" in text
     assert "fit-head m0.h5 m1.h5 -o head.h5 --join groups --bag mean --head lda" in text
     assert "--backbone joined" not in text
     assert "It sees the given images of a patient together" in text

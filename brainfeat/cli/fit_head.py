@@ -223,8 +223,8 @@ def _show(bundle: "HeadBundle") -> None:
     if bundle.bag is not None and record.bag_sizes is not None:
         bags = record.bag_sizes
         options.say(
-            f"a group is one example, by {bundle.bag.pooling}; of {bags.least:,} to {bags.most:,} "
-            f"images each, median {bags.median:g}; {sum(vars(bags.images).values()):,} in all"
+            f"groups of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled by "
+            f"{bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
         )
     _show_metrics(record)
 

@@ -31,6 +31,7 @@ from brainfeat.report.wording import (
     METRIC_NAMES,
     SUBSET_METRICS,
     list_parts,
+    name_base,
     name_subset,
 )
 
@@ -139,11 +140,11 @@ def _leave(what: str) -> str:
 
 
 def _describe_release(study: Study) -> dict[str, Content]:
-    bundle, spec = study.bundle, study.cache.spec
+    bundle = study.bundle
     digest = bundle.content_sha256
     return {
         "BasicInfo": {
-            "ModelName": escape(f"{bundle.head} head on {spec.backbone}"),
+            "ModelName": escape(f"{bundle.head} head on {name_base(bundle)}"),
             "ModelDeveloper": _leave("who developed the model"),
             "DeveloperContact": _leave("how to reach them"),
         },
@@ -213,17 +214,19 @@ def _describe_warnings(study: Study) -> dict[str, Content]:
 
 
 def _describe_system(study: Study, evidence: dict[str, str | None]) -> dict[str, Content]:
-    spec, training = study.cache.spec, study.bundle.training
+    bundle, training = study.bundle, study.bundle.training
+    blocks, given = bundle.blocks, "one image" if bundle.bag is None else "the images of a patient"
+    weights = [spec.weights_sha256 for spec in ([bundle.spec] if blocks is None else blocks.specs)]
     return {
         "OutcomesAndOutputs": _answer(evidence, "output"),
         "ModelType": _answer(evidence, "model"),
         "FoundationModels": escape(
-            f"{spec.backbone}, frozen; SHA-256 of its weights: {spec.weights_sha256}"
+            f"{name_base(bundle)}, frozen; SHA-256 of the weights: {' and '.join(weights)}"
         ),
         "InputDataSource": _answer(evidence, "sources"),
         "OutputAndInputDataTypes": _write(
             [
-                f"Input: one image. {evidence['preprocessing']}",
+                f"Input: {given}. {evidence['preprocessing']}",
                 f"Output: {evidence['output']}",
             ]
         ),

@@ -17,7 +17,7 @@ from brainfeat.report.robustness import (
     describe_size,
 )
 from brainfeat.report.study import Study
-from brainfeat.report.wording import METRIC_NAMES, name_headline, name_subset
+from brainfeat.report.wording import METRIC_NAMES, name_base, name_headline, name_subset
 from brainfeat.text import count, format_metric, format_number
 
 Checklist = Literal["claim2024", "tripod-ai"]
@@ -225,11 +225,12 @@ def _describe_data(study: Study) -> dict[str, str | None]:
 
 
 def _describe_model(study: Study) -> dict[str, str | None]:
-    bundle, spec = study.bundle, study.cache.spec
+    bundle, spec, base = study.bundle, study.cache.spec, name_base(study.bundle)
+    layer = f", layer {spec.layer}" if bundle.blocks is None else ""
     return {
-        "technology": f"A {bundle.head} classifier on features of a frozen {spec.backbone}, a "
+        "technology": f"A {bundle.head} classifier on features of a frozen {base}, a "
         "convolutional network.",
-        "model": f"Pooled output of {spec.backbone}, layer {spec.layer}: {spec.n_features} "
+        "model": f"Pooled output of {base}{layer}: {spec.n_features} "
         f"numbers; then a head of the kind {bundle.head} (sections Features and Training).",
         "predictors": f"All {spec.n_features} features of the base; none is chosen by hand.",
         "objective": "Features are computed; nobody interprets an image.",

@@ -20,6 +20,7 @@ from brainfeat.report.results import make_overall, make_summary, make_values
 from brainfeat.report.sets import make_set, make_sets, name_sets
 from brainfeat.report.study import Study
 from brainfeat.report.training import make_training
+from brainfeat.report.wording import name_base
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ def _list_sets(study: Study) -> tuple[list[Section], list[Section]]:
 
 def make_title(study: Study) -> str:
     """Name the report."""
-    blocks = study.bundle.blocks
-    base = study.cache.spec.backbone if blocks is None else " and ".join(blocks.names)
-    return f"{TITLE}: {study.bundle.head} on {base}"
+    return f"{TITLE}: {study.bundle.head} on {name_base(study.bundle)}"
 
 
 def make_subtitle(study: Study) -> str:

@@ -37,14 +37,22 @@ _MEANINGS = {
     "dtype": "number type of the stored features",
     "volumes": "how images were made from volumes; empty for image files",
     "value_range": "what images of more than 8 bits are divided by",
+    "quantization": "how numbers become 8-bit integers; empty for floating point",
     "crop": "what an image is cropped to before it is resized; empty for the whole image",
+}
+# Options of how volumes are cut, with the text that is the default of each in a spec.
+_CUT_BY_DEFAULT = {
+    "slices": "all",
+    "window": "auto",
+    "orientation": "stored-or-ras-axial",
+    "volume": "",
 }
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
     "column": "groups of the table, such as patients",
     "copies": "copies, and groups of the table where it has any",
     "near-duplicates": "near duplicates and copies, and groups of the table where it has any",
-    "exact-duplicates": "exact duplicates",
+    "exact-duplicates": "exact duplicates, and groups of the table where it has any",
     "none": "nothing",
 }
 
@@ -328,13 +336,18 @@ def _list_commands(study: Study) -> list[str]:
 
 def _list_words(name: str, spec: FeatureSpec) -> list[str]:
     """List the words of the command that makes a cache; the first word of a crop is the option."""
-    slices = dict(part.split("=", 1) for part in spec.volumes.split() if "=" in part)
+    cut = dict(part.split("=", 1) for part in spec.volumes.split())
     return [
         *("extract", "DATA", "-o", f"{name}.h5", "--backbone", spec.backbone),
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
         *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
-        *(("--slices", slices["slices"]) if "slices" in slices else ()),
+        *(
+            word
+            for option, default in _CUT_BY_DEFAULT.items()
+            if cut.get(option, default) != default
+            for word in (f"--{option}", cut[option])
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from brainfeat.evaluation.results import Subset, Subsets
+    from brainfeat.heads.bundle import HeadBundle
     from brainfeat.metrics import Metrics
 
 # Metrics by the name of their attribute.
@@ -56,6 +57,14 @@ SHORT_SUBSET_NAMES = {
 }
 # What stands where a column of the table has no value.
 NO_VALUE = "(none)"
+
+
+def name_base(bundle: "HeadBundle") -> str:
+    """Name the base of a head; of joined caches, that of each block."""
+    if bundle.blocks is None:
+        return bundle.spec.backbone
+    named = zip(bundle.blocks.names, bundle.blocks.specs, strict=True)
+    return " and ".join(f"{spec.backbone} ({name})" for name, spec in named)
 
 
 def name_noun(metrics: object) -> str:
