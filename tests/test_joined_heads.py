@@ -1,5 +1,6 @@
 """Heads of several caches: against scikit-learn on plain arrays, what they record and refuse."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,17 @@ def test_damaged_blocks_are_refused(
 ) -> None:
     saved = {"svm": bundle.save(tmp_path / "head.h5")}
     assert message in refuse(craft_head(saved, tmp_path / "odd.h5", **changes))
+
+
+@pytest.mark.parametrize("name", ["../t1", "flair", "t1\n", ""])
+def test_odd_names_of_stored_blocks_are_refused(
+    bundle: HeadBundle, tmp_path: Path, name: str
+) -> None:
+    saved = {"svm": bundle.save(tmp_path / "head.h5")}
+    document = bundle.blocks.to_document()
+    document[0]["name"] = name
+    odd = craft_head(saved, tmp_path / "odd.h5", blocks=json.dumps(document))
+    assert "different names of letters, digits" in refuse(odd)
 
 
 @pytest.mark.parametrize(

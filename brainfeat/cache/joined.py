@@ -1,6 +1,7 @@
 """Joined caches as one: modalities of a patient, or bases of an image, each of them a block."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -23,6 +24,8 @@ On = Literal["group", "image"]
 
 # What the spec of a join has as the name of its base.
 JOINED = "joined"
+# What a block can be called.
+BLOCK_NAME = re.compile(r"[\w.+-]+")
 
 
 class JoinedCaches(FeatureCache):

@@ -1,18 +1,15 @@
 """Join caches: read several modalities of patients, or several bases of images, as one table."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import get_args
 
 from brainfeat.cache.cache import FeatureCache, opened
-from brainfeat.cache.joined import GroupJoin, ImageJoin, JoinedCaches, On
+from brainfeat.cache.joined import BLOCK_NAME, GroupJoin, ImageJoin, JoinedCaches, On
 from brainfeat.errors import CacheError, ParameterError, SpecMismatchError, TableError
 from brainfeat.text import count, name_some
-
-_NAME = re.compile(r"[\w.+-]+")
 
 
 def join_caches(
@@ -101,7 +98,7 @@ def check_names(
         raise ParameterError(
             f"{name_some(twice)} is the name of several blocks; give each its own: {remedy}"
         )
-    if odd := [name for name in chosen if not _NAME.fullmatch(name)]:
+    if odd := [name for name in chosen if not BLOCK_NAME.fullmatch(name)]:
         raise ParameterError(
             f"{odd[0]!r} is no name of a block; expected letters, digits and ._+- alone: {remedy}"
         )

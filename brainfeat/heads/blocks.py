@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.joined import join_specs
+from brainfeat.cache.joined import BLOCK_NAME, join_specs
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
 
@@ -269,8 +269,8 @@ class Blocks:
             raise BundleError("blocks must be a JSON list of two or more, with name and spec each")
         names = tuple(entry["name"] for entry in document)
         specs = tuple(FeatureSpec.from_json(entry["spec"]) for entry in document)
-        if len({*names}) < len(names):
-            raise BundleError("the blocks must have different names")
+        if len({*names}) < len(names) or not all(map(BLOCK_NAME.fullmatch, names)):
+            raise BundleError("the blocks must have different names of letters, digits and ._+-")
         if min(spec.n_features for spec in specs) < 1:
             raise BundleError("a block must have one feature or more")
         widths = tuple(spec.n_features for spec in specs)
