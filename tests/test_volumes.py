@@ -12,7 +12,7 @@ from pydicom.pixels import apply_windowing
 from support.dicoms import draw_volume, make_dataset
 
 from brainfeat.errors import ImageReadError, ParameterError
-from brainfeat.readers import read_image
+from brainfeat.readers import read_image, windows
 from brainfeat.readers.thresholds import find_otsu_threshold
 from brainfeat.readers.volumes import (
     VOXEL_LIMIT,
@@ -345,6 +345,27 @@ def test_the_robust_window_is_that_of_numpy(seed):
     assert window.centre - window.width / 2 == pytest.approx(low, rel=1e-6)
     assert window.centre + window.width / 2 == pytest.approx(high, rel=1e-6)
     assert np.array_equal(values, before, equal_nan=True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_percentiles_are_those_of_numpy_bit_for_bit(seed, monkeypatch):
+    """A sample leads to the values near them; where it misleads, all values are taken."""
+    monkeypatch.setattr(windows, "_SAMPLE", 64)
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 10.0 ** rng.integers(-2, 30), int(rng.integers(2, 5000))).astype("f4")
+    if seed % 3 == 0:
+        values = np.rint(values)
+    if seed % 4 == 0:
+        values[rng.random(values.size) < 0.6] = 0
+    if seed % 5 == 0:
+        values.sort()
+    if seed % 7 == 0:  # the sample has only these
+        values[:: -(-values.size // 64)] = 1e6
+    low, high = (
+        2 * float(half) for half in np.percentile(values * np.float32(0.5), windows.PERCENTILES)
+    )
+    expected = Window((low + high) / 2, high - low) if high > low else None
+    assert find_robust_window(values) == expected
 
 
 def test_values_as_far_apart_as_they_can_be_have_a_window():

@@ -1,5 +1,6 @@
 """Windows: which values are shown from black to white, in units that the volume must have."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from brainfeat.errors import ParameterError
 
 # The same as in nnU-Net for CT and in TorchIO's RescaleIntensity.
 PERCENTILES = (0.5, 99.5)
+# About as many values of a volume tell near which ones its percentiles are.
+_SAMPLE = 1 << 16
 
 HOUNSFIELD = "HU"
 UPTAKE = "SUVbw"
@@ -175,12 +178,34 @@ def find_robust_window(values: npt.NDArray[np.float32]) -> Window | None:
     -------
     Window or None
     """
-    known = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    known = values.reshape(-1) if finite.all() else values[finite]
     if not known.size:
         return None
-    # Halving is exact; the difference of two values can exceed the range of single precision.
-    known *= np.float32(0.5)
-    low, high = (
-        2 * float(half) for half in np.percentile(known, PERCENTILES, overwrite_input=True)
-    )
+    low, high = (_find_percentile(known, percent) for percent in PERCENTILES)
     return Window((low + high) / 2, high - low) if high > low else None
+
+
+def _find_percentile(known: npt.NDArray[np.float32], percent: float) -> float:
+    """Compute what numpy.percentile gives, which partitions all values, by those near it alone."""
+    place = (known.size - 1) * (percent / 100)
+    below = math.floor(place)
+    # Halving is exact; the difference of two values can exceed the range of single precision.
+    halves = np.float32(0.5) * _find_neighbours(known, below)
+    return 2 * float(np.quantile(halves, np.array([place - below]))[0])
+
+
+def _find_neighbours(known: npt.NDArray[np.float32], below: int) -> npt.NDArray[np.float32]:
+    """Find the value of a place among sorted values, and the next one, near those of a sample."""
+    sample = np.sort(known[:: -(-known.size // _SAMPLE)])
+    near, margin = below * len(sample) // known.size, len(sample) // 256 + 1
+    low = sample[max(0, near - margin)]
+    high = sample[min(len(sample) - 1, near + margin)]
+    places = np.minimum([below, below + 1], known.size - 1)
+    smaller = int(np.count_nonzero(known < low))
+    if smaller <= places[0] and places[1] < np.count_nonzero(known <= high):
+        if low == high:
+            return np.array([low, low])
+        known, places = known[(known >= low) & (known <= high)], places - smaller
+    found: npt.NDArray[np.float32] = np.partition(known, places)[places]
+    return found
