@@ -10,8 +10,11 @@ from brainfeat.errors import CacheError, CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+# How features are asked for; a spec says "average" for the mean.
+Pooling = Literal["mean", "max", "none"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
+POOLINGS: tuple[Pooling, ...] = ("mean", "max", "none")
 # Precisions of floating point, and all.
 FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
