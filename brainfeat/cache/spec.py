@@ -181,7 +181,7 @@ class FeatureSpec:
         if layer not in widths:
             raise CacheError(
                 f"there are no features of layer {layer!r}; expected one of {', '.join(widths)}; "
-                f'extract again with layers=("{layer}", …) to have it'
+                "extract again with layers=NAMES to have it"
             )
         if maps and (self.pooling != "none" or layer != self.layer):
             has = f"of layer {self.layer} alone" if self.pooling == "none" else "of no layer"
