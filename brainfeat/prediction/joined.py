@@ -17,7 +17,7 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.backbones import compile_copies, load_backbone
 from brainfeat.heads.bags import Bags
-from brainfeat.heads.base import require_base
+from brainfeat.heads.base import read_spec, require_base
 from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.prediction.answers import Prediction, Seen
@@ -308,7 +308,7 @@ class _BlockReader:
             device=self._predictor._base.get("device", "auto"),
             engine=self._predictor._base.get("engine", "auto"),
         )
-        require_base(spec, backbone.spec)
+        require_base(spec, read_spec(backbone))
         return backbone
 
     def _take(
