@@ -7,6 +7,7 @@ import click
 
 from brainfeat.cache.spec import POOLINGS, PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.allocator import return_large_arrays
 from brainfeat.cli.volumes import (
     RANDOM_KEY,
     VOLUME_NAMES,
@@ -222,6 +223,7 @@ def command(
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.inventory import Inventory
 
+    return_large_arrays()
     cut = take_volume_options({name: chosen.pop(name) for name in VOLUME_NAMES})
     table = _open_table(
         data,

@@ -223,14 +223,14 @@ def _show(bundle: "HeadBundle") -> None:
     if bundle.bag is not None and record.bag_sizes is not None:
         bags = record.bag_sizes
         options.say(
-            f"groups of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled by "
-            f"{bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
+            f"patients of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled "
+            f"by {bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
         )
     _show_metrics(record)
 
 
 def _name_unit(bundle: "HeadBundle") -> str:
-    return "images" if bundle.bag is None else "groups"
+    return "images" if bundle.bag is None else "patients"
 
 
 def _show_metrics(record: "FitRecord") -> None:

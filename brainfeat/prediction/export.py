@@ -22,7 +22,7 @@ from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
 from brainfeat.prediction.answers import NOTICE
 from brainfeat.prediction.bases import load_base
-from brainfeat.prediction.head_layers import HeadLayers, find_head_layers
+from brainfeat.prediction.head_layers import HeadLayers, find_head_layers, require_network_file
 
 Quantize = Literal["float16", "int8"]
 
@@ -110,6 +110,8 @@ def export_head(
     form = _choose_format(output, quantize)
     inputs = [given for given in (bundle, weights) if not isinstance(given, HeadBundle)]
     _check_outputs(output, overwrite=overwrite, inputs=inputs)
+    if isinstance(bundle, str | os.PathLike):
+        require_network_file(bundle)
     bundle = loaded(bundle)
     bundle.require_one_cache("an export")
     head = find_head_layers(bundle)
