@@ -26,6 +26,7 @@ from brainfeat.extraction.cropping import Crop, check_crop
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.int8_calibration import calibrate
 from brainfeat.extraction.run import Run
+from brainfeat.extraction.style_targets import add_targets
 from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
@@ -167,7 +168,7 @@ def extract(
         Augmented views to add to each image of the train split, or to every labelled image if the
         table has no splits.
     augmentation : Augmentation or None
-        Ranges and seed of the views; None takes the defaults with `random_state`.
+        Ranges, seed and style of the views; None takes the defaults with `random_state`.
     alterations : Alterations or None
         Altered views to add to each image, with `augment` 0: those that a head is tried on by
         :func:`brainfeat.stress`, and none is fitted on.
@@ -264,7 +265,7 @@ def extract(
         origin=origin,
         parts=parts_folder(output),
         augment=augment,
-        augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
+        augmentation=augmentation or Augmentation(random_state=random_state),
         alterations=alterations,
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
@@ -276,6 +277,8 @@ def extract(
         random_state=random_state,
         progress=progress,
     )
+    size = input_size if isinstance(backbone, str) else backbone.spec.input_size
+    task = add_targets(task, size=size)
     load = partial(
         load_backbone,
         weights=weights,
