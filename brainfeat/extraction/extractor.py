@@ -277,8 +277,7 @@ def extract(
         random_state=random_state,
         progress=progress,
     )
-    size = input_size if isinstance(backbone, str) else backbone.spec.input_size
-    task = add_targets(task, size=size)
+    task = add_targets(task, backbone, input_size=input_size)
     load = partial(
         load_backbone,
         weights=weights,
@@ -315,8 +314,7 @@ def extract(
                 f"{output} was written by other runs {_ATTEMPTS} times while this one was at work; "
                 "its finished rows are kept; run it again when the others have ended"
             )
-    seconds = time.perf_counter() - started
-    return _summarize(run, computed, signatures, output=output, seconds=seconds)
+    return _summarize(run, computed, signatures, output=output, started=started)
 
 
 def _load_backbone(
@@ -359,9 +357,9 @@ def _report_calibration(task: Task, done: int, number: int) -> None:
 
 
 def _summarize(
-    run: Run, computed: int, signatures: int, *, output: Path, seconds: float
+    run: Run, computed: int, signatures: int, *, output: Path, started: float
 ) -> Extraction:
-    rows = sum(1 for _ in run.list_rows())
+    rows, seconds = sum(1 for _ in run.list_rows()), time.perf_counter() - started
     return Extraction(
         rows=rows,
         computed=computed,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.extraction.augmentation import Augmentation
+from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.cropping import crop_pixels
 from brainfeat.extraction.pipeline import map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
@@ -260,14 +261,15 @@ class StyleTargets:
             return None
 
 
-def add_targets(task: Task, *, size: int) -> Task:
+def add_targets(task: Task, backbone: str | FeatureExtractor, *, input_size: int) -> Task:
     """Find the images whose style views are given, where they are given any.
 
     Parameters
     ----------
     task : Task
-    size : int
-        Height and width of what a base sees, in pixels.
+    backbone : str or FeatureExtractor
+    input_size : int
+        Height and width in pixels of what a base sees that is given by name.
 
     Returns
     -------
@@ -286,7 +288,8 @@ def add_targets(task: Task, *, size: int) -> Task:
         return task
     if not task.augment:
         raise ParameterError("a style is one of views, and there are none; pass augment=1 or more")
-    Style.parse(augmentation.style).check_size(size)
+    seen = input_size if isinstance(backbone, str) else backbone.spec.input_size
+    Style.parse(augmentation.style).check_size(seen)
     if isinstance(table, VolumeTable):
         raise TableError(
             "volumes have no splits, and styles are those of training images alone; cut them into"
