@@ -140,9 +140,10 @@ class StyleTargets:
 
     The targets of a view are the training images of other sources than those of its image. One is
     drawn by the digest of the image, the number of the view and the seed, so that a view is the
-    same in any order, run or machine. Images whose content is in several sources are no targets. In
-    the place of a target that cannot be decoded, the next one is taken in the order of sources and
-    digests. An image without a target, because it is of the source that is named, keeps its style.
+    same in any order, run or machine. Images whose content is in several sources are no targets,
+    nor are generated ones. In the place of a target that cannot be decoded, the next one is taken
+    in the order of sources and digests. An image without a target, because it is of the source that
+    is named, keeps its style.
 
     Parameters
     ----------
@@ -315,7 +316,8 @@ def _list_sources(table: ImageTable) -> tuple[list[str], Rows, Rows]:
             " image may become a test image; write splits with brainfeat split, and extract that"
             " table"
         )
-    rows = np.array([row for row, split in enumerate(table.splits) if split == "train"], np.intp)
+    pairs = enumerate(zip(table.splits, table.origins, strict=True))
+    rows = np.array([row for row, (split, made) in pairs if split == "train" and not made], np.intp)
     without = [row for row in rows if not table.sources[row]]
     if without:
         raise TableError(
