@@ -53,6 +53,16 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
         raise click.BadParameter(str(error)) from error
 
 
+def _check_style(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from brainfeat.errors import ParameterError
+    from brainfeat.extraction.styles import Style
+
+    try:
+        return None if value is None else str(Style.parse(value))
+    except ParameterError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(
     "extract",
     short_help="Run a frozen base over all images and cache its features.",
@@ -137,6 +147,19 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Mirror views left to right with probability 1/2.",
 )
 @click.option(
+    "--style",
+    metavar="fourier:BETA|histogram",
+    callback=_check_style,
+    help="Give each view the style of a training image of another source: the amplitudes of its "
+    "low frequencies, in a window of BETA times the size in each direction, or its histogram.",
+)
+@click.option(
+    "--style-from",
+    metavar="source|source:NAME",
+    help="Take styles from any other source of the table, which is the default, or from the source "
+    "NAME alone.",
+)
+@click.option(
     "--batch-size",
     type=options.AutoInteger(),
     default="auto",
@@ -196,6 +219,8 @@ def command(
     rotation: float,
     zoom: float,
     flip: bool,
+    style: str | None,
+    style_from: str | None,
     random_state: int,
     keep_masks: bool,
     group_level: int | None,
@@ -219,11 +244,19 @@ def command(
     missing: new images, what an interrupted run did not finish, and signatures where the output
     has none.
     """
-    from brainfeat.extraction.augmentation import Augmentation
+    from brainfeat.extraction.augmentation import SOURCE, Augmentation
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.inventory import Inventory
 
     return_large_arrays()
+    ranges = Augmentation(
+        rotation=rotation,
+        zoom=zoom,
+        flip=flip,
+        random_state=random_state,
+        style=style,
+        style_from=style_from or SOURCE,
+    )
     cut = take_volume_options({name: chosen.pop(name) for name in VOLUME_NAMES})
     table = _open_table(
         data,
@@ -235,7 +268,6 @@ def command(
     )
     inventory = Inventory.of(table)
     _show_inventory(inventory, as_json=as_json)
-    ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", f"{inventory.noun}s") as progress:
             result = extract(

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.schema import EXTRACTED, GENERATED
 from brainfeat.cache.writing import as_text
 from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
+
+# What a cache has for the origin of an image in a table.
+ORIGINS = {"": EXTRACTED, "generated": GENERATED}
 
 
 def make_columns(table: ImageTable, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
@@ -31,10 +35,12 @@ def make_columns(table: ImageTable, rows: NDArray[np.intp]) -> dict[str, NDArray
         "group": table.groups,
         "source": table.sources,
     }
-    return {
+    columns = {
         "label": table.label_indices[rows],
         **{name: as_text(values)[rows] for name, values in texts.items()},
     }
+    made = np.array([ORIGINS[origin] for origin in table.origins], np.int16)[rows]
+    return columns | ({"origin": made} if made.any() else {})
 
 
 def list_sizes(

@@ -27,6 +27,7 @@ from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.extraction.int8_calibration import ChosenPrecision, load_calibrated
 from brainfeat.extraction.run import Run
+from brainfeat.extraction.style_targets import add_targets
 from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
@@ -174,7 +175,7 @@ def extract(
         Augmented views to add to each image of the train split, or to every labelled image if the
         table has no splits.
     augmentation : Augmentation or None
-        Ranges and seed of the views; None takes the defaults with `random_state`.
+        Ranges, seed and style of the views; None takes the defaults with `random_state`.
     alterations : Alterations or None
         Altered views to add to each image, with `augment` 0: those that a head is tried on by
         :func:`brainfeat.stress`, and none is fitted on.
@@ -271,7 +272,7 @@ def extract(
         origin=origin,
         parts=parts_folder(output),
         augment=augment,
-        augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
+        augmentation=augmentation or Augmentation(random_state=random_state),
         alterations=alterations,
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
@@ -283,6 +284,7 @@ def extract(
         random_state=random_state,
         progress=progress,
     )
+    task = add_targets(task, backbone, input_size=input_size)
     load = partial(
         load_backbone,
         weights=weights,
@@ -321,14 +323,13 @@ def extract(
                 f"{output} was written by other runs {_ATTEMPTS} times while this one was at work; "
                 "its finished rows are kept; run it again when the others have ended"
             )
-    seconds = time.perf_counter() - started
-    return _summarize(run, computed, signatures, output=output, seconds=seconds)
+    return _summarize(run, computed, signatures, output=output, started=started)
 
 
 def _summarize(
-    run: Run, computed: int, signatures: int, *, output: Path, seconds: float
+    run: Run, computed: int, signatures: int, *, output: Path, started: float
 ) -> Extraction:
-    rows = sum(1 for _ in run.list_rows())
+    rows, seconds = sum(1 for _ in run.list_rows()), time.perf_counter() - started
     return Extraction(
         rows=rows,
         computed=computed,

@@ -186,9 +186,10 @@ def calibrate(
 
 
 def _list_training_rows(table: ImageTable) -> NDArray[np.intp]:
-    """List the rows of train; without splits, all."""
-    rows = [row for row, split in enumerate(table.splits) if split == "train"]
-    return np.array(rows if table.has_splits else range(len(table)), np.intp)
+    """List the rows of train, without splits all, but for generated images."""
+    wanted = {"train"} if table.has_splits else {""}
+    pairs = enumerate(zip(table.splits, table.origins, strict=True))
+    return np.array([row for row, (split, made) in pairs if split in wanted and not made], np.intp)
 
 
 def _read_sample(

@@ -21,7 +21,6 @@ from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError
-from brainfeat.extraction.augmentation import augment_pixels
 from brainfeat.extraction.columns import list_sizes, make_columns
 from brainfeat.extraction.computed_rows import choose_layout
 from brainfeat.extraction.cropping import crop_pixels, make_grey
@@ -299,13 +298,7 @@ class Run:
         if (altered := self._task.alterations) is not None:
             crop = self.spec.crop
             return dict(altered.draw(pixels, small, sha256=sha256, views=views, crop=crop))
-        ranges = self._task.augmentation
-        return {
-            view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
-            if view and ranges
-            else small
-            for view in views
-        }
+        return {view: self._task.draw_view(small, sha256=sha256, view=view) for view in views}
 
     def _reject(self, rejected: Rejected, error: ImageReadError) -> None:
         if self._task.on_error == "raise":

@@ -49,7 +49,7 @@ class Images:
 
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
-        self.rows: Rows = np.flatnonzero(cache.view == 0)
+        self.rows: Rows = np.flatnonzero(cache.is_image)
         if not len(self.rows):
             raise CacheError(f"{cache.path} has no images to look at")
         self.y = cache.y[self.rows]

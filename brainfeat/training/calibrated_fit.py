@@ -42,7 +42,7 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     cross-validation, or on val where a class has images of only one group.
     """
     recipe = chosen.recipe
-    train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
+    train, val = partition.training_rows(partition.splits["train"]), partition.splits["val"]
     if needs_validation(recipe.head):
         return _calibrate(recipe.fit_head(partition.X, partition.y, rows=train, val=val), partition)
     fit = recipe.fit_head(partition.X, partition.y, rows=train)
@@ -50,7 +50,7 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     found = chosen.cv if partition.left_out is None else None
     found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
     first = _calibrate(fit, partition, found)
-    both = partition.rows_of(partition.fitted_images)
+    both = partition.training_rows(partition.fitted_images)
     refitted = recipe.fit_head(partition.X, partition.y, rows=both)
     return replace(first, head=replace(refitted, temperature=first.head.temperature))
 

@@ -129,6 +129,6 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
         train, val = partition.take_val(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
-    rows = partition.rows_of(train)
+    rows = partition.training_rows(train)
     head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
     return head.scores(partition.X[task.scored])

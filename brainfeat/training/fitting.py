@@ -31,6 +31,7 @@ from brainfeat.training.joined_fit import (
     opened_join,
     record_join,
 )
+from brainfeat.training.generated_rows import count_fitted
 from brainfeat.training.measurement import check_unit, measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
@@ -221,7 +222,7 @@ def fit_head(
             n_jobs=n_jobs,
         )
         examples = None if ood_examples is None else read_examples(ood_examples, features, rule)
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, generated=True)
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -326,6 +327,7 @@ def _make_record(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
         bag_sizes=partition.measure_bags(),
+        generated=count_fitted(partition, audit),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
         leakage=audit.summary(),

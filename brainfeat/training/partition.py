@@ -1,7 +1,7 @@
 """Partition: the units of a cache in memory, and which of them train, stop and test a head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -57,6 +57,8 @@ class Partition:
         The sources that folds leave out one at a time; None for folds of another kind.
     members : GroupRows or None
         The images of each group, which are the first rows; None where the rows are images.
+    generated : ndarray of int
+        The rows that are of generated images, which are units of no split and no fold.
     """
 
     X: AnyFeatures
@@ -70,9 +72,12 @@ class Partition:
     grouped_by: str = "none"
     left_out: SourceFolds | None = None
     members: GroupRows | None = None
+    generated: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
     @classmethod
-    def read(cls, cache: FeatureCache, bag: BagRule | None = None) -> Self:
+    def read(
+        cls, cache: FeatureCache, bag: BagRule | None = None, *, generated: bool = False
+    ) -> Self:
         """Read the labelled rows of a cache.
 
         Parameters
@@ -81,6 +86,8 @@ class Partition:
             Pooled features.
         bag : BagRule or None
             How the images of a group become one row; None makes a row of each image.
+        generated : bool
+            Whether generated images are read, too, on which a head is fitted beside any others.
 
         Returns
         -------
@@ -92,8 +99,10 @@ class Partition:
         TableError, CacheError, ParameterError
             As in :func:`brainfeat.training.units.read_units`.
         """
-        units = read_units(cache, bag)
-        images, none = np.flatnonzero(units.image == np.arange(len(units.y))), np.empty(0, np.intp)
+        units = read_units(cache, bag, generated=generated)
+        own, none = units.image == np.arange(len(units.y)), np.empty(0, np.intp)
+        own[units.generated] = False
+        images = np.flatnonzero(own)
         return cls(
             X=units.X,
             y=units.y,
@@ -102,6 +111,7 @@ class Partition:
             class_names=cache.class_names,
             splits={"train": images, "val": none, "test": none},
             members=units.members,
+            generated=units.generated,
         )
 
     def split(
@@ -292,6 +302,10 @@ class Partition:
         """Return the rows of images with their augmented views."""
         return np.flatnonzero(np.isin(self.image, images))
 
+    def training_rows(self, images: Rows) -> Rows:
+        """Return the rows that a head is fitted on: those of images, and all generated ones."""
+        return np.union1d(self.rows_of(images), self.generated)
+
     def groups_of(self, images: Rows) -> NDArray[Any] | None:
         """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
@@ -345,6 +359,8 @@ class Partition:
         FittedImages
         """
         rows = {name: self.list_members(images) for name, images in self.splits.items()}
+        made = self.generated[self.image[self.generated] == self.generated]
+        rows["train"] = np.concatenate([rows["train"], self.rows[made]])
         digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
         if signature and cache.signature is not None:
             signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}

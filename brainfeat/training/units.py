@@ -1,6 +1,6 @@
 """Units: what the rows of a partition are; the images of a cache, or its groups taken together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
@@ -13,6 +13,8 @@ from brainfeat.cache.joined import GroupJoin
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, AnyFeatures, BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
+from brainfeat.leakage.generated import find_memorised
+from brainfeat.text import count
 
 Rows = NDArray[np.intp]
 
@@ -37,6 +39,8 @@ class Units:
         Row of the cache of each row; of a group, that of its first image.
     members : GroupRows or None
         The images of each group; None where the units are images.
+    generated : ndarray of int
+        The rows that are of generated images.
     """
 
     X: AnyFeatures
@@ -44,9 +48,10 @@ class Units:
     image: Rows
     rows: Rows
     members: GroupRows | None = None
+    generated: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
 
-def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
+def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = False) -> Units:
     """Read the labelled images of a cache with their views, or its groups.
 
     Parameters
@@ -54,6 +59,9 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     cache : FeatureCache
     bag : BagRule or None
         How the images of a group become one unit; None takes each image as one.
+    generated : bool
+        Whether generated images are read, too: those of train, or all where there are no splits,
+        but for copies of real images.
 
     Returns
     -------
@@ -70,8 +78,12 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     ParameterError
         `bag` has a rule that names no class of the cache.
     """
-    rows = np.flatnonzero(cache.mask(views=True))
-    check_labels(cache, cache.y[rows])
+    chosen = cache.mask(views=True)
+    check_labels(cache, cache.y[chosen])
+    if generated and cache.is_generated.any():
+        _check_units(cache, bag)
+        chosen |= _select_generated(cache)
+    rows = np.flatnonzero(chosen)
     view = cache.view[rows]
     _, place = np.unique(cache.column("path")[rows], return_inverse=True)
     first = np.zeros(place.max() + 1, np.intp)
@@ -79,7 +91,13 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     if bag is None and isinstance(cache, GroupJoin):
         raise ParameterError("caches that are joined on groups have one vector a group; pass a bag")
     if bag is None:
-        return Units(X=_read_features(cache, rows), y=cache.y[rows], image=first[place], rows=rows)
+        return Units(
+            X=_read_features(cache, rows),
+            y=cache.y[rows],
+            image=first[place],
+            rows=rows,
+            generated=np.flatnonzero(cache.is_generated[rows]),
+        )
     members = read_groups(cache, rows[view == 0], label=bag.label)
     group, offsets, chosen = _list_views(members, rows, view, rows[first[place]])
     return Units(
@@ -89,6 +107,22 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
         rows=chosen[offsets[:-1]],
         members=members,
     )
+
+
+def _check_units(cache: FeatureCache, bag: BagRule | None) -> None:
+    """Refuse generated images for heads of groups, of which these have none."""
+    if bag is not None:
+        number = int((cache.is_generated & (cache.view == 0)).sum())
+        raise TableError(
+            f"{cache.path} has {count(number, 'generated image')}, which are in no group, and this "
+            "head is fitted on groups; extract a table without them"
+        )
+
+
+def _select_generated(cache: FeatureCache) -> NDArray[np.bool_]:
+    """Select the labelled rows of generated images that a head may be fitted on."""
+    chosen = cache.is_generated & (cache.y >= 0) & ~find_memorised(cache)
+    return chosen & (cache.splits == "train") if cache.splits.any() else chosen
 
 
 def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
