@@ -1,4 +1,4 @@
-"""Checks of dense and attention heads: constructor parameters, and the arrays of a fitted head."""
+"""Checks of dense heads and those with attention: constructor parameters, and the arrays of a fitted head."""
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -27,6 +27,11 @@ def _is_class_weight(value: object) -> bool:
 
 _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "attention_units": ("a positive integer", _is_count),
+    "attention": (
+        "'attention-pool', 'se' or 'cbam'",
+        lambda value: value in ("attention-pool", "se", "cbam"),
+    ),
+    "reduction": ("a positive integer", _is_count),
     "max_instances": ("a positive integer", _is_count),
     "hidden_units": (
         "a tuple or list of positive integers, nine at most",
