@@ -149,8 +149,6 @@ def test_what_has_no_map_is_refused(make_cache, monkeypatch):
         to_map(make_cache(X[:9], y[:9]))
     with pytest.raises(CacheError, match="the same features in all images"):
         to_map(make_cache(np.ones((IMAGES, 4)), y, name="same.h5"))
-    with pytest.raises(CacheError, match="feature maps"):
-        to_map(make_cache(X, y, name="maps.h5", pooling="none"))
     path = make_cache(X, y, name="whole.h5")
     with pytest.raises(ParameterError, match=r"shape \(3,\); expected \(80,\)"):
         to_map(path, predicted=[0, 1, 2])

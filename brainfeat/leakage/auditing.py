@@ -73,7 +73,7 @@ def audit(
     Raises
     ------
     CacheError
-        The cache holds no images, feature maps, or features that are not finite.
+        The cache holds no images, or features that are not finite.
     ParameterError
         The threshold is out of range.
 

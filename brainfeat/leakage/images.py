@@ -44,12 +44,10 @@ class Images:
     Raises
     ------
     CacheError
-        It has no images, or feature maps.
+        It has no images.
     """
 
     def __init__(self, cache: FeatureCache) -> None:
-        if cache.spec.pooling == "none":
-            raise CacheError(f"{cache.path} holds feature maps; an audit takes pooled features")
         self.cache = cache
         self.rows: Rows = np.flatnonzero(cache.view == 0)
         if not len(self.rows):

@@ -49,10 +49,8 @@ def check_images(cache: FeatureCache) -> int:
     Raises
     ------
     CacheError
-        It holds feature maps, or fewer than ten images.
+        It holds fewer than ten images.
     """
-    if cache.spec.pooling == "none":
-        raise CacheError(f"{cache.path} holds feature maps; a map takes pooled features")
     images = int((cache.view == 0).sum())
     if images < LEAST_IMAGES:
         raise CacheError(

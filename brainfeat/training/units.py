@@ -103,10 +103,8 @@ def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
     Raises
     ------
     TableError
-        The cache holds feature maps, altered views, or labelled images of fewer than two classes.
+        The cache holds altered views, or labelled images of fewer than two classes.
     """
-    if cache.spec.pooling == "none":
-        raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
     if cache.is_altered:
         raise TableError(
             f"{cache.path} holds altered views of images, on which heads are tried; fit the head "
