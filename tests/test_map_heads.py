@@ -1,22 +1,21 @@
 """Heads on maps: weights and scores against the papers' formulas, and how maps are read."""
 
-import pickle
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from brainfeat.errors import HeadError, ParameterError
-from brainfeat.heads.map_attention import ATTENTIONS
+from brainfeat.errors import HeadError
+from brainfeat.heads.kinds import ATTENTION_HEADS
 from brainfeat.heads.map_head import MapHead
 from brainfeat.heads.map_network import build_map_network, read_map_network
-from brainfeat.heads.maps import MapRows
+from brainfeat.heads.parameters import GATE_SHAPES
 
 # TensorFlow's variables do not know the copy argument of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-KINDS = tuple(ATTENTIONS)
+KINDS = ATTENTION_HEADS
 H, W, D, K = 3, 5, 6, 4
 SMALL: dict[str, Any] = {
     "attention_units": 4,
@@ -35,8 +34,8 @@ def draw_map_head(kind: str, seed: int = 0, d: int = D) -> MapHead:
     rng = np.random.default_rng(seed)
     sizes = {"d": d, "p": 3}
     gates = [
-        rng.standard_normal([sizes.get(size, size) for size in shape])
-        for shape in ATTENTIONS[kind].shapes.values()
+        rng.standard_normal([sizes.get(str(size), size) for size in shape])
+        for shape in GATE_SHAPES[kind].values()
     ]
     layers = [
         (rng.standard_normal((d, 7)), rng.standard_normal(7)),
@@ -102,7 +101,9 @@ ORACLES = {"attention-pool": apply_pooling, "se": apply_se, "cbam": apply_cbam}
 
 
 def apply_formula(head: MapHead, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    weighed, weights = ORACLES[head.attention](head, (x.astype(np.float64) - head.mean_) / head.scale_)
+    weighed, weights = ORACLES[head.attention](
+        head, (x.astype(np.float64) - head.mean_) / head.scale_
+    )
     hidden = weighed.mean(axis=(0, 1))
     (kernel, bias), (last, last_bias) = head.layers_
     return np.maximum(hidden @ kernel + bias, 0) @ last + last_bias, weights
@@ -132,21 +133,31 @@ def test_weights_and_scores_are_those_of_the_formula(
 @pytest.mark.parametrize("shape", [(H, W, D), (2, 9, 20)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_network_computes_the_formula(kind: str, shape: tuple[int, int, int]) -> None:
+    rng, d = np.random.default_rng(0), shape[-1]
+    mean, scale = rng.standard_normal(d), rng.uniform(0.5, 2, d)
     network = build_map_network(
-        kind, shape, K, width=3, hidden_units=(7,), dropout=0.5, rng=np.random.default_rng(0)
+        kind,
+        shape,
+        K,
+        mean=mean,
+        scale=scale,
+        dtype="float16",
+        width=3,
+        hidden_units=(7,),
+        dropout=0.5,
+        rng=rng,
     )
-    d = shape[-1]
     gates, *layers = read_map_network(kind, network)
     head = MapHead.from_arrays(
         gates,
         layers,
-        mean=np.zeros(d),
-        scale=np.ones(d),
+        mean=mean,
+        scale=scale,
         classes=np.arange(K),
         params={"attention": kind},
     )
     maps = draw_maps(3, shape=shape)
-    found = np.asarray(network(maps.astype(np.float32), training=False))
+    found = np.asarray(network(maps, training=False))
     np.testing.assert_allclose(found, head.decision_function(maps), atol=1e-5)
 
 

@@ -9,11 +9,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainfeat.heads.attention_network import BagRows, build_attention, read_attention
 from brainfeat.heads.attention_pooling import Floats, measure_spread, weigh_vectors
-from brainfeat.heads.bags import Bags
+from brainfeat.heads.bags import ATTENTION, Bags
 from brainfeat.heads.dense import RandomState
 from brainfeat.heads.gated_head import GatedHead
 from brainfeat.heads.network import Layer, Rows
-from brainfeat.heads.parameters import check_gates
 
 # Bags in any form that Bags.collect takes.
 GivenBags = npt.ArrayLike | Bags | Sequence[npt.ArrayLike]
@@ -111,21 +110,19 @@ random_state, verbose
         """
         check_is_fitted(self)
         bags = Bags.collect(X, self.n_features_in_)
-        return np.concatenate([np.empty(0), *(found for found, _ in self._weigh(bags, self.gates_))])
+        return np.concatenate(
+            [np.empty(0), *(found for found, _ in self._weigh(bags, self.gates_))]
+        )
 
     @property
-    def _gate_ndim(self) -> tuple[int, ...]:
-        return (2, 2, 1)
-
-    def _check_gates(self) -> None:
-        check_gates(self.gates_, n_features=self.n_features_in_)
-        self.attention_units = int(self.gates_[2].size)
+    def _kind(self) -> str:
+        return ATTENTION
 
     def _collect(self, X: GivenBags, n_features: int | None = None) -> Bags:
         return Bags.collect(X, n_features)
 
     def _count_features(self, bags: Bags) -> int:
-        return bags.values.shape[1]
+        return int(bags.values.shape[1])
 
     def _measure(self, bags: Bags) -> tuple[Floats, Floats]:
         return measure_spread(bags)

@@ -15,7 +15,13 @@ from brainfeat.errors import HeadError
 from brainfeat.heads.calibration import fit_temperature
 from brainfeat.heads.dense import RandomState, make_generator
 from brainfeat.heads.network import Layer, Rows, Stopping, train_network, weigh_classes
-from brainfeat.heads.parameters import check_layers, check_params, to_finite
+from brainfeat.heads.parameters import (
+    GATE_SHAPES,
+    check_gates,
+    check_layers,
+    check_params,
+    to_finite,
+)
 from brainfeat.heads.validation import hold_out, score_epoch
 
 Floats = npt.NDArray[np.float64]
@@ -45,8 +51,7 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     random_state: RandomState
     verbose: int
 
-    # What messages call the head, and an example of it.
-    _name = "attention"
+    # What messages call an example.
     _noun = "bag"
 
     @classmethod
@@ -95,7 +100,7 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         params = dict(params or {})
         if unknown := sorted(set(params) - set(cls().get_params())):
             raise HeadError(
-                f"params of the {cls._name} head name {unknown}; it has "
+                f"params of a head with attention name {unknown}; it has "
                 f"{', '.join(cls().get_params())}"
             )
         fitted_layers: list[Layer] = [
@@ -104,10 +109,10 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ]
         params["hidden_units"] = tuple(bias.size for _, bias in fitted_layers[:-1])
         head = cls(**params)
-        check_params(head.get_params(), head=head._name)
+        check_params(head.get_params(), head=head._kind)
         head.gates_ = tuple(
             to_finite(gate, np.float32, ndim=ndim)
-            for gate, ndim in zip(gates, head._gate_ndim, strict=True)
+            for gate, ndim in zip(gates, map(len, GATE_SHAPES[head._kind].values()), strict=True)
         )
         head.layers_ = fitted_layers
         head.mean_ = to_finite(mean, np.float64, ndim=1)
@@ -116,7 +121,9 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head.temperature_ = float(temperature)
         head.n_features_in_ = head.mean_.size
         check_layers(head.layers_, mean=head.mean_, scale=head.scale_, classes=head.classes_)
-        head._check_gates()
+        check_gates(head._kind, head.gates_, n_features=head.n_features_in_)
+        if "w" in GATE_SHAPES[head._kind]:
+            head.attention_units = int(head.gates_[2].size)
         return head
 
     def fit(
@@ -151,7 +158,7 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ParameterError
             An example has the wrong shape, none, or numbers that are not finite.
         """
-        check_params(self.get_params(), head=self._name)
+        check_params(self.get_params(), head=self._kind)
         examples, labels = self._collect(X), np.asarray(y)
         self._check_lengths(examples, labels)
         check_classification_targets(labels)
@@ -221,12 +228,8 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     @abstractmethod
-    def _gate_ndim(self) -> tuple[int, ...]:
-        """Number of dimensions of each array of `gates_`."""
-
-    @abstractmethod
-    def _check_gates(self) -> None:
-        """Check the shapes of `gates_`, and set the parameters that they determine."""
+    def _kind(self) -> str:
+        """The kind of attention, a key of :data:`brainfeat.heads.parameters.GATE_SHAPES`."""
 
     @abstractmethod
     def _collect(self, X: Any, n_features: int | None = None) -> Any:

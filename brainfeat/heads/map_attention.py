@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from brainfeat.errors import HeadError
 from brainfeat.heads.attention_pooling import weigh_vectors
 from brainfeat.heads.bags import Bags
 from brainfeat.heads.maps import MapRows
 from brainfeat.heads.network import Layer
 
 Floats = NDArray[np.float64]
-
-# Side of the convolution of CBAM, which it is named after in Woo et al. 2018.
-SPATIAL_SIZE = 7
 
 
 class Weighed(NamedTuple):
@@ -96,7 +92,7 @@ def _convolve(x: Floats, filters: NDArray[np.float32]) -> Floats:
     side = len(filters) // 2
     padded = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, filters.shape[:2], axis=(1, 2))
-    return np.einsum("nhwcij,ijc->nhw", windows, filters, optimize=True)
+    return np.asarray(np.einsum("nhwcij,ijc->nhw", windows, filters, optimize=True))
 
 
 def weigh_positions(x: Floats, gates: Layer) -> Weighed:
@@ -115,38 +111,16 @@ def weigh_positions(x: Floats, gates: Layer) -> Weighed:
         The weights of the positions of a map sum to 1; the pooled vector is the weighted mean.
     """
     n, h, w, d = x.shape
-    bags = Bags(values=x.reshape(-1, d), offsets=np.arange(n + 1) * (h * w))
+    bags = Bags(values=np.asarray(x.reshape(-1, d)), offsets=np.arange(n + 1) * (h * w))
     found = list(weigh_vectors(bags, gates, mean=np.zeros(d), scale=np.ones(d)))
     weights = np.concatenate([weights for weights, _ in found])
     return Weighed(np.concatenate([means for _, means in found]), weights.reshape(n, h, w))
 
 
-class Attention(NamedTuple):
-    """A kind of attention.
-
-    Attributes
-    ----------
-    weigh : callable
-        From standardised maps and gates to :class:`Weighed`.
-    shapes : mapping of str to tuple of int or str
-        The arrays of the gates by name: sizes of the dimensions, where ``"d"`` is the number of
-        channels and ``"p"`` any width.
-    """
-
-    weigh: Callable[[Floats, Layer], Weighed]
-    shapes: Mapping[str, tuple[int | str, ...]]
-
-
-_CHANNEL_GATES = {"squeeze": ("d", "p"), "excite": ("p", "d")}
-ATTENTIONS = {
-    "attention-pool": Attention(
-        weigh_positions, {"V": ("d", "p"), "U": ("d", "p"), "w": ("p",)}
-    ),
-    "se": Attention(gate_channels, _CHANNEL_GATES),
-    "cbam": Attention(
-        gate_channels_and_positions,
-        {**_CHANNEL_GATES, "spatial": (SPATIAL_SIZE, SPATIAL_SIZE, 2), "spatial_bias": (1,)},
-    ),
+_KINDS: Mapping[str, Callable[[Floats, Layer], Weighed]] = {
+    "attention-pool": weigh_positions,
+    "se": gate_channels,
+    "cbam": gate_channels_and_positions,
 }
 
 
@@ -158,7 +132,7 @@ def weigh_maps(
     Parameters
     ----------
     kind : str
-        A key of :data:`ATTENTIONS`.
+        ``"attention-pool"``, ``"se"`` or ``"cbam"``.
     maps : MapRows
     gates : tuple of ndarray
         Of this kind.
@@ -170,26 +144,5 @@ def weigh_maps(
     Weighed
         Of the next maps.
     """
-    weigh = ATTENTIONS[kind].weigh
     for x in maps.blocks():
-        yield weigh((x - mean) / scale, gates)
-
-
-def check_map_gates(kind: str, gates: Layer, *, n_features: int) -> None:
-    """Check that arrays are the gates of a kind of attention.
-
-    Raises
-    ------
-    HeadError
-        Their shapes do not match.
-    """
-    shapes = ATTENTIONS[kind].shapes
-    width = gates[0].shape[-1] if gates[0].ndim else 0
-    sizes = {"d": n_features, "p": width}
-    expected = [tuple(sizes.get(size, size) for size in shape) for shape in shapes.values()]
-    if width < 1 or [gate.shape for gate in gates] != expected:
-        raise HeadError(
-            f"a head of {kind} has {', '.join(shapes)} of shapes "
-            f"{', '.join(map(str, shapes.values()))} with d={n_features}; got "
-            f"{', '.join(str(gate.shape) for gate in gates)}"
-        )
+        yield _KINDS[kind]((x - mean) / scale, gates)

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.dense import RandomState
 from brainfeat.heads.gated_head import Codes, Floats, GatedHead
-from brainfeat.heads.map_attention import ATTENTIONS, check_map_gates, weigh_maps
+from brainfeat.heads.map_attention import weigh_maps
 from brainfeat.heads.map_network import DrawnMaps, build_map_network, read_map_network
 from brainfeat.heads.maps import GivenMaps, MapRows
 from brainfeat.heads.network import Layer, Rows
@@ -54,7 +53,7 @@ class_weight, random_state, verbose
     classes_, layers_, temperature_, mean_, scale_, history_, n_iter_, best_epoch_, n_features_in_
         As of :class:`brainfeat.DenseHead`; features are channels.
     gates_ : tuple of ndarray of float32
-        As of :data:`brainfeat.heads.map_attention.ATTENTIONS`.
+        As of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
 
     Examples
     --------
@@ -66,7 +65,6 @@ class_weight, random_state, verbose
     ((2, 2), (2, 3, 3))
     """
 
-    _name = "map"
     _noun = "map"
 
     def __init__(
@@ -136,13 +134,8 @@ class_weight, random_state, verbose
         return np.concatenate([np.empty((0, *maps.shape[1:3])), *weights])
 
     @property
-    def _gate_ndim(self) -> tuple[int, ...]:
-        return tuple(map(len, ATTENTIONS[self.attention].shapes.values()))
-
-    def _check_gates(self) -> None:
-        check_map_gates(self.attention, self.gates_, n_features=self.n_features_in_)
-        if self.attention == "attention-pool":
-            self.attention_units = int(self.gates_[2].size)
+    def _kind(self) -> str:
+        return self.attention
 
     def _collect(self, X: GivenMaps, n_features: int | None = None) -> MapRows:
         return MapRows.collect(X, n_features)
@@ -161,8 +154,7 @@ class_weight, random_state, verbose
         return (weighed.pooled for weighed in found)
 
     def _to_rows(self, maps: MapRows, codes: Codes, weights: Floats) -> Rows:
-        mean, scale = self.mean_.astype(np.float32), self.scale_.astype(np.float32)
-        return DrawnMaps(maps, codes, weights, mean=mean, scale=scale)
+        return DrawnMaps(maps, codes, weights)
 
     def _build(self, maps: MapRows, rng: np.random.Generator) -> Any:
         _, h, w, d = maps.shape
@@ -171,6 +163,9 @@ class_weight, random_state, verbose
             self.attention,
             (h, w, d),
             self.classes_.size,
+            mean=self.mean_,
+            scale=self.scale_,
+            dtype=str(maps.source.dtype),
             width=self.attention_units if self.attention == "attention-pool" else width,
             hidden_units=self.hidden_units,
             dropout=self.dropout,

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from brainfeat.heads.attention_network import add_gated_attention
-from brainfeat.heads.map_attention import ATTENTIONS, SPATIAL_SIZE
 from brainfeat.heads.maps import MapRows
 from brainfeat.heads.network import SEED_LIMIT, Layer, Rows, build_network, read_layers
+from brainfeat.heads.parameters import GATE_SHAPES, SPATIAL_SIZE
 from brainfeat.runtime import import_keras, layer_precision
 
 # Makes a layer with its own seed, of a class of Keras and its arguments.
@@ -25,22 +25,14 @@ class DrawnMaps(Rows):
     ----------
     X : MapRows
         Not standardised.
-    mean, scale : ndarray of shape (d,), float32
-        Standardise each channel.
     """
-
-    mean: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
 
     def draw(
         self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /
-    ) -> npt.NDArray[np.float32]:
-        """Read the maps of some rows, (b, h, w, d) float32, standardised."""
+    ) -> npt.NDArray[np.floating]:
+        """Read the maps of some rows, (b, h, w, d), as they are stored."""
         maps: MapRows = self.X
-        drawn = maps[chosen].read()
-        drawn -= self.mean
-        drawn /= self.scale
-        return drawn
+        return np.asarray(maps.source[maps.rows[chosen]])
 
 
 @layer_precision("float32")
@@ -49,21 +41,30 @@ def build_map_network(
     shape: tuple[int, int, int],
     n_classes: int,
     *,
+    mean: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    dtype: str,
     width: int,
     hidden_units: Sequence[int],
     dropout: float,
     rng: np.random.Generator,
 ) -> Any:
-    """Build the network from standardised maps to logits, each random layer with its own seed.
+    """Build the network from maps to logits, each random layer with its own seed.
+
+    It standardises, so that a batch is read, moved and kept in the precision of the file.
 
     Parameters
     ----------
     kind : str
-        A key of :data:`brainfeat.heads.map_attention.ATTENTIONS`.
+        A key of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
     shape : tuple of int
         Rows, columns and channels of a map.
     n_classes : int
         Number of outputs.
+    mean, scale : ndarray of shape (d,)
+        Standardise each channel.
+    dtype : str
+        Of the maps, ``"float16"`` or ``"float32"``.
     width : int
         Units inside the gates.
     hidden_units : sequence of int
@@ -76,7 +77,7 @@ def build_map_network(
     Returns
     -------
     keras.Model
-        From maps, (b, h, w, d) float32, to logits, (b, k).
+        From maps, (b, h, w, d), to logits, (b, k).
     """
     keras = import_keras()
 
@@ -84,8 +85,9 @@ def build_map_network(
         glorot = keras.initializers.GlorotUniform(seed=int(rng.integers(SEED_LIMIT)))
         return layer(*args, kernel_initializer=glorot, dtype="float32", **options)
 
-    maps = keras.Input(shape, dtype="float32")
-    pooled = add_attention(kind, maps, width=width, make=make)
+    maps = keras.Input(shape, dtype=dtype)
+    standardise = keras.layers.Rescaling(1.0 / scale, offset=-mean / scale, dtype="float32")
+    pooled = add_attention(kind, standardise(maps), width=width, make=make)
     classifier = build_network(
         shape[-1], n_classes, hidden_units=hidden_units, dropout=dropout, rng=rng
     )
@@ -98,7 +100,7 @@ def add_attention(kind: str, maps: Any, *, width: int, make: MakeLayer) -> Any:
     Parameters
     ----------
     kind : str
-        A key of :data:`brainfeat.heads.map_attention.ATTENTIONS`.
+        A key of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
     maps : keras.KerasTensor
         Standardised maps, (b, h, w, d).
     width : int
@@ -150,7 +152,7 @@ def _excite(maps: Any, poolings: Sequence[Any], *, width: int, make: MakeLayer) 
 
 def list_gate_weights(kind: str, network: Any) -> list[Any]:
     """List the variables of the gates of a network, in the order of their arrays in a head."""
-    names = [name for name in ATTENTIONS[kind].shapes if name != "spatial_bias"]
+    names = [name for name in GATE_SHAPES[kind] if name != "spatial_bias"]
     return [weight for name in names for weight in network.get_layer(name).weights]
 
 
@@ -158,6 +160,7 @@ def read_map_network(kind: str, network: Any) -> list[Layer]:
     """Return the gates, and then kernel and bias of each layer behind them."""
     # Copies: under TensorFlow the arrays may be views of memory that the next step overwrites.
     found = [np.array(weight.numpy(), np.float32) for weight in list_gate_weights(kind, network)]
-    # The last dimension of size 1 is that of the one output of w, and of the convolution.
-    gates = tuple(array[..., 0] if array.shape[-1] == 1 and array.ndim > 1 else array for array in found)
+    # w and the convolution have one output, whose dimension the arrays of a head do not have.
+    shapes = zip(found, GATE_SHAPES[kind].values(), strict=True)
+    gates = tuple(array.reshape(array.shape[: len(shape)]) for array, shape in shapes)
     return [gates, *read_layers(network.layers[-1])]

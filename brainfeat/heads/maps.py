@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, Union
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainfeat.cache.stored_array import StoredArray
 from brainfeat.errors import ParameterError
-
-if TYPE_CHECKING:
-    from brainfeat.cache.stored_array import StoredArray
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float32]
@@ -39,7 +37,7 @@ class MapRows:
     (2, [[19.0, 20.0], [3.0, 4.0]])
     """
 
-    source: "NDArray[np.floating] | StoredArray"
+    source: NDArray[np.floating] | StoredArray
     rows: Rows
 
     @classmethod
@@ -66,7 +64,7 @@ class MapRows:
         if isinstance(maps, MapRows):
             found = cls(source=maps.source, rows=maps.rows)
         else:
-            source = maps if hasattr(maps, "blocks") else _to_maps(maps)
+            source = maps if isinstance(maps, StoredArray) else _to_maps(maps)
             found = cls(source=source, rows=np.arange(len(source)))
         shape = found.source.shape
         if len(shape) != 4 or shape[-1] != (n_features or shape[-1]) or not all(shape[1:]):
@@ -120,7 +118,7 @@ class MapRows:
 
 
 # Maps in any form that MapRows.collect takes.
-GivenMaps = Union[MapRows, ArrayLike, "StoredArray"]
+GivenMaps = ArrayLike | MapRows | StoredArray
 
 
 def _to_maps(maps: ArrayLike) -> "NDArray[np.floating]":

@@ -13,7 +13,8 @@ from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.kinds import needs_validation
+from brainfeat.heads.kinds import needs_validation, takes_maps
+from brainfeat.heads.reading import find_spec
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
@@ -221,7 +222,7 @@ def fit_head(
             n_jobs=n_jobs,
         )
         examples = None if ood_examples is None else read_examples(ood_examples, features, rule)
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, maps=takes_maps(head))
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -262,7 +263,7 @@ def fit_head(
             features, partition, fit.head, measure=measure if ablate_blocks else None
         )
         return HeadBundle(
-            spec=features.spec,
+            spec=find_spec(head, features),
             class_names=features.class_names,
             head=chosen.recipe.head,
             params=chosen.recipe.params,

@@ -35,7 +35,7 @@ class Partition:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, or Bags
+    X : ndarray of shape (n, d), float32, Bags, or MapRows
         Features; the vectors of each group where these are not pooled.
     y : ndarray of shape (n,), int64
         Class of each row, an index into `class_names`.
@@ -72,15 +72,17 @@ class Partition:
     members: GroupRows | None = None
 
     @classmethod
-    def read(cls, cache: FeatureCache, bag: BagRule | None = None) -> Self:
+    def read(cls, cache: FeatureCache, bag: BagRule | None = None, *, maps: bool = False) -> Self:
         """Read the labelled rows of a cache.
 
         Parameters
         ----------
         cache : FeatureCache
-            Pooled features.
+            Features.
         bag : BagRule or None
             How the images of a group become one row; None makes a row of each image.
+        maps : bool
+            Whether the maps of images are taken, and not their vectors.
 
         Returns
         -------
@@ -92,7 +94,7 @@ class Partition:
         TableError, CacheError, ParameterError
             As in :func:`brainfeat.training.units.read_units`.
         """
-        units = read_units(cache, bag)
+        units = read_units(cache, bag, maps=maps)
         images, none = np.flatnonzero(units.image == np.arange(len(units.y))), np.empty(0, np.intp)
         return cls(
             X=units.X,
