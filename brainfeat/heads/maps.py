@@ -59,7 +59,8 @@ class MapRows:
         Raises
         ------
         ParameterError
-            The shape is another one, or a map has no position.
+            The shape is another one, a map has no position, or a value of an array is not finite,
+            or not after it was rounded.
         """
         if isinstance(maps, MapRows):
             found = cls(source=maps.source, rows=maps.rows)
@@ -97,11 +98,7 @@ class MapRows:
             A value is not finite.
         """
         maps = np.asarray(self.source[self.rows]).astype(np.float32)
-        if not np.isfinite(maps).all():
-            bad = int((~np.isfinite(maps)).any(axis=(1, 2, 3)).sum())
-            raise ParameterError(
-                f"{bad:,} of {len(maps):,} maps hold values that are not finite; extract them again"
-            )
+        _check_finite(maps)
         return maps
 
     def blocks(self) -> Iterator[Floats]:
@@ -124,11 +121,20 @@ GivenMaps = ArrayLike | MapRows | StoredArray
 def _to_maps(maps: ArrayLike) -> "NDArray[np.floating]":
     try:
         array = np.asarray(maps)
-        if array.ndim == 2:
-            return array.astype(np.float32, copy=False)[:, None, None, :]
-        with np.errstate(over="ignore"):  # infinite then, which is refused where it is read
-            return array.astype(np.float16, copy=False)
+        kind = np.float32 if array.ndim == 2 else np.float16
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            array = array.astype(kind, copy=False)
     except (TypeError, ValueError) as error:
         raise ParameterError(
             f"maps are not an array of numbers ({error}); expected shape (n, h, w, d)"
         ) from error
+    _check_finite(array)
+    return array[:, None, None, :] if array.ndim == 2 else array
+
+
+def _check_finite(maps: "NDArray[np.floating]") -> None:
+    if not np.isfinite(maps).all():
+        bad = sum(not np.isfinite(one).all() for one in maps)
+        raise ParameterError(
+            f"{bad:,} of {len(maps):,} maps hold values that are not finite; extract them again"
+        )
