@@ -30,7 +30,8 @@ from brainfeat.heads.bundle_schema import (
 )
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES, takes_maps
+from brainfeat.heads.maps import MapRows
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 
@@ -71,6 +72,7 @@ def write_bundle(bundle: "HeadBundle", path: Path) -> Path:
         fitted=bundle.fitted_images is not None,
         bag=bundle.bag is not None,
         blocks=bundle.blocks is not None,
+        attention=bundle.head in ATTENTION_HEADS,
     )
     optional: dict[str, Attribute] = {
         "signature_version": SIGNATURE_VERSION,
@@ -122,7 +124,8 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     spec = FeatureSpec.from_json(str(stored["spec"]))
     names, head = _read_names(stored), read_json(stored, "head", dict)
     bag = _read_bag(stored, names)
-    known = (ATTENTION,) if bag is not None and bag.pooling == ATTENTION else HEAD_NAMES
+    weighs_bags = bag is not None and bag.pooling == ATTENTION
+    known = (ATTENTION,) if weighs_bags else (*HEAD_NAMES, *ATTENTION_HEADS)
     if set(head) != {"name", "params"} or head["name"] not in known:
         raise BundleError(f"unknown head {head.get('name')!r}")
     if not isinstance(head["params"], dict):
@@ -134,7 +137,8 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     blocks = _read_blocks(stored, arrays, spec)
     if blocks is not None and bag is None:
         raise BundleError("blocks hold a vector of each group, and no bag says how it is made")
-    probe, expected = _take_probe(arrays, None if blocks else bag)
+    _check_maps(head["name"], spec, bag=bag)
+    probe, expected = _take_probe(arrays, None if blocks else bag, maps=takes_maps(head["name"]))
     n_features = spec.n_features if blocks is None else blocks.fill.n_features
     size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}
     scope = take_all(arrays, "scope", OOD_ARRAYS)
@@ -164,19 +168,33 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
 
 
 def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:
+    if isinstance(probe, MapRows):
+        return {"probe/maps": np.asarray(probe.source[probe.rows], "<f2")}
     if isinstance(probe, Bags):
         return {"probe/X": probe.values, "probe/offsets": np.asarray(probe.offsets, "<i8")}
     return {"probe/X": probe}
 
 
 def _take_probe(
-    arrays: dict[str, NDArray[Any]], bag: BagRule | None
+    arrays: dict[str, NDArray[Any]], bag: BagRule | None, *, maps: bool
 ) -> tuple[Features, NDArray[np.float64]]:
     names = _PROBE if bag is None else (*_PROBE, "probe/offsets")
+    if maps:
+        names = ("probe/maps", "probe/probabilities")
     if not set(arrays).issuperset(names):
         raise BundleError("the probe vectors are missing")
     probe, expected, *offsets = (arrays.pop(name) for name in names)
+    if maps:
+        return MapRows.collect(probe), expected
     return Bags(values=probe, offsets=offsets[0]) if offsets else probe, expected
+
+
+def _check_maps(head: str, spec: FeatureSpec, *, bag: BagRule | None) -> None:
+    """Refuse a head of vectors with the spec of maps, or the reverse, or of bags of maps."""
+    if takes_maps(head) != (spec.pooling == "none"):
+        raise BundleError(f"the {head} head has a spec whose pooling is {spec.pooling!r}")
+    if takes_maps(head) and bag is not None:
+        raise BundleError(f"the {head} head takes maps, and no bags")
 
 
 def _read_bag(stored: Mapping[str, Any], class_names: tuple[str, ...]) -> BagRule | None:

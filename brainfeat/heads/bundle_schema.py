@@ -57,8 +57,8 @@ FORMAT_2 = replace(
     },
     attributes=FORMAT_1.attributes | {"signature_version"},
 )
-# Of heads whose examples are bags, or of several blocks: a reader of format 2 would take them for
-# heads of images, or of one cache.
+# Of heads of bags, of maps or of several blocks, or with attention: a reader of format 2 would take
+# them for heads of images, or of one cache.
 BUNDLE_SCHEMA = replace(
     FORMAT_2,
     version=3,
@@ -67,7 +67,12 @@ BUNDLE_SCHEMA = replace(
         r"attention/V": DatasetRule(dtype="<f4", ndim=2),
         r"attention/U": DatasetRule(dtype="<f4", ndim=2),
         r"attention/w": DatasetRule(dtype="<f4"),
+        r"attention/squeeze": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/excite": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/spatial": DatasetRule(dtype="<f4", ndim=3),
+        r"attention/spatial_bias": DatasetRule(dtype="<f4"),
         r"probe/offsets": DatasetRule(dtype="<i8"),
+        r"probe/maps": DatasetRule(dtype="<f2", ndim=4),
         **{
             rf"blocks/{name}": DatasetRule(dtype=kind, ndim=ndim)
             for name, (kind, ndim) in BLOCK_ARRAYS.items()
@@ -78,7 +83,7 @@ BUNDLE_SCHEMA = replace(
 )
 
 
-def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
+def select_schema(*, fitted: bool, bag: bool, blocks: bool, attention: bool) -> Schema:
     """Return the earliest format that a head can be written in.
 
     Parameters
@@ -89,12 +94,14 @@ def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
         Whether its examples are bags.
     blocks : bool
         Whether it takes features of several caches.
+    attention : bool
+        Whether it weighs channels or positions by attention.
 
     Returns
     -------
     Schema
     """
-    return BUNDLE_SCHEMA if bag or blocks else FORMAT_2 if fitted else FORMAT_1
+    return BUNDLE_SCHEMA if bag or blocks or attention else FORMAT_2 if fitted else FORMAT_1
 
 
 def check_signature_version(version: object) -> None:

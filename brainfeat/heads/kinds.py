@@ -8,13 +8,29 @@ import numpy.typing as npt
 from brainfeat.errors import HeadError
 from brainfeat.heads.bags import ATTENTION, Bags
 from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
+from brainfeat.heads.maps import MapRows
 from brainfeat.heads.margins import find_least_margins
 
-__all__ = ["HEAD_NAMES", "accepted_names", "head_scores", "make_head", "needs_validation"]
+__all__ = [
+    "ATTENTION_HEADS",
+    "HEAD_NAMES",
+    "MAP_HEADS",
+    "accepted_names",
+    "head_scores",
+    "make_head",
+    "needs_validation",
+    "takes_maps",
+]
 
+# The heads of vectors that a comparison of all heads fits.
 HEAD_NAMES = ("dense", *CLASSIFIERS)
+# Heads that take maps in place of vectors; squeeze and excitation needs no more than vectors.
+MAP_HEADS = ("attention-pool", "cbam")
+ATTENTION_HEADS = ("attention-pool", "se", "cbam")
 # Heads that Keras trains; that of attention takes bags, and is asked for by them.
-TRAINED = ("dense", ATTENTION)
+TRAINED = ("dense", ATTENTION, *ATTENTION_HEADS)
+# Parameters of a MapHead that not all kinds of attention have.
+_POOL_PARAMS, _SQUEEZE_PARAMS = {"attention_units"}, {"reduction"}
 
 
 def make_head(
@@ -25,7 +41,7 @@ def make_head(
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES`, or ``"attention"``, which takes bags.
+        One of `HEAD_NAMES` or `ATTENTION_HEADS`, or ``"attention"``, which takes bags.
     random_state : int or None
         Seed of the heads that draw random numbers.
     n_jobs : int or None
@@ -36,7 +52,8 @@ def make_head(
     Returns
     -------
     scikit-learn classifier
-        A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees; or a
+        A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees; a
+        :class:`brainfeat.heads.map_head.MapHead`; or a
         :class:`brainfeat.heads.attention.AttentionHead`.
 
     Raises
@@ -55,7 +72,8 @@ def make_head(
     from brainfeat.heads.parameters import check_params
 
     check_params(params, head=name)
-    return _trained_class(name)(random_state=random_state, **params)
+    kind = {"attention": name} if name in ATTENTION_HEADS else {}
+    return _trained_class(name)(random_state=random_state, **kind, **params)
 
 
 def accepted_names(name: str) -> list[str]:
@@ -64,7 +82,7 @@ def accepted_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES`, or ``"attention"``.
+        One of `HEAD_NAMES` or `ATTENTION_HEADS`, or ``"attention"``.
 
     Returns
     -------
@@ -81,11 +99,16 @@ def accepted_names(name: str) -> list[str]:
     >>> "C" in accepted_names("svm"), "C" in accepted_names("knn")
     (True, False)
     """
-    if name not in (*HEAD_NAMES, ATTENTION):
-        raise HeadError(f"unknown head {name!r}; there are {', '.join(HEAD_NAMES)}")
+    if name not in (*HEAD_NAMES, *TRAINED):
+        known = (*HEAD_NAMES, *ATTENTION_HEADS)
+        raise HeadError(f"unknown head {name!r}; there are {', '.join(known)}")
     if name not in TRAINED:
         return classical_names(name)
-    return sorted(set(_trained_class(name)().get_params()) - {"random_state"})
+    others = {"random_state"}
+    if name in ATTENTION_HEADS:
+        others |= {"attention"}
+        others |= _SQUEEZE_PARAMS if name == "attention-pool" else _POOL_PARAMS
+    return sorted(set(_trained_class(name)().get_params()) - others)
 
 
 def needs_validation(name: str) -> bool:
@@ -93,7 +116,16 @@ def needs_validation(name: str) -> bool:
     return name in TRAINED
 
 
+def takes_maps(name: str) -> bool:
+    """Return whether a head takes the maps of images, and not their vectors."""
+    return name in MAP_HEADS
+
+
 def _trained_class(name: str) -> Any:
+    if name in ATTENTION_HEADS:
+        from brainfeat.heads.map_head import MapHead
+
+        return MapHead
     if name == ATTENTION:
         from brainfeat.heads.attention import AttentionHead
 
@@ -103,15 +135,16 @@ def _trained_class(name: str) -> Any:
     return DenseHead
 
 
-def head_scores(estimator: Any, X: npt.ArrayLike | Bags) -> npt.NDArray[np.float64]:
+def head_scores(estimator: Any, X: npt.ArrayLike | Bags | MapRows) -> npt.NDArray[np.float64]:
     """Compute the scores of a fitted head; their softmax gives its probabilities.
 
     Parameters
     ----------
     estimator : scikit-learn classifier
         A fitted head.
-    X : array-like of shape (n, d), or Bags
-        Features; bags for a head that weighs vectors by attention.
+    X : array-like of shape (n, d), Bags or MapRows
+        Features; bags for a head that weighs vectors by attention, maps for one that weighs
+        positions.
 
     Returns
     -------

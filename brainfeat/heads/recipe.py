@@ -12,6 +12,7 @@ from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
 from brainfeat.heads.kinds import head_scores, make_head
+from brainfeat.heads.maps import MapRows
 
 Rows = NDArray[np.intp]
 
@@ -72,7 +73,7 @@ class HeadRecipe:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+        X : ndarray of shape (n, d), float32, Bags, MapRows, or BlockVectors
             Features.
         y, rows, val
             As of :meth:`fit`.
@@ -103,7 +104,7 @@ class HeadRecipe:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, or Bags
+        X : ndarray of shape (n, d), float32, Bags, or MapRows
             Features.
         y : ndarray of shape (n,), int64
             Classes, from 0 to k − 1.
@@ -182,8 +183,9 @@ class FittedHead:
 
 
 def _require_vectors(X: Features) -> NDArray[np.float32]:
-    if isinstance(X, Bags):
-        raise HeadError("this head takes vectors, and bags were given; pool them first")
+    if isinstance(X, Bags | MapRows):
+        given = "bags" if isinstance(X, Bags) else "maps"
+        raise HeadError(f"this head takes vectors, and {given} were given; pool them first")
     return X
 
 

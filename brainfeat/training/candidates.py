@@ -30,7 +30,8 @@ def make_recipes(
     Parameters
     ----------
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"``.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES` or
+        :data:`brainfeat.heads.kinds.ATTENTION_HEADS`, or ``"all"`` for all of the former.
     params : mapping or None
         Constructor parameters that every candidate has. With ``"all"``, each head gets those that
         it accepts.

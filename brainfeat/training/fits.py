@@ -19,7 +19,16 @@ Progress = Callable[[int, int], None]
 
 _VAL_FRACTION = 0.15
 # Fitted first, so that no process waits at the end for one long fit.
-_SLOW_HEADS = ("attention", "hist-gradient-boosting", "dense", "random-forest", "svm")
+_SLOW_HEADS = (
+    "cbam",
+    "attention-pool",
+    "attention",
+    "se",
+    "hist-gradient-boosting",
+    "dense",
+    "random-forest",
+    "svm",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

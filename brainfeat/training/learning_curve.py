@@ -21,6 +21,7 @@ from brainfeat.evaluation.growth import (
     estimate_gain,
 )
 from brainfeat.heads.calibration import softmax
+from brainfeat.heads.kinds import takes_maps
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
@@ -166,14 +167,15 @@ def learning_curve(
     _check_options(head, repeats)
     rule = make_rule(bag, group_label)
     with opened(cache) as features:
+        head = choose_head(head, rule)
         (recipe,) = make_recipes(
-            choose_head(head, rule),
+            head,
             params,
             class_names=features.class_names,
             n_iter=None,
             random_state=random_state,
         )
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, maps=takes_maps(head))
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -194,7 +196,8 @@ def learning_curve(
             copied=find_copied(features, partition, audit),
             class_names=partition.class_names,
         )
-    sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
+        # The cache is still open: maps are read from it.
+        sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
     return LearningCurve(
         head=recipe.head,
         params=recipe.params,
