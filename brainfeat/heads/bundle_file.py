@@ -18,7 +18,6 @@ from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
-from brainfeat.heads.archive import from_arrays, to_arrays
 from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
 from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.bundle_schema import (
@@ -29,8 +28,9 @@ from brainfeat.heads.bundle_schema import (
     with_prefix,
 )
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.ensemble_archive import from_arrays, to_arrays
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import HEAD_NAMES, parse_ensemble
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 
@@ -71,6 +71,7 @@ def write_bundle(bundle: "HeadBundle", path: Path) -> Path:
         fitted=bundle.fitted_images is not None,
         bag=bundle.bag is not None,
         blocks=bundle.blocks is not None,
+        members=parse_ensemble(bundle.head) is not None,
     )
     optional: dict[str, Attribute] = {
         "signature_version": SIGNATURE_VERSION,
@@ -122,11 +123,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     spec = FeatureSpec.from_json(str(stored["spec"]))
     names, head = _read_names(stored), read_json(stored, "head", dict)
     bag = _read_bag(stored, names)
-    known = (ATTENTION,) if bag is not None and bag.pooling == ATTENTION else HEAD_NAMES
-    if set(head) != {"name", "params"} or head["name"] not in known:
-        raise BundleError(f"unknown head {head.get('name')!r}")
-    if not isinstance(head["params"], dict):
-        raise BundleError("params must be a JSON dict")
+    _check_head(head, bag)
     temperature = stored["temperature"]
     if not isinstance(temperature, float) or not 0 < temperature < np.inf:
         raise BundleError(f"temperature must be a positive number, got {temperature!r}")
@@ -137,6 +134,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     probe, expected = _take_probe(arrays, None if blocks else bag)
     n_features = spec.n_features if blocks is None else blocks.fill.n_features
     size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}
+    n_blocks = None if blocks is None else len(blocks.names)
     scope = take_all(arrays, "scope", OOD_ARRAYS)
     conformal = take_all(arrays, "conformal", CONFORMAL_ARRAYS)
     fitted = take(arrays, "fitted")
@@ -147,7 +145,9 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         "class_names": names,
         "head": head["name"],
         "params": head["params"],
-        "estimator": from_arrays(arrays, **head, temperature=temperature, **size),
+        "estimator": from_arrays(
+            arrays, **head, temperature=temperature, n_blocks=n_blocks, **size
+        ),
         "temperature": temperature,
         "training": _read_training(str(stored["training"])),
         "probe": probe,
@@ -161,6 +161,17 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         "content_sha256": file.content_sha256,
     }
     return fields, expected
+
+
+def _check_head(head: Mapping[str, Any], bag: BagRule | None) -> None:
+    """Refuse a head of another name than those there are, or without parameters."""
+    if set(head) != {"name", "params"} or not isinstance(head["name"], str):
+        raise BundleError(f"unknown head {head.get('name')!r}")
+    name, learns = head["name"], bag is not None and bag.pooling == ATTENTION
+    if name != ATTENTION if learns else name not in HEAD_NAMES and parse_ensemble(name) is None:
+        raise BundleError(f"unknown head {name!r}")
+    if not isinstance(head["params"], dict):
+        raise BundleError("params must be a JSON dict")
 
 
 def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:

@@ -130,5 +130,7 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
     rows = partition.rows_of(train)
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
+    head = recipe.fit_head(
+        partition.X, partition.y, rows=rows, val=val, groups=partition.group_numbers
+    )
     return head.scores(partition.X[task.scored])
