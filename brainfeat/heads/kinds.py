@@ -8,6 +8,7 @@ import numpy.typing as npt
 from brainfeat.errors import HeadError
 from brainfeat.heads.bags import ATTENTION, Bags
 from brainfeat.heads.classical import CLASSIFIERS, check_names, classical_names, make_classical
+from brainfeat.heads.ensemble_names import EnsembleName, divide_params, read_ensemble
 from brainfeat.heads.maps import MapRows
 from brainfeat.heads.margins import find_least_margins
 
@@ -19,6 +20,7 @@ __all__ = [
     "head_scores",
     "make_head",
     "needs_validation",
+    "parse_ensemble",
     "takes_maps",
 ]
 
@@ -41,20 +43,23 @@ def make_head(
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES` or `ATTENTION_HEADS`, or ``"attention"``, which takes bags.
+        One of `HEAD_NAMES` or `ATTENTION_HEADS`; ``"attention"``, which takes bags; or an ensemble
+        of `HEAD_NAMES`, such as ``"vote:svm+dense"``.
     random_state : int or None
         Seed of the heads that draw random numbers.
     n_jobs : int or None
         Number of processes or threads of the heads that take one.
     **params
-        Constructor parameters of the classifier, such as ``C=10`` or ``epochs=50``.
+        Constructor parameters of the classifier, such as ``C=10`` or ``epochs=50``; those of a
+        member of an ensemble have names such as ``"svm.C"``.
 
     Returns
     -------
     scikit-learn classifier
         A :class:`brainfeat.DenseHead`, a pipeline of a scaler and a classifier, or trees; a
-        :class:`brainfeat.heads.map_head.MapHead`; or a
-        :class:`brainfeat.heads.attention.AttentionHead`.
+        :class:`brainfeat.heads.map_head.MapHead`; an
+        :class:`brainfeat.heads.attention.AttentionHead`; or an
+        :class:`brainfeat.heads.ensembles.EnsembleHead`.
 
     Raises
     ------
@@ -67,6 +72,8 @@ def make_head(
     1.0
     """
     check_names(name, params, accepted=accepted_names(name))
+    if (ensemble := parse_ensemble(name)) is not None:
+        return _make_ensemble(ensemble, params, random_state=random_state, n_jobs=n_jobs)
     if name not in TRAINED:
         return make_classical(name, params=params, random_state=random_state, n_jobs=n_jobs)
     from brainfeat.heads.parameters import check_params
@@ -82,7 +89,7 @@ def accepted_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        One of `HEAD_NAMES` or `ATTENTION_HEADS`, or ``"attention"``.
+        As of :func:`make_head`.
 
     Returns
     -------
@@ -99,9 +106,17 @@ def accepted_names(name: str) -> list[str]:
     >>> "C" in accepted_names("svm"), "C" in accepted_names("knn")
     (True, False)
     """
+    if (ensemble := parse_ensemble(name)) is not None:
+        own = [
+            f"{member}.{param}" for member in ensemble.members for param in accepted_names(member)
+        ]
+        return sorted([*own, "n_folds"])
     if name not in (*HEAD_NAMES, *TRAINED):
         known = (*HEAD_NAMES, *ATTENTION_HEADS)
-        raise HeadError(f"unknown head {name!r}; there are {', '.join(known)}")
+        raise HeadError(
+            f"unknown head {name!r}; there are {', '.join(known)}, and ensembles such as "
+            "vote:A+B, stack:A+B and folds:A"
+        )
     if name not in TRAINED:
         return classical_names(name)
     others = {"random_state"}
@@ -109,6 +124,22 @@ def accepted_names(name: str) -> list[str]:
         others |= {"attention"}
         others |= _SQUEEZE_PARAMS if name == "attention-pool" else _POOL_PARAMS
     return sorted(set(_trained_class(name)().get_params()) - others)
+
+
+def parse_ensemble(name: str) -> EnsembleName | None:
+    """Read the name of an ensemble; None for that of another head.
+
+    Raises
+    ------
+    HeadError
+        As in :func:`brainfeat.heads.ensemble_names.read_ensemble`.
+
+    Examples
+    --------
+    >>> parse_ensemble("vote:svm+dense").members
+    ('svm', 'dense')
+    """
+    return read_ensemble(name, allowed=HEAD_NAMES)
 
 
 def needs_validation(name: str) -> bool:
@@ -119,6 +150,23 @@ def needs_validation(name: str) -> bool:
 def takes_maps(name: str) -> bool:
     """Return whether a head takes the maps of images, and not their vectors."""
     return name in MAP_HEADS
+
+
+def _make_ensemble(
+    ensemble: EnsembleName,
+    params: dict[str, Any],
+    *,
+    random_state: int | None,
+    n_jobs: int | None,
+) -> Any:
+    from brainfeat.heads.ensembles import EnsembleHead
+
+    own, parts = divide_params(ensemble, params)
+    members = [
+        (member, make_head(member, random_state=random_state, n_jobs=n_jobs, **parts[member]))
+        for member in ensemble.members
+    ]
+    return EnsembleHead(members, how=ensemble.how, random_state=random_state or 0, **own)
 
 
 def _trained_class(name: str) -> Any:

@@ -138,6 +138,6 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
         train, val = partition.take_val(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
-    rows = partition.training_rows(train)
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
+    rows, groups = partition.training_rows(train), partition.group_numbers
+    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)
     return head.scores(partition.X[task.scored])

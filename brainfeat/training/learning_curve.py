@@ -21,7 +21,7 @@ from brainfeat.evaluation.growth import (
     estimate_gain,
 )
 from brainfeat.heads.calibration import softmax
-from brainfeat.heads.kinds import takes_maps
+from brainfeat.heads.kinds import parse_ensemble, takes_maps
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
@@ -245,7 +245,7 @@ def _fit_all(
         seed = (int(recipe.random_state) + repeat) % _SEED_LIMIT
         ranks = _rank_groups(classes, np.random.default_rng(seed))[numbers]
         # All images are the same in every order.
-        wanted = sizes if repeat == 0 or recipe.head in _DRAWING else sizes[:-1]
+        wanted = sizes if repeat == 0 or _draws(recipe.head) else sizes[:-1]
         folds = tuple((images[ranks < size], test) for size in wanted)
         found = _fit_folds(
             replace(recipe, random_state=seed),
@@ -256,6 +256,11 @@ def _fit_all(
         for some, fit in zip(fits, found, strict=False):
             some.append(fit)
     return sizes, fits
+
+
+def _draws(head: str) -> bool:
+    """Return whether a head draws random numbers, as an ensemble does for its folds."""
+    return head in _DRAWING or parse_ensemble(head) is not None
 
 
 def _count_from(done: int, total: int, progress: Progress | None) -> Progress | None:

@@ -317,6 +317,20 @@ class Partition:
         """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
 
+    @property
+    def group_numbers(self) -> Rows:
+        """Number of the group of each row, (n,) int; views have that of their image.
+
+        An image without a group has a number of its own.
+        """
+        if self.groups is None:
+            return self.image
+        labels = self.groups[self.image]
+        numbers = len(labels) + np.unique(labels, return_inverse=True)[1]
+        return (
+            np.where(labels == "", self.image, numbers) if labels.dtype.kind in "OSTU" else numbers
+        )
+
     def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.
 
