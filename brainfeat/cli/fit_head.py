@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import blocks, learning_curve, options, protocol
+from brainfeat.cli import ablation, blocks, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES
 from brainfeat.report.text import lay_out
@@ -109,6 +109,7 @@ Examples:
 )
 @blocks.join_options
 @learning_curve.curve_options
+@ablation.ablation_options
 @options.table_option
 @options.jobs_option
 @options.verify_option
@@ -150,6 +151,9 @@ def command(
     curve_options = learning_curve.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
     )
+    ablation_options = ablation.take_options(
+        chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
+    )
     if curve_options is not None and join is not None:
         raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
@@ -161,6 +165,7 @@ def command(
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
+        ablated = ablation.draw(ablation_options, cache, bundle, verify=verify, **chosen)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, *features)
     _warn_of_small_classes(bundle)
@@ -168,10 +173,12 @@ def command(
     seconds = time.perf_counter() - started
     if as_json:
         drawn = {} if curve is None else {"learning_curve": curve.to_dict()}
+        drawn |= {} if ablated is None else {"ablation": ablated.to_dict()}
         options.print_json(_describe(bundle, seconds=seconds, output=output) | drawn)
     else:
         _show(bundle)
         learning_curve.show(curve, curve_options)
+        ablation.show(ablated, ablation_options)
         options.say(f"{output} written in {options.format_seconds(seconds)}")
 
 

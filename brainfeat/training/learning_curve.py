@@ -29,7 +29,7 @@ from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.fits import Progress
 from brainfeat.training.fitting import check_options
-from brainfeat.training.grouping import check_grouping, choose_groups
+from brainfeat.training.grouping import check_grouping, choose_groups, number_groups
 from brainfeat.training.measurement import find_copied
 from brainfeat.training.partition import Partition, Rows
 from brainfeat.training.selection import score_folds
@@ -192,7 +192,7 @@ def learning_curve(
             )
         test = _Test(
             y=partition.y[images],
-            groups=_number_groups(partition, images),
+            groups=number_groups(partition.groups_of(images), len(images)),
             copied=find_copied(features, partition, audit),
             class_names=partition.class_names,
         )
@@ -231,7 +231,7 @@ def _fit_all(
 ) -> tuple[list[int], list[list[_Fit]]]:
     """Return the sizes in groups of each class, and the fits of each."""
     test, images = partition.splits["test"], np.sort(partition.fitted_images)
-    numbers = _number_groups(partition, images)
+    numbers = number_groups(partition.groups_of(images), len(images))
     classes = _find_classes(partition.y[images], numbers, len(partition.class_names))
     largest = int(np.bincount(classes).max())
     if largest < 2:
@@ -266,17 +266,6 @@ def _draws(head: str) -> bool:
 def _count_from(done: int, total: int, progress: Progress | None) -> Progress | None:
     """Make a call for one repeat from the one for all fits."""
     return None if progress is None else lambda fits, _: progress(done + fits, total)
-
-
-def _number_groups(partition: Partition, images: Rows) -> Rows:
-    """Give each group of images a number from 0, and each image without a group one of its own."""
-    groups = partition.groups_of(images)
-    if groups is None:
-        return np.arange(len(images))
-    _, numbers = np.unique(groups, return_inverse=True)
-    alone = np.flatnonzero(groups == "") if groups.dtype.kind in "OSTU" else np.empty(0, np.intp)
-    numbers[alone] = len(images) + np.arange(len(alone))
-    return np.unique(numbers, return_inverse=True)[1]
 
 
 def _find_classes(y: NDArray[np.int64], numbers: Rows, n_classes: int) -> Rows:
