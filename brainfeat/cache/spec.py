@@ -10,8 +10,11 @@ from brainfeat.errors import CacheError, CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+# How features are asked for; a spec says "average" for the mean.
+Pooling = Literal["mean", "max", "none"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
+POOLINGS: tuple[Pooling, ...] = ("mean", "max", "none")
 # Precisions of floating point, and all.
 FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
@@ -178,7 +181,7 @@ class FeatureSpec:
         if layer not in widths:
             raise CacheError(
                 f"there are no features of layer {layer!r}; expected one of {', '.join(widths)}; "
-                f'extract again with layers=("{layer}", …) to have it'
+                "extract again with layers=NAMES to have it"
             )
         if maps and (self.pooling != "none" or layer != self.layer):
             has = f"of layer {self.layer} alone" if self.pooling == "none" else "of no layer"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cache.spec import PRECISIONS, SCALINGS
+from brainfeat.cache.spec import POOLINGS, PRECISIONS, SCALINGS
 from brainfeat.cli import options
 from brainfeat.cli.volumes import (
     RANDOM_KEY,
@@ -28,10 +28,18 @@ EXAMPLES = """\b
 Examples:
   brainfeat extract brain-mri -o mri.h5
   brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
+  brainfeat extract brain-mri -o maps.h5 --layer block4_pool,block5_pool --pooling none
   brainfeat extract patients -o mri.h5 --group-level 1 --labels labels.csv
   brainfeat extract hospital -o mri.h5 --class-folders --patient-key site.key
   brainfeat extract bids/sub-*/anat/*_T1w.nii.gz -o t1.h5 --slices every:5
 """
+
+
+def _split_names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if value else []
+    if "" in names:
+        raise click.BadParameter(f"{value!r} has an empty name; expected names such as A,B,C")
+    return tuple(names)
 
 
 def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -93,6 +101,22 @@ def _check_style(_: click.Context, __: click.Parameter, value: str | None) -> st
     "gpu:0,gpu:1. Each device gets a copy of the base.",
 )
 @options.engine_option
+@click.option(
+    "--layer",
+    "layers",
+    default="",
+    metavar="A,B,C",
+    callback=_split_names,
+    help="Layers of the base whose features to keep, all in one pass; the last one by default.",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default="mean",
+    show_default=True,
+    help="How the map of a layer becomes a vector; none takes the mean, and keeps the maps of the "
+    "deepest layer beside it.",
+)
 @click.option(
     "--augment",
     type=click.IntRange(min=0),

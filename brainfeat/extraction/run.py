@@ -21,10 +21,10 @@ from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError
-from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
 from brainfeat.extraction.columns import list_sizes, make_columns
 from brainfeat.extraction.computed_rows import choose_layout
 from brainfeat.extraction.cropping import crop_pixels, make_grey
+from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
 from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels

@@ -22,6 +22,7 @@ from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
+from brainfeat.training.generated_rows import count_fitted
 from brainfeat.training.grouping import check_grouping, choose_groups
 from brainfeat.training.joined_fit import (
     Cache,
@@ -31,7 +32,6 @@ from brainfeat.training.joined_fit import (
     opened_join,
     record_join,
 )
-from brainfeat.training.generated_rows import count_fitted
 from brainfeat.training.measurement import check_unit, measure_groups, measure_test
 from brainfeat.training.partition import Partition
 from brainfeat.training.probe import draw_probe
