@@ -159,7 +159,9 @@ def vectors(make_cache: Callable[..., Path]) -> Path:
     signature[few] = orient_signatures(signature[few - 200], 2)
     # Nearly all images of one class are of source a.
     sources = ["a" if row % 4 == 3 != row - 8 else "ab"[row // 8 % 2] for row in range(IMAGES)]
-    return make_cache(X, y, contents=contents, splits=splits, sources=sources, signature=signature)
+    made = np.isin(np.arange(IMAGES), range(150, 158))  # in train, by a program
+    columns = {"contents": contents, "splits": splits, "sources": sources, "origin": made}
+    return make_cache(X, y, signature=signature, **columns)
 
 
 @pytest.fixture

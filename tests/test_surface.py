@@ -81,6 +81,8 @@ OPTIONS = {
         "--zoom",
         "--flip",
         "--no-flip",
+        "--style",
+        "--style-from",
         "--range",
         "--crop",
         "--batch-size",

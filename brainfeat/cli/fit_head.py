@@ -189,6 +189,7 @@ def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str
         "params": bundle.params,
         "classes": list(bundle.class_names),
         "bag": protocol.describe_bags(bundle),
+        "generated": record.get("generated"),
         **{name: record[name] for name in _RECORDED},
         "seconds": seconds,
         "output": str(output),

@@ -130,8 +130,9 @@ class Contents:
         """
         found = hashlib.sha256()
         for name, (start, stop) in zip(names, pairwise(self.starts.tolist()), strict=True):
-            found.update(f"{name}\0{stop - start}\0".encode())
-            found.update(self.digests[start:stop].tobytes())
+            if stop > start:
+                found.update(f"{name}\0{stop - start}\0".encode())
+                found.update(self.digests[start:stop].tobytes())
         return found.hexdigest()
 
 

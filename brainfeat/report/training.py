@@ -12,7 +12,7 @@ from brainfeat.report.wording import METRIC_NAMES, capitalise
 from brainfeat.text import UNDEFINED, count
 
 if TYPE_CHECKING:
-    from brainfeat.heads.record import Spread
+    from brainfeat.heads.record import FitRecord, Spread
 
 _VALIDATED = ("accuracy", "balanced_accuracy", "log_loss")
 _DROPOUT = 0.5
@@ -33,6 +33,7 @@ def make_training(study: Study) -> Section:
             f"{len(bundle.class_names)} classes from the {bundle.spec.n_features:,} features of "
             f"{'an image' if bundle.bag is None else 'a patient'}. {refitted}"
         ),
+        *_describe_generated(bundle.training),
         *_draw_history(study),
     ]
     if params:
@@ -52,6 +53,17 @@ def make_training(study: Study) -> Section:
     if not_evaluated := list_not_evaluated(bundle.training):
         blocks.append(Items(entries=[f"{capitalise(text)}." for text in not_evaluated]))
     return Section(name="training", title="Training", blocks=blocks)
+
+
+def _describe_generated(record: "FitRecord") -> Iterator[Block]:
+    made = record.generated
+    if made is not None:
+        yield (
+            f"It was also fitted on {count(made.images, 'image')} that a program generated, which "
+            f"are in no other number of this report; {made.copies:,} more were left out as copies "
+            f"of real images, {made.test_copies:,} of them of test images. Whether that program "
+            "had been trained on test images is not known."
+        )
 
 
 def _plain(value: Any) -> str:

@@ -116,7 +116,7 @@ def origin_trouble(row: Row) -> str | None:
             " generated image"
         )
     if row.origin and row.group:
-        return f"has the group {quote(row.group)}; expected none, as a generated image is of no patient"
+        return f"has the group {quote(row.group)}; expected none, as it is of no patient"
     return None
 
 
