@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from brainfeat.evaluation.ablation import OtherImages
 from brainfeat.evaluation.class_mapping import describe_mapping
 from brainfeat.evaluation.paired import ALPHA, BETTER, NOTHING, UNTOLD, WORSE
 from brainfeat.report.blocks import Block, Section, Table
@@ -188,11 +189,12 @@ def _make_table(ablation: "Ablation", name: str, images: "AblationImages") -> Ta
     reasons = []
     for variant in ablation.variants:
         found: PairedDifference | None = getattr(variant, name)
-        reason = variant.error or (variant.elsewhere_error if name == "elsewhere" else None)
+        reason = variant.error or variant.elsewhere_error
         verdict = _name_verdict(variant, found)
         if found is None:
             rows.append((variant.name, UNDEFINED, UNDEFINED, verdict))
-            reasons.append(f"{variant.name} is {verdict}: {reason}.")
+            if name == "folds" or variant.error is None:
+                reasons.append(f"{variant.name} is {verdict}: {str(reason).rstrip('.')}.")
             continue
         p_value = UNDEFINED if found.p_holm is None else f"{found.p_holm:.2g}"
         rows.append((variant.name, format_metric(found.balanced_accuracy), p_value, verdict))
@@ -213,11 +215,12 @@ def _describe_images(images: "AblationImages") -> list[str]:
         if len(names) == 1
         else f"The metric is {_METRIC}."
     ]
-    if images.classes is not None:
+    if isinstance(images, OtherImages) and images.classes is not None:
         said.append(f"There, {describe_mapping(images.classes)}.")
     if images.left_out:
         said.append(f"Without {count(images.left_out, 'image')} of which train or val has a copy.")
-    for name, number in images.few.items():
+    few = images.few if isinstance(images, OtherImages) else {}
+    for name, number in few.items():
         said.append(f"Without the class {name}, which has {count(number, 'image')} left.")
     if images.confidence is not None:
         said.append(f"Intervals of {100 * images.confidence:.4g} %.")

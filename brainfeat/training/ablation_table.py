@@ -17,6 +17,7 @@ from brainfeat.evaluation.ablation import (
     Ablation,
     AblationImages,
     ComparedImages,
+    OtherImages,
     compare_variants,
     rank_variants,
 )
@@ -78,7 +79,7 @@ def ablate(
 
     Every variant is fitted on the same folds of train and val, which divide no group, and once on
     all of train and val. Its predictions are compared with those of the plain head on the same
-    images, by :func:`brainfeat.evaluation.paired.judge_differences`: out of fold, on the test
+    images, by :func:`brainfeat.evaluation.paired.measure_differences`: out of fold, on the test
     images of which train and val have no copy, and on the images of another data set of which they
     have none. Each of these three is a family of its own for Holm's correction.
 
@@ -294,7 +295,7 @@ def _make_table(
     study: _Study, base: VariantScores, variants: Variants, fits: Sequence[_Fit]
 ) -> Ablation:
     test: AblationImages | None
-    other: AblationImages | None
+    other: OtherImages | None
     on_test: list[PairedDifference | None]
     there: list[PairedDifference | None]
     given: dict[str, Any] = {"margin": study.margin, "random_state": study.random_state}
@@ -317,12 +318,13 @@ def _make_table(
             **given,
         )
     if study.elsewhere is not None and base.elsewhere is not None:
-        other, there = compare_variants(
+        images, there = compare_variants(
             study.elsewhere.predict(base.elsewhere),
             [_predict_elsewhere(study.elsewhere, scores) for scores in found],
             study.elsewhere.images,
             **given,
         )
+        other = study.elsewhere.describe(images)
     rows = [
         AblatedHead(
             name=name,

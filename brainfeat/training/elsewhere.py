@@ -12,7 +12,7 @@ from brainfeat.cache.image_matching import match_contents
 from brainfeat.cache.joined import JoinedCaches
 from brainfeat.cache.joining import join_caches
 from brainfeat.errors import CacheError, SpecMismatchError
-from brainfeat.evaluation.ablation import ComparedImages
+from brainfeat.evaluation.ablation import AblationImages, ComparedImages, OtherImages
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, count_few
 from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task, require_used
 from brainfeat.evaluation.seen_images import find_copied_images
@@ -153,9 +153,11 @@ class Elsewhere:
             groups=self.groups,
             class_names=self.task.names,
             left_out=self.left_out,
-            few=self.few,
-            classes=self.task.mapping,
         )
+
+    def describe(self, images: AblationImages) -> OtherImages:
+        """Add what is known of the images to how they were compared."""
+        return OtherImages(**vars(images), classes=self.task.mapping, few=self.few)
 
     def predict(self, probabilities: NDArray[np.float64]) -> Rows:
         """Predict classes of the task from probabilities of classes of the head, (e, k) to (e,)."""
