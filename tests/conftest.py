@@ -101,6 +101,14 @@ def make_cache(tmp_path: Path) -> Callable[..., Path]:
     return partial(write_vectors, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def layered_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a cache with three layers, maps, groups and splits, which no test may change."""
+    from support.layered import write_layered
+
+    return write_layered(tmp_path_factory.mktemp("layered"))
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
     """Give a function that runs brainfeat in this process: exit code and what it printed."""

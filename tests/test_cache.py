@@ -32,14 +32,15 @@ from brainfeat.cache import writing
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.merging import write_cache
 from brainfeat.cache.row_index import RowIndex, Source, row_keys
-from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected, select_schema
+from brainfeat.cache.schema import CACHE_SCHEMA, SHARD_SCHEMA, Rejected
 from brainfeat.cache.shards import list_shards, parts_folder, remove_parts
 from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.stored_array import StoredArray
 from brainfeat.errors import CacheCorruptError, CacheError, CacheFormatError, ParameterError
 
-FORMAT_1 = select_schema(CACHE_SCHEMA, signature=False)
+FORMAT_1 = CACHE_SCHEMA.select(1)
 FORMAT_1_FINGERPRINT = "7cd391324a60414da700cba0445ab0ce1014b4873a19c049bba5e354a01ea94e"
+FORMAT_3_FINGERPRINT = "64cb22d848acb61c1b502936dcdd84511cb1f3f2c0484a9da2dc72b7a9ac3955"
 
 DATA = Path(__file__).with_name("data")
 
@@ -75,6 +76,16 @@ def change(example, tmp_path):
         return path
 
     return changed
+
+
+def gather(index, keys, name="features"):
+    return index.read([name], index.locate(keys))[name]
+
+
+def spread_maps(X):
+    """Give maps of 2 × 2 positions whose means are vectors, by halves that float16 holds."""
+    steps = np.array([[-0.5, 0.5], [1.5, -1.5]], "f4")[None, :, :, None]
+    return (X[:, None, None] + steps).astype("f2")
 
 
 def replace_dataset(name, values):
@@ -118,7 +129,7 @@ class TestProperties:
             assert cache.groups.dtype.kind == "U"
 
     def test_texts_are_decoded_block_by_block(self, example, monkeypatch):
-        monkeypatch.setattr("brainfeat.cache.cache._TEXT_ROWS", 2)
+        monkeypatch.setattr("brainfeat.cache.cache_table._TEXT_ROWS", 2)
         with FeatureCache.open(example) as cache:
             assert cache.paths.tolist() == COLUMNS["path"]
 
@@ -375,8 +386,8 @@ class TestSignature:
             ),
             (lambda file: file.attrs.__setitem__("format_version", 1), "unknown dataset"),
             (
-                lambda file: file.attrs.__setitem__("format_version", 3),
-                "format version 3, but this brainfeat reads versions 1 and 2",
+                lambda file: file.attrs.__setitem__("format_version", 4),
+                "format version 4, but this brainfeat reads versions 1, 2 and 3",
             ),
             (
                 replace_dataset("signature", np.zeros((N_ROWS, 1935), "i1")),
@@ -534,6 +545,24 @@ class TestPastVersions:
             signature[1] = 0
             np.testing.assert_array_equal(cache.signature[:], signature)
 
+    def test_format_3(self):
+        with (
+            FeatureCache.open(DATA / "cache-format-3.h5") as cache,
+            FeatureCache.open(DATA / "cache-format-2.h5") as second,
+        ):
+            assert cache._file.digest() == cache.content_sha256
+            assert cache.layers == ("block4_pool", "block5_pool")
+            assert cache.X[:].tobytes() == second.X[:].tobytes()
+            assert cache.fingerprint == FORMAT_1_FINGERPRINT
+            assert cache.stored_spec.fingerprint == FORMAT_3_FINGERPRINT
+            block4 = np.arange(18, dtype="f4").reshape(6, 3) / 8
+            assert cache.features("block4_pool")[:].tolist() == block4.tolist()
+            assert cache.maps[:].tolist() == spread_maps(cache.X[:]).tolist()
+            assert cache.origin.tolist() == [0, 0, 1, 0, 0, 0]
+            np.testing.assert_array_equal(cache.signature[:], second.signature[:])
+            for name, values in second.table.items():
+                np.testing.assert_array_equal(cache.table[name], values)
+
     def test_format_1_is_still_written(self, tmp_path):
         """A run without signatures writes what it always wrote."""
         with FeatureCache.open(DATA / "cache-format-1.h5") as kept:
@@ -615,22 +644,22 @@ class TestRowIndex:
 
     def test_rows_are_gathered_in_the_order_of_the_keys(self, index):
         keys = row_keys(as_bytes(digests("dabaa")), np.array([0, 0, 0, 1, 0]))
-        np.testing.assert_array_equal(index.gather("features", keys), FEATURES[[3, 0, 1, 5, 0]])
-        assert index.gather("width", keys).tolist() == [100, 100, 101, 102, 100]
+        np.testing.assert_array_equal(gather(index, keys), FEATURES[[3, 0, 1, 5, 0]])
+        assert gather(index, keys, "width").tolist() == [100, 100, 101, 102, 100]
 
     def test_no_keys_gather_no_rows(self, index):
-        assert index.gather("features", np.empty(0, "S34")).shape == (0, 4)
+        assert gather(index, np.empty(0, "S34")).shape == (0, 4)
 
     @pytest.mark.parametrize("name", ["f", "zz", "g"])
     def test_a_row_that_does_not_exist_is_not_replaced_by_another(self, index, name):
         with pytest.raises(KeyError):
-            index.gather("features", row_keys(as_bytes(digests([name])), np.zeros(1)))
+            gather(index, row_keys(as_bytes(digests([name])), np.zeros(1)))
 
     def test_keys_that_end_in_nul_bytes(self, tmp_path):
         path = shard(tmp_path, FEATURES[:4], NUL_DIGESTS, [0, 0, 0, 256])
         index = index_of(path)
         keys = row_keys(as_bytes(NUL_DIGESTS), np.array([0, 0, 0, 256]))
-        np.testing.assert_array_equal(index.gather("features", keys), FEATURES[:4])
+        np.testing.assert_array_equal(gather(index, keys), FEATURES[:4])
         for digest, view in zip(NUL_DIGESTS, [b"\0\0", b"\0\0", b"\0\0", b"\1\0"], strict=True):
             assert digest + view in index
         assert NUL_DIGESTS[3] + b"\0\0" not in index
@@ -647,7 +676,7 @@ class TestRowIndex:
         assert digests("a")[0] + b"\0\1" not in index
         assert digests("b")[0] + b"\0\1" not in index
         np.testing.assert_array_equal(
-            index.gather("features", row_keys(as_bytes(digests("a")), np.zeros(1))), FEATURES[:1]
+            gather(index, row_keys(as_bytes(digests("a")), np.zeros(1))), FEATURES[:1]
         )
         index.close()
 
@@ -657,7 +686,7 @@ class TestRowIndex:
         for paths, row in (((first, second), 0), ((second, first), 1)):
             index = index_of(*paths)
             keys = row_keys(as_bytes(digests("a")), np.zeros(1))
-            np.testing.assert_array_equal(index.gather("features", keys), FEATURES[[row]])
+            np.testing.assert_array_equal(gather(index, keys), FEATURES[[row]])
             index.close()
 
     def test_many_sources_are_read_with_few_open_at_a_time(self, tmp_path, monkeypatch):
@@ -670,7 +699,7 @@ class TestRowIndex:
         index = index_of(*paths)
         order = np.random.default_rng(0).permutation(len(names))
         keys = row_keys(as_bytes(digests(names[row] for row in order)), np.ones(len(names)))
-        np.testing.assert_array_equal(index.gather("features", keys)[:, 0], order)
+        np.testing.assert_array_equal(gather(index, keys)[:, 0], order)
         assert len(index._open) == 3
         index.close()
         assert not index._open
@@ -698,7 +727,7 @@ class TestRowIndex:
     def test_a_cache_is_a_source_too(self, example):
         index = RowIndex([Source(path=example, schema=CACHE_SCHEMA, views=True)])
         keys = row_keys(as_bytes(digests(COLUMNS["path"])), np.array(VIEWS))
-        np.testing.assert_array_equal(index.gather("features", keys[::-1]), FEATURES[::-1])
+        np.testing.assert_array_equal(gather(index, keys[::-1]), FEATURES[::-1])
         index.close()
 
 

@@ -11,6 +11,7 @@ from functools import cache as memoize
 from io import StringIO
 from itertools import pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -25,6 +26,7 @@ from brainfeat.errors import (
     MissingDependencyError,
     ParameterError,
     SpecMismatchError,
+    WeightsError,
 )
 from brainfeat.extraction import engines, openvino_engine
 from brainfeat.extraction.backbones import load_backbone
@@ -292,6 +294,25 @@ def test_options_that_do_not_go_together_are_refused(name, options, words, heads
 def test_what_is_no_network_is_refused(heads, tmp_path):
     with pytest.raises(HeadError, match="knn heads are not networks"):
         export_head(heads["knn"], tmp_path / "model.keras", weights="random")
+
+
+def test_the_file_of_no_network_is_refused_before_it_is_loaded(heads, tmp_path, monkeypatch):
+    saved = heads["knn"].save(tmp_path / "knn.h5")
+    monkeypatch.setattr("brainfeat.heads.bundle.read_fields", None)
+    with pytest.raises(HeadError, match="knn heads are not networks"):
+        export_head(saved, tmp_path / "model.keras", weights="random")
+
+
+@pytest.mark.parametrize("weights", ["none.h5", "imagenet"])
+def test_missing_weights_are_those_of_the_head(heads, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("brainfeat.extraction.weights.runtime.import_keras", SimpleNamespace)
+    with pytest.raises(WeightsError) as caught:
+        export_head(heads["lda"], tmp_path / "m.keras", weights=weights)
+    assert str(caught.value).endswith(
+        "; pass the weights that the head was fitted with, with weights=PATH"
+    )
+    assert "random" not in str(caught.value)
 
 
 def test_other_weights_are_refused(heads, tmp_path):

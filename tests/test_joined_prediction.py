@@ -94,6 +94,14 @@ def test_one_patient_needs_no_names(
     assert alone.missing == ("flair",)
 
 
+def test_a_path_that_does_not_exist_is_told_before_a_base_is_loaded(
+    folder: Path, bundle: HeadBundle
+) -> None:
+    given = {"t1": folder / "t1", "flair": folder / "none"}
+    with pytest.raises(ParameterError, match="what was given for flair does not exist; name a"):
+        JoinedPredictor(bundle, weights="no such file").predict(given)
+
+
 def test_a_table_names_path_modality_and_group(
     folder: Path, bundle: HeadBundle, answers: list[Prediction], tmp_path: Path
 ) -> None:

@@ -198,7 +198,6 @@ def two_caches(**changes: Any) -> Prepare:
             "the class 'Glioma', .*expected the same names",
         ),
         (two_caches(splits=["train"] * 3), TableError, "has splits and .* has none"),
-        (two_caches(pooling="none"), CacheError, "feature maps"),
         (two_caches(y=[-1] * 3), TableError, "flair.h5 has no labelled images"),
     ],
 )

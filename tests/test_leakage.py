@@ -386,8 +386,6 @@ def test_what_cannot_be_audited_is_refused(examine):
         examine(*draw()[:2], options={"threshold": 1.5})
     with pytest.raises(CacheError, match="has no images"):
         examine(np.empty((0, 4)), [])
-    with pytest.raises(CacheError, match="feature maps"):
-        examine(*draw()[:2], pooling="none")
 
 
 def test_overlap_separates_exact_from_near_duplicates(make_cache):

@@ -309,6 +309,14 @@ def test_the_command_says_it_in_a_line_each(run, images):
     assert notice == NOTICE
 
 
+def test_the_command_says_what_it_wrote(run, images, tmp_path):
+    outputs = ("-o", tmp_path / "found.csv", "--heatmap", tmp_path / "maps")
+    result = run(images / "clear.png", images / "noise.png", images / "broken.jpg", *outputs)
+    assert result.exit_code == 0
+    written = [line for line in result.stderr.splitlines() if "written" in line]
+    assert written == ["2 heat maps written into maps", "found.csv written, 3 rows"]
+
+
 def test_json_has_the_keys_of_the_interface(run, images):
     document = json.loads(run(images, "--json").stdout)
     assert [entry["path"].rpartition("/")[2] for entry in document] == [

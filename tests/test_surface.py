@@ -74,6 +74,8 @@ OPTIONS = {
         "--precision",
         "--device",
         "--engine",
+        "--layer",
+        "--pooling",
         "--augment",
         "--rotation",
         "--zoom",

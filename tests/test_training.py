@@ -449,11 +449,6 @@ def test_a_class_too_small_to_split_is_refused(make_cache):
     assert "add images" in message
 
 
-def test_feature_maps_are_refused(make_cache):
-    X, y = draw()
-    assert "feature maps" in refuse(TableError, make_cache(X, y, pooling="none"))
-
-
 def test_an_unknown_head_is_refused(make_cache):
     assert "unknown head 'resnet'" in refuse(HeadError, make_cache(*draw()), head="resnet")
 

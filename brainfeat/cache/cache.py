@@ -1,28 +1,30 @@
 """The feature cache: the object that reads its file."""
 
-import hashlib
+import copy
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.schema import CACHE_SCHEMA, MEASURED, Rejected, check_shapes, read_json
+from brainfeat.cache.cache_table import CacheTable
+from brainfeat.cache.schema import (
+    CACHE_SCHEMA,
+    MAPS,
+    Rejected,
+    check_shapes,
+    name_array,
+    read_json,
+)
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
 from brainfeat.cache.stored_array import StoredArray
-from brainfeat.errors import CacheError, CacheFormatError, ParameterError
-
-_SPLITS = ("train", "val", "test")
-
-# Number of texts that are decoded at a time.
-_TEXT_ROWS = 64 << 10
+from brainfeat.errors import CacheError, CacheFormatError
 
 
-class FeatureCache:
+class FeatureCache(CacheTable):
     """An open feature cache, whose features stay on disk until they are indexed.
 
     A ``with`` statement closes it at its end, and so does :meth:`close`.
@@ -39,7 +41,9 @@ class FeatureCache:
     X : StoredArray of shape (n, d), float32
         Pooled features; ``X[mask]`` reads some rows, ``numpy.asarray(X)`` reads all of them.
     spec : FeatureSpec
-        What the features mean.
+        What `X` means.
+    stored_spec : FeatureSpec
+        What the file states: all of its layers, and whether it has maps.
     class_names : tuple of str
         The classes, which `y` indexes.
     rejected : tuple of Rejected
@@ -74,9 +78,10 @@ class FeatureCache:
 
     def _read_attributes(self) -> None:
         stored = self._file.attributes
-        self.spec = FeatureSpec.from_json(str(stored["spec"]))
-        if stored["fingerprint"] != self.spec.fingerprint:
+        self.stored_spec = FeatureSpec.from_json(str(stored["spec"]))
+        if stored["fingerprint"] != self.stored_spec.fingerprint:
             raise CacheFormatError("the fingerprint does not belong to the spec")
+        self.spec = self.stored_spec.select()
         self.class_names: tuple[str, ...] = tuple(read_json(stored, "class_names", list))
         if not all(isinstance(name, str) for name in self.class_names):
             raise CacheFormatError("class_names must be a JSON list of texts")
@@ -89,10 +94,9 @@ class FeatureCache:
         self.created_at = str(stored["created_at"])
 
     def _check_arrays(self) -> None:
-        missing = sorted(set(self._file.schema.datasets) - set(self._file.arrays))
-        if missing:
+        if missing := self._file.schema.list_missing(self._file.arrays):
             raise CacheFormatError(f"datasets are missing: {', '.join(missing)}")
-        check_shapes(self._file, self.spec)
+        check_shapes(self._file, self.stored_spec)
         labels = self.column("label")
         if len(labels) and not -1 <= labels.min() <= labels.max() < len(self.class_names):
             raise CacheFormatError("a label is not an index into class_names")
@@ -117,7 +121,8 @@ class FeatureCache:
         CacheError
             The file does not exist or cannot be read.
         CacheFormatError
-            The file is not a feature cache of format 1 or 2, or has signatures of another version.
+            The file is not a feature cache of format 1, 2 or 3, or has signatures of another
+            version.
         CacheCorruptError
             The file is truncated, or its bytes have changed since it was written.
         """
@@ -132,7 +137,82 @@ class FeatureCache:
     @property
     def X(self) -> StoredArray:  # noqa: N802
         """Pooled features, (n, d) float32, read when indexed."""
-        return self._file.arrays["features"]
+        return self._file.arrays[name_array(self.stored_spec, self.spec.layer)]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that the cache has features of, in the order of the network."""
+        return tuple(self.stored_spec.widths)
+
+    def features(self, layer: str | None = None) -> StoredArray:
+        """Return the pooled features of a layer.
+
+        Parameters
+        ----------
+        layer : str or None
+            One of `layers`; None takes that of `X`.
+
+        Returns
+        -------
+        StoredArray of shape (n, d), float32
+            Read when it is indexed.
+
+        Raises
+        ------
+        CacheError
+            The cache does not have the layer.
+        """
+        return self.X if layer is None else self.select(layer).X
+
+    @property
+    def maps(self) -> StoredArray:
+        """Maps of the deepest layer, (n, h, w, d) float16, read when indexed.
+
+        Their means, taken before they were rounded to float16, are the features of that layer.
+
+        Raises
+        ------
+        CacheError
+            The cache has pooled features alone.
+        """
+        if MAPS not in self._file.arrays:
+            raise CacheError(
+                f"{self.path} holds pooled features and no maps; extract again with "
+                'pooling="none", into another output'
+            )
+        return self._file.arrays[MAPS]
+
+    def select(self, layer: str) -> Self:
+        """Return the same open cache with the features of one of its layers as `X`.
+
+        Parameters
+        ----------
+        layer : str
+            One of `layers`.
+
+        Returns
+        -------
+        FeatureCache
+            Its `spec` is that of a cache of this layer alone. To close it closes this one, too.
+
+        Raises
+        ------
+        CacheError
+            The cache does not have the layer.
+
+        Examples
+        --------
+        Compare two layers of one cache::
+
+            with FeatureCache("features.h5") as cache:
+                X = cache.select("block4_pool").X
+        """
+        selected = copy.copy(self)
+        try:
+            selected.spec = self.stored_spec.select(layer)
+        except CacheError as error:
+            raise CacheError(f"{self.path}: {error}") from error
+        return selected
 
     @property
     def signature(self) -> StoredArray | None:
@@ -143,143 +223,20 @@ class FeatureCache:
         """
         return self._file.arrays.get("signature")
 
-    @cached_property
-    def y(self) -> NDArray[np.int64]:
-        """Index of each row into `class_names`, (n,) int64; −1 for an unlabelled row."""
-        return self.column("label").astype(np.int64)
-
-    @cached_property
-    def view(self) -> NDArray[np.int16]:
-        """View of each row, (n,) int16: 0 is the image itself, 1 and above are augmented views."""
-        return self.column("view")
-
-    @cached_property
-    def sha256(self) -> NDArray[np.uint8]:
-        """SHA-256 of each row's file, (n, 32) uint8."""
-        return self.column("sha256")
-
-    @cached_property
-    def paths(self) -> NDArray[np.str_]:
-        """Path of each row's file, (n,) str, relative to the table's folder."""
-        return self._text("path")
-
-    @cached_property
-    def splits(self) -> NDArray[np.str_]:
-        """Split of each row, (n,) str: ``"train"``, ``"val"``, ``"test"`` or ``""``."""
-        return self._text("split")
-
-    @cached_property
-    def groups(self) -> NDArray[np.str_]:
-        """Group of each row, such as a patient, (n,) str; ``""`` if it has none."""
-        return self._text("group")
-
-    @cached_property
-    def sources(self) -> NDArray[np.str_]:
-        """Source of each row, such as a hospital, (n,) str; ``""`` if it has none."""
-        return self._text("source")
-
-    @property
-    def table(self) -> dict[str, NDArray[Any]]:
-        """Everything but the features, as columns of n entries by name.
-
-        ``pandas.DataFrame(cache.table)`` shows it as a table.
-        """
-        labels = np.array([*self.class_names, ""])
-        return {
-            "path": self.paths,
-            "view": self.view,
-            "label": labels[self.y],
-            "split": self.splits,
-            "group": self.groups,
-            "source": self.sources,
-            **{name: self.column(name) for name in MEASURED},
-        }
-
     @property
     def is_altered(self) -> bool:
         """Whether the views above 0 are altered ones of :func:`brainfeat.stress`."""
         return self.augmentation is not None and "alterations" in self.augmentation
 
-    def mask(self, split: str | None = None, *, views: bool = False) -> NDArray[np.bool_]:
-        """Select the labelled rows of a split.
+    @property
+    def origin(self) -> NDArray[np.int16]:
+        """Where each row's image comes from, (n,) int16: 0 extracted, 1 generated by a program.
 
-        Parameters
-        ----------
-        split : {"train", "val", "test"} or None
-            None selects every split.
-        views : bool
-            Whether augmented views are included.
-
-        Returns
-        -------
-        ndarray of shape (n,), bool
-            Whether each row is selected.
-
-        Raises
-        ------
-        ParameterError
-            There is no split of that name.
+        A cache that does not say it has zeros.
         """
-        if split is not None and split not in _SPLITS:
-            raise ParameterError(
-                f"unknown split {split!r}; expected one of {', '.join(_SPLITS)}, or None for all"
-            )
-        chosen = self.y >= 0
-        if not views:
-            chosen &= self.view == 0
-        if split is not None:
-            chosen &= self.splits == split
-        return chosen
-
-    def assign(
-        self,
-        protocol: Mapping[str, tuple[str, str]],
-        *,
-        sources: Mapping[str, str] | None = None,
-    ) -> None:
-        """Take splits and groups, and sources, from another table; the file does not change.
-
-        Parameters
-        ----------
-        protocol : mapping of str to (str, str)
-            Split and group by path; paths that the cache does not have are ignored.
-        sources : mapping of str to str, or None
-            Source by the same paths; None keeps those of the cache.
-
-        Raises
-        ------
-        CacheError
-            `protocol` lacks a path of the cache.
-        """
-        paths = self.paths.tolist()
-        if missing := [path for path in paths if path not in protocol]:
-            raise CacheError(
-                f"{self.path} has {len(set(missing)):,} images that the table does not list "
-                f"(first: {missing[0]}; the table begins with {next(iter(protocol), 'none')}); its "
-                "paths must be those that were extracted"
-            )
-        self.splits = np.array([protocol[path][0] for path in paths])
-        self.groups = np.array([protocol[path][1] for path in paths])
-        if sources is not None:
-            self.sources = np.array([sources[path] for path in paths])
-
-    def image_ids(self, rows: NDArray[np.intp]) -> list[str]:
-        """Return an identifier of each row's image that reveals neither its path nor its content.
-
-        Parameters
-        ----------
-        rows : ndarray of int, shape (m,)
-            The rows.
-
-        Returns
-        -------
-        list of str
-            16 hexadecimal digits each, from the SHA-256 of content digest and path.
-        """
-        paths = self.column("path")
-        return [
-            hashlib.sha256(self.sha256[row].tobytes() + paths[row]).hexdigest()[:16] for row in rows
-        ]
+        if "origin" in self._file.arrays:
+            return self.column("origin")
+        return np.zeros(len(self), np.int16)
 
     @property
     def content_sha256(self) -> str:
@@ -288,7 +245,7 @@ class FeatureCache:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the spec."""
+        """Fingerprint of `spec`."""
         return self.spec.fingerprint
 
     def close(self) -> None:
@@ -330,18 +287,6 @@ class FeatureCache:
             The next rows each time.
         """
         return self._file.arrays[name].blocks()
-
-    def _text(self, name: str) -> NDArray[np.str_]:
-        encoded = self.column(name)
-        with suppress(UnicodeDecodeError):
-            return encoded.astype(np.str_)
-        # Some are not ASCII. NumPy creates an object for each text that it decodes.
-        starts = range(0, len(encoded), _TEXT_ROWS)
-        blocks = (encoded[start : start + _TEXT_ROWS] for start in starts)
-        try:
-            return np.concatenate([np.strings.decode(block, "utf-8") for block in blocks])
-        except UnicodeDecodeError as error:
-            raise CacheFormatError(f"{self.path}: {name} is not UTF-8") from error
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _NUMBERS: dict[bytes, np.dtype[Any]] = {
     bytes.fromhex("1008000002000000 00001000"): np.dtype("<i2"),
     bytes.fromhex("1008000004000000 00002000"): np.dtype("<i4"),
     bytes.fromhex("1008000008000000 00004000"): np.dtype("<i8"),
+    bytes.fromhex("11200f0002000000 00001000 0a05000a 0f000000"): np.dtype("<f2"),
     bytes.fromhex("11201f0004000000 00002000 17080017 7f000000"): np.dtype("<f4"),
     bytes.fromhex("11203f0008000000 00004000 340b0034 ff030000"): np.dtype("<f8"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_images
 from brainfeat.cache.joined_rows import JoinedColumns, JoinedRows
 from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.stored_array import StoredArray
 from brainfeat.canonical import canonical_json, parse_json
 from brainfeat.errors import CacheError, TableError
 
@@ -50,7 +51,7 @@ class JoinedCaches(FeatureCache):
     def __init__(self, names: Sequence[str], caches: Sequence[FeatureCache]) -> None:
         self.names, self.caches = tuple(names), tuple(caches)
         self.path = Path(" + ".join(str(cache.path) for cache in caches))
-        self.spec = join_specs(names, [cache.spec for cache in caches])
+        self.spec = self.stored_spec = join_specs(names, [cache.spec for cache in caches])
         self.class_names = _unite_classes(caches)
         self.rejected = tuple(entry for cache in caches for entry in cache.rejected)
         self.augmentation = None
@@ -86,6 +87,32 @@ class JoinedCaches(FeatureCache):
             Always.
         """
         raise CacheError("a join takes the tables of its blocks; assign one to each before joining")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Nothing: the layers are those of the blocks."""
+        return ()
+
+    @property
+    def maps(self) -> StoredArray:
+        """Refuse maps: they are those of each block.
+
+        Raises
+        ------
+        CacheError
+            Always.
+        """
+        raise CacheError("a join has pooled features alone; take the maps of one of its caches")
+
+    def select(self, layer: str) -> Self:
+        """Refuse a layer: it is one of a block.
+
+        Raises
+        ------
+        CacheError
+            Always.
+        """
+        raise CacheError(f"a join has no layer {layer!r}; select that of a cache before joining")
 
     def hold(self, files: ExitStack) -> None:
         """Take files that were opened for the join, which closes them."""
@@ -136,6 +163,11 @@ class GroupJoin(JoinedCaches):
         """As of a cache; None where a block has none."""
         found = [cache.signature for cache in self.caches if cache.signature is not None]
         return JoinedRows(found) if len(found) == len(self.caches) else None
+
+    @property
+    def origin(self) -> NDArray[np.int16]:
+        """As of a cache."""
+        return np.concatenate([cache.origin for cache in self.caches])
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a column of all blocks; labels index the classes of the join.
@@ -189,6 +221,11 @@ class ImageJoin(JoinedCaches):
     def signature(self) -> Any:
         """As of the first block."""
         return self.caches[0].signature
+
+    @property
+    def origin(self) -> NDArray[np.int16]:
+        """As of the first block."""
+        return self.caches[0].origin
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a column of the first block; labels index the classes of the join."""

@@ -44,7 +44,7 @@ def join_caches(
     ParameterError
         There is one cache alone, a name twice or not one for each, or another value of `on`.
     CacheError
-        A cache has feature maps or altered views, or is given twice; or the images are others.
+        A cache has altered views, or is given twice; or the images are others.
     SpecMismatchError
         On images, two caches have features of the same spec.
     TableError
@@ -110,8 +110,6 @@ def _check_caches(caches: Sequence[FeatureCache]) -> None:
     for cache in caches:
         if isinstance(cache, JoinedCaches):
             raise CacheError(f"{cache.path} is a join; join caches that extract wrote")
-        if cache.spec.pooling == "none":
-            raise CacheError(f"{cache.path} holds feature maps; a join takes pooled features")
         if cache.is_altered:
             raise CacheError(
                 f"{cache.path} holds altered views of images; a join takes caches that extract "

@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.digests import Attribute
 from brainfeat.cache.row_index import Places, RowIndex, split_keys
-from brainfeat.cache.schema import CACHE_SCHEMA, CHUNK_ROWS, MEASURED, TEXTS, select_schema
+from brainfeat.cache.schema import (
+    CACHE_SCHEMA,
+    CHUNK_ROWS,
+    MEASURED,
+    TEXTS,
+    check_origin,
+    list_arrays,
+    select_schema,
+)
 from brainfeat.cache.shards import make_folder, parts_folder
-from brainfeat.cache.signature import SIGNATURE_SIZE, SIGNATURE_VERSION
+from brainfeat.cache.signature import SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.writing import Blocks, write_file
 from brainfeat.canonical import canonical_json
@@ -41,17 +49,20 @@ def write_cache(
     keys : ndarray of shape (n,), S34
         Identity of each row.
     spec : FeatureSpec
-        What the features mean.
+        What the features mean, and which layers and maps there are.
     columns : mapping of str to ndarray of shape (n,)
-        ``label`` (int16), and ``path``, ``split``, ``group``, ``source`` (fixed-length UTF-8).
+        ``label`` (int16), and ``path``, ``split``, ``group``, ``source`` (fixed-length UTF-8); and
+        ``origin`` (int16) where some images were generated.
     attributes : mapping
         ``class_names``, ``rejected``, ``augmentation``, ``provenance`` (JSON values) and
         ``created_at`` (str).
     signature : bool, default=False
-        Whether to write the signatures of the images, as format 2; False writes format 1.
+        Whether to write the signatures of the images.
 
     Raises
     ------
+    CacheFormatError
+        ``origin`` has something else than 0 and 1.
     KeyError
         A row is not in the index, or its signature is not.
     CacheError
@@ -62,11 +73,10 @@ def write_cache(
     places = index.locate(keys)
     index.forget()
     n, starts = len(keys), range(0, len(keys), CHUNK_ROWS)
-    features = index.read_blocks("features", places, folder=scratch)
     digests = (split_keys(keys[start : start + CHUNK_ROWS])[0] for start in starts)
     views = (split_keys(keys[start : start + CHUNK_ROWS])[1] for start in starts)
     datasets: dict[str, NDArray[Any] | Blocks] = {
-        "features": Blocks((n, spec.n_features), np.dtype("<f4"), features),
+        **{name: _copy(index, name, places, scratch) for name in list_arrays(spec)},
         "sha256": Blocks((n, 32), np.dtype("|u1"), digests),
         "view": Blocks((n,), np.dtype("<i2"), views),
         "label": np.asarray(columns["label"], "<i2"),
@@ -84,11 +94,21 @@ def write_cache(
     }
     if signature:
         _check_signatures(index, keys, places)
-        signatures = index.read_blocks("signature", places, folder=scratch)
-        datasets["signature"] = Blocks((n, SIGNATURE_SIZE), np.dtype("|i1"), signatures)
+        datasets["signature"] = _copy(index, "signature", places, scratch)
+    if "origin" in columns:
+        check_origin(columns["origin"])
+        datasets["origin"] = np.asarray(columns["origin"], "<i2")
+    schema = select_schema(CACHE_SCHEMA, datasets)
+    if "signature_version" in schema.attributes:
         stored["signature_version"] = SIGNATURE_VERSION
-    schema = select_schema(CACHE_SCHEMA, signature=signature)
     write_file(path, schema, datasets=datasets, attributes=stored, scratch=scratch)
+
+
+def _copy(index: RowIndex, name: str, places: Places, scratch: Path) -> Blocks:
+    """Describe a dataset of the rows in their order, which is read while it is written."""
+    dtype, shape = index.describe(name)
+    blocks = index.read_blocks(name, places, folder=scratch)
+    return Blocks((len(places), *shape), dtype, blocks)
 
 
 def _check_signatures(index: RowIndex, keys: Keys, places: Places) -> None:

@@ -1,7 +1,6 @@
 """An output of stage one: an earlier cache or none, and shards of unfinished runs."""
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.formats import has_format
+from brainfeat.cache.lost_rows import check_keys, check_sizes, iterate_keys
 from brainfeat.cache.merging import Keys, write_cache
-from brainfeat.cache.row_index import KeySet, RowIndex, Source, row_keys
+from brainfeat.cache.row_index import RowIndex, Source
 from brainfeat.cache.schema import (
     CACHE_SCHEMA,
     SHARD_SCHEMA,
@@ -35,7 +35,6 @@ from brainfeat.errors import CacheError
 _logger = logging.getLogger(__name__)
 
 _REMEDY = "name another output, or choose the same options as before"
-_KEEP_ROWS = "pass overwrite=True to drop them and keep the others, or choose another output"
 
 
 class Overtaken(Exception):  # noqa: N818
@@ -98,7 +97,7 @@ class Output:
         """The spec of an earlier run, or None if there was none."""
         specs = [shard.spec for shard in self.shards]
         if self.cache is not None:
-            specs = [self.cache.spec]
+            specs = [self.cache.stored_spec]
         return specs[0] if specs else None
 
     def check_spec(self, spec: FeatureSpec) -> None:
@@ -112,11 +111,11 @@ class Output:
         if not self._overwrite:
             if self.cache is not None:
                 here = f"{self.path} (overwrite=True replaces it)"
-                self.cache.spec.require(spec, here=here, there="this run", remedy=_REMEDY)
+                self.cache.stored_spec.require(spec, here=here, there="this run", remedy=_REMEDY)
             here = f"the unfinished {parts_folder(self.path)} (overwrite=True discards it)"
             for shard in self.shards:
                 shard.spec.require(spec, here=here, there="this run", remedy=_REMEDY)
-        if self.cache is not None and self.cache.spec != spec:
+        if self.cache is not None and self.cache.stored_spec != spec:
             self.cache = None
 
     def check_signature(self, spec: FeatureSpec, *, signature: bool) -> None:
@@ -159,8 +158,10 @@ class Output:
         self._stack.callback(index.close)
         return index
 
-    def read_features(self, index: RowIndex, keys: Keys) -> NDArray[np.float32]:
-        """Read the features of rows that are in the index.
+    def read_rows(
+        self, index: RowIndex, keys: Keys, *, names: Iterable[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Read some datasets of rows that are in the index, such as their features.
 
         Raises
         ------
@@ -168,10 +169,10 @@ class Output:
             Another run has written the output, or removed shards.
         """
         with self._unless_overtaken(self._indexed):
-            features = index.gather("features", keys)
+            rows = index.read(names, index.locate(keys))
         if identify(self.path) != self._found:
             raise Overtaken
-        return features
+        return rows
 
     def _sources(self, spec: FeatureSpec, augmentation: Mapping[str, Any] | None) -> list[Source]:
         """List shards, then the cache; those with signatures first, because the first counts."""
@@ -204,65 +205,14 @@ class Output:
     def check_sizes(
         self, sizes: Iterable[tuple[int | None, int]], *, paths: Collection[str]
     ) -> None:
-        """Refuse before any work to lose rows, as far as the sizes of files tell.
-
-        Equal contents have equal sizes: of rows of one size and view, no more can be kept than the
-        table has. Those that :meth:`check_dropped` finds by content are as many or more.
-
-        Parameters
-        ----------
-        sizes : iterable of (int or None, int)
-            Bytes and view of each row of the table; None where the size is not known.
-        paths : collection of str
-            Of the table, to name an image that it lacks.
-
-        Raises
-        ------
-        CacheError
-            The cache holds such rows, and must not be replaced.
-        """
-        cache = self.cache
-        if cache is None or self._overwrite:
-            return
-        wanted = Counter(sizes)
-        keys = np.concatenate([np.empty(0, "S34"), *_iterate_keys(cache)])
-        _, rows = np.unique(keys, return_index=True)
-        held = cache.column("file_bytes")[rows].tolist(), cache.view[rows].tolist()
-        pairs = dict(zip(rows.tolist(), zip(*held, strict=True), strict=True))
-        lost = Counter(pairs.values()) - wanted
-        unknown = sum(number for (size, _), number in wanted.items() if size is None)
-        if lost.total() <= unknown:
-            return
-        names, known = cache.column("path"), set(paths)
-        seen = (
-            f" (see {name}, view {pairs[row][1]})"
-            for row in sorted(row for row, pair in pairs.items() if pair in lost)
-            if (name := names[row].decode("utf-8")) not in known or pairs[row] not in wanted
-        )
-        raise CacheError(
-            f"{self.path} holds at least {lost.total() - unknown:,} rows that this run would drop"
-            f"{next(seen, '')}; {_KEEP_ROWS}"
-        )
+        """Refuse before any work to lose rows: :func:`brainfeat.cache.lost_rows.check_sizes`."""
+        if self.cache is not None and not self._overwrite:
+            check_sizes(self.cache, sizes, paths=paths)
 
     def check_dropped(self, keys: Keys) -> None:
-        """Refuse to lose rows of images that are not in the table.
-
-        Raises
-        ------
-        CacheError
-            The cache holds such rows, and must not be replaced.
-        """
-        if self.cache is None or self._overwrite:
-            return
-        wanted = KeySet(keys)
-        kept = [wanted.contains(block) for block in _iterate_keys(self.cache)]
-        lost = np.flatnonzero(~np.concatenate([np.empty(0, np.bool_), *kept]))
-        if len(lost):
-            first = self.cache.column("path")[lost[0]].decode("utf-8")
-            raise CacheError(
-                f"{self.path} holds {len(lost):,} rows that this run would drop (first: "
-                f"{first}, view {self.cache.view[lost[0]]}); {_KEEP_ROWS}"
-            )
+        """Refuse to lose rows: :func:`brainfeat.cache.lost_rows.check_keys`."""
+        if self.cache is not None and not self._overwrite:
+            check_keys(self.cache, keys)
 
     def merge(
         self,
@@ -346,18 +296,11 @@ class Output:
             and attributes["augmentation"] == cache.augmentation
             and signature == (cache.signature is not None)
             and len(keys) == len(cache)
-            and all(starmap(np.array_equal, _pair(keys, _iterate_keys(cache))))
+            and all(starmap(np.array_equal, _pair(keys, iterate_keys(cache))))
             and np.array_equal(columns["label"], cache.column("label"))
+            and np.array_equal(columns.get("origin", np.zeros(len(cache))), cache.origin)
             and all(np.array_equal(columns[name], cache.column(name)) for name in TEXTS)
         )
-
-
-def _iterate_keys(cache: FeatureCache) -> Iterator[Keys]:
-    """Yield the identities of the rows, a few megabytes at a time."""
-    start = 0
-    for sha256 in cache.blocks("sha256"):
-        yield row_keys(sha256, cache.view[start : start + len(sha256)])
-        start += len(sha256)
 
 
 def _pair(

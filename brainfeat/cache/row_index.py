@@ -20,8 +20,9 @@ from brainfeat.cache.stored_array import StoredArray
 
 _OPEN_FILES = 16
 _KEY_BYTES = 34
-# Rows of a source that are read at once: one chunk of features.
+# Rows of a source that are read at once: one chunk of features, and fewer rows of maps.
 _PIECE_ROWS = 1024
+_PIECE_BYTES = 16 << 20
 # Rows whose keys are looked up or read at a time.
 _BLOCK_ROWS = 64 << 10
 # Bytes that are sorted in memory; sorting takes twice as much.
@@ -117,7 +118,7 @@ class RowIndex:
         self._sources = sources
         self._open: dict[int, StoredFile] = {}
         self._records = np.empty(0, _RECORD)
-        self._pieces = 0
+        self._lengths: list[int] = []
         self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self._names: list[frozenset[str]] = []
         for origin, source in enumerate(sources):
@@ -128,7 +129,7 @@ class RowIndex:
         arrays = self._arrays(origin)
         self._names.append(frozenset(arrays))
         self._kinds |= {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
-        self._pieces += math.ceil(len(arrays["view"]) / _PIECE_ROWS)
+        self._lengths.append(len(arrays["view"]))
         for first in range(0, len(arrays["view"]), _BLOCK_ROWS):
             block = slice(first, first + _BLOCK_ROWS)
             view = arrays["view"][block]
@@ -205,7 +206,8 @@ class RowIndex:
             A source cannot be read any more.
         """
         result = {name: self._empty(name, len(places)) for name in names}
-        for here, ordered in self._visit(places):
+        piece = min(map(self._count_piece, result), default=_PIECE_ROWS)
+        for here, ordered in self._visit(places, piece):
             for name, values in result.items():
                 values[here] = self._read(name, ordered)
         return result
@@ -227,36 +229,40 @@ class RowIndex:
         ndarray of shape (k, …)
             Some blocks are empty, so that the writer can stop between two reads.
         """
-        row_bytes = self._empty(name, 1).nbytes
-        step = max(_PIECE_ROWS, _BUCKET_BYTES // row_bytes)
-        if not self._are_scattered(places):
-            step = _PIECE_ROWS
+        piece = self._count_piece(name)
+        step = max(piece, _BUCKET_BYTES // self._empty(name, 1).nbytes)
+        if not self._are_scattered(places, piece):
+            step = piece
         elif len(places) > step:
             yield from self._sort(name, places, step, folder)
             return
         for start in range(0, len(places), step):
             yield self.read([name], places[start : start + step])[name]
 
-    def gather(self, name: str, keys: NDArray[np.bytes_]) -> NDArray[Any]:
-        """Read rows of one dataset by their keys: `locate` and `read`."""
-        return self.read([name], self.locate(keys))[name]
+    def describe(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Return the type of a dataset, and its shape without the number of rows."""
+        return self._kinds[name]
 
     def forget(self) -> None:
         """Free the memory of the keys; rows can no longer be located, but still be read."""
         self._records = np.empty(0, _RECORD)
 
-    def _are_scattered(self, places: Places) -> bool:
+    def _count_piece(self, name: str) -> int:
+        """Return the number of rows of a dataset that are read at once."""
+        return max(1, min(_PIECE_ROWS, _PIECE_BYTES // self._empty(name, 1).nbytes))
+
+    def _are_scattered(self, places: Places, piece: int) -> bool:
         """Whether reading in blocks would read pieces of the files several times."""
-        starts = range(0, len(places), _PIECE_ROWS)
-        pieces = (places[start : start + _PIECE_ROWS] // _PIECE_ROWS for start in starts)
+        starts = range(0, len(places), piece)
+        pieces = (places[start : start + piece] // piece for start in starts)
         reads = sum(len(np.unique(block)) for block in pieces)
-        return reads > 2 * (len(starts) + self._pieces)
+        return reads > 2 * (len(starts) + sum(math.ceil(n / piece) for n in self._lengths))
 
     def _sort(self, name: str, places: Places, step: int, folder: Path) -> Iterator[NDArray[Any]]:
         """Distribute the rows of each piece over buckets on disk, then read bucket by bucket."""
         number = -(-len(places) // step)
         with _Buckets(folder, number, step * self._empty(name, 1).nbytes) as buckets:
-            for here, ordered in self._visit(places):
+            for here, ordered in self._visit(places, self._count_piece(name)):
                 rows = self._read(name, ordered)
                 bucket = here // step
                 for one in np.unique(bucket):
@@ -270,12 +276,12 @@ class RowIndex:
                 result[here] = rows.reshape(result.shape)
                 yield result
 
-    def _visit(self, places: Places) -> Iterator[tuple[NDArray[np.intp], Places]]:
+    def _visit(self, places: Places, piece: int) -> Iterator[tuple[NDArray[np.intp], Places]]:
         """Yield the positions and places of the rows in each piece, in the order of the file."""
         order = np.argsort(places, kind="stable")
         for start in range(0, len(order), _BLOCK_ROWS):
             block = order[start : start + _BLOCK_ROWS]
-            cuts = np.flatnonzero(np.diff(places[block] // _PIECE_ROWS)) + 1
+            cuts = np.flatnonzero(np.diff(places[block] // piece)) + 1
             for here in np.split(block, cuts):
                 yield here, places[here]
 

@@ -1,8 +1,11 @@
 """What caches and shards hold: their schemas, and the checks that both must pass."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from brainfeat.cache.signature import SIGNATURE_SIZE, SIGNATURE_VERSION
 from brainfeat.cache.spec import FeatureSpec
@@ -25,6 +28,14 @@ FEATURES = {
     **MEASURED,
 }
 SIGNATURE = {"signature": DatasetRule(dtype="|i1", ndim=2, chunk_rows=CHUNK_ROWS)}
+MAPS = "maps"
+LAYERS_FOLDER = "layers/"
+LAYERS = {
+    rf"{LAYERS_FOLDER}[\w.-]+": DatasetRule(dtype="<f4", ndim=2, chunk_rows=CHUNK_ROWS),
+    MAPS: DatasetRule(dtype="<f2", ndim=4, chunk_rows=1),
+}
+# What `origin` has: an image that was extracted, or one that a program generated.
+EXTRACTED, GENERATED = 0, 1
 TEXTS = ("path", "split", "group", "source")
 
 _CACHE_SCHEMA_1 = Schema(
@@ -75,13 +86,53 @@ def _add_signature(schema: Schema) -> Schema:
     )
 
 
-CACHE_SCHEMA = _add_signature(_CACHE_SCHEMA_1)
-SHARD_SCHEMA = _add_signature(_SHARD_SCHEMA_1)
+def _add_layers(schema: Schema, **columns: DatasetRule) -> Schema:
+    """Return format 3: format 2 with several layers, maps and further columns, all optional."""
+    optional = {**SIGNATURE, **LAYERS, **columns}
+    return replace(
+        schema,
+        version=3,
+        datasets={
+            **schema.datasets,
+            **{name: replace(rule, optional=True) for name, rule in optional.items()},
+        },
+        earlier=(*schema.earlier, schema),
+    )
 
 
-def select_schema(schema: Schema, *, signature: bool) -> Schema:
-    """Return the version of a format that is written: the first one without signatures."""
-    return schema.select(schema.version if signature else 1)
+CACHE_SCHEMA = _add_layers(_add_signature(_CACHE_SCHEMA_1), origin=DatasetRule(dtype="<i2"))
+SHARD_SCHEMA = _add_layers(_add_signature(_SHARD_SCHEMA_1))
+
+
+def select_schema(schema: Schema, names: Iterable[str]) -> Schema:
+    """Return the version of a format that is written: the first one that has some datasets."""
+    wanted = list(names)
+    return next(
+        version
+        for version in (*schema.earlier, schema)
+        if all(version.rule(name) is not None for name in wanted)
+    )
+
+
+def list_arrays(spec: FeatureSpec) -> list[str]:
+    """List the datasets that have what a base computed, by the spec that a file states.
+
+    Examples
+    --------
+    >>> spec = FeatureSpec(
+    ...     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0" * 64,
+    ...     layers="block3_pool:256,block5_pool:512", pooling="none",
+    ... )
+    >>> list_arrays(spec)
+    ['layers/block3_pool', 'features', 'maps']
+    """
+    maps = [MAPS] if spec.pooling == "none" else []
+    return [*(name_array(spec, layer) for layer in spec.widths), *maps]
+
+
+def name_array(spec: FeatureSpec, layer: str) -> str:
+    """Return the dataset of the vectors of a layer."""
+    return "features" if layer == spec.layer else f"{LAYERS_FOLDER}{layer}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +182,18 @@ def read_json(attributes: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
+def check_origin(origin: NDArray[np.int16]) -> None:
+    """Check the column that says where images come from.
+
+    Raises
+    ------
+    CacheFormatError
+        It has something else than 0 and 1.
+    """
+    if not np.isin(origin, (EXTRACTED, GENERATED)).all():
+        raise CacheFormatError("origin must be 0 for an extracted image, or 1 for a generated one")
+
+
 def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
     """Check that the datasets of a file fit each other, the spec and this program's signatures.
 
@@ -142,8 +205,20 @@ def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
     rows = {len(array) for array in file.arrays.values()}
     if len(rows) != 1:
         raise CacheFormatError(f"datasets have different numbers of rows: {sorted(rows)}")
-    if file.arrays["features"].shape[1] != spec.n_features:
-        raise CacheFormatError("features do not have the length that the spec states")
+    computed = list_arrays(spec)
+    kept = [name for name in file.arrays if name == MAPS or name.startswith(LAYERS_FOLDER)]
+    if odd := {"features", *kept}.symmetric_difference(computed):
+        raise CacheFormatError(
+            f"{', '.join(sorted(odd))}: datasets that the spec does not state, or that are missing"
+        )
+    for layer, width in spec.widths.items():
+        name = name_array(spec, layer)
+        if file.arrays[name].shape[1] != width:
+            raise CacheFormatError(f"{name} do not have the length that the spec states")
+    if MAPS in kept and (file.arrays[MAPS].shape[3] != spec.n_features):
+        raise CacheFormatError("maps do not have the number of channels that the spec states")
+    if "origin" in file.arrays:
+        check_origin(np.asarray(file.arrays["origin"]))
     if file.arrays["sha256"].shape[1] != 32:
         raise CacheFormatError("sha256 must have 32 columns")
     version = file.attributes.get("signature_version", SIGNATURE_VERSION)

@@ -47,7 +47,7 @@ class Shard:
     augmentation : dict or None
         The ranges that its views above 0 were drawn from.
     has_signatures : bool
-        Whether it is of format 2.
+        Whether it has the signatures of its images.
     """
 
     path: Path
@@ -66,6 +66,7 @@ def write_shard(
     view: Sequence[int],
     measured: Sequence[Measured],
     signature: NDArray[np.int8] | None = None,
+    others: Mapping[str, NDArray[Any]] | None = None,
 ) -> Path:
     """Write finished rows as one shard, which is named by its content.
 
@@ -83,7 +84,10 @@ def write_shard(
     view : sequence of n int
     measured : sequence of n Measured
     signature : ndarray of shape (n, 1936), int8, or None
-        Zeros for the views above 0. None writes format 1.
+        Zeros for the views above 0; None where there are none.
+    others : mapping of str to ndarray of shape (n, …), or None
+        What the spec states besides `features`: ``layers/<name>`` (n, d), float32, of each other
+        layer, and ``maps`` (n, h, w, d), float16.
 
     Returns
     -------
@@ -98,6 +102,7 @@ def write_shard(
     facts = [asdict(fact) for fact in measured]
     datasets: dict[str, NDArray[Any]] = {
         "features": features,
+        **(others or {}),
         "sha256": np.frombuffer(b"".join(sha256), np.uint8).reshape(-1, 32),
         "view": np.array(view, "<i2"),
         **{
@@ -111,8 +116,9 @@ def write_shard(
     }
     if signature is not None:
         datasets["signature"] = signature
+    schema = select_schema(SHARD_SCHEMA, datasets)
+    if "signature_version" in schema.attributes:
         attributes["signature_version"] = SIGNATURE_VERSION
-    schema = select_schema(SHARD_SCHEMA, signature=signature is not None)
     attempts = _ATTEMPTS
     while True:
         make_folder(folder)
@@ -178,7 +184,7 @@ def count_rows(folder: Path) -> int:
 def _check_shard(path: Path) -> Shard:
     with StoredFile(path, SHARD_SCHEMA) as file:
         spec = FeatureSpec.from_json(str(file.attributes["spec"]))
-        if set(file.arrays) != set(file.schema.datasets) or file.content_sha256 != path.stem:
+        if file.schema.list_missing(file.arrays) or file.content_sha256 != path.stem:
             raise CacheCorruptError(f"{path}: the content of this shard does not match its name")
         check_shapes(file, spec)
         augmentation = read_json(file.attributes, "augmentation", dict) or None

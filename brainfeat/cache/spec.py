@@ -1,22 +1,33 @@
 """The feature spec: what a feature vector means, as canonical JSON with a fingerprint."""
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Self
 
 from brainfeat.canonical import canonical_json, parse_json
-from brainfeat.errors import CacheFormatError, SpecMismatchError
+from brainfeat.errors import CacheError, CacheFormatError, SpecMismatchError
 
 Scaling = Literal["weights", "unit"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+# How features are asked for; a spec says "average" for the mean.
+Pooling = Literal["mean", "max", "none"]
 
 SCALINGS: tuple[Scaling, ...] = ("weights", "unit")
+POOLINGS: tuple[Pooling, ...] = ("mean", "max", "none")
 # Precisions of floating point, and all.
 FLOATS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 PRECISIONS: tuple[Precision, ...] = (*FLOATS, "int8")
+_LAYERS = re.compile(r"[\w.-]+:[1-9]\d{0,6}(,[\w.-]+:[1-9]\d{0,6})+", re.ASCII)
 
 # Fields that are younger than the format: what specs without them mean.
-OLD_MEANINGS = {"volumes": "", "value_range": "dtype", "quantization": "", "crop": ""}
+OLD_MEANINGS = {
+    "volumes": "",
+    "value_range": "dtype",
+    "quantization": "",
+    "crop": "",
+    "layers": "",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +42,15 @@ class FeatureSpec:
     backbone : str
         Name of the convolutional base, such as ``"vgg16"``.
     layer : str
-        Name of the layer whose output is pooled.
+        Name of the layer whose output is pooled; of several, the deepest.
     n_features : int
-        Length of one feature vector.
+        Length of one feature vector of that layer.
     weights_sha256 : str
         SHA-256 over the weight tensors of the base, 64 hexadecimal digits.
     pooling : str
-        How the layer's map becomes a vector: ``"average"`` over all positions, in float32.
+        How the layer's map becomes a vector: ``"average"`` over all positions, in float32;
+        ``"max"``, the largest value of each channel; ``"none"`` for the map itself. A cache that
+        states ``"none"`` holds the map of its deepest layer, and averages.
     input_size : int
         Height and width of the base's input in pixels.
     resize : str
@@ -69,6 +82,10 @@ class FeatureSpec:
         What an image is cropped to before it is resized, as
         :data:`brainfeat.extraction.cropping.CROPS` has it; ``""`` for the whole image, and then
         left out of the JSON.
+    layers : str
+        Of a cache with several layers, their names in the order of the network with their numbers
+        of features, such as ``"block4_pool:512,block5_pool:512"``; ``""`` otherwise, and then left
+        out of the JSON.
 
     Examples
     --------
@@ -97,6 +114,86 @@ class FeatureSpec:
     value_range: str = "dtype"
     quantization: str = ""
     crop: str = ""
+    layers: str = ""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of features of each layer by its name, in the order of the network.
+
+        Raises
+        ------
+        CacheFormatError
+            The field `layers` is not a list of different names with numbers, the last of which are
+            `layer` and `n_features`.
+
+        Examples
+        --------
+        >>> FeatureSpec(
+        ...     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0" * 64,
+        ...     layers="block3_pool:256,block5_pool:512",
+        ... ).widths
+        {'block3_pool': 256, 'block5_pool': 512}
+        """
+        last = self.layer, self.n_features
+        if not self.layers:
+            return dict([last])
+        entries = _LAYERS.fullmatch(self.layers) and self.layers.split(",")
+        pairs = [entry.split(":") for entry in entries or ()]
+        found = {name: int(width) for name, width in pairs}
+        if not 2 <= len(found) == len(pairs) or [*found.items()][-1] != last:
+            raise CacheFormatError(
+                f"layers of the spec are {self.layers!r:.80}; expected different names with numbers"
+                f" of features, the last of them {self.layer}:{self.n_features}"
+            )
+        return found
+
+    def select(self, layer: str | None = None, *, maps: bool = False) -> Self:
+        """Return the spec of what a cache of this spec has of one layer.
+
+        Parameters
+        ----------
+        layer : str or None
+            Name of the layer; None takes the deepest.
+        maps : bool
+            Whether its maps are meant, in place of its vectors.
+
+        Returns
+        -------
+        FeatureSpec
+            That of features that were extracted of this layer alone.
+
+        Raises
+        ------
+        CacheError
+            A cache of this spec does not have them.
+
+        Examples
+        --------
+        >>> spec = FeatureSpec(
+        ...     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0" * 64,
+        ...     layers="block3_pool:256,block5_pool:512",
+        ... )
+        >>> spec.select("block3_pool").n_features, spec.select().layers
+        (256, '')
+        """
+        layer = self.layer if layer is None else layer
+        widths = self.widths
+        if layer not in widths:
+            raise CacheError(
+                f"there are no features of layer {layer!r}; expected one of {', '.join(widths)}; "
+                "extract again with layers=NAMES to have it"
+            )
+        if maps and (self.pooling != "none" or layer != self.layer):
+            has = f"of layer {self.layer} alone" if self.pooling == "none" else "of no layer"
+            raise CacheError(
+                f"there are maps {has}, and those of {layer} are needed; extract again with "
+                f'pooling="none" and {layer} as the deepest of layers'
+            )
+        pooling = "average" if self.pooling == "none" and not maps else self.pooling
+        dtype = "float16" if maps else "float32"
+        return replace(
+            self, layer=layer, n_features=widths[layer], pooling=pooling, dtype=dtype, layers=""
+        )
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces, ASCII."""

@@ -7,7 +7,7 @@ itself opens a file only when :mod:`brainfeat.cache.hdf5_guard` has found nothin
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -50,11 +50,14 @@ class DatasetRule:
         Number of dimensions.
     chunk_rows : int or None
         Rows per chunk, each with a Fletcher-32 checksum; None stores the array in one piece.
+    optional : bool
+        Whether a file may lack it.
     """
 
     dtype: str
     ndim: int = 1
     chunk_rows: int | None = None
+    optional: bool = False
 
 
 _LONG_RULE = DatasetRule(dtype="|u1")
@@ -105,7 +108,8 @@ class Schema:
         for schema in known:
             if schema.version == version:
                 return schema
-        numbers = " and ".join(str(schema.version) for schema in known)
+        *others, last = (str(schema.version) for schema in known)
+        numbers = f"{', '.join(others)} and {last}" if others else last
         raise self.format_error(
             f"format version {version}, but this brainfeat reads "
             f"version{'s' * (len(known) > 1)} {numbers}"
@@ -115,6 +119,11 @@ class Schema:
         """Return the rule for a dataset's name, or None if the format has no such dataset."""
         matches = (rule for pattern, rule in self.datasets.items() if re.fullmatch(pattern, name))
         return next(matches, None)
+
+    def list_missing(self, names: Collection[str]) -> list[str]:
+        """List the datasets that a file must have and that are not among some names."""
+        needed = (name for name, rule in self.datasets.items() if not rule.optional)
+        return sorted(name for name in needed if name not in names)
 
 
 class StoredFile:

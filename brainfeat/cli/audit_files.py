@@ -78,7 +78,7 @@ def write_map(
     """Write a map of a cache, and say so on stderr, and before, where it takes a while."""
     from brainfeat.report.map import MAX_IMAGES, to_map
 
-    images = min(MAX_IMAGES, int((cache.view == 0).sum()))
+    images = min(MAX_IMAGES, int(cache.is_image.sum()))
     if images > _SLOW_IMAGES:
         options.say(f"placing {images:,} images on a map by t-SNE", err=True)
     started = time.monotonic()

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brainfeat.cache.spec import PRECISIONS, SCALINGS
+from brainfeat.cache.spec import POOLINGS, PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.allocator import return_large_arrays
 from brainfeat.cli.volumes import (
     RANDOM_KEY,
     VOLUME_NAMES,
@@ -28,10 +29,18 @@ EXAMPLES = """\b
 Examples:
   brainfeat extract brain-mri -o mri.h5
   brainfeat extract table.csv -o mri.h5 --backbone resnet50 --augment 2
+  brainfeat extract brain-mri -o maps.h5 --layer block4_pool,block5_pool --pooling none
   brainfeat extract patients -o mri.h5 --group-level 1 --labels labels.csv
   brainfeat extract hospital -o mri.h5 --class-folders --patient-key site.key
   brainfeat extract bids/sub-*/anat/*_T1w.nii.gz -o t1.h5 --slices every:5
 """
+
+
+def _split_names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",")] if value else []
+    if "" in names:
+        raise click.BadParameter(f"{value!r} has an empty name; expected names such as A,B,C")
+    return tuple(names)
 
 
 def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -40,6 +49,16 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
 
     try:
         return check_range(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _check_style(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from brainfeat.errors import ParameterError
+    from brainfeat.extraction.styles import Style
+
+    try:
+        return None if value is None else str(Style.parse(value))
     except ParameterError as error:
         raise click.BadParameter(str(error)) from error
 
@@ -84,6 +103,22 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
 )
 @options.engine_option
 @click.option(
+    "--layer",
+    "layers",
+    default="",
+    metavar="A,B,C",
+    callback=_split_names,
+    help="Layers of the base whose features to keep, all in one pass; the last one by default.",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default="mean",
+    show_default=True,
+    help="How the map of a layer becomes a vector; none takes the mean, and keeps the maps of the "
+    "deepest layer beside it.",
+)
+@click.option(
     "--augment",
     type=click.IntRange(min=0),
     default=0,
@@ -110,6 +145,19 @@ def _check_range(_: click.Context, __: click.Parameter, value: str) -> str:
     default=True,
     show_default=True,
     help="Mirror views left to right with probability 1/2.",
+)
+@click.option(
+    "--style",
+    metavar="fourier:BETA|histogram",
+    callback=_check_style,
+    help="Give each view the style of a training image of another source: the amplitudes of its "
+    "low frequencies, in a window of BETA times the size in each direction, or its histogram.",
+)
+@click.option(
+    "--style-from",
+    metavar="source|source:NAME",
+    help="Take styles from any other source of the table, which is the default, or from the source "
+    "NAME alone.",
 )
 @click.option(
     "--batch-size",
@@ -171,6 +219,8 @@ def command(
     rotation: float,
     zoom: float,
     flip: bool,
+    style: str | None,
+    style_from: str | None,
     random_state: int,
     keep_masks: bool,
     group_level: int | None,
@@ -194,10 +244,19 @@ def command(
     missing: new images, what an interrupted run did not finish, and signatures where the output
     has none.
     """
-    from brainfeat.extraction.augmentation import Augmentation
+    from brainfeat.extraction.augmentation import SOURCE, Augmentation
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.inventory import Inventory
 
+    return_large_arrays()
+    ranges = Augmentation(
+        rotation=rotation,
+        zoom=zoom,
+        flip=flip,
+        random_state=random_state,
+        style=style,
+        style_from=style_from or SOURCE,
+    )
     cut = take_volume_options({name: chosen.pop(name) for name in VOLUME_NAMES})
     table = _open_table(
         data,
@@ -209,7 +268,6 @@ def command(
     )
     inventory = Inventory.of(table)
     _show_inventory(inventory, as_json=as_json)
-    ranges = Augmentation(rotation=rotation, zoom=zoom, flip=flip, random_state=random_state)
     try:
         with options.ProgressLine("extracting", f"{inventory.noun}s") as progress:
             result = extract(

@@ -10,7 +10,7 @@ import click
 from brainfeat.cache.storage import Verify
 from brainfeat.cli import ablation, blocks, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES
 from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
@@ -41,10 +41,12 @@ Examples:
 @options.output_option
 @click.option(
     "--head",
-    type=click.Choice([*HEAD_NAMES, "all"]),
+    type=click.Choice([*HEAD_NAMES, *ATTENTION_HEADS, "all"]),
     default="dense",
     show_default=True,
-    help="Classifier to fit; 'all' cross-validates every classifier and saves the best.",
+    help="Classifier to fit; 'all' cross-validates every one but the attention heads "
+    "(attention-pool, se and cbam), and saves the best. attention-pool and cbam need features of "
+    "extract --pooling none.",
 )
 @click.option(
     "--param",
@@ -230,14 +232,14 @@ def _show(bundle: "HeadBundle") -> None:
     if bundle.bag is not None and record.bag_sizes is not None:
         bags = record.bag_sizes
         options.say(
-            f"groups of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled by "
-            f"{bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
+            f"patients of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled "
+            f"by {bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
         )
     _show_metrics(record)
 
 
 def _name_unit(bundle: "HeadBundle") -> str:
-    return "images" if bundle.bag is None else "groups"
+    return "images" if bundle.bag is None else "patients"
 
 
 def _show_metrics(record: "FitRecord") -> None:

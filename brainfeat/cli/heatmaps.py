@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from brainfeat import files
+from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
 from brainfeat.files import is_same_file, is_so
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,7 @@ class HeatmapFolder:
         require_images(predictor.bundle)
         self._folder, self._predictor = folder, predictor
         self._waiting: list[tuple[str, Answer]] = []
-        self._number = 0
+        self._number = self._drawn = 0
 
     def __enter__(self) -> Self:
         try:
@@ -55,6 +57,8 @@ class HeatmapFolder:
     ) -> None:
         if kind is None:
             self._draw()
+            drawn = count(self._drawn, "heat map")
+            options.say(f"{drawn} written into {self._folder.name}", err=True)
 
     def add(self, answer: "Answer") -> None:
         """Take an answer; images are numbered from 1, and so are the slices of each volume."""
@@ -95,6 +99,7 @@ class HeatmapFolder:
                     probability=answer.prediction.probabilities[title],
                     box=find_box(answer.pixels, bundle.spec.crop),
                 )
+                self._drawn += 1
         self._waiting.clear()
 
 

@@ -96,16 +96,17 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
         "kind": "feature cache",
         "whole": True,
         "rows": len(cache),
-        "images": int((cache.view == 0).sum()),
+        "images": int(cache.is_image.sum()),
         "classes": {
             name: int((cache.y[images] == label).sum())
             for label, name in enumerate(cache.class_names)
         },
         "splits": {
-            split or "none": int((cache.splits[cache.view == 0] == split).sum())
+            split or "none": int((cache.splits[cache.is_image] == split).sum())
             for split in ("train", "val", "test", "")
         },
-        "groups": len(set(cache.groups[cache.view == 0].tolist()) - {""}),
+        "groups": len(set(cache.groups[cache.is_image].tolist()) - {""}),
+        "generated": int((cache.is_generated & (cache.view == 0)).sum()),
         "rejected": [asdict(rejected) for rejected in cache.rejected],
         "augmentation": cache.augmentation,
         "signatures": cache.signature is not None,
@@ -128,6 +129,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "bag": protocol.describe_bags(bundle),
         "temperature": bundle.temperature,
         "split": None if record.split is None else asdict(record.split),
+        "generated": None if record.generated is None else asdict(record.generated),
         "val_accuracy": None if record.val is None else record.val.accuracy,
         "test_accuracy_without_copies": None if new is None else new.accuracy,
         "test_accuracy": None if record.test is None else record.test.accuracy,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import options, protocol
 from brainfeat.errors import ParameterError
 from brainfeat.text import align, count
 
@@ -85,7 +85,8 @@ def command(
         options.open_cache(origin, verify=verify) as known,
     ):
         found = link_caches(cache, known, take=take)
-    write_rows(_make_rows(found, features), output, overwrite=overwrite)
+        made = protocol.list_generated(cache)
+    write_rows([*_make_rows(found, features), *made], output, overwrite=overwrite)
     if as_json:
         options.print_json({"output": str(output), **found.to_dict()})
         return

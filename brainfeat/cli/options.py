@@ -281,6 +281,7 @@ def open_cache(
                 sources={row.path: row.source for row in rows}
                 if any(r.source for r in rows)
                 else None,
+                generated={row.path for row in rows if row.origin},
             )
         yield cache
 

@@ -241,6 +241,7 @@ def _report(
     found = [_name_options(answer) for answer in answers]
     if output is not None:
         options.write_text(output, _to_csv(found, predictor.bundle.class_names, hashed=hashed))
+        options.say(f"{output.name} written, {count(len(found), 'row')}", err=True)
     if as_json:
         options.print_json(_to_documents(found, predictor))
     else:

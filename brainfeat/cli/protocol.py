@@ -8,7 +8,9 @@ import click
 from brainfeat.errors import ParameterError
 
 if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
     from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.tables.rows import Row
 
 
 class Grouping(click.ParamType[str]):
@@ -130,6 +132,21 @@ def describe_bags(bundle: "HeadBundle") -> dict[str, Any] | None:
         **dict.fromkeys(("images", "least", "median", "most")),
         **({} if sizes is None else asdict(sizes)),
     }
+
+
+def list_generated(cache: "FeatureCache") -> "list[Row]":
+    """List the generated images of a cache as rows of a table."""
+    import numpy as np
+
+    from brainfeat.tables.rows import GENERATED, Row
+
+    made = np.flatnonzero(cache.is_generated & (cache.view == 0))
+    labels = np.array([*cache.class_names, ""])[cache.y[made]]
+    columns = (cache.paths[made], labels, cache.splits[made], cache.sources[made])
+    return [
+        Row(path=path, label=label, split=split, source=source, origin=GENERATED)
+        for path, label, split, source in zip(*map(np.ndarray.tolist, columns), strict=True)
+    ]
 
 
 def explain_numbers(grouping: str) -> str:

@@ -117,7 +117,7 @@ def audit_cache(cache: "FeatureCache", *, threshold: float | None, random_state:
     from brainfeat.leakage.auditing import audit, audit_duplicates
     from brainfeat.leakage.duplicates import NEAR_SEARCH_LIMIT, NEAR_THRESHOLD
 
-    if threshold is None and int((cache.view == 0).sum()) > NEAR_SEARCH_LIMIT:
+    if threshold is None and int(cache.is_image.sum()) > NEAR_SEARCH_LIMIT:
         return audit_duplicates(cache)
     return audit(cache, threshold=threshold or NEAR_THRESHOLD, random_state=random_state)
 

@@ -21,11 +21,15 @@ _TEST_FRACTION = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class _GroupedRows:
-    """Images of a table or cache, with the group of each; ``""`` is a group of its own."""
+    """Images of a table or cache, with the group of each; ``""`` is a group of its own.
+
+    Generated images, which no split divides, are apart.
+    """
 
     rows: "list[Row]"
     groups: list[str]
     kind: str
+    made: "list[Row]"
 
 
 EXAMPLES = """\b
@@ -100,7 +104,7 @@ def command(
         divided, left_out = _divide(found, fractions, random_state), None
     else:
         divided, left_out = _leave_out(found, leave_out, val_fraction, random_state)
-    write_rows(divided, output, overwrite=overwrite)
+    write_rows([*divided, *_place_generated(found, leave_out)], output, overwrite=overwrite)
     sizes = {name: sum(row.split == name for row in divided) for name in ("train", "val", "test")}
     n_groups = len(set(found.groups) - {""})
     if as_json:
@@ -122,6 +126,14 @@ def command(
             f"{count(left_out['dropped'], 'image')} of other sources in one group with test "
             f"images, {left_out['without_source']:,} without a source"
         )
+
+
+def _place_generated(found: _GroupedRows, leave_out: str | None) -> "list[Row]":
+    """Put generated images into train, but for those of the source that is left out."""
+    rows = [row._replace(split="" if row.source == leave_out else "train") for row in found.made]
+    if out := sum(not row.split for row in rows):
+        options.say(f"{count(out, 'generated image')} of that source in no split", err=True)
+    return rows
 
 
 def _divide(found: _GroupedRows, fractions: Mapping[str, float], random_state: int) -> "list[Row]":
@@ -209,7 +221,7 @@ def _read_cache(
             options.warn_of_missing_signatures(cache)
         with options.ProgressLine("looking for groups"):
             grouping = choose_groups(cache, group_by)
-        images = np.flatnonzero(cache.view == 0)
+        images, made = np.flatnonzero(cache.is_image), protocol.list_generated(cache)
         known = np.array([*cache.class_names, ""])[cache.y[images]]
         columns = (cache.paths[images], known, cache.sources[images])
         rows = _make_rows(*(column.tolist() for column in columns))
@@ -221,7 +233,7 @@ def _read_cache(
     else:
         labels = np.arange(images.max() + 1) if grouping.labels is None else grouping.labels
         groups = _name_groups(labels[images].tolist(), names, kind=grouping.kind)
-    return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind)
+    return _GroupedRows(rows=rows, groups=groups, kind=grouping.kind, made=made)
 
 
 def _read_table(source: Path, group_by: str, folder: Mapping[str, Any]) -> _GroupedRows:
@@ -238,26 +250,30 @@ def _read_table(source: Path, group_by: str, folder: Mapping[str, Any]) -> _Grou
         options.say(line, err=True)
     for note in inventory.notes:
         options.say(f"warning: {translate(note)}", err=True)
-    rows = _make_rows(table.paths, table.labels, table.sources)
+    made = [table.row(row) for row, origin in enumerate(table.origins) if origin]
+    own = [row for row, origin in enumerate(table.origins) if not origin]
+    columns = (table.paths, table.labels, table.sources, table.groups)
+    paths, labels, sources, names = ([column[row] for row in own] for column in columns)
+    rows = _make_rows(paths, labels, sources)
     if group_by in ("copies", "near-duplicates"):
         kind = group_by.replace("-", " ")
         raise TableError(
             f"{source} has no features to find {kind} with; extract it and split the cache"
         )
     if group_by == "none":
-        return _GroupedRows(rows=rows, groups=[""] * len(rows), kind="none")
+        return _GroupedRows(rows=rows, groups=[""] * len(rows), kind="none", made=made)
     size = read_block_size(group_by)
-    if any(table.groups) and size is None:
-        return _GroupedRows(rows=rows, groups=list(table.groups), kind="column")
+    if any(names) and size is None:
+        return _GroupedRows(rows=rows, groups=names, kind="column", made=made)
     if group_by == "column":
         raise TableError(f"{source} has no groups; give the table a group column")
-    digests = [_digest(table.absolute_path(row), path) for row, path in enumerate(table.paths)]
-    labels, kind = np.unique(digests, return_inverse=True)[1], "exact-duplicates"
+    digests = [_digest(table.absolute_path(row), table.paths[row]) for row in own]
+    same, kind = np.unique(digests, return_inverse=True)[1], "exact-duplicates"
     if size is not None:
         kind = group_by
-        labels = join_number_blocks(table.paths, size, same=labels, groups=table.groups)
-    groups = _name_groups(labels.tolist(), table.groups, kind=kind)
-    return _GroupedRows(rows=rows, groups=groups, kind=kind)
+        same = join_number_blocks(paths, size, same=same, groups=names)
+    groups = _name_groups(same.tolist(), names, kind=kind)
+    return _GroupedRows(rows=rows, groups=groups, kind=kind, made=made)
 
 
 def _make_rows(paths: Sequence[str], labels: Sequence[str], sources: Sequence[str]) -> "list[Row]":

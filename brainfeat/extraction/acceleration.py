@@ -32,7 +32,8 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
     Parameters
     ----------
     base : keras.Model
-        A functional model, which is not changed.
+        A functional model, which is not changed. What it puts out stays what it is: a convolution
+        that is an output is not folded with what follows.
     winograd : bool
         Whether to use Winograd's method, which is faster on a processor in float32.
 
@@ -78,11 +79,12 @@ def accelerate(base: Any, *, winograd: bool) -> Any:
 def _find_foldable(base: Any) -> Mapping[str, Any]:
     """Map the name of each convolution to the batch normalization that is its only consumer."""
     layers = import_keras().layers
+    outputs = {output._keras_history.operation.name for output in base.outputs}
     found = {}
     for layer in base.layers:
         if isinstance(layer, layers.BatchNormalization):
             before = layer.input._keras_history.operation
-            read_once = len(before._outbound_nodes) == 1
+            read_once = len(before._outbound_nodes) == 1 and before.name not in outputs
             if isinstance(before, layers.Conv2D | layers.DepthwiseConv2D) and read_once:
                 found[before.name] = layer
     return found

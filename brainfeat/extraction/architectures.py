@@ -204,4 +204,4 @@ def rescale_efficientnet(base: Any) -> Any:
     normalized = base.get_layer("stem_conv_pad").input
     factor = _INPUT_SCALINGS["efficientnet"].normalized_factor
     scaled = keras.layers.Rescaling(list(factor))(normalized)
-    return keras.Model(base.input, keras.Model(normalized, base.output)(scaled))
+    return keras.Model(base.input, keras.Model(normalized, base.outputs)(scaled))

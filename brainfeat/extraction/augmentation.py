@@ -1,6 +1,7 @@
-"""Augmented views of training images: rotated, scaled and mirrored."""
+"""Augmented views of training images: rotated, scaled, mirrored, and in the style of others."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
@@ -11,8 +12,15 @@ import numpy.typing as npt
 
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.preprocessing import quantize_image
+from brainfeat.extraction.styles import Style
 
 VIEW_LIMIT = int(np.iinfo(np.int16).max)
+
+SOURCE = "source"
+
+# What the record of an augmentation without a style has.
+_PLAIN = ("rotation", "zoom", "flip", "random_state")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,16 @@ class Augmentation:
         Whether views are mirrored left to right with probability 1/2.
     random_state : int, default=0
         The seed, 0 to 2³² − 1.
+    style : str or None
+        The style that views are given before they are rotated, scaled and mirrored:
+        ``"fourier:BETA"`` or ``"histogram"``
+        (:class:`brainfeat.extraction.styles.Style`); None leaves them as they are.
+    style_from : str, default="source"
+        Whose style: ``"source"``, a training image of another source; ``"source:NAME"``, one of
+        the source of this name.
+    style_targets : str or None
+        SHA-256 of the set of these images, which :func:`brainfeat.extract` fills in; if it is
+        given, they must be these.
 
     Raises
     ------
@@ -37,14 +55,17 @@ class Augmentation:
 
     Examples
     --------
-    >>> Augmentation(rotation=10)
-    Augmentation(rotation=10.0, zoom=0.1, flip=True, random_state=0)
+    >>> Augmentation(rotation=10).to_dict()
+    {'rotation': 10.0, 'zoom': 0.1, 'flip': True, 'random_state': 0}
     """
 
     rotation: float = 15.0
     zoom: float = 0.1
     flip: bool = True
     random_state: int = 0
+    style: str | None = None
+    style_from: str = SOURCE
+    style_targets: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, (bool, np.bool)):
@@ -62,10 +83,30 @@ class Augmentation:
         object.__setattr__(self, "zoom", float(self.zoom))
         object.__setattr__(self, "flip", bool(self.flip))
         object.__setattr__(self, "random_state", int(self.random_state))
+        if self.style is not None:
+            object.__setattr__(self, "style", str(Style.parse(self.style)))
+        self._check_style()
+
+    def _check_style(self) -> None:
+        kind, colon, name = str(self.style_from).partition(":")
+        if kind != SOURCE or bool(colon) != bool(name):
+            raise ParameterError(
+                f"style_from {self.style_from!r:.80}; expected source, or source:NAME"
+            )
+        if self.style is None and (self.style_from, self.style_targets) != (SOURCE, None):
+            raise ParameterError(
+                'style_from or style_targets is given without a style; pass style="histogram" or '
+                'style="fourier:BETA", too'
+            )
+        if not (self.style_targets is None or _DIGEST.fullmatch(str(self.style_targets))):
+            raise ParameterError(
+                f"style_targets {self.style_targets!r:.80}; expected 64 hexadecimal digits, or None"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the parameters as plain values for JSON."""
-        return asdict(self)
+        """Return the parameters as plain values for JSON; those of a style where there is one."""
+        found = asdict(self)
+        return found if self.style is not None else {name: found[name] for name in _PLAIN}
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
@@ -74,14 +115,14 @@ class Augmentation:
         Parameters
         ----------
         parameters : mapping
-            All four parameters by name.
+            All parameters by name, without those of a style where there is none.
 
         Raises
         ------
         ParameterError
             If a parameter is missing, unknown or out of range.
         """
-        names = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)} if "style" in parameters else {*_PLAIN}
         if set(parameters) != names:
             raise ParameterError(
                 f"an augmentation of {sorted(parameters)}; expected {sorted(names)}"

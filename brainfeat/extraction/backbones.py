@@ -5,21 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat import runtime
-from brainfeat.cache.spec import PRECISIONS, SCALINGS, FeatureSpec, Precision, Scaling
+from brainfeat.cache.spec import PRECISIONS, SCALINGS, FeatureSpec, Pooling, Precision, Scaling
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.architectures import BACKBONES, Architecture
 from brainfeat.extraction.engines import Engine, choose_engine, choose_precision
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.keras_engine import KerasBase
 from brainfeat.extraction.openvino_engine import Observed, OpenvinoBase, observe
-from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
+from brainfeat.extraction.taps import Taps, choose_taps
 from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import (
     digest_file,
@@ -28,32 +28,7 @@ from brainfeat.extraction.weights import (
     load_tensors,
 )
 
-Image = NDArray[np.float32]
-
 _LARGEST_BATCH = 1024
-# Batch size of a backbone that is a function and does not state one.
-_BATCH_SIZE = 32
-
-
-class FeatureExtractor(Protocol):
-    """What stage one needs of a backbone: a callable that also describes its features.
-
-    A function of NumPy arrays with these attributes can take the place of a convolutional base.
-    """
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """What the features mean; how images were made of volumes need not be in it."""
-        ...
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What determines the spec, as JSON values, known without loading anything."""
-        ...
-
-    def __call__(self, images: Image, /) -> Image:
-        """Compute features (n, d), float32, of images (n, h, w, 3), float32 in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +53,10 @@ class Backbone:
         What computes it.
     quantization : str
         As in :class:`brainfeat.cache.spec.FeatureSpec`.
+    layers : tuple of str
+        Names of the layers whose maps become features; none takes the last.
+    pooling : {"mean", "max", "none"}
+        How a map becomes a vector; ``"none"`` keeps the deepest map beside the means.
 
     Examples
     --------
@@ -96,6 +75,18 @@ class Backbone:
     device: str
     engine: Engine
     quantization: str = ""
+    layers: tuple[str, ...] = ()
+    pooling: Pooling = "mean"
+
+    @cached_property
+    def taps(self) -> Taps:
+        """The layers whose maps become features, in the order of the network."""
+        return choose_taps(self.name, self.layers, pooling=self.pooling)
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Height and width of the maps of the deepest layer."""
+        return self.taps.find_map_shape(self.input_size)
 
     @property
     def architecture(self) -> Architecture:
@@ -118,6 +109,7 @@ class Backbone:
             "scaling": self.scaling,
             "input_size": self.input_size,
             "precision": self.precision,
+            **self.taps.recipe,
             **int8,
             "weights": weights,
         }
@@ -132,13 +124,14 @@ class Backbone:
         """What the features mean. This reads the weights."""
         return FeatureSpec(
             backbone=self.name,
-            layer=self.architecture.layer,
-            n_features=self.architecture.n_features,
+            layer=self.taps.deepest,
+            n_features=self.taps.widths[self.taps.deepest],
             weights_sha256=digest_tensors(self._tensors),
             input_size=self.input_size,
             scaling=self.scaling,
             precision=self.precision,
             quantization=self.quantization,
+            **self.taps.stated,
         )
 
     @cached_property
@@ -164,6 +157,7 @@ class Backbone:
             scaling=self.architecture.find_input_scaling(self.scaling),
             input_size=self.input_size,
             precision=self.precision,
+            taps=self.taps,
             ranges=Quantization.parse(self.quantization).ranges if self.quantization else None,
         )
 
@@ -173,7 +167,7 @@ class Backbone:
         """Compute features and the ranges that int8 needs, of 8-bit images (n, h, w, 3)."""
         scaling = self.architecture.find_input_scaling(self.scaling)
         layers, load = read_graph(self.name), self.load_tensors
-        return observe(layers, load, batches, scaling=scaling, precision=precision)
+        return observe(layers, load, batches, scaling=scaling, precision=precision, taps=self.taps)
 
     def _make_keras_base(self) -> KerasBase:
         return KerasBase(
@@ -183,6 +177,7 @@ class Backbone:
             input_size=self.input_size,
             precision=self.precision,
             device=self.device,
+            taps=self.taps,
         )
 
     @property
@@ -204,9 +199,8 @@ class Backbone:
         Returns
         -------
         tuple of callable
-            Functions from images (n, h, w, 3), as `__call__` takes them, to float32 features
-            (n, d), which can run at the same time. A function is compiled anew for each new n and
-            type.
+            Functions from images (n, h, w, 3) to rows (n, d), as `__call__` takes and gives them,
+            which can run at the same time. A function is compiled anew for each new n and type.
         """
         compiled = self._base.compile(n_images)
         self._forget_tensors()
@@ -232,7 +226,8 @@ class Backbone:
         Returns
         -------
         keras.Model
-            From images (n, h, w, 3) in [0, 1] to features (n, d), both float32.
+            From images (n, h, w, 3) in [0, 1] to rows (n, d), as `__call__` gives them, both
+            float32.
         """
         return self._make_keras_base().build_network()
 
@@ -242,7 +237,7 @@ class Backbone:
         return self._make_keras_base().model
 
     def __call__(self, images: NDArray[np.float32 | np.uint8]) -> NDArray[np.float32]:
-        """Compute the pooled features of a batch.
+        """Compute the features of a batch.
 
         Parameters
         ----------
@@ -252,14 +247,16 @@ class Backbone:
 
         Returns
         -------
-        ndarray of shape (n, n_features), float32
+        ndarray of shape (n, d), float32
+            The vectors of the layers side by side, in the order of the network, and then, with
+            ``pooling="none"``, the map of the deepest: (h, w, n_features) in one row.
         """
         features = self._base.compute_features(images)
         self._forget_tensors()
         return features
 
     def compute_maps(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute the feature maps of a batch; their means are its features.
+        """Compute the feature maps of a batch, which are pooled to its features.
 
         Parameters
         ----------
@@ -269,7 +266,7 @@ class Backbone:
         Returns
         -------
         ndarray of shape (n, rows, columns, n_features), float32
-            The output of the last layer.
+            The output of the deepest of `layers`.
         """
         maps = self._base.compute_maps(images)
         self._forget_tensors()
@@ -287,6 +284,8 @@ def load_backbone(
     device: str = "auto",
     engine: Engine | Literal["auto"] = "auto",
     quantization: str = "",
+    layers: Sequence[str] = (),
+    pooling: Pooling = "mean",
 ) -> Backbone:
     """Choose a convolutional base and its weights.
 
@@ -319,16 +318,21 @@ def load_backbone(
     quantization : str, default=""
         For ``precision="int8"``, that of the spec of the features: :func:`brainfeat.extract` takes
         it from training images.
+    layers : sequence of str, default=()
+        Names in Keras of the layers whose maps become features, in any order; none takes the last.
+    pooling : {"mean", "max", "none"}, default="mean"
+        How a map becomes a vector: by its mean or its largest value in each channel. ``"none"``
+        takes the means and keeps the deepest of the maps beside them.
 
     Returns
     -------
     Backbone
-        A callable from images (n, h, w, 3), float32 in [0, 1] or uint8, to float32 features (n, d).
+        A callable from images (n, h, w, 3), float32 in [0, 1] or uint8, to float32 rows (n, d).
 
     Raises
     ------
     ParameterError
-        If the name is unknown or an option is out of range.
+        If the name is unknown, the base does not have a layer, or an option is out of range.
     WeightsError
         If the weights are missing or wrong, which is found when the base is first used.
 
@@ -355,6 +359,7 @@ def load_backbone(
             f"precision {precision!r} with quantization {quantization!r:.40}; expected both or "
             "neither of int8 and its quantization, which extract makes and the spec has"
         )
+    taps = choose_taps(name, layers, pooling=pooling)
     engine = choose_engine(engine, device=device, precision=precision)
     if precision == "auto" and not BACKBONES[name].robust:
         precision = "float32"
@@ -370,30 +375,6 @@ def load_backbone(
         device=device,
         engine=engine,
         quantization=quantization,
+        layers=taps.layers,
+        pooling=pooling,
     )
-
-
-def compile_copies(
-    backbone: FeatureExtractor, *, n_images: int | None
-) -> tuple[Sequence[runtime.Forward], int]:
-    """Prepare a backbone to compute batches.
-
-    Parameters
-    ----------
-    backbone : FeatureExtractor
-        A :class:`Backbone`, or any other callable.
-    n_images : int or None
-        As in :meth:`Backbone.compile`.
-
-    Returns
-    -------
-    copies : sequence of callable
-        Functions from 8-bit images (n, h, w, 3) to features that can run at the same time: one for
-        each device or stream of a :class:`Backbone`, or else the backbone itself, which gets them
-        in [0, 1].
-    batch_size : int
-        A batch size that suits them.
-    """
-    if isinstance(backbone, Backbone):
-        return backbone.compile(n_images=n_images), backbone.batch_size
-    return [lambda pixels: backbone(scale_pixels(pixels))], _BATCH_SIZE

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,15 +17,17 @@ from brainfeat.cache.locks import lock_folder
 from brainfeat.cache.output import Output, Overtaken, identify
 from brainfeat.cache.schema import Rejected
 from brainfeat.cache.shards import make_folder, parts_folder
-from brainfeat.cache.spec import FeatureSpec, Precision, Scaling
+from brainfeat.cache.spec import Pooling, Scaling
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.extraction.alterations import Alterations
 from brainfeat.extraction.augmentation import VIEW_LIMIT, Augmentation
-from brainfeat.extraction.backbones import Backbone, FeatureExtractor, load_backbone
+from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.cropping import Crop, check_crop
 from brainfeat.extraction.engines import Engine
-from brainfeat.extraction.int8_calibration import calibrate
+from brainfeat.extraction.feature_extractors import FeatureExtractor
+from brainfeat.extraction.int8_calibration import ChosenPrecision, load_calibrated
 from brainfeat.extraction.run import Run
+from brainfeat.extraction.style_targets import add_targets
 from brainfeat.extraction.task import Progress, Task
 from brainfeat.readers import read_pixels
 from brainfeat.readers.ranges import DTYPE, check_range
@@ -33,8 +35,6 @@ from brainfeat.tables.opening import open_table
 from brainfeat.tables.origin import Origin, find_origin
 from brainfeat.tables.table import ImageTable
 from brainfeat.tables.volume_table import VolumeTable
-
-ChosenPrecision = Precision | Literal["auto"]
 
 # How often other runs may write the output first, on a file system without locks.
 _ATTEMPTS = 5
@@ -64,7 +64,7 @@ class Extraction:
     engine : str
         What computed them: ``"keras"``, ``"openvino"``, or ``""`` for a callable.
     fingerprint : str
-        Fingerprint of the spec, 64 hexadecimal digits.
+        Fingerprint of the spec that the cache states, 64 hexadecimal digits.
     output : Path
         The cache.
     uncropped : int
@@ -111,6 +111,8 @@ def extract(
     precision: ChosenPrecision = "auto",
     device: str = "auto",
     engine: Engine | Literal["auto"] = "auto",
+    layers: Sequence[str] = (),
+    pooling: Pooling = "mean",
     augment: int = 0,
     augmentation: Augmentation | None = None,
     alterations: Alterations | None = None,
@@ -163,11 +165,17 @@ def extract(
     engine : {"auto", "keras", "openvino"}, default="auto"
         What computes such a base, as in
         :func:`brainfeat.extraction.backbones.load_backbone`; the features are the same to rounding.
+    layers : sequence of str, default=()
+        Names in Keras of the layers of such a base whose features are kept, all in one pass; none
+        takes the last. A head is fitted on the deepest, unless another is selected.
+    pooling : {"mean", "max", "none"}, default="mean"
+        How the map of a layer becomes a vector: by its mean or its largest value in each channel.
+        ``"none"`` takes the means, and keeps the maps of the deepest layer in float16 beside them.
     augment : int, default=0
         Augmented views to add to each image of the train split, or to every labelled image if the
         table has no splits.
     augmentation : Augmentation or None
-        Ranges and seed of the views; None takes the defaults with `random_state`.
+        Ranges, seed and style of the views; None takes the defaults with `random_state`.
     alterations : Alterations or None
         Altered views to add to each image, with `augment` 0: those that a head is tried on by
         :func:`brainfeat.stress`, and none is fitted on.
@@ -264,7 +272,7 @@ def extract(
         origin=origin,
         parts=parts_folder(output),
         augment=augment,
-        augmentation=(augmentation or Augmentation(random_state=random_state)) if augment else None,
+        augmentation=augmentation or Augmentation(random_state=random_state),
         alterations=alterations,
         batch_size=batch_size,
         n_jobs=n_jobs or runtime.usable_cores(),
@@ -276,6 +284,7 @@ def extract(
         random_state=random_state,
         progress=progress,
     )
+    task = add_targets(task, backbone, input_size=input_size)
     load = partial(
         load_backbone,
         weights=weights,
@@ -284,6 +293,8 @@ def extract(
         random_state=random_state,
         device=device,
         engine=engine,
+        layers=tuple(layers),
+        pooling=pooling,
     )
     loaded: Backbone | None = None
     computed = signatures = 0
@@ -295,7 +306,7 @@ def extract(
                     make_folder(task.parts)  # what cannot be written is said before any work
                 if isinstance(backbone, str):
                     loading = partial(load, backbone)
-                    loaded = _load_backbone(loading, found.spec, task, precision, force=force)
+                    loaded = load_calibrated(loading, found.spec, task, precision, force=force)
                     backbone = loaded
                 run = Run(task, backbone, found)
                 try:
@@ -312,53 +323,13 @@ def extract(
                 f"{output} was written by other runs {_ATTEMPTS} times while this one was at work; "
                 "its finished rows are kept; run it again when the others have ended"
             )
-    seconds = time.perf_counter() - started
-    return _summarize(run, computed, signatures, output=output, seconds=seconds)
-
-
-def _load_backbone(
-    load: Callable[..., Backbone],
-    earlier: FeatureSpec | None,
-    task: Task,
-    precision: ChosenPrecision,
-    *,
-    force: bool,
-) -> Backbone:
-    """Load a base in the precision of an earlier run or the wanted one, int8 with its ranges."""
-    if precision == "auto" and earlier is not None:
-        precision = earlier.precision
-    if precision != "int8":
-        return load(precision=precision)
-    quantization = "" if earlier is None else earlier.quantization
-    if not quantization:
-        if isinstance(task.table, VolumeTable):
-            raise ParameterError(
-                "int8 is calibrated on image files; cut the volumes into slices first, with"
-                " brainfeat slices or write_slices, or take another precision"
-            )
-        found = calibrate(
-            load,
-            task.table,
-            read=task.read,
-            crop=task.crop,
-            random_state=task.random_state,
-            force=force,
-            report=partial(_report_calibration, task),
-        )
-        quantization = found.text
-    return load(precision="int8", quantization=quantization)
-
-
-def _report_calibration(task: Task, done: int, number: int) -> None:
-    if task.progress is not None:
-        note = f"int8 by openvino, calibrating on {done:,} of {number:,} images"
-        task.progress(0, len(task.table), note)
+    return _summarize(run, computed, signatures, output=output, started=started)
 
 
 def _summarize(
-    run: Run, computed: int, signatures: int, *, output: Path, seconds: float
+    run: Run, computed: int, signatures: int, *, output: Path, started: float
 ) -> Extraction:
-    rows = sum(1 for _ in run.list_rows())
+    rows, seconds = sum(1 for _ in run.list_rows()), time.perf_counter() - started
     return Extraction(
         rows=rows,
         computed=computed,

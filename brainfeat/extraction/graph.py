@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -122,9 +122,87 @@ def find_lengths(layers: tuple[Layer, ...], input_size: int) -> dict[str, int]:
     lengths: dict[str, int] = {}
     for layer in layers:
         before = max((lengths[name] for name in layer.inputs), default=input_size)
-        stride = layer.options.get("strides", (1,))[0]
-        lengths[layer.name] = 1 if layer.kind == "GlobalAveragePooling2D" else -(-before // stride)
+        lengths[layer.name] = _find_length(layer, before)
     return lengths
+
+
+def _find_length(layer: Layer, before: int) -> int:
+    """Find the height of the maps of a layer from that of its inputs."""
+    options = layer.options
+    if layer.kind == "GlobalAveragePooling2D":
+        return 1
+    if layer.kind == "ZeroPadding2D":
+        if options["padding"] == "correct":
+            return before + 2 * (int(options["kernel_size"][0]) // 2) - 1 + before % 2
+        return before + int(sum(options["padding"][0]))
+    stride = int(options.get("strides", (1,))[0])
+    size = int((options.get("kernel_size") or options.get("pool_size") or (1,))[0])
+    reach = size - 1 if options.get("padding") == "valid" else 0
+    return -(-(before - reach) // stride)
+
+
+def find_channels(layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Find the number of channels of the maps of each layer.
+
+    Examples
+    --------
+    >>> channels = find_channels(read_graph("vgg16"))
+    >>> channels["block3_pool"], channels["block5_pool"]
+    (256, 512)
+    """
+    channels: dict[str, int] = {}
+    for layer in layers:
+        before = [channels[name] for name in layer.inputs]
+        if layer.kind == "Conv2D":
+            channels[layer.name] = int(layer.options["filters"])
+        elif layer.kind == "Concatenate":
+            channels[layer.name] = sum(before)
+        else:
+            channels[layer.name] = max(before, default=3)
+    return channels
+
+
+def list_maps(layers: tuple[Layer, ...]) -> list[str]:
+    """List the layers that give a map of what a convolution has seen.
+
+    Left out are those before the first convolution, and those of one value for each channel, such
+    as in squeeze and excitation.
+
+    Examples
+    --------
+    >>> list_maps(read_graph("vgg16"))[:3]
+    ['block1_conv1', 'block1_conv2', 'block1_pool']
+    """
+    found: list[str] = []
+    for layer in layers:
+        if layer.kind == "GlobalAveragePooling2D":
+            continue
+        seen = layer.kind in _CONVOLUTIONS and not found
+        if seen or set(found).intersection(layer.inputs):
+            found.append(layer.name)
+    return found
+
+
+def cut_graph(layers: tuple[Layer, ...], last: Collection[str]) -> tuple[Layer, ...]:
+    """Leave out the layers that some layers do not need.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers of a base.
+    last : collection of str
+        Names of the layers that are needed.
+
+    Examples
+    --------
+    >>> cut_graph(read_graph("vgg16"), ["block4_pool"])[-1].name
+    'block4_pool'
+    """
+    needed = set(last)
+    for layer in reversed(layers):
+        if layer.name in needed:
+            needed.update(layer.inputs)
+    return tuple(layer for layer in layers if layer.name in needed)
 
 
 def count_flop(layers: tuple[Layer, ...], input_size: int) -> dict[str, int]:

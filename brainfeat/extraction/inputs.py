@@ -208,7 +208,7 @@ class VolumeSlices:
 
     def build_table(self) -> ImageTable:
         """Return the table that `write_slices` makes of these volumes."""
-        paths, labels, splits, groups, sources = zip(*self._rows, strict=True)
+        paths, labels, splits, groups, sources, _ = zip(*self._rows, strict=True)
         return ImageTable(
             root=Path(),
             paths=paths,

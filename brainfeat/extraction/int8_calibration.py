@@ -3,23 +3,27 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.spec import Precision
+from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.errors import ImageReadError, ParameterError, SpecMismatchError
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.cropping import crop_pixels
 from brainfeat.extraction.graph import plan_quantization, read_graph
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.quantization import Quantization
+from brainfeat.extraction.task import Task
 from brainfeat.readers import ImageBytes, read_bytes
 from brainfeat.runtime import processor
 from brainfeat.tables.table import ImageTable
+from brainfeat.tables.volume_table import VolumeTable
 
+ChosenPrecision = Precision | Literal["auto"]
 Pixels = NDArray[np.uint8]
 # An image of shape (1, h, w, 3), and the digest of its file.
 Sampled = tuple[Pixels, bytes]
@@ -35,6 +39,67 @@ _CHECKED_FRACTION = 3
 # The least mean cosine of the features to those of float32.
 LEAST_COSINE = 0.999
 _DIGITS = 6
+
+
+def load_calibrated(
+    load: Callable[..., Backbone],
+    earlier: FeatureSpec | None,
+    task: Task,
+    precision: ChosenPrecision,
+    *,
+    force: bool,
+) -> Backbone:
+    """Load a base in the precision of an earlier run or the wanted one, int8 with its ranges.
+
+    Parameters
+    ----------
+    load : callable
+        Loads the base, with the keyword arguments `precision` and `quantization`.
+    earlier : FeatureSpec or None
+        That of the rows that exist.
+    task : Task
+        Has the images that int8 is calibrated on.
+    precision : {"auto", "float32", "bfloat16", "float16", "int8"}
+    force : bool
+        As for `calibrate`.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    ParameterError, SpecMismatchError
+        As of `calibrate`; or there are volumes in place of image files.
+    """
+    if precision == "auto" and earlier is not None:
+        precision = earlier.precision
+    if precision != "int8":
+        return load(precision=precision)
+    quantization = "" if earlier is None else earlier.quantization
+    if not quantization:
+        if isinstance(task.table, VolumeTable):
+            raise ParameterError(
+                "int8 is calibrated on image files; cut the volumes into slices first, with"
+                " brainfeat slices or write_slices, or take another precision"
+            )
+        found = calibrate(
+            load,
+            task.table,
+            read=task.read,
+            crop=task.crop,
+            random_state=task.random_state,
+            force=force,
+            report=partial(_report_calibration, task),
+        )
+        quantization = found.text
+    return load(precision="int8", quantization=quantization)
+
+
+def _report_calibration(task: Task, done: int, number: int) -> None:
+    if task.progress is not None:
+        note = f"int8 by openvino, calibrating on {done:,} of {number:,} images"
+        task.progress(0, len(task.table), note)
 
 
 def calibrate(
@@ -104,11 +169,12 @@ def calibrate(
     )
     checked = [pixels for pixels, _ in held]
     full = [found.features for found in base.observe(checked, "float32")]
+    widths = [*base.taps.widths.values()]
     name = base.name
     # Its memory is free before that of the base in int8 is taken.
     del base
     int8 = load(precision="int8", quantization=quantization.text)
-    cosine = _compare(full, [int8(pixels) for pixels in checked])
+    cosine = _compare(full, [_cut(int8(pixels), widths) for pixels in checked])
     report(expected, expected)
     if cosine < LEAST_COSINE and not force:
         raise SpecMismatchError(
@@ -120,9 +186,10 @@ def calibrate(
 
 
 def _list_training_rows(table: ImageTable) -> NDArray[np.intp]:
-    """List the rows of train; without splits, all."""
-    rows = [row for row, split in enumerate(table.splits) if split == "train"]
-    return np.array(rows if table.has_splits else range(len(table)), np.intp)
+    """List the rows of train, without splits all, but for generated images."""
+    wanted = {"train"} if table.has_splits else {""}
+    pairs = enumerate(zip(table.splits, table.origins, strict=True))
+    return np.array([row for row, (split, made) in pairs if split in wanted and not made], np.intp)
 
 
 def _read_sample(
@@ -185,8 +252,18 @@ def _round(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
+def _cut(rows: NDArray[np.float32], widths: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Cut computed rows into the vectors of each layer, without the map after them."""
+    return np.split(rows, np.cumsum(widths), axis=1)[: len(widths)]
+
+
 def _compare(expected: Sequence[Any], found: Sequence[Any]) -> float:
-    """Return the mean cosine of features."""
-    first, second = np.concatenate(expected), np.concatenate(found)
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float(((first * second).sum(axis=1) / lengths).mean())
+    """Return the mean cosine of the features of batches, of the layer that has the lowest."""
+    cosines = []
+    for layer in range(len(expected[0])):
+        first, second = (
+            np.concatenate([rows[layer] for rows in batches]) for batches in (expected, found)
+        )
+        lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+        cosines.append(float(((first * second).sum(axis=1) / lengths).mean()))
+    return min(cosines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from brainfeat import runtime
 from brainfeat.cache.spec import Precision, Scaling
 from brainfeat.extraction.acceleration import accelerate
 from brainfeat.extraction.architectures import Architecture, build_base, rescale_efficientnet
+from brainfeat.extraction.taps import Taps
 from brainfeat.extraction.weight_files import Tensors
 from brainfeat.extraction.weights import fill_base
 
@@ -39,6 +41,8 @@ class KerasBase:
         As in :class:`brainfeat.cache.spec.FeatureSpec`.
     device : str
         As in :func:`brainfeat.runtime.find_devices`.
+    taps : Taps
+        Which layers become features, and how.
     """
 
     def __init__(
@@ -50,16 +54,17 @@ class KerasBase:
         input_size: int,
         precision: Precision,
         device: str,
+        taps: Taps,
     ) -> None:
         self._architecture, self._load = architecture, load
         self._scaling, self._input_size, self._precision = scaling, input_size, precision
-        self._device = device
+        self._device, self._taps = device, taps
         # By whether Winograd's method is used.
         self._compiled: dict[bool, tuple[runtime.Forward, ...]] = {}
 
     @cached_property
     def model(self) -> Any:
-        """The Keras model without pooling, on the first of the devices."""
+        """The Keras model of the whole base without pooling, on the first of the devices."""
         with runtime.on_device(self.devices[0]):
             return self._build()
 
@@ -96,18 +101,18 @@ class KerasBase:
         for device in self.devices:
             with runtime.on_device(device):
                 base = self._build() if compiled else self.model
-                model = self._connect(_rewrite(base, winograd=winograd))
+                model = self._connect(_rewrite(self._tap(base), winograd=winograd))
                 compiled.append(runtime.compile_forward(model, device))
         vars(self).pop("model")
         return tuple(compiled)
 
     def compute_features(self, images: runtime.Pixels) -> NDArray[np.float32]:
-        """Compute features (n, d) of images (n, h, w, 3)."""
+        """Compute rows (n, d), as `Backbone.compile` gives them, of images (n, h, w, 3)."""
         compiled = next(iter(self._compiled.values()), None) or self.compile(None)
         return compiled[0](images)
 
     def compute_maps(self, images: runtime.Pixels) -> NDArray[np.float32]:
-        """Compute the maps (n, h, w, d) that are pooled, of images (n, h, w, 3)."""
+        """Compute the maps (n, h, w, d) of the deepest layer, of images (n, h, w, 3)."""
         return self._forward_maps(images)
 
     @cached_property
@@ -119,14 +124,20 @@ class KerasBase:
         default = runtime.is_winograd_faster(self.devices[0], self._precision)
         winograd = next(iter(self._compiled), default)
         with runtime.on_device(self.devices[0]):
-            model = self._connect(_rewrite(self.model, winograd=winograd), pooled=False)
+            base = _rewrite(self._tap(self.model), winograd=winograd)
+            model = self._connect(base, pooled=False)
             compiled = runtime.compile_forward(model, self.devices[0])
         vars(self).pop("model")
         return compiled
 
     def build_network(self) -> Any:
-        """Build the plain Keras model from images to features, without any rewriting."""
-        return self._connect(self.model)
+        """Build the plain Keras model from images to rows, without any rewriting."""
+        return self._connect(self._tap(self.model))
+
+    def _tap(self, base: Any) -> Any:
+        """Return the part of a base that the layers need, with their maps as its outputs."""
+        outputs = [base.get_layer(layer).output for layer in self._taps.layers]
+        return runtime.import_keras().Model(base.input, outputs)
 
     def _connect(self, base: Any, *, pooled: bool = True) -> Any:
         """Put the scaling before a base, and the pooling in float32 after it."""
@@ -139,8 +150,19 @@ class KerasBase:
                 scaled = module.preprocess_input(images * 255.0)
                 if self._architecture.module == "efficientnet":
                     base = rescale_efficientnet(base)
-            maps = keras.ops.cast(base(scaled), "float32")
-            return keras.Model(images, keras.ops.mean(maps, axis=(1, 2)) if pooled else maps)
+            found = base(scaled)
+            listed = found if isinstance(found, list) else [found]
+            maps = [keras.ops.cast(values, "float32") for values in listed]
+            return keras.Model(images, self._pool(maps) if pooled else maps[-1])
+
+    def _pool(self, maps: list[Any]) -> Any:
+        """Pool maps (n, h, w, d), and put the vectors, and a map, side by side."""
+        ops = runtime.import_keras().ops
+        pool = ops.max if self._taps.pooling == "max" else ops.mean
+        columns = [pool(values, axis=(1, 2)) for values in maps]
+        if self._taps.pooling == "none":
+            columns.append(ops.reshape(maps[-1], (-1, prod(maps[-1].shape[1:]))))
+        return columns[0] if len(columns) == 1 else ops.concatenate(columns, axis=1)
 
 
 def _rewrite(base: Any, *, winograd: bool) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.spec import Pooling
 from brainfeat.extraction.architectures import InputScaling
 from brainfeat.extraction.graph import Layer, find_lengths
 from brainfeat.extraction.onnx_graph import OnnxGraph
@@ -59,6 +60,7 @@ def add_base(
     images: str,
     input_size: int,
     scaling: InputScaling | None,
+    pooling: Pooling = "mean",
 ) -> str:
     """Add a base and its pooling to a graph.
 
@@ -76,6 +78,8 @@ def add_base(
         Height and width of the images in pixels.
     scaling : InputScaling or None
         How the pixels are scaled; None leaves them in [0, 1].
+    pooling : {"mean", "max"}
+        How the maps of the last layer become features.
 
     Returns
     -------
@@ -95,7 +99,8 @@ def add_base(
         if layer.kind == "Normalization" and scaling is not None:
             factor = call.by_channel(np.array(scaling.normalized_factor))
             outputs[layer.name] = graph.add("Mul", outputs[layer.name], factor)
-    pooled = graph.add("GlobalAveragePool", outputs[layers[-1].name])
+    kind = "GlobalMaxPool" if pooling == "max" else "GlobalAveragePool"
+    pooled = graph.add(kind, outputs[layers[-1].name])
     return graph.add("Flatten", pooled, axis=1)
 
 

@@ -1,27 +1,24 @@
 """Bases computed by OpenVINO on a processor: no network library is imported."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.spec import Precision
-from brainfeat.errors import MissingDependencyError
+from brainfeat.cache.spec import Pooling, Precision
 from brainfeat.extraction.architectures import InputScaling
-from brainfeat.extraction.graph import Layer, Weight, plan_quantization
-from brainfeat.extraction.openvino_layers import Operations, Tensors, add_layer, quantize
+from brainfeat.extraction.graph import Layer, Weight
+from brainfeat.extraction.openvino_graph import Ranges, build_model, import_openvino
+from brainfeat.extraction.openvino_layers import Tensors
+from brainfeat.extraction.taps import Taps
 from brainfeat.runtime import Forward, processor, usable_cores
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.float32 | np.uint8]
-Ranges = Mapping[str, tuple[float, float]]
 
 # Streams ask for the same batch size at the same time.
 _compiling = Lock()
@@ -45,44 +42,6 @@ _BATCH_PIXELS = {
 # A convolution of 14.8 GFLOP, as large as those of VGG16 on average, and how often it is timed.
 _TRIED_SHAPE = (4, 56, 56, 256)
 _TRIES = 3
-
-
-@cache
-def import_openvino() -> ModuleType:
-    """Import OpenVINO.
-
-    Its package tells its makers about each import, over the network and in a file below the home
-    folder, unless ``openvino_telemetry`` is missing; it is hidden from the import here.
-
-    Raises
-    ------
-    MissingDependencyError
-        OpenVINO is not installed.
-    """
-    try:
-        with _without_telemetry():
-            import openvino
-            import openvino.opset13
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"OpenVINO cannot be imported ({error}); install it by pip install 'brainfeat[fast]', "
-            'or pass engine="keras"'
-        ) from error
-    module: ModuleType = openvino
-    return module
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    name = "openvino_telemetry"
-    loaded = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-        if loaded is not None:
-            sys.modules[name] = loaded
 
 
 @cache
@@ -112,6 +71,8 @@ class OpenvinoBase:
         Height and width in pixels.
     precision : {"float32", "bfloat16", "float16", "int8"}
         Number format of the convolutions.
+    taps : Taps
+        Which layers become features, and how.
     ranges : mapping of str to tuple of float, or None
         For int8, the least and the largest output of each source of the plan.
     """
@@ -124,10 +85,11 @@ class OpenvinoBase:
         scaling: InputScaling | None,
         input_size: int,
         precision: Precision,
+        taps: Taps,
         ranges: Ranges | None = None,
     ) -> None:
         self._layers, self._load, self._scaling = layers, load, scaling
-        self._ranges = ranges
+        self._taps, self._ranges = taps, ranges
         self._input_size, self._precision = input_size, precision
         # By shape, type and number of streams.
         self._compiled: dict[tuple[Any, ...], Any] = {}
@@ -151,16 +113,15 @@ class OpenvinoBase:
         streams = min(usable_cores(), _MOST_STREAMS)
         if n_images is not None and n_images < _FEWEST_PER_STREAM * streams:
             streams = 1
-        return tuple(_Copy(self, streams).compute_features for _ in range(streams))
+        return tuple(_Copy(self, self._taps, streams).compute_rows for _ in range(streams))
 
     def compute_features(self, images: Pixels) -> Array:
-        """Compute features (n, d) of images (n, h, w, 3)."""
-        return _Copy(self, streams=1).compute_features(images)
+        """Compute rows (n, d), as `Backbone.compile` gives them, of images (n, h, w, 3)."""
+        return _Copy(self, self._taps, streams=1).compute_rows(images)
 
     def compute_maps(self, images: Pixels) -> Array:
-        """Compute the maps (n, h, w, d) that are pooled, of images (n, h, w, 3)."""
-        maps = _Copy(self, streams=1).compute(images)
-        return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
+        """Compute the maps (n, h, w, d) of the deepest layer, of images (n, h, w, 3)."""
+        return _put_channels_last(_Copy(self, self._taps, streams=1).compute(images)[-1])
 
     def make_request(self, batch_size: int, dtype: Any, streams: int) -> Any:
         """Make a request that computes a batch, beside those of the other streams."""
@@ -170,6 +131,7 @@ class OpenvinoBase:
                 model = build_model(
                     self._layers,
                     self._load(),
+                    self._taps.layers,
                     shape=(batch_size, self._input_size, self._input_size, 3),
                     dtype=dtype,
                     scaling=self._scaling,
@@ -183,94 +145,39 @@ class OpenvinoBase:
 class _Copy:
     """One stream of a base: a request for each size and type, used by one thread at a time."""
 
-    def __init__(self, base: OpenvinoBase, streams: int) -> None:
-        self._base, self._streams = base, streams
+    def __init__(self, base: OpenvinoBase, taps: Taps, streams: int) -> None:
+        self._base, self._taps, self._streams = base, taps, streams
         self._requests: dict[tuple[int, Any], Any] = {}
 
-    def compute(self, images: Pixels) -> Array:
-        """Compute maps (n, d, h, w); they are valid until the next call."""
+    def compute(self, images: Pixels) -> list[Array]:
+        """Compute the maps (n, d, h, w) of each layer; they are valid until the next call."""
         key = len(images), np.uint8 if images.dtype == np.uint8 else np.float32
         if key not in self._requests:
             self._requests[key] = self._base.make_request(*key, self._streams)
         request = self._requests[key]
         request.infer([np.ascontiguousarray(images, key[1])], share_inputs=True)
-        maps: Array = request.get_output_tensor().data
-        return maps
+        return [request.get_tensor(output).data for output in request.model_outputs]
 
-    def compute_features(self, images: Pixels) -> Array:
-        """Average the maps in float32."""
-        features: Array = self.compute(images).mean(axis=(2, 3), dtype=np.float32)
-        return features
-
-
-def build_model(
-    layers: tuple[Layer, ...],
-    tensors: Tensors,
-    *,
-    shape: tuple[int, int, int, int],
-    dtype: Any = np.float32,
-    scaling: InputScaling | None,
-    winograd: bool,
-    ranges: Ranges | None = None,
-    observed: bool = False,
-) -> Any:
-    """Build the graph of a base.
-
-    Parameters
-    ----------
-    layers : tuple of Layer
-        The layers.
-    tensors : mapping of str to ndarray
-        Their weights by path.
-    shape : tuple of int
-        (n, h, w, 3), of the images.
-    dtype : type
-        ``np.float32``, in [0, 1], or ``np.uint8``: the graph scales these.
-    scaling : InputScaling or None
-        How the pixels are scaled; None leaves them in [0, 1].
-    winograd : bool
-        Whether convolutions with many channels use Winograd's method.
-    ranges : mapping of str to tuple of float, or None
-        For int8, the least and the largest output of each source of the plan.
-    observed : bool
-        Whether these are outputs of the graph, too: two numbers for each source, in their order.
-
-    Returns
-    -------
-    openvino.Model
-        From images (n, h, w, 3) to maps (n, d, h, w), float32.
-    """
-    openvino = import_openvino()
-    ops = Operations(openvino.opset13, winograd)
-    pixels = ops.op.parameter(shape, dtype)
-    sources, takers = plan_quantization(layers) if ranges or observed else ((), frozenset())
-    outputs: dict[str, Any] = {}
-    quantized: dict[str, Any] = {}
-    for layer in layers:
-        if layer.kind == "InputLayer":
-            outputs[layer.name] = ops.transpose(_scale(ops, pixels, dtype, scaling), 0, 3, 1, 2)
-            continue
-        takes = quantized if layer.name in takers else {}
-        inputs = [takes.get(name, outputs[name]) for name in layer.inputs]
-        int8 = ranges is not None and layer.name in takers
-        outputs[layer.name] = add_layer(ops, layer, inputs, tensors, int8=int8)
-        if ranges and layer.name in ranges:
-            quantized[layer.name] = quantize(ops, outputs[layer.name], *ranges[layer.name])
-        if layer.kind == "Normalization" and scaling is not None:
-            factor = ops.by_channel(np.array(scaling.normalized_factor))
-            outputs[layer.name] = ops.op.multiply(outputs[layer.name], factor).output(0)
-    results = [outputs[layers[-1].name]]
-    for name in sources if observed else ():
-        results += _add_range(ops, outputs[name])
-    return openvino.Model(results, [pixels], "base")
+    def compute_rows(self, images: Pixels) -> Array:
+        """Pool the maps in float32, and put the vectors, and a map, side by side."""
+        maps = self.compute(images)
+        columns = [_pool(values, self._taps.pooling) for values in maps]
+        if self._taps.pooling == "none":
+            columns.append(_put_channels_last(maps[-1]).reshape(len(images), -1))
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 
-def _add_range(ops: Operations, values: Any) -> list[Any]:
-    axes = ops.whole(0, 1, 2, 3)
-    return [
-        reduce(values, axes, keep_dims=False).output(0)
-        for reduce in (ops.op.reduce_min, ops.op.reduce_max)
-    ]
+def _pool(maps: Array, pooling: Pooling) -> Array:
+    """Pool maps (n, d, h, w) to vectors (n, d)."""
+    if pooling == "max":
+        largest: Array = maps.max(axis=(2, 3))
+        return largest
+    mean: Array = maps.mean(axis=(2, 3), dtype=np.float32)
+    return mean
+
+
+def _put_channels_last(maps: Array) -> Array:
+    return np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
 
 
 class Observed(NamedTuple):
@@ -278,12 +185,13 @@ class Observed(NamedTuple):
 
     Attributes
     ----------
-    features : ndarray of shape (n, d), float32
+    features : tuple of ndarray of shape (n, d), float32
+        Of each layer.
     ranges : ndarray of shape (sources, 2), float32
         The least and the largest output of each source of the plan.
     """
 
-    features: Array
+    features: tuple[Array, ...]
     ranges: Array
 
 
@@ -294,13 +202,14 @@ def observe(
     *,
     scaling: InputScaling | None,
     precision: Precision,
+    taps: Taps,
 ) -> Iterator[Observed]:
     """Compute batches with the ranges that int8 needs, without Winograd's larger kernels.
 
     Parameters
     ----------
-    layers, load, scaling
-        As for `OpenvinoBase`.
+    layers, load, scaling, taps
+        As for `OpenvinoBase`; the ranges are those of the whole base.
     batches : iterable of ndarray of shape (n, h, w, 3), uint8
         All of one shape.
     precision : {"float32", "bfloat16"}
@@ -316,6 +225,7 @@ def observe(
             model = build_model(
                 layers,
                 load(),
+                taps.layers,
                 shape=batch.shape,
                 dtype=np.uint8,
                 scaling=scaling,
@@ -324,22 +234,12 @@ def observe(
             )
             request = _compile(model, precision, streams=1).create_infer_request()
         request.infer([batch])
-        maps, *limits = (request.get_tensor(output).data for output in request.model_outputs)
+        outputs = [request.get_tensor(output).data for output in request.model_outputs]
+        maps, limits = outputs[: len(taps.layers)], outputs[len(taps.layers) :]
         yield Observed(
-            maps.mean(axis=(2, 3), dtype=np.float32), np.reshape(limits, (-1, 2)).astype(np.float32)
+            tuple(_pool(values, taps.pooling) for values in maps),
+            np.reshape(limits, (-1, 2)).astype(np.float32),
         )
-
-
-def _scale(ops: Operations, pixels: Any, dtype: Any, scaling: InputScaling | None) -> Any:
-    """Scale pixels; the 255 of bytes is part of the factor."""
-    largest = 255.0 if dtype == np.uint8 else 1.0
-    values = ops.op.convert(pixels, np.float32)
-    if scaling is None:
-        return ops.op.multiply(values, ops.constant(1 / largest))
-    if scaling.reverse:
-        values = ops.op.gather(values, ops.whole(2, 1, 0), ops.constant(3, np.int64))
-    factor = ops.constant(np.divide(scaling.factor, largest))
-    return ops.op.add(ops.op.multiply(values, factor), ops.constant(scaling.offset))
 
 
 def _compile(model: Any, precision: Precision, streams: int, threads: int | None = None) -> Any:

@@ -20,20 +20,20 @@ from brainfeat.cache.row_index import make_key, row_keys
 from brainfeat.cache.schema import Measured, Rejected
 from brainfeat.cache.signature import compute_signature
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.cache.writing import as_text
 from brainfeat.errors import ImageReadError
-from brainfeat.extraction.augmentation import augment_pixels
-from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
+from brainfeat.extraction.columns import list_sizes, make_columns
+from brainfeat.extraction.computed_rows import choose_layout
 from brainfeat.extraction.cropping import crop_pixels, make_grey
+from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
 from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels
-from brainfeat.extraction.seen_keys import SeenKeys
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
 from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
+from brainfeat.text import describe_unreadable
 
 Pixels = NDArray[np.uint8]
 
@@ -105,7 +105,7 @@ class Run:
         # Of the images that were read; a bytes object for each would take three times as much.
         self._sha256 = bytearray()
         self._places = array("q")
-        self._seen = SeenKeys()
+        self._seen: set[bytes] = set()
         self._large_images = threading.Lock()
         self._computer: BatchComputer[Item] | None = None
         self._most_rows: int | None = None  # None for many
@@ -113,14 +113,16 @@ class Run:
         output.check_spec(self.spec)
         output.check_signature(self.spec, signature=task.signature)
         if isinstance(task.table, ImageTable):
-            output.check_sizes(self._list_sizes(task.table), paths=task.table.paths)
+            sizes = list_sizes(task.table, task.list_views)
+            output.check_sizes(sizes, paths=task.table.paths)
         self._index = output.index(self.spec, task.ranges)
+        self._layout = choose_layout(self.spec, backbone)
         self._shards = ShardWriter(
             task.parts,
-            spec=self.spec,
+            layout=self._layout,
             augmentation=task.ranges,
             signature=task.signature,
-            read_features=partial(output.read_features, self._index),
+            read_rows=partial(output.read_rows, self._index),
         )
 
     @property
@@ -183,8 +185,7 @@ class Run:
         self._report(len(inputs))
         if not self._places:
             raise ImageReadError(
-                f"none of the {len(self.rejected)} {inputs.noun}s can be read; the first,"
-                f" {self.rejected[0].path}",
+                describe_unreadable(len(self.rejected), inputs.noun, self.rejected[0].path),
                 self.rejected[0].reason,
             )
 
@@ -231,20 +232,11 @@ class Run:
         self._index.close()
         output.check_dropped(keys)
         rows = np.fromiter((row for row, _ in self.list_rows()), np.intp)
-        texts = {
-            "path": table.paths,
-            "split": table.splits,
-            "group": table.groups,
-            "source": table.sources,
-        }
         output.merge(
             keys,
             spec=self.spec,
             augmentation=self._task.ranges,
-            columns={
-                "label": table.label_indices[rows],
-                **{name: as_text(values)[rows] for name, values in texts.items()},
-            },
+            columns=make_columns(table, rows),
             attributes={
                 "class_names": list(table.class_names),
                 "rejected": [asdict(rejected) for rejected in self.rejected],
@@ -257,17 +249,8 @@ class Run:
     def _choose_spec(self, cache: FeatureCache | None) -> FeatureSpec:
         """Take the spec of a cache that has this run's recipe: the base need not be loaded then."""
         if cache is not None and cache.provenance.get("recipe") == self.recipe:
-            return cache.spec
+            return cache.stored_spec
         return self._task.complete_spec(self._backbone.spec)
-
-    def _list_sizes(self, table: ImageTable) -> Iterator[tuple[int | None, int]]:
-        """Yield the size of the file and the view of each row of a table."""
-        for place in range(len(table)):
-            try:
-                size = table.absolute_path(place).stat().st_size
-            except OSError:  # it is rejected when it is read
-                size = None
-            yield from ((size, view) for view in self._task.list_views(table.row(place)))
 
     def _load(self, image: Input) -> _Loaded:
         """Open one image once, so that what is hashed is what is decoded."""
@@ -315,13 +298,7 @@ class Run:
         if (altered := self._task.alterations) is not None:
             crop = self.spec.crop
             return dict(altered.draw(pixels, small, sha256=sha256, views=views, crop=crop))
-        ranges = self._task.augmentation
-        return {
-            view: augment_pixels(small, sha256=sha256, view=view, augmentation=ranges)
-            if view and ranges
-            else small
-            for view in views
-        }
+        return {view: self._task.draw_view(small, sha256=sha256, view=view) for view in views}
 
     def _reject(self, rejected: Rejected, error: ImageReadError) -> None:
         if self._task.on_error == "raise":
@@ -341,8 +318,9 @@ class Run:
             return
         views = set(loaded.views) if loaded.signature is None else {0, *loaded.views}
         for view in sorted(views):
-            if not self._seen.add(make_key(loaded.sha256, view)):
+            if (key := make_key(loaded.sha256, view)) in self._seen:
                 continue
+            self._seen.add(key)
             signature = None if view else loaded.signature
             item = Item(loaded.number, view, loaded.sha256, loaded.measured, signature)
             if view in loaded.views:
@@ -362,7 +340,7 @@ class Run:
             copies,
             batch_size=batch_size if self._most_rows is None else min(batch_size, self._most_rows),
             image_shape=(size, size, 3),
-            n_features=self.spec.n_features,
+            n_features=self._layout.width,
             receive=self._shards.receive,
             queued=0 if self._inputs.n_images else self._held,
         )

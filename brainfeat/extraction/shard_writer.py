@@ -1,29 +1,38 @@
-"""Writer of stage one's shards: finished rows are on disk every thousand rows or thirty seconds."""
+"""Writer of stage one's shards: finished rows are on disk every thousand or thirty seconds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.row_index import row_keys
-from brainfeat.cache.schema import CHUNK_ROWS, Measured
+from brainfeat.cache.schema import CHUNK_ROWS, Measured, list_arrays
 from brainfeat.cache.shards import write_shard
 from brainfeat.cache.signature import SIGNATURE_SIZE
-from brainfeat.cache.spec import FeatureSpec
-from brainfeat.errors import CacheError
+from brainfeat.extraction.computed_rows import RowLayout
 
 Features = NDArray[np.float32]
 Signature = NDArray[np.int8]
-ReadFeatures = Callable[[NDArray[np.bytes_]], Features]
+Datasets = dict[str, NDArray[Any]]
 
 _SHARD_SECONDS = 30.0
+# A shard of maps has fewer rows than one of vectors.
+_SHARD_BYTES = 16 << 20
 # Rows whose features are read from earlier files at once. They may be scattered over all of those
 # files, so that fewer rows would mean more reading.
 _READ_ROWS = 8192
+_READ_BYTES = 64 << 20
+
+
+class ReadRows(Protocol):
+    """Reads some datasets of rows of earlier files by their keys (n,), S34."""
+
+    def __call__(self, keys: NDArray[np.bytes_], /, *, names: Iterable[str]) -> Datasets:
+        """Read them."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,14 @@ class ShardWriter:
     ----------
     folder : Path
         The folder of the shards.
-    spec : FeatureSpec
-        What the features mean.
+    layout : RowLayout
+        What the rows mean that the base computes.
     augmentation : mapping of str to JSON value, or None
         The ranges that the views above 0 were drawn from.
     signature : bool
         Whether the shards have signatures.
-    read_features : callable
-        From the keys of rows of earlier files, (n,) S34, to their features, (n, d).
+    read_rows : callable
+        Reads rows of earlier files.
 
     Attributes
     ----------
@@ -77,21 +86,24 @@ class ShardWriter:
         self,
         folder: Path,
         *,
-        spec: FeatureSpec,
+        layout: RowLayout,
         augmentation: Mapping[str, Any] | None,
         signature: bool,
-        read_features: ReadFeatures,
+        read_rows: ReadRows,
     ) -> None:
         self.computed = 0
         self.signatures = 0
         self._folder = folder
-        self._spec = spec
+        self._layout = layout
+        self._shard_rows = _fit(CHUNK_ROWS, _SHARD_BYTES, layout)
+        self._read_at_once = _fit(_READ_ROWS, _READ_BYTES, layout)
         self._augmentation = augmentation
         self._signature = signature
-        self._read_features = read_features
+        self._read_rows = read_rows
         # Rows of one array, and not many arrays that would be copied into one to be written.
         self._items: list[Item] = []
-        self._features: Features = np.empty((0, spec.n_features), np.float32)
+        self._rows: Datasets = {}
+        self._room = 0
         self._signatures: Signature = np.empty((0, SIGNATURE_SIZE), np.int8)
         self._known: list[Item] = []
         self._since = time.monotonic()
@@ -102,25 +114,22 @@ class ShardWriter:
         Raises
         ------
         CacheError
-            The features are not finite, or cannot be written.
+            The features cannot be kept, or cannot be written.
         """
-        if not np.isfinite(features).all():
-            raise CacheError(
-                "the backbone gave features that are not finite; "
-                'use precision="float32", or other weights'
-            )
-        if len(self._items) + len(items) > len(self._features):
+        rows = self._layout.split(features)
+        if len(self._items) + len(items) > self._room:
             self.save()
-            self._make_room(max(CHUNK_ROWS, len(items)))
+            self._make_room(max(self._shard_rows, len(items)), rows)
         place = len(self._items)
-        self._features[place : place + len(items)] = features
+        for name, values in rows.items():
+            self._rows[name][place : place + len(items)] = values
         for row, item in enumerate(items, place):
             if item.signature is not None:
                 self._signatures[row] = item.signature
                 self.signatures += 1
         self._items.extend(replace(item, signature=None) for item in items)
         self.computed += len(items)
-        if len(self._items) == len(self._features) or self._is_due():
+        if len(self._items) == self._room or self._is_due():
             self.save()
 
     def receive_signature(self, item: Item) -> None:
@@ -132,7 +141,7 @@ class ShardWriter:
             The features cannot be read, or cannot be written.
         """
         self._known.append(item)
-        if len(self._known) >= _READ_ROWS or self._is_due():
+        if len(self._known) >= self._read_at_once or self._is_due():
             self.save()
 
     def _is_due(self) -> bool:
@@ -142,32 +151,42 @@ class ShardWriter:
         """Write the finished rows to shards, so that they survive the end of the process."""
         if self._items:
             n = len(self._items)
-            self._write(self._items, self._features[:n], self._signatures[:n])
-            self._items = []
-            self._make_room(0)
+            rows = {name: values[:n] for name, values in self._rows.items()}
+            self._write(self._items, rows, self._signatures[:n])
+            self._items, self._rows, self._room = [], {}, 0
         if self._known:
             digests = np.frombuffer(b"".join(item.sha256 for item in self._known), np.uint8)
             views = np.zeros(len(self._known), np.int16)
             keys = row_keys(digests.reshape(-1, 32), views)
             signatures = [item.signature for item in self._known if item.signature is not None]
             self.signatures += len(signatures)
-            self._write(self._known, self._read_features(keys), np.stack(signatures))
+            names = list_arrays(self._layout.spec)
+            self._write(self._known, self._read_rows(keys, names=names), np.stack(signatures))
             self._known = []
         self._since = time.monotonic()
 
-    def _make_room(self, rows: int) -> None:
+    def _make_room(self, room: int, like: Datasets) -> None:
         """Make empty arrays for rows; signatures of augmented views are zeros."""
-        self._features = np.empty((rows, self._spec.n_features), np.float32)
-        self._signatures = np.zeros((rows if self._signature else 0, SIGNATURE_SIZE), np.int8)
+        self._room = room
+        self._rows = {
+            name: np.empty((room, *values.shape[1:]), values.dtype) for name, values in like.items()
+        }
+        self._signatures = np.zeros((room if self._signature else 0, SIGNATURE_SIZE), np.int8)
 
-    def _write(self, items: list[Item], features: Features, signatures: Signature) -> None:
+    def _write(self, items: list[Item], rows: Datasets, signatures: Signature) -> None:
         write_shard(
             self._folder,
-            spec=self._spec,
+            spec=self._layout.spec,
             augmentation=self._augmentation,
-            features=features,
+            features=rows.pop("features"),
+            others=rows,
             sha256=[item.sha256 for item in items],
             view=[item.view for item in items],
             measured=[item.measured for item in items],
             signature=signatures if self._signature else None,
         )
+
+
+def _fit(rows: int, size: int, layout: RowLayout) -> int:
+    """Return a number of rows, or fewer where they would take more bytes than `size`."""
+    return max(1, min(rows, size // layout.stored_bytes))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from brainfeat.cache.spec import OLD_MEANINGS, FeatureSpec
 from brainfeat.errors import SpecMismatchError
 from brainfeat.extraction.alterations import Alterations
-from brainfeat.extraction.augmentation import Augmentation
+from brainfeat.extraction.augmentation import Augmentation, augment_pixels
+from brainfeat.extraction.styles import Pixels
 from brainfeat.tables.origin import Origin
 from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
@@ -34,7 +35,7 @@ class Task:
     augment : int
         Augmented views of each image that has views.
     augmentation : Augmentation or None
-        None where there are no augmented views.
+        What augmented views are drawn from; None where there are none.
     alterations : Alterations or None
         Altered views of every image, instead of augmented ones; None where there are none.
     batch_size : int or None
@@ -55,6 +56,9 @@ class Task:
         Seed of the images that int8 is calibrated on.
     progress : callable or None
         Reports progress.
+    restyle : callable or None
+        From pixels, the digest of an image and the number of a view, to pixels in the style of
+        another image, before the view is drawn; None leaves them as they are.
     """
 
     table: ImageTable | VolumeTable
@@ -72,6 +76,7 @@ class Task:
     read: Callable[..., NDArray[Any]]
     random_state: int
     progress: Progress | None
+    restyle: Callable[..., Pixels] | None = None
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -106,13 +111,21 @@ class Task:
     @property
     def ranges(self) -> dict[str, Any] | None:
         """The parameters of the augmented or altered views, as JSON values."""
-        drawn = self.alterations or self.augmentation
+        drawn = self.alterations or (self.augmentation if self.augment else None)
         return drawn.to_dict() if drawn else None
 
     @property
     def n_views(self) -> int:
         """Largest number of views of an image."""
         return len(self.alterations.views) if self.alterations else self.augment + 1
+
+    def draw_view(self, pixels: Pixels, *, sha256: bytes, view: int) -> Pixels:
+        """Draw a view of an image that is cropped and resized; view 0 is the image itself."""
+        if not view or self.augmentation is None:
+            return pixels
+        if self.restyle is not None:
+            pixels = self.restyle(pixels, sha256=sha256, view=view)
+        return augment_pixels(pixels, sha256=sha256, view=view, augmentation=self.augmentation)
 
     def list_views(self, row: Row) -> Sequence[int]:
         """List the views of an image that the cache has: more than one for training images."""

@@ -50,6 +50,26 @@ class BagSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneratedRows:
+    """Generated images of a cache, which count in no split.
+
+    Attributes
+    ----------
+    images, rows : int
+        Images that the head was fitted on, and rows: these and their augmented views.
+    copies : int
+        Images that were left out, because they are copies of real ones.
+    test_copies : int
+        Those of them that are copies of an image of the table's test split.
+    """
+
+    images: int
+    rows: int
+    copies: int
+    test_copies: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """Names of the images that the fit held out, where the table has no splits.
 
@@ -212,6 +232,8 @@ class FitRecord:
         `held_out`.
     bag_sizes : BagSizes or None
         Of a bag head, how many images the groups have.
+    generated : GeneratedRows or None
+        Generated images that it was fitted on; None where the cache has none.
     held_out : HeldOut or None
         Images that the fit held out; None where the table has splits.
     group_by : str or None
@@ -255,6 +277,7 @@ class FitRecord:
     split: SplitSizes | None = None
     rows: SplitSizes | None = None
     bag_sizes: BagSizes | None = None
+    generated: GeneratedRows | None = None
     held_out: HeldOut | None = None
     group_by: str | None = None
     leakage: AuditSummary | None = None
@@ -289,9 +312,10 @@ class FitRecord:
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
         }
-        if self.bag_sizes is None:
-            # Left out, so that the files of heads of images stay what they were.
-            del document["bag_sizes"]
+        for name in ("bag_sizes", "generated"):
+            if getattr(self, name) is None:
+                # Left out, so that the files of other heads stay what they were.
+                del document[name]
         return document
 
     @classmethod

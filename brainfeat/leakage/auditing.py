@@ -23,6 +23,7 @@ from brainfeat.leakage.duplicates import (
     join_labels,
     label_exact_duplicates,
 )
+from brainfeat.leakage.generated import count_generated
 from brainfeat.leakage.images import FeatureRows, Images, Rows, label_near_images
 from brainfeat.leakage.results import (
     Audit,
@@ -73,7 +74,7 @@ def audit(
     Raises
     ------
     CacheError
-        The cache holds no images, feature maps, or features that are not finite.
+        The cache holds no images, or features that are not finite.
     ParameterError
         The threshold is out of range.
 
@@ -173,6 +174,7 @@ def _find_duplicates(images: Images, *, threshold: float | None) -> Audit:
         clusters=_spread(clusters, rows, len(cache), -1),
         **copied,
         content_sha256=cache.content_sha256,
+        generated=count_generated(cache),
     )
 
 

@@ -44,14 +44,12 @@ class Images:
     Raises
     ------
     CacheError
-        It has no images, or feature maps.
+        It has no images.
     """
 
     def __init__(self, cache: FeatureCache) -> None:
-        if cache.spec.pooling == "none":
-            raise CacheError(f"{cache.path} holds feature maps; an audit takes pooled features")
         self.cache = cache
-        self.rows: Rows = np.flatnonzero(cache.view == 0)
+        self.rows: Rows = np.flatnonzero(cache.is_image)
         if not len(self.rows):
             raise CacheError(f"{cache.path} has no images to look at")
         self.y = cache.y[self.rows]

@@ -51,7 +51,7 @@ class SignedImages:
             )
         self.cache, self.name = cache, str(cache.path)
         self._signatures = signatures
-        self.rows: Rows = np.flatnonzero(cache.view == 0) if rows is None else rows
+        self.rows: Rows = np.flatnonzero(cache.is_image) if rows is None else rows
         if not len(self.rows):
             raise CacheError(f"{cache.path} has no images to look at")
 

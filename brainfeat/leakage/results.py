@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BrainfeatError, ParameterError
 from brainfeat.leakage.duplicates import Labels, explain_chain
+from brainfeat.leakage.generated import GeneratedImages
 from brainfeat.leakage.sources import ClassSource
 from brainfeat.text import count
 
@@ -266,6 +267,8 @@ class Audit:
         Empty likewise.
     content_sha256 : str
         Digest of the cache; empty in an audit read from JSON.
+    generated : GeneratedImages or None
+        The generated images, which are in no other number; None where there are none.
     """
 
     images: int
@@ -288,6 +291,7 @@ class Audit:
         default_factory=lambda: np.empty(0, np.bool_), repr=False, compare=False
     )
     content_sha256: str = field(default="", repr=False, compare=False)
+    generated: GeneratedImages | None = None
 
     @property
     def findings(self) -> list[str]:
@@ -337,6 +341,8 @@ class Audit:
 def _list_findings(audit: Audit) -> Iterator[str]:
     exact, near = audit.exact_duplicates, audit.near_duplicates
     kinds = [conflict.kind for conflict in audit.label_conflicts]
+    if audit.generated and (memorised := audit.generated.explain()):
+        yield memorised
     if number := kinds.count("exact-duplicates"):
         yield f"exact duplicates have different labels: {count(number, 'group')}"
     if exact.cross_split_groups:

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.errors import ParameterError
-from brainfeat.extraction.backbones import Backbone, FeatureExtractor
+from brainfeat.extraction.backbones import Backbone
+from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.base import require_base
 from brainfeat.heads.bundle import HeadBundle
 
@@ -216,7 +217,8 @@ def _apply_grad_cam(
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
         maps = _compute_padded(backbone.compute_maps, images[rows], size)
-        features = maps.mean(axis=(1, 2))
+        pool = np.max if bundle.spec.pooling == "max" else np.mean
+        features = pool(maps, axis=(1, 2))
         if targets is None:
             found[rows] = bundle.scores(features).argmax(axis=1)
         gradient = score_gradient(bundle, features, found[rows])

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError, ParameterError
-from brainfeat.extraction.backbones import Backbone, load_backbone
+from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.files import atomic_write, atomic_write_pair, check_output
-from brainfeat.heads.base import require_base
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
 from brainfeat.prediction.answers import NOTICE
-from brainfeat.prediction.head_layers import HeadLayers, find_head_layers
+from brainfeat.prediction.bases import load_base
+from brainfeat.prediction.head_layers import HeadLayers, find_head_layers, require_network_file
 
 Quantize = Literal["float16", "int8"]
 
@@ -110,6 +110,8 @@ def export_head(
     form = _choose_format(output, quantize)
     inputs = [given for given in (bundle, weights) if not isinstance(given, HeadBundle)]
     _check_outputs(output, overwrite=overwrite, inputs=inputs)
+    if isinstance(bundle, str | os.PathLike):
+        require_network_file(bundle)
     bundle = loaded(bundle)
     bundle.require_one_cache("an export")
     head = find_head_layers(bundle)
@@ -258,16 +260,7 @@ def _load_base(bundle: HeadBundle, weights: str | os.PathLike[str], *, int8: boo
             'one that was fitted on features in int8; pass quantize="float16", or extract the '
             'features with precision="int8"'
         )
-    backbone = load_backbone(
-        spec.backbone,
-        weights=weights,
-        scaling=spec.scaling,
-        input_size=spec.input_size,
-        precision="int8" if int8 else "float32",
-        quantization=spec.quantization if int8 else "",
-    )
-    require_base(spec, backbone.spec)
-    return backbone
+    return load_base(spec, weights=weights, precision="int8" if int8 else "float32")
 
 
 def _compare(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.extraction.backbones import FeatureExtractor, compile_copies
+from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.answers import Seen
 from brainfeat.prediction.images import (

@@ -1,18 +1,53 @@
 """A head as layers of a network, in the numbers that every format of an exported model holds."""
 
-from typing import Any, NamedTuple
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainfeat.cache.formats import read_text
+from brainfeat.canonical import parse_json
 from brainfeat.errors import HeadError
-from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import HEAD_NAMES
+
+if TYPE_CHECKING:
+    from brainfeat.heads.bundle import HeadBundle
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 # The classical heads whose scores are a linear function of standardised features.
 _LINEAR = ("logistic", "linear-svm", "lda")
+
+
+def require_network_file(path: str | os.PathLike[str]) -> None:
+    """Refuse the file of a head that is not a network, by the name in it, before it is loaded.
+
+    Parameters
+    ----------
+    path : path-like
+        Any file; what else is wrong with it, loading it tells.
+
+    Raises
+    ------
+    HeadError
+        The head is not a network.
+    """
+    try:
+        head = parse_json(read_text(path, "head") or "", error=HeadError)
+    except HeadError:
+        return
+    name = head.get("name") if isinstance(head, dict) else None
+    if name in HEAD_NAMES:
+        _require_network(name)
+
+
+def _require_network(name: str) -> None:
+    if name != "dense" and name not in _LINEAR:
+        raise HeadError(
+            f"{name} heads are not networks; export a dense head, or one of {', '.join(_LINEAR)}"
+        )
 
 
 class HeadLayers(NamedTuple):
@@ -32,7 +67,7 @@ class HeadLayers(NamedTuple):
     layers: list[tuple[Matrix, Vector]]
 
 
-def find_head_layers(bundle: HeadBundle) -> HeadLayers:
+def find_head_layers(bundle: "HeadBundle") -> HeadLayers:
     """Find the layers of a dense or a linear head.
 
     Parameters
@@ -54,18 +89,14 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
             "this head takes all images of a patient together, and an exported model takes single "
             "ones; export a head of images"
         )
+    _require_network(bundle.head)
     head = bundle.estimator
     if bundle.head == "dense":
         mean, scale = head.mean_, head.scale_
         layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
-    elif bundle.head in _LINEAR:
+    else:
         mean, scale = head["scaler"].mean_, head["scaler"].scale_
         layers = [_find_linear_layer(head["classifier"])]
-    else:
-        raise HeadError(
-            f"{bundle.head} heads are not networks; export a dense head, or one of "
-            f"{', '.join(_LINEAR)}"
-        )
     kernel, bias = layers.pop()
     return HeadLayers(
         mean, scale, [*layers, (kernel / bundle.temperature, bias / bundle.temperature)]

@@ -232,7 +232,7 @@ def compute_features(
     ----------
     images : iterable of InputImage
     copies : sequence of callable
-        As :func:`brainfeat.extraction.backbones.compile_copies` returns them.
+        As :func:`brainfeat.extraction.feature_extractors.compile_copies` returns them.
     batch_size : int
         Images that are computed at once.
     spec : FeatureSpec

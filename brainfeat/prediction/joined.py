@@ -15,12 +15,12 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, ImageReadError
-from brainfeat.extraction.backbones import compile_copies, load_backbone
+from brainfeat.extraction.feature_extractors import compile_copies
 from brainfeat.heads.bags import Bags
-from brainfeat.heads.base import require_base
 from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.prediction.answers import Prediction, Seen
+from brainfeat.prediction.bases import load_base
 from brainfeat.prediction.cases import (
     ALONE,
     CasePart,
@@ -297,19 +297,11 @@ class _BlockReader:
 
     def _load(self) -> Any:
         weights, spec = self._predictor._weights, self._spec
-        precision = self._predictor._base.get("precision") or spec.precision
-        backbone = load_backbone(
-            spec.backbone,
+        return load_base(
+            spec,
             weights=weights[self._name] if isinstance(weights, Mapping) else weights,
-            scaling=spec.scaling,
-            input_size=spec.input_size,
-            precision=precision,
-            quantization=spec.quantization if precision == "int8" else "",
-            device=self._predictor._base.get("device", "auto"),
-            engine=self._predictor._base.get("engine", "auto"),
+            **self._predictor._base,
         )
-        require_base(spec, backbone.spec)
-        return backbone
 
     def _take(
         self, entries: Sequence[InputImage], features: NDArray[np.float32], keys: Sequence[str]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import MissingDependencyError
 from brainfeat.extraction.backbones import Backbone
-from brainfeat.extraction.graph import read_graph
+from brainfeat.extraction.graph import cut_graph, read_graph
 from brainfeat.extraction.onnx_graph import OnnxGraph, Rounding
 from brainfeat.extraction.onnx_layers import add_base
 from brainfeat.prediction.head_layers import HeadLayers
@@ -46,11 +46,12 @@ def build_model(
     graph, size = OnnxGraph(rounding, least_rounded), backbone.input_size
     hidden = add_base(
         graph,
-        read_graph(backbone.name),
+        cut_graph(read_graph(backbone.name), backbone.taps.layers),
         backbone.load_tensors(),
         images="images",
         input_size=size,
         scaling=backbone.architecture.find_input_scaling(backbone.scaling),
+        pooling=backbone.pooling,
     )
     hidden = graph.add("Sub", hidden, graph.constant(head.mean))
     hidden = graph.add("Mul", hidden, graph.constant(1 / head.scale))

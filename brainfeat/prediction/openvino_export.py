@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.extraction import openvino_engine
+from brainfeat.cache.spec import Pooling
+from brainfeat.extraction import openvino_graph
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.quantization import Quantization
@@ -45,11 +46,12 @@ def write_model(
     OSError
         The files cannot be written.
     """
-    openvino = openvino_engine.import_openvino()
+    openvino = openvino_graph.import_openvino()
     size, quantization = backbone.input_size, backbone.quantization
-    base = openvino_engine.build_model(
+    base = openvino_graph.build_model(
         read_graph(backbone.name),
         backbone.load_tensors(),
+        backbone.taps.layers,
         shape=(-1, size, size, 3),
         scaling=backbone.architecture.find_input_scaling(backbone.scaling),
         winograd=False,
@@ -57,7 +59,8 @@ def write_model(
     )
     (images,), (result,) = base.get_parameters(), base.get_results()
     images.output(0).set_names({"images"})
-    probabilities = _add_head(openvino.opset13, result.input_value(0), head)
+    features = _pool(openvino.opset13, result.input_value(0), backbone.pooling)
+    probabilities = _add_head(openvino.opset13, features, head)
     probabilities.output(0).set_names({"probabilities"})
     model = openvino.Model([probabilities], [images], "brainfeat")
     for key, value in metadata.items():
@@ -70,10 +73,15 @@ def write_model(
         raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
-def _add_head(op: Any, maps: Any, head: HeadLayers) -> Any:
-    """Pool maps (n, d, h, w), and compute probabilities (n, k)."""
-    hidden = op.reduce_mean(maps, np.array([2, 3]), keep_dims=False)
-    hidden = op.subtract(hidden, head.mean.astype(np.float32))
+def _pool(op: Any, maps: Any, pooling: Pooling) -> Any:
+    """Pool maps (n, d, h, w) to features (n, d)."""
+    reduce = op.reduce_max if pooling == "max" else op.reduce_mean
+    return reduce(maps, np.array([2, 3]), keep_dims=False)
+
+
+def _add_head(op: Any, features: Any, head: HeadLayers) -> Any:
+    """Compute probabilities (n, k) of features (n, d)."""
+    hidden = op.subtract(features, head.mean.astype(np.float32))
     hidden = op.multiply(hidden, (1 / head.scale).astype(np.float32))
     for place, (kernel, bias) in enumerate(head.layers):
         if place:
@@ -92,7 +100,7 @@ def _store_in_int8(model: Any) -> None:
 
 def compute_probabilities(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run an OpenVINO model on images (n, h, w, 3), and return probabilities (n, k)."""
-    core = openvino_engine.import_openvino().Core()
+    core = openvino_graph.import_openvino().Core()
     # Where a processor has instructions for bfloat16, that is OpenVINO's default.
     model = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.array(model([images])[0], np.float32)

@@ -9,14 +9,15 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import Precision
 from brainfeat.errors import BundleError, ImageReadError
-from brainfeat.extraction.backbones import FeatureExtractor, load_backbone
 from brainfeat.extraction.engines import Engine
+from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.bags import Features
-from brainfeat.heads.base import require_base
+from brainfeat.heads.base import read_spec, require_base
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.prediction.answers import Answer, Prediction
+from brainfeat.prediction.bases import load_base
 from brainfeat.prediction.decisions import make_decision_rule
 from brainfeat.prediction.feature_source import FeatureSource
 from brainfeat.prediction.images import ImageCounter, InputImage, choose_policy, count_images
@@ -126,18 +127,10 @@ class Predictor:
         )
         self._patient_key = patient_key
         self.coverage, self.false_alarm_rate = coverage, false_alarm_rate
-        precision = precision or spec.precision
-        self.backbone = backbone or load_backbone(
-            spec.backbone,
-            weights=weights,
-            scaling=spec.scaling,
-            input_size=spec.input_size,
-            precision=precision,
-            quantization=spec.quantization if precision == "int8" else "",
-            device=device,
-            engine=engine,
+        self.backbone = backbone or load_base(
+            spec, weights=weights, precision=precision, device=device, engine=engine
         )
-        require_base(spec, self.backbone.spec)
+        require_base(spec, read_spec(self.backbone))
         self._source = FeatureSource(
             bundle=bundle,
             backbone=self.backbone,

@@ -184,7 +184,7 @@ def _list_candidates(bundle: HeadBundle, table: ImageTable, split: str) -> list[
     rows = [
         row
         for row, label in enumerate(table.labels)
-        if label and (everywhere or table.splits[row] == split)
+        if label and not table.origins[row] and (everywhere or table.splits[row] == split)
     ]
     if not rows:
         found = Counter(

@@ -21,10 +21,10 @@ from brainfeat.evaluation.stress import measure_stress
 from brainfeat.evaluation.stress_results import Stress
 from brainfeat.evaluation.units import choose_unit
 from brainfeat.extraction.alterations import Alterations
-from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.cropping import name_crop
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.extractor import extract
+from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.extraction.task import Progress
 from brainfeat.files import check_folder
 from brainfeat.heads.bundle import HeadBundle, loaded

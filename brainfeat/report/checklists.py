@@ -187,7 +187,7 @@ def _describe_data(study: Study) -> dict[str, str | None]:
     cache, audit = study.cache, study.audit
     sources = sorted({str(source) for source in cache.sources} - {""})
     rejected = len(cache.rejected)
-    listed = int((cache.view == 0).sum()) + rejected
+    listed = int(cache.is_image.sum()) + rejected
     unread = f"{count(rejected, 'file')} of {listed:,} could not be read"
     counts = [entry.support for entry in study.evaluation.per_class]
     split = study.bundle.training.split

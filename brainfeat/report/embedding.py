@@ -49,11 +49,9 @@ def check_images(cache: FeatureCache) -> int:
     Raises
     ------
     CacheError
-        It holds feature maps, or fewer than ten images.
+        It holds fewer than ten images.
     """
-    if cache.spec.pooling == "none":
-        raise CacheError(f"{cache.path} holds feature maps; a map takes pooled features")
-    images = int((cache.view == 0).sum())
+    images = int(cache.is_image.sum())
     if images < LEAST_IMAGES:
         raise CacheError(
             f"{cache.path} has {images} images; a map needs {LEAST_IMAGES} or more, so that t-SNE "
@@ -119,7 +117,7 @@ def embed_images(cache: FeatureCache, *, max_images: int, random_state: int) -> 
 
 def _draw(cache: FeatureCache, max_images: int, *, random_state: int) -> NDArray[np.intp]:
     """Draw at most so many images, evenly from those in the order of class and split."""
-    rows = np.flatnonzero(cache.view == 0)
+    rows = np.flatnonzero(cache.is_image)
     if len(rows) <= max_images:
         return rows
     rows = np.random.default_rng(random_state).permutation(rows)

@@ -171,7 +171,7 @@ def make_data(study: Study) -> Section:
         blocks.append(
             Table(
                 title="Splits that the fit used",
-                head=("split", "images" if study.bundle.bag is None else "groups"),
+                head=("split", "images" if study.bundle.bag is None else "patients"),
                 rows=[(name, f"{size:,}") for name, size in asdict(training.split).items()],
                 note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
                 "where they divide these.",
@@ -182,7 +182,7 @@ def make_data(study: Study) -> Section:
 
 def _list_flow(study: Study) -> list[tuple[str, str]]:
     subsets, rejected = study.evaluation.subsets, len(study.cache.rejected)
-    images, labelled = int((study.cache.view == 0).sum()), int(study.cache.mask().sum())
+    images, labelled = int(study.cache.is_image.sum()), int(study.cache.mask().sum())
     rows = [
         ("listed in the table", images + rejected),
         ("could not be read", rejected),

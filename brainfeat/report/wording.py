@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from brainfeat.cache.joined import JoinedCaches
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, NO_IMAGES
 from brainfeat.evaluation.units import IMAGE, name_unit
 from brainfeat.text import count, name_some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.spec import FeatureSpec
     from brainfeat.evaluation.results import Subset, Subsets
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.metrics import Metrics
@@ -63,7 +66,18 @@ def name_base(bundle: "HeadBundle") -> str:
     """Name the base of a head; of joined caches, that of each block."""
     if bundle.blocks is None:
         return bundle.spec.backbone
-    named = zip(bundle.blocks.names, bundle.blocks.specs, strict=True)
+    return _name_bases(bundle.blocks.names, bundle.blocks.specs)
+
+
+def name_base_of_cache(cache: "FeatureCache") -> str:
+    """Name the base of a cache; of joined caches, that of each block."""
+    if not isinstance(cache, JoinedCaches):
+        return cache.spec.backbone
+    return _name_bases(cache.names, [block.spec for block in cache.caches])
+
+
+def _name_bases(names: "Sequence[str]", specs: "Sequence[FeatureSpec]") -> str:
+    named = zip(names, specs, strict=True)
     return " and ".join(f"{spec.backbone} ({name})" for name, spec in named)
 
 

@@ -13,10 +13,12 @@ from brainfeat.tables.csv_cells import cell_text, csv_cell, has_header
 from brainfeat.tables.csv_records import read_records
 from brainfeat.tables.rows import (
     COLUMNS,
+    GENERATED,
     SPLIT_NAMES,
     LeftOut,
     Row,
     csv_path_trouble,
+    origin_trouble,
     quote,
     some,
     text_trouble,
@@ -292,7 +294,12 @@ def _read_row(cells: list[str], header: _Header, line: int) -> Row:
             raise TableError(f"{place}: the {column} {quote(values[column])} {trouble}")
     if split := values.get("split"):
         values["split"] = _read_split(split, place)
-    return Row(path=str(PurePosixPath(path)), **values)
+    values["origin"] = values.get("origin", "").lower()
+    row = Row(path=str(PurePosixPath(path)), **values)
+    if trouble := origin_trouble(row):
+        noun = "generated image" if row.origin == GENERATED else "image"
+        raise TableError(f"{place}: the {noun} {quote(path)} {trouble}")
+    return row
 
 
 def _read_split(text: str, place: str) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Self
 
 from brainfeat.tables.layout import EMPTY
@@ -45,6 +46,8 @@ class Inventory:
         What of patients and their labels is probably a mistake.
     noun : {"image", "volume"}
         What was counted.
+    generated : int
+        Number of images that a program made, which are in no other number.
     """
 
     classes: dict[str, dict[str, int]]
@@ -54,6 +57,7 @@ class Inventory:
     ungrouped: int = 0
     notes: tuple[str, ...] = ()
     noun: str = "image"
+    generated: int = 0
 
     @classmethod
     def of(cls, table: ImageTable | VolumeTable) -> Self:
@@ -68,8 +72,11 @@ class Inventory:
         ({'glioma': {'train': 0, 'val': 0, 'test': 0, 'without': 1}}, 1)
         """
         images = table if isinstance(table, ImageTable) else None
-        splits = ("",) * len(table) if images is None else images.splits
-        numbers = Counter(zip(table.labels, splits, strict=True))
+        origins = splits = ("",) * len(table)
+        if images is not None:
+            origins, splits = images.origins, images.splits
+        own = [not origin for origin in origins]
+        numbers = Counter(compress(zip(table.labels, splits, strict=True), own))
         suspected: Iterable[str] = ()
         if images is not None:
             suspected = suspect_patients(images.paths, images.labels, images.groups)
@@ -79,12 +86,13 @@ class Inventory:
         }
         return cls(
             classes,
-            unlabelled=table.labels.count(""),
+            unlabelled=list(compress(table.labels, own)).count(""),
             left_out={} if images is None else images.left_out,
             groups=len(set(table.groups) - {""}),
-            ungrouped=table.groups.count(""),
+            ungrouped=list(compress(table.groups, own)).count(""),
             notes=(*table.notes, *suspected),
             noun="volume" if images is None else "image",
+            generated=own.count(False),
         )
 
     @property
@@ -106,6 +114,7 @@ class Inventory:
             "classes": self.classes,
             "unlabelled": self.unlabelled,
             "groups": self.groups,
+            "generated": self.generated,
             "left_out": [{**kind._asdict(), "number": n} for kind, n in self.left_out.items()],
             "warnings": self.warnings,
         }
@@ -130,6 +139,8 @@ class Inventory:
         if self.groups:
             without = f"; {count(self.ungrouped, self.noun)} in none" if self.ungrouped else ""
             lines.append(f"{count(self.groups, 'group')} that no split should divide{without}")
+        if self.generated:
+            lines.append(f"{count(self.generated, 'generated image')} to train on, in no split")
         return lines
 
     def describe_left_out(self) -> list[str]:

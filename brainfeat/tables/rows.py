@@ -21,7 +21,9 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-COLUMNS = ("path", "label", "split", "group", "source")
+COLUMNS = ("path", "label", "split", "group", "source", "origin")
+# What the origin of an image can be, beside nothing: a program made it.
+GENERATED = "generated"
 _TEXT_LIMIT = {"path": 4096, "label": 1024, "group": 1024, "source": 1024}  # bytes of UTF-8
 _QUOTE_LIMIT = 200  # characters of a name in a message
 _SUFFIX = re.compile(r"(?<=.)(\.nii)?\.\w{1,10}\Z")
@@ -36,6 +38,7 @@ class Row(NamedTuple):
     split: str = ""
     group: str = ""
     source: str = ""
+    origin: str = ""
 
 
 class LeftOut(NamedTuple):
@@ -90,6 +93,30 @@ def text_trouble(text: str, column: str) -> str | None:
         return "contains a control character"
     if size > _TEXT_LIMIT[column]:
         return f"is longer than {_TEXT_LIMIT[column]:,} bytes"
+    return None
+
+
+def origin_trouble(row: Row) -> str | None:
+    """Return why a row cannot have its origin, or None.
+
+    Examples
+    --------
+    >>> origin_trouble(Row("1.png", split="test", origin="generated"))
+    "is in the split 'test'; expected train, as no head is measured on a generated image"
+    >>> origin_trouble(Row("1.png", split="test"))
+    """
+    if row.origin not in ("", GENERATED):
+        return (
+            f"has the origin {quote(row.origin)}; expected {GENERATED} for an image that a program"
+            " made, or nothing; rename the column if it means something else"
+        )
+    if row.origin and row.split in ("val", "test"):
+        return (
+            f"is in the split {quote(row.split)}; expected train, as no head is measured on a"
+            " generated image"
+        )
+    if row.origin and row.group:
+        return f"has the group {quote(row.group)}; expected none, as a generated image is of no patient"
     return None
 
 

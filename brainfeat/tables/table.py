@@ -27,6 +27,7 @@ from brainfeat.tables.rows import (
     check_appearance,
     csv_path_trouble,
     form_trouble,
+    origin_trouble,
     path_trouble,
     quote,
     some,
@@ -62,6 +63,9 @@ class ImageTable:
         The same, also by class folder and suffix.
     notes : tuple of str
         What of patients and their labels is probably a mistake, a sentence each.
+    origins : tuple of str
+        ``"generated"`` for an image that a program made, which is only trained on; else ``""``.
+        Nothing at all stands for no such image.
 
     Raises
     ------
@@ -79,9 +83,11 @@ class ImageTable:
     skipped: dict[str, int]
     left_out: dict[LeftOut, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        columns = (self.paths, self.labels, self.splits, self.groups, self.sources)
+        object.__setattr__(self, "origins", self.origins or ("",) * len(self.paths))
+        columns = (self.paths, self.labels, self.splits, self.groups, self.sources, self.origins)
         lengths = {len(column) for column in columns}
         if len(lengths) > 1:
             raise TableError(f"columns of {sorted(lengths)} rows; expected equally long ones")
@@ -91,6 +97,8 @@ class ImageTable:
             raise TableError(
                 f"unknown splits {some(sorted(unknown))}; expected {', '.join(SPLITS)} or ''"
             )
+        if any(self.origins):
+            _check_origins(self)
         if self.class_names != tuple(sorted(set(self.labels) - {""})):
             raise TableError("class_names are not the labels; expected the distinct labels, sorted")
         if len(self.class_names) > _CLASS_LIMIT:
@@ -122,6 +130,7 @@ class ImageTable:
             self.splits[row],
             self.groups[row],
             self.sources[row],
+            self.origins[row],
         )
 
     def absolute_path(self, row: int) -> Path:
@@ -148,9 +157,10 @@ def read_table(
     * a folder of images only, which gives a table without labels;
     * a folder that `brainfeat slices` made, whose ``table.csv`` is read;
     * a CSV file (UTF-8, comma-separated) with the columns ``path`` and ``label`` and, optionally,
-      ``split``, ``group`` and ``source``. Paths are relative to the folder of the CSV file, with
-      ``/`` between their parts. Further columns are ignored. Rows keep their order. An apostrophe
-      that `write_table` put before a text is removed.
+      ``split``, ``group``, ``source`` and ``origin`` (``generated`` for an image that a program
+      made, which is only trained on). Paths are relative to the folder of the CSV file, with ``/``
+      between their parts. Further columns are ignored. Rows keep their order. An apostrophe that
+      `write_table` put before a text is removed.
 
     In a folder, images are the files that end in .jpg, .jpeg, .jfif, .png, .tif, .tiff, .bmp, .gif
     or .webp, in any case, sorted by path. Hidden and other files are skipped and counted in
@@ -253,9 +263,9 @@ def write_table(
 ) -> Path:
     """Write a table as a CSV file that `read_table` reads as the same table.
 
-    The columns are path and label, and each of split, group and source that any row has. A text
-    that a spreadsheet would run as a formula, because it starts with ``=``, ``+``, ``-`` or ``@``,
-    is written with an apostrophe before it. `ImageTable.skipped` is not written.
+    The columns are path and label, and each of split, group, source and origin that any row has. A
+    text that a spreadsheet would run as a formula, because it starts with ``=``, ``+``, ``-`` or
+    ``@``, is written with an apostrophe before it. `ImageTable.skipped` is not written.
 
     Parameters
     ----------
@@ -308,6 +318,12 @@ def _check_paths(paths: tuple[str, ...]) -> None:
         raise TableError(f"the path {quote(path)} is listed {number:,} times; keep one")
 
 
+def _check_origins(table: ImageTable) -> None:
+    for row in map(table.row, range(len(table))):
+        if trouble := origin_trouble(row):
+            raise TableError(f"the image {quote(row.path)} {trouble}")
+
+
 def _check_texts(**columns: tuple[str, ...]) -> None:
     for column, values in columns.items():
         for value in set(values):
@@ -328,7 +344,7 @@ def _check_unused(source: Path, **options: object) -> None:
 def _build(
     source: Path, rows: Iterable[Row], left_out: Counter[LeftOut], notes: Iterable[str] = ()
 ) -> ImageTable:
-    paths, labels, splits, groups, sources = zip(*rows, strict=True)
+    paths, labels, splits, groups, sources, origins = zip(*rows, strict=True)
     root = source if source.is_dir() else source.parent
     skipped: Counter[str] = Counter()
     for kind, number in left_out.items():
@@ -345,6 +361,7 @@ def _build(
             skipped=dict(sorted(skipped.items())),
             left_out=dict(sorted(left_out.items())),
             notes=tuple(notes),
+            origins=origins,
         )
     except TableError as error:
         raise TableError(f"{quote(source)}: {error}") from error
@@ -360,7 +377,10 @@ def _rows_below(table: ImageTable, target: Path) -> list[Row]:
         )
     if len(set(map(bool, table.splits))) > 1:
         raise TableError("only some rows have a split; give every row a split, or none")
-    columns = (table.paths, table.labels, table.splits, table.groups, table.sources)
+    columns = (
+        *(table.paths, table.labels, table.splits, table.groups, table.sources),
+        table.origins,
+    )
     rows = [Row(str(between / path), *texts) for path, *texts in zip(*columns, strict=True)]
     for row in rows:
         if trouble := csv_path_trouble(row.path):

@@ -42,16 +42,17 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     cross-validation, or on val where a class has images of only one group.
     """
     recipe = chosen.recipe
-    train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
+    X, y, groups = partition.X, partition.y, partition.group_numbers
+    train, val = partition.training_rows(partition.splits["train"]), partition.splits["val"]
     if needs_validation(recipe.head):
-        return _calibrate(recipe.fit_head(partition.X, partition.y, rows=train, val=val), partition)
-    fit = recipe.fit_head(partition.X, partition.y, rows=train)
+        return _calibrate(recipe.fit_head(X, y, rows=train, val=val), partition)
+    fit = recipe.fit_head(X, y, rows=train, groups=groups)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
     found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
     first = _calibrate(fit, partition, found)
-    both = partition.rows_of(partition.fitted_images)
-    refitted = recipe.fit_head(partition.X, partition.y, rows=both)
+    both = partition.training_rows(partition.fitted_images)
+    refitted = recipe.fit_head(X, y, rows=both, groups=groups)
     return replace(first, head=replace(refitted, temperature=first.head.temperature))
 
 

@@ -41,7 +41,7 @@ def read_examples(
     """
     with opened(examples) as found:
         cache.spec.require(found.spec, here=str(cache.path), there=str(found.path))
-        rows = np.flatnonzero(found.view == 0)
+        rows = np.flatnonzero(found.is_image)
         X = np.asarray(found.X[rows], np.float32)
         if not len(X) or not np.isfinite(X).all():
             raise CacheError(f"{found.path} has no images, or features that are not finite")

@@ -20,7 +20,16 @@ Progress = Callable[[int, int], None]
 
 _VAL_FRACTION = 0.15
 # Fitted first, so that no process waits at the end for one long fit.
-_SLOW_HEADS = ("attention", "hist-gradient-boosting", "dense", "random-forest", "svm")
+_SLOW_HEADS = (
+    "cbam",
+    "attention-pool",
+    "attention",
+    "se",
+    "hist-gradient-boosting",
+    "dense",
+    "random-forest",
+    "svm",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,7 +148,7 @@ def _fit_and_score(
         train, val = partition.take_val(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
-    rows = partition.rows_of(train)
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
+    rows, groups = partition.training_rows(train), partition.group_numbers
+    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)
     elsewhere = None if task.elsewhere is None else head.scores(task.elsewhere)
     return head.scores(partition.X[task.scored]), elsewhere

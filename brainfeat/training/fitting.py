@@ -13,7 +13,8 @@ from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import ParameterError
 from brainfeat.heads.bundle import HeadBundle
-from brainfeat.heads.kinds import needs_validation
+from brainfeat.heads.kinds import needs_validation, takes_maps
+from brainfeat.heads.reading import find_spec
 from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
@@ -22,6 +23,7 @@ from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
+from brainfeat.training.generated_rows import count_fitted
 from brainfeat.training.grouping import check_grouping, choose_groups
 from brainfeat.training.joined_fit import (
     Cache,
@@ -221,7 +223,7 @@ def fit_head(
             n_jobs=n_jobs,
         )
         examples = None if ood_examples is None else read_examples(ood_examples, features, rule)
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, maps=takes_maps(head), generated=True)
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -262,7 +264,7 @@ def fit_head(
             features, partition, fit.head, measure=measure if ablate_blocks else None
         )
         return HeadBundle(
-            spec=features.spec,
+            spec=find_spec(head, features),
             class_names=features.class_names,
             head=chosen.recipe.head,
             params=chosen.recipe.params,
@@ -326,6 +328,7 @@ def _make_record(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
         bag_sizes=partition.measure_bags(),
+        generated=count_fitted(partition, audit),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
         leakage=audit.summary(),

@@ -173,14 +173,14 @@ def _join(cache: FeatureCache, kinds: dict[str, Labels | None], *, has_exact: bo
         # Augmented views are in no cluster.
         own = np.where(labels >= 0, labels, labels.max() + 1 + np.arange(len(labels)))
         joined = join_labels(joined, np.unique(own, return_inverse=True)[1])
-    images = joined[cache.view == 0]
+    images = joined[cache.is_image]
     alone = len(np.unique(images)) == len(images)
     return Grouping(kind=list(clusters)[-1], labels=None if alone else joined)
 
 
 def _join_blocks(cache: FeatureCache, size: int, same: Labels) -> Grouping:
     """Join blocks of numbers with copies and the groups of the table."""
-    images = np.flatnonzero(cache.view == 0)
+    images = np.flatnonzero(cache.is_image)
     joined = join_number_blocks(
         cache.paths[images].tolist(), size, same=same[images], groups=cache.groups[images].tolist()
     )

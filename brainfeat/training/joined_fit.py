@@ -168,7 +168,7 @@ def record_join(
                 name=name,
                 n_features=part.spec.n_features,
                 images=int(part.mask().sum()),
-                unlabelled=int(((part.view == 0) & (part.y < 0)).sum()),
+                unlabelled=int((part.is_image & (part.y < 0)).sum()),
                 missing=int((~present[units, place]).sum()),
                 is_marked=bool(marked[place]),
                 **counts,

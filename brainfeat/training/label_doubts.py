@@ -252,7 +252,7 @@ def _divides_copies(labels: NDArray[Any] | None, audit: Audit) -> bool:
 def _describe(
     cache: FeatureCache, checked: OutOfFold, audit: Audit, *, grouped_by: str
 ) -> LabelDoubts:
-    names, labels = cache.class_names, cache.y[cache.view == 0]
+    names, labels = cache.class_names, cache.y[cache.is_image]
     confident = find_confident_classes(checked.probabilities, checked.y, counted=checked.fitted)
     in_doubt = doubt_labels(checked.probabilities, checked.y, confident.classes)
     best = checked.probabilities.argmax(axis=1)
@@ -289,7 +289,7 @@ def _rank_doubts(
     place = {int(row): number for number, row in enumerate(checked.rows)}
     own = checked.probabilities[np.arange(len(checked.y)), checked.y]
     names = [cache.class_names[label] for label in checked.classes]
-    conflicting = np.flatnonzero((cache.view == 0) & np.isin(paths, list(conflicts)))
+    conflicting = np.flatnonzero(cache.is_image & np.isin(paths, list(conflicts)))
     rows = np.union1d(conflicting, checked.rows[in_doubt]).tolist()
     # An image that was not checked comes last.
     certainty = {row: own[place[row]] if row in place else 1.0 for row in rows}

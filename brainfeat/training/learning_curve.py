@@ -21,6 +21,7 @@ from brainfeat.evaluation.growth import (
     estimate_gain,
 )
 from brainfeat.heads.calibration import softmax
+from brainfeat.heads.kinds import parse_ensemble, takes_maps
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
@@ -166,14 +167,15 @@ def learning_curve(
     _check_options(head, repeats)
     rule = make_rule(bag, group_label)
     with opened(cache) as features:
+        head = choose_head(head, rule)
         (recipe,) = make_recipes(
-            choose_head(head, rule),
+            head,
             params,
             class_names=features.class_names,
             n_iter=None,
             random_state=random_state,
         )
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, maps=takes_maps(head))
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -194,7 +196,8 @@ def learning_curve(
             copied=find_copied(features, partition, audit),
             class_names=partition.class_names,
         )
-    sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
+        # The cache is still open: maps are read from it.
+        sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
     return LearningCurve(
         head=recipe.head,
         params=recipe.params,
@@ -242,7 +245,7 @@ def _fit_all(
         seed = (int(recipe.random_state) + repeat) % _SEED_LIMIT
         ranks = _rank_groups(classes, np.random.default_rng(seed))[numbers]
         # All images are the same in every order.
-        wanted = sizes if repeat == 0 or recipe.head in _DRAWING else sizes[:-1]
+        wanted = sizes if repeat == 0 or _draws(recipe.head) else sizes[:-1]
         folds = tuple((images[ranks < size], test) for size in wanted)
         found = _fit_folds(
             replace(recipe, random_state=seed),
@@ -253,6 +256,11 @@ def _fit_all(
         for some, fit in zip(fits, found, strict=False):
             some.append(fit)
     return sizes, fits
+
+
+def _draws(head: str) -> bool:
+    """Return whether a head draws random numbers, as an ensemble does for its folds."""
+    return head in _DRAWING or parse_ensemble(head) is not None
 
 
 def _count_from(done: int, total: int, progress: Progress | None) -> Progress | None:

@@ -1,7 +1,7 @@
 """Partition: the units of a cache in memory, and which of them train, stop and test a head."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -35,7 +35,7 @@ class Partition:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, or Bags
+    X : ndarray of shape (n, d), float32, Bags, or MapRows
         Features; the vectors of each group where these are not pooled.
     y : ndarray of shape (n,), int64
         Class of each row, an index into `class_names`.
@@ -57,6 +57,8 @@ class Partition:
         The sources that folds leave out one at a time; None for folds of another kind.
     members : GroupRows or None
         The images of each group, which are the first rows; None where the rows are images.
+    generated : ndarray of int
+        The rows that are of generated images, which are units of no split and no fold.
     """
 
     X: AnyFeatures
@@ -70,17 +72,29 @@ class Partition:
     grouped_by: str = "none"
     left_out: SourceFolds | None = None
     members: GroupRows | None = None
+    generated: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
     @classmethod
-    def read(cls, cache: FeatureCache, bag: BagRule | None = None) -> Self:
+    def read(
+        cls,
+        cache: FeatureCache,
+        bag: BagRule | None = None,
+        *,
+        maps: bool = False,
+        generated: bool = False,
+    ) -> Self:
         """Read the labelled rows of a cache.
 
         Parameters
         ----------
         cache : FeatureCache
-            Pooled features.
+            Features.
         bag : BagRule or None
             How the images of a group become one row; None makes a row of each image.
+        generated : bool
+            Whether generated images are read, too, on which a head is fitted beside any others.
+        maps : bool
+            Whether the maps of images are taken, and not their vectors.
 
         Returns
         -------
@@ -92,8 +106,10 @@ class Partition:
         TableError, CacheError, ParameterError
             As in :func:`brainfeat.training.units.read_units`.
         """
-        units = read_units(cache, bag)
-        images, none = np.flatnonzero(units.image == np.arange(len(units.y))), np.empty(0, np.intp)
+        units = read_units(cache, bag, maps=maps, generated=generated)
+        own, none = units.image == np.arange(len(units.y)), np.empty(0, np.intp)
+        own[units.generated] = False
+        images = np.flatnonzero(own)
         return cls(
             X=units.X,
             y=units.y,
@@ -102,6 +118,7 @@ class Partition:
             class_names=cache.class_names,
             splits={"train": images, "val": none, "test": none},
             members=units.members,
+            generated=units.generated,
         )
 
     def split(
@@ -292,9 +309,27 @@ class Partition:
         """Return the rows of images with their augmented views."""
         return np.flatnonzero(np.isin(self.image, images))
 
+    def training_rows(self, images: Rows) -> Rows:
+        """Return the rows that a head is fitted on: those of images, and all generated ones."""
+        return np.union1d(self.rows_of(images), self.generated)
+
     def groups_of(self, images: Rows) -> NDArray[Any] | None:
         """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
+
+    @property
+    def group_numbers(self) -> Rows:
+        """Number of the group of each row, (n,) int; views have that of their image.
+
+        An image without a group has a number of its own.
+        """
+        if self.groups is None:
+            return self.image
+        labels = self.groups[self.image]
+        numbers = len(labels) + np.unique(labels, return_inverse=True)[1]
+        return (
+            np.where(labels == "", self.image, numbers) if labels.dtype.kind in "OSTU" else numbers
+        )
 
     def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.
@@ -345,6 +380,8 @@ class Partition:
         FittedImages
         """
         rows = {name: self.list_members(images) for name, images in self.splits.items()}
+        made = self.generated[self.image[self.generated] == self.generated]
+        rows["train"] = np.concatenate([rows["train"], self.rows[made]])
         digests, signatures = {name: cache.sha256[found] for name, found in rows.items()}, None
         if signature and cache.signature is not None:
             signatures = {name: cache.signature[rows[name]] for name in ("train", "val")}

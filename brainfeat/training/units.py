@@ -1,6 +1,6 @@
 """Units: what the rows of a partition are; the images of a cache, or its groups taken together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows, list_places, read_groups
-from brainfeat.cache.joined import GroupJoin
+from brainfeat.cache.joined import GroupJoin, JoinedCaches
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, AnyFeatures, BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
+from brainfeat.heads.maps import MapRows
+from brainfeat.leakage.generated import find_memorised
+from brainfeat.text import count
 
 Rows = NDArray[np.intp]
 
@@ -26,7 +29,7 @@ class Units:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+    X : ndarray of shape (n, d), float32, Bags, MapRows, or BlockVectors
         Features; the vectors of each group where these are not pooled; those of each block where
         caches are joined on groups.
     y : ndarray of shape (n,), int64
@@ -37,6 +40,8 @@ class Units:
         Row of the cache of each row; of a group, that of its first image.
     members : GroupRows or None
         The images of each group; None where the units are images.
+    generated : ndarray of int
+        The rows that are of generated images.
     """
 
     X: AnyFeatures
@@ -44,9 +49,12 @@ class Units:
     image: Rows
     rows: Rows
     members: GroupRows | None = None
+    generated: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
 
-def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
+def read_units(
+    cache: FeatureCache, bag: BagRule | None, *, maps: bool = False, generated: bool = False
+) -> Units:
     """Read the labelled images of a cache with their views, or its groups.
 
     Parameters
@@ -54,6 +62,11 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     cache : FeatureCache
     bag : BagRule or None
         How the images of a group become one unit; None takes each image as one.
+    generated : bool
+        Whether generated images are read, too: those of train, or all where there are no splits,
+        but for copies of real images.
+    maps : bool
+        Whether the maps of images are taken, which stay in the file, and not their vectors.
 
     Returns
     -------
@@ -66,20 +79,42 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
     TableError
         As in :func:`check_labels` and :func:`brainfeat.cache.groups.read_groups`.
     CacheError
-        The features are not finite, or all the same.
+        The features are not finite, or all the same; or maps are asked for that the cache does not
+        have.
     ParameterError
-        `bag` has a rule that names no class of the cache.
+        `bag` has a rule that names no class of the cache, or maps of groups are asked for.
     """
-    rows = np.flatnonzero(cache.mask(views=True))
-    check_labels(cache, cache.y[rows])
+    wanted = cache.mask(views=True)
+    check_labels(cache, cache.y[wanted])
+    if generated and cache.is_generated.any():
+        _check_units(cache, bag)
+        wanted |= _select_generated(cache)
+    rows = np.flatnonzero(wanted)
     view = cache.view[rows]
     _, place = np.unique(cache.column("path")[rows], return_inverse=True)
     first = np.zeros(place.max() + 1, np.intp)
     first[place[view == 0]] = np.flatnonzero(view == 0)
     if bag is None and isinstance(cache, GroupJoin):
         raise ParameterError("caches that are joined on groups have one vector a group; pass a bag")
+    if maps:
+        if isinstance(cache, JoinedCaches):
+            raise ParameterError(
+                "a head of maps takes the maps of one cache, and several are joined; take a head "
+                "of vectors"
+            )
+        if bag is not None:
+            raise ParameterError(
+                "a head of maps takes single images, and a bag groups of them; leave the bag out, "
+                "or take a head of vectors"
+            )
     if bag is None:
-        return Units(X=_read_features(cache, rows), y=cache.y[rows], image=first[place], rows=rows)
+        return Units(
+            X=MapRows(source=cache.maps, rows=rows) if maps else _read_features(cache, rows),
+            y=cache.y[rows],
+            image=first[place],
+            rows=rows,
+            generated=np.flatnonzero(cache.is_generated[rows]),
+        )
     members = read_groups(cache, rows[view == 0], label=bag.label)
     group, offsets, chosen = _list_views(members, rows, view, rows[first[place]])
     return Units(
@@ -89,6 +124,22 @@ def read_units(cache: FeatureCache, bag: BagRule | None) -> Units:
         rows=chosen[offsets[:-1]],
         members=members,
     )
+
+
+def _check_units(cache: FeatureCache, bag: BagRule | None) -> None:
+    """Refuse generated images for heads of groups, of which these have none."""
+    if bag is not None:
+        number = int((cache.is_generated & (cache.view == 0)).sum())
+        raise TableError(
+            f"{cache.path} has {count(number, 'generated image')}, which are in no group, and this "
+            "head is fitted on groups; extract a table without them"
+        )
+
+
+def _select_generated(cache: FeatureCache) -> NDArray[np.bool_]:
+    """Select the labelled rows of generated images that a head may be fitted on."""
+    chosen = cache.is_generated & (cache.y >= 0) & ~find_memorised(cache)
+    return chosen & (cache.splits == "train") if cache.splits.any() else chosen
 
 
 def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
@@ -103,10 +154,8 @@ def check_labels(cache: FeatureCache, y: NDArray[np.int64]) -> None:
     Raises
     ------
     TableError
-        The cache holds feature maps, altered views, or labelled images of fewer than two classes.
+        The cache holds altered views, or labelled images of fewer than two classes.
     """
-    if cache.spec.pooling == "none":
-        raise TableError(f"{cache.path} holds feature maps; heads take pooled features")
     if cache.is_altered:
         raise TableError(
             f"{cache.path} holds altered views of images, on which heads are tried; fit the head "

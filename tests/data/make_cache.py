@@ -1,4 +1,4 @@
-"""Write ``cache-format-2.h5``: the cache of format 2 that every later version must open.
+"""Write ``cache-format-3.h5``: the cache of format 3 that every later version must open.
 
 Run once for each new version of the format, under the new name, and commit what it wrote; never
 run it again for a version that was released.
@@ -27,14 +27,23 @@ ROWS = [
     ("Testing/glioma/4.png", 0, 0, "test", "", ""),
     ("5.png", 0, -1, "", "", ""),
 ]
-N_FEATURES = 8
+N_FEATURES, N_OTHERS = 8, 3
 
 
 def write(path: Path) -> None:
     """Write the cache."""
     spec = FeatureSpec(
-        backbone="vgg16", layer="block5_pool", n_features=N_FEATURES, weights_sha256="ab" * 32
+        backbone="vgg16",
+        layer="block5_pool",
+        n_features=N_FEATURES,
+        weights_sha256="ab" * 32,
+        layers=f"block4_pool:{N_OTHERS},block5_pool:{N_FEATURES}",
+        pooling="none",
     )
+    features = np.arange(len(ROWS) * N_FEATURES, dtype="<f4").reshape(len(ROWS), -1) / 4
+    others = np.arange(len(ROWS) * N_OTHERS, dtype="<f4").reshape(len(ROWS), -1) / 8
+    steps = np.array([[-0.5, 0.5], [1.5, -1.5]], "<f4")[None, :, :, None]
+    maps = (features[:, None, None] + steps).astype("<f2")
     paths, views, labels, splits, groups, sources = zip(*ROWS, strict=True)
     digests = [hashlib.sha256(name.encode()).digest() for name in paths]
     augmentation = {"random_state": 0, "rotation": 10.0}
@@ -45,7 +54,8 @@ def write(path: Path) -> None:
             Path(folder),
             spec=spec,
             augmentation=augmentation,
-            features=np.arange(len(ROWS) * N_FEATURES, dtype="<f4").reshape(len(ROWS), -1) / 4,
+            features=features,
+            others={"layers/block4_pool": others, "maps": maps},
             sha256=digests,
             view=views,
             measured=[
@@ -68,6 +78,7 @@ def write(path: Path) -> None:
                 "split": as_text(splits),
                 "group": as_text(groups),
                 "source": as_text(sources),
+                "origin": np.array([0, 0, 1, 0, 0, 0], "<i2"),
             },
             attributes={
                 "class_names": ["glioma", "notumor"],
@@ -83,4 +94,4 @@ def write(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(__file__).with_name("cache-format-2.h5"))
+    write(Path(__file__).with_name("cache-format-3.h5"))

@@ -1,7 +1,7 @@
 """Feature caches of vectors, without images or a backbone."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,22 +48,30 @@ def write_vectors(
     file_bytes: Sequence[int] | None = None,
     view: Sequence[int] | None = None,
     signature: np.ndarray | None = None,
+    layers: Mapping[str, np.ndarray] | None = None,
+    maps: np.ndarray | None = None,
+    origin: Sequence[int] | None = None,
     **spec: object,
 ) -> Path:
-    """Write a cache with one row a vector; its identity is the digest of its content, or path."""
+    """Write a cache with one row a vector; its identity is the digest of its content, or path.
+
+    `layers` are those before the one that X is of.
+    """
     rows = len(X)
     paths = paths or [f"image-{row:05}.png" for row in range(rows)]
     views = np.zeros(rows, np.int16) if view is None else np.asarray(view, np.int16)
     digests = digests or [hashlib.sha256(text.encode()).digest() for text in contents or paths]
+    spec = {"layer": "block5_pool", **spec}
+    if layers:
+        vectors = {**layers, spec["layer"]: X}
+        listed = ",".join(f"{layer}:{values.shape[1]}" for layer, values in vectors.items())
+        spec = {"layers": listed, **spec}
+    if maps is not None:
+        spec = {"pooling": "none", **spec}
     meaning = FeatureSpec(
-        **{
-            "backbone": "vgg16",
-            "layer": "block5_pool",
-            "n_features": X.shape[1],
-            "weights_sha256": "0" * 64,
-            **spec,
-        }
+        **{"backbone": "vgg16", "n_features": X.shape[1], "weights_sha256": "0" * 64, **spec}
     )
+    others = {f"layers/{layer}": values for layer, values in (layers or {}).items()}
     path = folder / name
     shard = write_shard(
         parts_folder(path),
@@ -77,6 +85,7 @@ def write_vectors(
             for size in (file_bytes if file_bytes is not None else [64] * rows)
         ],
         signature=signature,
+        others=others if maps is None else {**others, "maps": maps},
     )
     index = RowIndex([Source(path=shard, schema=SHARD_SCHEMA, views=True)])
     empty = [""] * rows
@@ -91,6 +100,7 @@ def write_vectors(
             "split": as_text(splits if splits is not None else empty),
             "group": as_text(groups if groups is not None else empty),
             "source": as_text(sources if sources is not None else empty),
+            **({} if origin is None else {"origin": np.asarray(origin, np.int16)}),
         },
         attributes={
             "class_names": list(class_names),
