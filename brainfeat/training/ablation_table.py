@@ -172,7 +172,7 @@ def ablate(
             raise ParameterError("classes are those of another data set; pass it as on=FEATURES")
         elsewhere = None
         if others:
-            elsewhere = Elsewhere.read(others, fitted, partition, mappings, plain.rule)
+            elsewhere = Elsewhere.read(others, plain, partition, mappings)
         study = _Study(
             plain=plain,
             partition=partition,
@@ -185,7 +185,7 @@ def ablate(
         steps = [_count_from(place, len(found) + 1, progress) for place in range(len(found) + 1)]
         features = None
         if elsewhere is not None:
-            features = elsewhere.read_features(plain.cache, plain.rule)
+            features = elsewhere.read_features(plain)
         base = _fit(study, plain, features, steps[0])
         fits = [
             _try_fit(study, change_options(options, variant), step)
@@ -239,7 +239,7 @@ def _divide(
     TableError
         A class of train and val has only one group, which no folds divide.
     """
-    cache, partition = plain.cache, Partition.read(plain.cache, plain.rule)
+    cache, partition = plain.cache, plain.read()
     audit = audit_duplicates(cache)
     grouping = choose_groups(cache, group_by, audit)
     partition = partition.split(cache, grouping, random_state=random_state, **fractions)
@@ -267,7 +267,7 @@ def _try_fit(study: _Study, options: Mapping[str, Any], progress: Progress | Non
             features, error = None, None
             if study.elsewhere is not None:
                 try:
-                    features = study.elsewhere.read_features(own.cache, own.rule)
+                    features = study.elsewhere.read_features(own)
                 except BrainfeatError as failure:
                     error = _write_error(failure)
             return _Fit(scores=_fit(study, own, features, progress), elsewhere_error=error)
