@@ -156,7 +156,9 @@ def _draw_set(axes: Any, ablation: "Ablation", name: str) -> None:
     bottom = len(ablation.variants) - 0.4
     axes.set_ylim(bottom, -0.6)
     axes.set_yticks([])
-    axes.set_xlabel(f"{_SETS[name].lower()}: difference of {_METRIC}", fontsize=9, color=INK)
+    metric = _name_metric(getattr(ablation, name))
+    axes.set_xlabel(f"{_SETS[name].lower()}: difference of {metric}", fontsize=9, color=INK)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", labelsize=8)
@@ -208,13 +210,9 @@ def _make_table(ablation: "Ablation", name: str, images: "AblationImages") -> Ta
 
 def _describe_images(images: "AblationImages") -> list[str]:
     """Say in sentences what is measured, on which images, and how wide the intervals are."""
-    [*names] = images.class_names
-    said = [
-        f"The metric is the sensitivity to {names[0]}, the only class with enough images: a head "
-        "that predicts it more often has more of it."
-        if len(names) == 1
-        else f"The metric is {_METRIC}."
-    ]
+    said = [f"The metric is {_name_metric(images)}."]
+    if len(images.class_names) == 1:
+        said.append("No other class has enough images: a head that predicts it more often wins.")
     if isinstance(images, OtherImages) and images.classes is not None:
         said.append(f"There, {describe_mapping(images.classes)}.")
     if images.left_out:
@@ -227,6 +225,13 @@ def _describe_images(images: "AblationImages") -> list[str]:
     if images.reason is not None:
         said.append(f"No intervals and no tests: {images.reason}.")
     return said
+
+
+def _name_metric(images: "AblationImages") -> str:
+    """Name what is measured: of one class alone, the balanced accuracy is its sensitivity."""
+    if len(images.class_names) > 1:
+        return _METRIC
+    return f"sensitivity to {shorten(make_printable(images.class_names[0]), _NAME_WIDTH)}"
 
 
 def _explain(ablation: "Ablation") -> str:

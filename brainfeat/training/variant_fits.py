@@ -170,7 +170,7 @@ def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:
 
 
 def _move_groups(reference: Partition, partition: Partition, places: Rows) -> Rows:
-    """Number the group of each row of a variant; generated images have none."""
+    """Give each row of a variant the number of its group; generated images have none."""
     units = np.flatnonzero(places >= 0)
     groups = len(units) + np.arange(len(partition.y))
     groups[places[units]] = number_groups(reference.groups_of(units), len(units))
