@@ -258,6 +258,25 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
     yield fit_joined(folder, "--ablate-blocks")
+    ablate = ("--ablate", write_variants(folder), "--classes", MAPPING, "--param", "n_neighbors=3")
+    on = ("--ablate-on", write_few(take, folder), "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "g.h5", "--head", "knn", *ablate, *on)
+
+
+def write_variants(folder: Path) -> Path:
+    path = folder / "variants.toml"
+    path.write_text("[five.params]\nn_neighbors = 5\n[no]\nfeatures = 'no.h5'\n")
+    return path
+
+
+def write_few(take: Take, folder: Path) -> Path:
+    """Write a cache of another set of two classes, and a third one of three images."""
+    with FeatureCache.open(take("vectors")) as cache:
+        X = cache.X[260:380]
+    y = np.arange(120) % 2
+    y[:3] = 2
+    names, contents = ("yes", "no", "pituitary"), [f"few {row}" for row in range(120)]
+    return write_vectors(folder, X, y, name="few.h5", class_names=names, contents=contents)
 
 
 def fit_joined(folder: Path, *options: str) -> Any:

@@ -1,14 +1,14 @@
 """What changes of a head are worth: variants against the plain head, on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.canonical import write_record
-from brainfeat.evaluation.paired import PairedDifference, judge_differences
+from brainfeat.evaluation.paired import PairedDifference, measure_differences
 
 Predicted = NDArray[np.intp]
 
@@ -24,18 +24,12 @@ class ComparedImages:
     class_names : tuple of str
     left_out : int
         Images that were left out because train or val has a copy of them.
-    few : dict of str to int
-        Classes of too few groups, and their images, which were left out as well.
-    classes : dict of str to tuple of str, or None
-        Classes of the head by class of the images, where these have other names.
     """
 
     y: NDArray[np.int64]
     groups: NDArray[np.intp]
     class_names: tuple[str, ...]
     left_out: int = 0
-    few: dict[str, int] = field(default_factory=dict)
-    classes: dict[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +44,39 @@ class AblationImages:
         Images that were left out because train or val has a copy of them.
     class_names : tuple of str
         Classes that have images; of one class alone, the balanced accuracy is its sensitivity.
-    few : dict of str to int
-        Classes of too few groups, and their images, which were left out as well.
     balanced_accuracy : float
         Of the plain head.
     confidence : float or None
         Of the intervals of all differences.
     reason : str or None
         Why there are no intervals.
-    classes : dict of str to tuple of str, or None
-        Classes of the head by class of the images, where these have other names.
     """
 
     n: int
     n_groups: int
     left_out: int
     class_names: tuple[str, ...]
-    few: dict[str, int]
     balanced_accuracy: float
     confidence: float | None
     reason: str | None
-    classes: dict[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherImages(AblationImages):
+    """Images of another data set, on which all variants are compared with the plain head.
+
+    Attributes
+    ----------
+    n, n_groups, left_out, class_names, balanced_accuracy, confidence, reason
+        As in :class:`AblationImages`.
+    classes : dict of str to tuple of str, or None
+        Classes of the head by class of the images, where these have other names.
+    few : dict of str to int
+        Classes of fewer than 10 groups, and their images, which were left out as well.
+    """
+
+    classes: dict[str, tuple[str, ...]] | None
+    few: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +140,7 @@ class Ablation:
     test : AblationImages or None
         The test images of which train and val have no copy, scored by a fit on all of train and
         val.
-    elsewhere : AblationImages or None
+    elsewhere : OtherImages or None
         Those of another data set of which train and val have no copy, by the same fit.
     variants : tuple of AblatedHead
         By descending difference out of fold; those that could not be fitted come last.
@@ -150,7 +156,7 @@ class Ablation:
     random_state: int
     folds: AblationImages
     test: AblationImages | None
-    elsewhere: AblationImages | None
+    elsewhere: OtherImages | None
     variants: tuple[AblatedHead, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,7 +182,7 @@ def compare_variants(
         Those of each variant; None where it predicts nothing.
     images : ComparedImages
     margin, random_state
-        As of :func:`brainfeat.evaluation.paired.judge_differences`.
+        As of :func:`brainfeat.evaluation.paired.measure_differences`.
 
     Returns
     -------
@@ -184,7 +190,7 @@ def compare_variants(
     differences : list of PairedDifference or None
         Of each variant; None where it predicts nothing.
     """
-    found = judge_differences(
+    found = measure_differences(
         images.y,
         plain,
         [predicted for predicted in others if predicted is not None],
@@ -200,11 +206,9 @@ def compare_variants(
             n_groups=found.n_groups,
             left_out=images.left_out,
             class_names=tuple(images.class_names[label] for label in np.unique(images.y)),
-            few=images.few,
             balanced_accuracy=found.balanced_accuracy,
             confidence=found.confidence,
             reason=found.reason,
-            classes=images.classes,
         ),
         [None if predicted is None else next(heads) for predicted in others],
     )

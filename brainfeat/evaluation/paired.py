@@ -79,7 +79,7 @@ class PairedDifferences:
     heads: tuple[PairedDifference, ...]
 
 
-def judge_differences(
+def measure_differences(
     y: ArrayLike,
     plain: ArrayLike,
     others: Sequence[ArrayLike],
@@ -104,8 +104,8 @@ def judge_differences(
     among all heads by 0.05. All intervals have the confidence of its last step, 1 − 0.05 / r with r
     heads that are not rejected (1 where all are): so they exclude 0 for just the heads whose
     corrected p-value is at most 0.05, and those of the others hold together (Strassburger & Bretz
-    2008, Stat. Med. 27:4914). These are never narrower than what as many groups without any
-    difference allow.
+    2008, Stat. Med. 27:4914). But for the end at 0 of a difference that is one, they are never
+    narrower than what as many groups of the smallest class allow that show no difference at all.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def judge_differences(
     >>> rng = np.random.default_rng(0)
     >>> y = np.arange(400) % 2
     >>> plain, worse = (np.where(rng.random(400) < right, y, 1 - y) for right in (0.95, 0.8))
-    >>> found = judge_differences(
+    >>> found = measure_differences(
     ...     y, plain, [worse, plain], groups=range(400), class_names=["a", "b"]
     ... )
     >>> [head.verdict for head in found.heads], found.confidence
@@ -288,8 +288,10 @@ def _test(
     # A difference is in the interval if more than this fraction of all draws supports it.
     place = max(0, int(level * (n_flips + 1) + _EQUAL) - 1)
     low, high = low[:, place], high[:, -1 - place]
-    bound = np.where(rejected, 0.0, _bound_unseen(*few, level))
-    low, high = np.minimum(low, differences - bound), np.maximum(high, differences + bound)
+    # The groups of a small class may show no difference where others would.
+    bound = _bound_unseen(*few, level)
+    low = np.where(rejected & (differences > 0), low, np.minimum(low, differences - bound))
+    high = np.where(rejected & (differences < 0), high, np.maximum(high, differences + bound))
     tests = [
         _Test(
             p_value=float(p_values[number]),

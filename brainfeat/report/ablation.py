@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from brainfeat.evaluation.ablation import OtherImages
 from brainfeat.evaluation.class_mapping import describe_mapping
 from brainfeat.evaluation.paired import ALPHA, BETTER, NOTHING, UNTOLD, WORSE
 from brainfeat.report.blocks import Block, Section, Table
@@ -155,7 +156,9 @@ def _draw_set(axes: Any, ablation: "Ablation", name: str) -> None:
     bottom = len(ablation.variants) - 0.4
     axes.set_ylim(bottom, -0.6)
     axes.set_yticks([])
-    axes.set_xlabel(f"{_SETS[name].lower()}: difference of {_METRIC}", fontsize=9, color=INK)
+    metric = _name_metric(getattr(ablation, name))
+    axes.set_xlabel(f"{_SETS[name].lower()}: difference of {metric}", fontsize=9, color=INK)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", labelsize=8)
@@ -188,11 +191,12 @@ def _make_table(ablation: "Ablation", name: str, images: "AblationImages") -> Ta
     reasons = []
     for variant in ablation.variants:
         found: PairedDifference | None = getattr(variant, name)
-        reason = variant.error or (variant.elsewhere_error if name == "elsewhere" else None)
+        reason = variant.error or variant.elsewhere_error
         verdict = _name_verdict(variant, found)
         if found is None:
             rows.append((variant.name, UNDEFINED, UNDEFINED, verdict))
-            reasons.append(f"{variant.name} is {verdict}: {reason}.")
+            if name == "folds" or variant.error is None:
+                reasons.append(f"{variant.name} is {verdict}: {str(reason).rstrip('.')}.")
             continue
         p_value = UNDEFINED if found.p_holm is None else f"{found.p_holm:.2g}"
         rows.append((variant.name, format_metric(found.balanced_accuracy), p_value, verdict))
@@ -206,24 +210,28 @@ def _make_table(ablation: "Ablation", name: str, images: "AblationImages") -> Ta
 
 def _describe_images(images: "AblationImages") -> list[str]:
     """Say in sentences what is measured, on which images, and how wide the intervals are."""
-    [*names] = images.class_names
-    said = [
-        f"The metric is the sensitivity to {names[0]}, the only class with enough images: a head "
-        "that predicts it more often has more of it."
-        if len(names) == 1
-        else f"The metric is {_METRIC}."
-    ]
-    if images.classes is not None:
+    said = [f"The metric is {_name_metric(images)}."]
+    if len(images.class_names) == 1:
+        said.append("No other class has enough images: a head that predicts it more often wins.")
+    if isinstance(images, OtherImages) and images.classes is not None:
         said.append(f"There, {describe_mapping(images.classes)}.")
     if images.left_out:
         said.append(f"Without {count(images.left_out, 'image')} of which train or val has a copy.")
-    for name, number in images.few.items():
+    few = images.few if isinstance(images, OtherImages) else {}
+    for name, number in few.items():
         said.append(f"Without the class {name}, which has {count(number, 'image')} left.")
     if images.confidence is not None:
         said.append(f"Intervals of {100 * images.confidence:.4g} %.")
     if images.reason is not None:
         said.append(f"No intervals and no tests: {images.reason}.")
     return said
+
+
+def _name_metric(images: "AblationImages") -> str:
+    """Name what is measured: of one class alone, the balanced accuracy is its sensitivity."""
+    if len(images.class_names) > 1:
+        return _METRIC
+    return f"sensitivity to {shorten(make_printable(images.class_names[0]), _NAME_WIDTH)}"
 
 
 def _explain(ablation: "Ablation") -> str:

@@ -17,6 +17,7 @@ from brainfeat.evaluation.ablation import (
     Ablation,
     AblationImages,
     ComparedImages,
+    OtherImages,
     compare_variants,
     rank_variants,
 )
@@ -78,7 +79,7 @@ def ablate(
 
     Every variant is fitted on the same folds of train and val, which divide no group, and once on
     all of train and val. Its predictions are compared with those of the plain head on the same
-    images, by :func:`brainfeat.evaluation.paired.judge_differences`: out of fold, on the test
+    images, by :func:`brainfeat.evaluation.paired.measure_differences`: out of fold, on the test
     images of which train and val have no copy, and on the images of another data set of which they
     have none. Each of these three is a family of its own for Holm's correction.
 
@@ -171,7 +172,7 @@ def ablate(
             raise ParameterError("classes are those of another data set; pass it as on=FEATURES")
         elsewhere = None
         if others:
-            elsewhere = Elsewhere.read(others, fitted, partition, mappings, plain.rule)
+            elsewhere = Elsewhere.read(others, plain, partition, mappings)
         study = _Study(
             plain=plain,
             partition=partition,
@@ -184,7 +185,7 @@ def ablate(
         steps = [_count_from(place, len(found) + 1, progress) for place in range(len(found) + 1)]
         features = None
         if elsewhere is not None:
-            features = elsewhere.read_features(plain.cache, plain.rule)
+            features = elsewhere.read_features(plain)
         base = _fit(study, plain, features, steps[0])
         fits = [
             _try_fit(study, change_options(options, variant), step)
@@ -238,7 +239,7 @@ def _divide(
     TableError
         A class of train and val has only one group, which no folds divide.
     """
-    cache, partition = plain.cache, Partition.read(plain.cache, plain.rule)
+    cache, partition = plain.cache, plain.read()
     audit = audit_duplicates(cache)
     grouping = choose_groups(cache, group_by, audit)
     partition = partition.split(cache, grouping, random_state=random_state, **fractions)
@@ -266,7 +267,7 @@ def _try_fit(study: _Study, options: Mapping[str, Any], progress: Progress | Non
             features, error = None, None
             if study.elsewhere is not None:
                 try:
-                    features = study.elsewhere.read_features(own.cache, own.rule)
+                    features = study.elsewhere.read_features(own)
                 except BrainfeatError as failure:
                     error = _write_error(failure)
             return _Fit(scores=_fit(study, own, features, progress), elsewhere_error=error)
@@ -294,7 +295,7 @@ def _make_table(
     study: _Study, base: VariantScores, variants: Variants, fits: Sequence[_Fit]
 ) -> Ablation:
     test: AblationImages | None
-    other: AblationImages | None
+    other: OtherImages | None
     on_test: list[PairedDifference | None]
     there: list[PairedDifference | None]
     given: dict[str, Any] = {"margin": study.margin, "random_state": study.random_state}
@@ -317,12 +318,13 @@ def _make_table(
             **given,
         )
     if study.elsewhere is not None and base.elsewhere is not None:
-        other, there = compare_variants(
+        images, there = compare_variants(
             study.elsewhere.predict(base.elsewhere),
             [_predict_elsewhere(study.elsewhere, scores) for scores in found],
             study.elsewhere.images,
             **given,
         )
+        other = study.elsewhere.describe(images)
     rows = [
         AblatedHead(
             name=name,

@@ -1,7 +1,7 @@
 """Another data set, on which the variants of a head are measured: its images, by several bases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -12,13 +12,14 @@ from brainfeat.cache.image_matching import match_contents
 from brainfeat.cache.joined import JoinedCaches
 from brainfeat.cache.joining import join_caches
 from brainfeat.errors import CacheError, SpecMismatchError
-from brainfeat.evaluation.ablation import ComparedImages
+from brainfeat.evaluation.ablation import AblationImages, ComparedImages, OtherImages
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, count_few
 from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task, require_used
 from brainfeat.evaluation.seen_images import find_copied_images
-from brainfeat.heads.bags import AnyFeatures, BagRule
+from brainfeat.heads.bags import AnyFeatures
 from brainfeat.text import count
 from brainfeat.training.partition import Partition
+from brainfeat.training.variant_fits import Opened
 
 Rows = NDArray[np.intp]
 
@@ -59,24 +60,21 @@ class Elsewhere:
     def read(
         cls,
         caches: Sequence[FeatureCache],
-        plain: FeatureCache,
+        plain: Opened,
         partition: Partition,
         mappings: Sequence[Classes],
-        rule: BagRule | None,
     ) -> Self:
         """Choose the images that the variants are measured on.
 
         Parameters
         ----------
         caches : sequence of FeatureCache
-        plain : FeatureCache
-            The cache, or join, of the plain head.
+        plain : Opened
+            The plain head.
         partition : Partition
             Its images, with splits.
         mappings : sequence of dict of str to tuple of str
             As :func:`brainfeat.evaluation.class_mapping.check_mappings` returns them.
-        rule : BagRule or None
-            Of the plain head.
 
         Raises
         ------
@@ -87,10 +85,10 @@ class Elsewhere:
         BundleError, ParameterError
             As in :func:`brainfeat.evaluation.class_mapping.choose_task`.
         """
-        cache = find_features(plain, caches)
-        found = Partition.read(cache, rule)
+        there = find_features(plain, caches)
+        cache, found = there.cache, there.read()
         units = found.splits["train"]
-        fitted = partition.collect_images(plain, signature=True)
+        fitted = partition.collect_images(plain.cache, signature=True)
         copied, groups = find_copied_images(fitted, cache, found.list_members(units))
         if found.members is not None:
             copied, groups = found.members.any_of(units, copied), units
@@ -117,14 +115,13 @@ class Elsewhere:
             few=few,
         )
 
-    def read_features(self, own: FeatureCache, rule: BagRule | None) -> AnyFeatures:
+    def read_features(self, own: Opened) -> AnyFeatures:
         """Read the features of the same images that a variant takes.
 
         Parameters
         ----------
-        own : FeatureCache
+        own : Opened
             What the variant is fitted on.
-        rule : BagRule or None
 
         Returns
         -------
@@ -137,8 +134,8 @@ class Elsewhere:
         CacheError
             They are of other images.
         """
-        cache = find_features(own, self.caches)
-        found = Partition.read(cache, rule)
+        there = find_features(own, self.caches)
+        cache, found = there.cache, there.read()
         units = found.splits["train"]
         wanted = np.isin(_list_digests(cache, found.rows[units]), self._digests)
         chosen = units[wanted]
@@ -153,9 +150,11 @@ class Elsewhere:
             groups=self.groups,
             class_names=self.task.names,
             left_out=self.left_out,
-            few=self.few,
-            classes=self.task.mapping,
         )
+
+    def describe(self, images: AblationImages) -> OtherImages:
+        """Add what is known of the images to how they were compared."""
+        return OtherImages(**vars(images), classes=self.task.mapping, few=self.few)
 
     def predict(self, probabilities: NDArray[np.float64]) -> Rows:
         """Predict classes of the task from probabilities of classes of the head, (e, k) to (e,)."""
@@ -167,35 +166,42 @@ class Elsewhere:
         return _list_digests(self.cache, self.rows)
 
 
-def find_features(own: FeatureCache, caches: Sequence[FeatureCache]) -> FeatureCache:
-    """Find the cache of other images that has the features of a cache, or join several.
+def find_features(own: Opened, caches: Sequence[FeatureCache]) -> Opened:
+    """Find what a head takes among caches of other images, and join it where it was joined.
 
     Parameters
     ----------
-    own : FeatureCache
-        The cache, or join, that a head is fitted on.
+    own : Opened
+        What the head is fitted on.
     caches : sequence of FeatureCache
         Of other images.
 
     Returns
     -------
-    FeatureCache
+    Opened
+        The same of these images.
 
     Raises
     ------
     SpecMismatchError
-        None has.
+        None of the caches has the features, or the maps.
     """
-    if isinstance(own, JoinedCaches):
-        parts = [find_features(part, caches) for part in own.caches]
-        return join_caches(parts, on=own.on, names=own.names)
-    found = next((cache for cache in caches if cache.spec == own.spec), None)
-    if found is None:
-        raise SpecMismatchError(
-            f"none of the caches of other images has the features of {own.path} "
-            f"({own.spec.backbone}, {own.spec.layer}); extract these images with the same base"
-        )
-    return found
+    if isinstance(own.cache, JoinedCaches):
+        parts = [_find_layer(part, caches) for part in own.cache.caches]
+        return replace(own, cache=join_caches(parts, on=own.cache.on, names=own.cache.names))
+    having = [cache for cache in caches if not own.maps or cache.stored_spec.pooling == "none"]
+    return replace(own, cache=_find_layer(own.cache, having))
+
+
+def _find_layer(own: FeatureCache, caches: Sequence[FeatureCache]) -> FeatureCache:
+    for cache in caches:
+        for layer in cache.layers:
+            if (found := cache.select(layer)).spec == own.spec:
+                return found
+    raise SpecMismatchError(
+        f"none of the caches of other images has the features of {own.path} ({own.spec.backbone}, "
+        f"{own.spec.layer}); extract these images with the same base"
+    )
 
 
 def _list_digests(cache: FeatureCache, rows: Rows) -> NDArray[np.bytes_]:

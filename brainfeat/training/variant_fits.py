@@ -13,11 +13,13 @@ from brainfeat.cache.image_matching import match_contents
 from brainfeat.errors import HeadError, TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.calibration import fit_temperature, softmax
+from brainfeat.heads.kinds import takes_maps
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.training.bagging import choose_head, make_rule
 from brainfeat.training.candidates import make_recipes
 from brainfeat.training.fits import FitResult, FitTask, Progress, run_fits
 from brainfeat.training.fitting import N_ITER, SEARCH_FOLDS
+from brainfeat.training.grouping import number_groups
 from brainfeat.training.joined_fit import choose_pooling, opened_join
 from brainfeat.training.partition import SPLITS, Partition
 from brainfeat.training.selection import select_head
@@ -41,6 +43,15 @@ class Opened:
     cache: FeatureCache
     rule: BagRule | None
     recipes: Sequence[HeadRecipe]
+
+    @property
+    def maps(self) -> bool:
+        """Whether the head takes maps, and not vectors."""
+        return takes_maps(self.recipes[0].head)
+
+    def read(self) -> Partition:
+        """Read the units; all that are not generated are in train."""
+        return Partition.read(self.cache, self.rule, maps=self.maps, generated=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,9 +144,9 @@ def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:
     TableError
         They have other classes.
     """
-    if own.cache is plain.cache and own.rule == plain.rule:
+    if own.cache is plain.cache and (own.rule, own.maps) == (plain.rule, plain.maps):
         return reference
-    partition = Partition.read(own.cache, own.rule)
+    partition = own.read()
     units = np.concatenate([reference.splits[name] for name in SPLITS])
     candidates = partition.splits["train"]
     found = match_contents(
@@ -149,18 +160,22 @@ def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:
             f"images have other classes in {own.cache.path} than in {plain.cache.path}; extract "
             "both from one table"
         )
-    labels = reference.groups
-    if labels is not None:
-        of_image = np.zeros(len(partition.y), labels.dtype)
-        of_image[places[units]] = labels[units]
-        labels = of_image[partition.image]
     return replace(
         partition,
         splits={name: places[images] for name, images in reference.splits.items()},
         folds=tuple((places[train], places[test]) for train, test in reference.folds),
-        groups=labels,
+        groups=None if reference.groups is None else _move_groups(reference, partition, places),
         grouped_by=reference.grouped_by,
     )
+
+
+def _move_groups(reference: Partition, partition: Partition, places: Rows) -> Rows:
+    """Give each row of a variant the number of its group; generated images have none."""
+    units = np.flatnonzero(places >= 0)
+    groups = len(units) + np.arange(len(partition.y))
+    groups[places[units]] = number_groups(reference.groups_of(units), len(units))
+    moved: Rows = groups[partition.image]
+    return moved
 
 
 def fit_variant(
