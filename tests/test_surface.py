@@ -116,6 +116,7 @@ OPTIONS = {
         "--force",
         "--group-level",
         "--heatmap",
+        "--heatmap-kind",
         "--sr",
         "--secondary-capture",
         "--slices",

@@ -90,8 +90,8 @@ def read_units(cache: FeatureCache, bag: BagRule | None, *, maps: bool = False) 
             )
         if bag is not None:
             raise ParameterError(
-                "a head of maps takes single images, and a bag groups of them; leave the bag out, or "
-                "take a head of vectors"
+                "a head of maps takes single images, and a bag groups of them; leave the bag out, "
+                "or take a head of vectors"
             )
         X = MapRows(source=cache.maps, rows=rows)
         return Units(X=X, y=cache.y[rows], image=first[place], rows=rows)
