@@ -164,3 +164,10 @@ def read_map_network(kind: str, network: Any) -> list[Layer]:
     shapes = zip(found, GATE_SHAPES[kind].values(), strict=True)
     gates = tuple(array.reshape(array.shape[: len(shape)]) for array, shape in shapes)
     return [gates, *read_layers(network.layers[-1])]
+
+
+def write_gates(kind: str, network: Any, gates: Sequence[npt.NDArray[Any]]) -> None:
+    """Set the weights of the gates of a network to the arrays of a head."""
+    variables = list_gate_weights(kind, network)
+    for variable, gate in zip(variables, gates, strict=True):
+        variable.assign(np.asarray(gate, np.float32).reshape(variable.shape))

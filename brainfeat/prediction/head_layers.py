@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import ATTENTION_HEADS, takes_maps
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -25,15 +26,27 @@ class HeadLayers(NamedTuple):
     layers : list of tuple of ndarray
         Kernel (inputs, outputs) and bias (outputs,) of each layer, float64. There is a ReLU between
         two layers. The last one is divided by the temperature.
+    attention : str
+        The kind of attention before the layers, as of
+        :class:`brainfeat.heads.map_head.MapHead`; ``""`` without.
+    gates : tuple of ndarray
+        Its arrays, as of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
     """
 
     mean: Vector
     scale: Vector
     layers: list[tuple[Matrix, Vector]]
+    attention: str = ""
+    gates: tuple[NDArray[np.float32], ...] = ()
+
+    @property
+    def takes_maps(self) -> bool:
+        """Whether it takes maps, and not vectors."""
+        return takes_maps(self.attention)
 
 
 def find_head_layers(bundle: HeadBundle) -> HeadLayers:
-    """Find the layers of a dense or a linear head.
+    """Find the layers of a dense, an attention or a linear head.
 
     Parameters
     ----------
@@ -55,7 +68,7 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
             "ones; export a head of images"
         )
     head = bundle.estimator
-    if bundle.head == "dense":
+    if bundle.head in ("dense", *ATTENTION_HEADS):
         mean, scale = head.mean_, head.scale_
         layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
     elif bundle.head in _LINEAR:
@@ -64,12 +77,12 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
     else:
         raise HeadError(
             f"{bundle.head} heads are not networks; export a dense head, or one of "
-            f"{', '.join(_LINEAR)}"
+            f"{', '.join((*ATTENTION_HEADS, *_LINEAR))}"
         )
     kernel, bias = layers.pop()
-    return HeadLayers(
-        mean, scale, [*layers, (kernel / bundle.temperature, bias / bundle.temperature)]
-    )
+    layers.append((kernel / bundle.temperature, bias / bundle.temperature))
+    attention = bundle.head if bundle.head in ATTENTION_HEADS else ""
+    return HeadLayers(mean, scale, layers, attention, getattr(head, "gates_", ()))
 
 
 def _find_linear_layer(classifier: Any) -> tuple[Matrix, Vector]:
