@@ -49,7 +49,7 @@ def write_maps(path: Path, rows: int) -> Path:
     datasets["sha256"] = rng.integers(256, size=(rows, 32), dtype=np.uint8)
     datasets["label"] = y.astype("<i2")
     datasets["path"] = as_text(f"image-{row:08}.png" for row in range(rows))
-    datasets["split"] = as_text((["train"] * 8 + ["val", "test"])[row % 10] for row in range(rows))
+    datasets["split"] = as_text("train" if row % 20 < 17 else "val" for row in range(rows))
     schema = select_schema(CACHE_SCHEMA, datasets)
     attributes = dict.fromkeys(schema.attributes, "{}") | {"rejected": "[]"}
     attributes |= {"spec": spec.to_json(), "fingerprint": spec.fingerprint}
