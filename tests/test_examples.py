@@ -517,6 +517,14 @@ def test_benchmark_bags_prints_a_line_for_each_command() -> None:
 
 
 @pytest.mark.slow
+def test_benchmark_maps_prints_a_line_for_each_head() -> None:
+    options = ("--images", "100", "--heads", "se", "cbam", "--epochs", "1")
+    header, *lines = run_alone("benchmark_maps", *options).splitlines()
+    assert header.split() == ["images", "head", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["100", "se"], ["100", "cbam"]]
+
+
+@pytest.mark.slow
 def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
     small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")
     options = ("--precision", "float32", "--streams", "1", "--batch", "1", "2")

@@ -1,4 +1,4 @@
-"""Heads of groups that the first version of format 3 wrote: later ones read them and agree."""
+"""Heads that the first version of format 3 wrote: later ones read them and agree."""
 
 from pathlib import Path
 
@@ -40,3 +40,16 @@ def test_a_head_of_joined_caches() -> None:
     filled = head.blocks.fill.means[8:]
     whole = np.concatenate([np.zeros(8), filled])[None]
     np.testing.assert_allclose(probabilities[1:], head.predict_proba(whole), rtol=1e-6)
+
+
+def test_a_head_of_maps() -> None:
+    head = load("cbam")
+    assert head.spec.pooling == "none"
+    assert head.bag is None
+    maps = np.zeros((2, 3, 3, 8))
+    maps[1, 0, 0] = 5
+    probabilities = head.predict_proba(maps)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    weights = head.attention(maps)
+    assert weights.shape == (2, 3, 3)
+    assert np.ptp(probabilities, axis=0).max() > 1e-4

@@ -152,23 +152,30 @@ def test_fits_that_are_refused(layered_cache: Path, tmp_path: Path) -> None:
     assert set(accepted_names("attention-pool")) - set(accepted_names("se")) == {"attention_units"}
 
 
-def test_folds_repeats_and_searches_read_maps_in_other_processes(layered_cache: Path) -> None:
-    bundle = fit_head(
-        layered_cache,
-        head="cbam",
-        params={**SMALL, "epochs": 2, "reduction": 4},
-        search=True,
-        n_iter=2,
-        cv=2,
-        repeats=2,
-        ood_examples=layered_cache,
-        n_jobs=2,
-    )
-    record = bundle.training
-    assert record.cv is not None
+def test_folds_in_other_processes_open_the_file_again(layered_cache: Path) -> None:
+    found = [
+        fit_head(
+            layered_cache,
+            head="cbam",
+            params={**SMALL, "epochs": 1, "reduction": 4},
+            cv=2,
+            ood_examples=layered_cache,
+            n_jobs=n_jobs,
+        ).training
+        for n_jobs in (1, 2)
+    ]
+    assert found[0].cv is not None
+    assert found[0].cv == found[1].cv
+    assert found[0].ood_examples is not None
+
+
+def test_searches_and_repeats_take_maps(layered_cache: Path) -> None:
+    options = {"search": True, "n_iter": 2, "cv": 2, "repeats": 2, "n_jobs": 1}
+    params = {**SMALL, "epochs": 1}
+    record = fit_head(layered_cache, head="cbam", params=params, **options).training
     assert record.repeats is not None
     assert record.search is not None
-    assert record.ood_examples is not None
+    assert len(record.search.candidates) == 2
 
 
 def test_a_learning_curve_reads_maps_while_the_cache_is_open(layered_cache: Path) -> None:

@@ -141,7 +141,6 @@ def test_the_network_computes_the_formula(kind: str, shape: tuple[int, int, int]
         K,
         mean=mean,
         scale=scale,
-        dtype="float16",
         width=3,
         hidden_units=(7,),
         dropout=0.5,
@@ -157,7 +156,7 @@ def test_the_network_computes_the_formula(kind: str, shape: tuple[int, int, int]
         params={"attention": kind},
     )
     maps = draw_maps(3, shape=shape)
-    found = np.asarray(network(maps, training=False))
+    found = np.asarray(network(maps.astype(np.float32), training=False))
     np.testing.assert_allclose(found, head.decision_function(maps), atol=1e-5)
 
 

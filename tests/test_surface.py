@@ -118,6 +118,7 @@ OPTIONS = {
         "--force",
         "--group-level",
         "--heatmap",
+        "--heatmap-kind",
         "--sr",
         "--secondary-capture",
         "--slices",

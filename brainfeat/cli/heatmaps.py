@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from brainfeat.prediction.answers import Answer, Prediction
+    from brainfeat.prediction.explanation import Kind
     from brainfeat.prediction.predictor import Predictor
 
 # Images whose maps are computed at once.
@@ -30,13 +31,16 @@ class HeatmapFolder:
     folder : Path
     predictor : Predictor
         The answers are its own.
+    method : str
+        As of :func:`brainfeat.prediction.explanation.explain`.
     """
 
-    def __init__(self, folder: Path, predictor: "Predictor") -> None:
-        from brainfeat.prediction.explanation import require_images
+    def __init__(self, folder: Path, predictor: "Predictor", method: "Kind" = "auto") -> None:
+        from brainfeat.prediction.explanation import check_method, require_images
 
         require_images(predictor.bundle)
-        self._folder, self._predictor = folder, predictor
+        check_method(method, predictor.bundle, predictor.backbone)
+        self._folder, self._predictor, self._method = folder, predictor, method
         self._waiting: list[tuple[str, Answer]] = []
         self._number = self._drawn = 0
 
@@ -77,19 +81,21 @@ class HeatmapFolder:
 
         from brainfeat.extraction.cropping import find_box
         from brainfeat.prediction.explanation import explain
-        from brainfeat.report.heatmaps import save_heatmap
+        from brainfeat.report.heatmaps import ATTENTION_CAPTION, CAPTION, save_heatmap
 
         if not self._waiting:
             return
         bundle = self._predictor.bundle
         titles = [_choose_class(answer.prediction) for _, answer in self._waiting]
-        maps = explain(
+        found = explain(
             bundle,
             np.stack([answer.image for _, answer in self._waiting if answer.image is not None]),
             backbone=self._predictor.backbone,
             targets=[bundle.class_names.index(title) for title in titles],
-        ).maps
-        for (name, answer), heat, title in zip(self._waiting, maps, titles, strict=True):
+            method=self._method,
+        )
+        caption = ATTENTION_CAPTION if found.method == "attention" else CAPTION
+        for (name, answer), heat, title in zip(self._waiting, found.maps, titles, strict=True):
             if answer.pixels is not None:
                 save_heatmap(
                     answer.pixels,
@@ -98,6 +104,7 @@ class HeatmapFolder:
                     title=title,
                     probability=answer.prediction.probabilities[title],
                     box=find_box(answer.pixels, bundle.spec.crop),
+                    caption=caption,
                 )
                 self._drawn += 1
         self._waiting.clear()

@@ -165,7 +165,6 @@ class_weight, random_state, verbose
             self.classes_.size,
             mean=self.mean_,
             scale=self.scale_,
-            dtype=str(maps.source.dtype),
             width=self.attention_units if self.attention == "attention-pool" else width,
             hidden_units=self.hidden_units,
             dropout=self.dropout,

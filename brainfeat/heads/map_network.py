@@ -29,10 +29,11 @@ class DrawnMaps(Rows):
 
     def draw(
         self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /
-    ) -> npt.NDArray[np.floating]:
-        """Read the maps of some rows, (b, h, w, d), as they are stored."""
+    ) -> npt.NDArray[np.float32]:
+        """Read the maps of some rows, (b, h, w, d) float32."""
+        # TensorFlow would convert float16 faster, but reports an error for it on most processors.
         maps: MapRows = self.X
-        return np.asarray(maps.source[maps.rows[chosen]])
+        return maps[chosen].read()
 
 
 @layer_precision("float32")
@@ -43,7 +44,6 @@ def build_map_network(
     *,
     mean: npt.NDArray[np.float64],
     scale: npt.NDArray[np.float64],
-    dtype: str,
     width: int,
     hidden_units: Sequence[int],
     dropout: float,
@@ -51,7 +51,7 @@ def build_map_network(
 ) -> Any:
     """Build the network from maps to logits, each random layer with its own seed.
 
-    It standardises, so that a batch is read, moved and kept in the precision of the file.
+    It standardises, so that a batch is read and not copied.
 
     Parameters
     ----------
@@ -63,8 +63,6 @@ def build_map_network(
         Number of outputs.
     mean, scale : ndarray of shape (d,)
         Standardise each channel.
-    dtype : str
-        Of the maps, ``"float16"`` or ``"float32"``.
     width : int
         Units inside the gates.
     hidden_units : sequence of int
@@ -77,7 +75,7 @@ def build_map_network(
     Returns
     -------
     keras.Model
-        From maps, (b, h, w, d), to logits, (b, k).
+        From maps, (b, h, w, d) float32, to logits, (b, k).
     """
     keras = import_keras()
 
@@ -85,7 +83,7 @@ def build_map_network(
         glorot = keras.initializers.GlorotUniform(seed=int(rng.integers(SEED_LIMIT)))
         return layer(*args, kernel_initializer=glorot, dtype="float32", **options)
 
-    maps = keras.Input(shape, dtype=dtype)
+    maps = keras.Input(shape, dtype="float32")
     standardise = keras.layers.Rescaling(1.0 / scale, offset=-mean / scale, dtype="float32")
     pooled = add_attention(kind, standardise(maps), width=width, make=make)
     classifier = build_network(
@@ -164,3 +162,10 @@ def read_map_network(kind: str, network: Any) -> list[Layer]:
     shapes = zip(found, GATE_SHAPES[kind].values(), strict=True)
     gates = tuple(array.reshape(array.shape[: len(shape)]) for array, shape in shapes)
     return [gates, *read_layers(network.layers[-1])]
+
+
+def write_gates(kind: str, network: Any, gates: Sequence[npt.NDArray[Any]]) -> None:
+    """Set the weights of the gates of a network to the arrays of a head."""
+    variables = list_gate_weights(kind, network)
+    for variable, gate in zip(variables, gates, strict=True):
+        variable.assign(np.asarray(gate, np.float32).reshape(variable.shape))

@@ -22,6 +22,7 @@ from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
 from brainfeat.prediction.answers import NOTICE
 from brainfeat.prediction.bases import load_base
+from brainfeat.prediction.computed_features import take_features
 from brainfeat.prediction.head_layers import HeadLayers, find_head_layers, require_network_file
 
 Quantize = Literal["float16", "int8"]
@@ -75,7 +76,7 @@ def export_head(
     Parameters
     ----------
     bundle : HeadBundle or path-like
-        A dense or a linear head.
+        A dense head, one with attention over maps, or a linear head.
     output : path-like
         A file with the suffix ``.keras``; ``.tflite`` for LiteRT; ``.onnx``; or ``.xml`` for
         OpenVINO, which puts the weights into a ``.bin`` file beside it.
@@ -275,7 +276,8 @@ def _compare(
         for name in CLASS_NAMES
     ]
     images = scale_pixels(np.repeat(np.stack(slices)[..., np.newaxis], 3, axis=-1))
-    expected = bundle.predict_proba(backbone(images))
+    features = take_features(bundle.spec, backbone, backbone(images))
+    expected = bundle.predict_proba(features)
     return float(np.abs(compute(path, images) - expected).max())
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from brainfeat.cache.formats import read_text
 from brainfeat.canonical import parse_json
 from brainfeat.errors import HeadError
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES, takes_maps
 
 if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
@@ -39,14 +39,15 @@ def require_network_file(path: str | os.PathLike[str]) -> None:
     except HeadError:
         return
     name = head.get("name") if isinstance(head, dict) else None
-    if name in HEAD_NAMES:
+    if name in (*HEAD_NAMES, *ATTENTION_HEADS):
         _require_network(name)
 
 
 def _require_network(name: str) -> None:
-    if name != "dense" and name not in _LINEAR:
+    networks = (*ATTENTION_HEADS, *_LINEAR)
+    if name not in ("dense", *networks):
         raise HeadError(
-            f"{name} heads are not networks; export a dense head, or one of {', '.join(_LINEAR)}"
+            f"{name} heads are not networks; export a dense head, or one of {', '.join(networks)}"
         )
 
 
@@ -60,15 +61,27 @@ class HeadLayers(NamedTuple):
     layers : list of tuple of ndarray
         Kernel (inputs, outputs) and bias (outputs,) of each layer, float64. There is a ReLU between
         two layers. The last one is divided by the temperature.
+    attention : str
+        The kind of attention before the layers, as of
+        :class:`brainfeat.heads.map_head.MapHead`; ``""`` without.
+    gates : tuple of ndarray
+        Its arrays, as of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
     """
 
     mean: Vector
     scale: Vector
     layers: list[tuple[Matrix, Vector]]
+    attention: str = ""
+    gates: tuple[NDArray[np.float32], ...] = ()
+
+    @property
+    def takes_maps(self) -> bool:
+        """Whether it takes maps, and not vectors."""
+        return takes_maps(self.attention)
 
 
 def find_head_layers(bundle: "HeadBundle") -> HeadLayers:
-    """Find the layers of a dense or a linear head.
+    """Find the layers of a dense, an attention or a linear head.
 
     Parameters
     ----------
@@ -91,16 +104,16 @@ def find_head_layers(bundle: "HeadBundle") -> HeadLayers:
         )
     _require_network(bundle.head)
     head = bundle.estimator
-    if bundle.head == "dense":
+    if bundle.head in ("dense", *ATTENTION_HEADS):
         mean, scale = head.mean_, head.scale_
         layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
     else:
         mean, scale = head["scaler"].mean_, head["scaler"].scale_
         layers = [_find_linear_layer(head["classifier"])]
     kernel, bias = layers.pop()
-    return HeadLayers(
-        mean, scale, [*layers, (kernel / bundle.temperature, bias / bundle.temperature)]
-    )
+    layers.append((kernel / bundle.temperature, bias / bundle.temperature))
+    attention = bundle.head if bundle.head in ATTENTION_HEADS else ""
+    return HeadLayers(mean, scale, layers, attention, getattr(head, "gates_", ()))
 
 
 def _find_linear_layer(classifier: Any) -> tuple[Matrix, Vector]:

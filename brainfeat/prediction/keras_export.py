@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.extraction.backbones import Backbone
+from brainfeat.prediction.attention_export import add_keras_attention
 from brainfeat.prediction.head_layers import HeadLayers
 
 
@@ -30,8 +31,15 @@ def build_network(backbone: Backbone, head: HeadLayers) -> Any:
     size = backbone.input_size
     images = keras.Input((size, size, 3), dtype="float32", name="images")
     hidden = backbone.build_network()(images)
+    d = len(head.mean)
+    if head.takes_maps:
+        hidden = keras.layers.Reshape((*backbone.map_shape, d))(hidden[:, d:])
     factor, offset = 1 / head.scale, -head.mean / head.scale
     hidden = keras.layers.Rescaling(factor.tolist(), offset.tolist())(hidden)
+    if head.attention and not head.takes_maps:
+        hidden = keras.layers.Reshape((1, 1, d))(hidden)
+    if head.attention:
+        hidden = add_keras_attention(hidden, head)
     *inner, last = head.layers
     for layer in inner:
         hidden = _add_dense(keras, hidden, *layer, activation="relu")

@@ -273,7 +273,7 @@ class Predictor:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, or Bags
+        X : ndarray of shape (n, d), float32, Bags, or MapRows
             Features of the bundle's spec.
         paths : sequence of str
             The name of each image, or patient.

@@ -314,7 +314,7 @@ def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
 def _list_commands(study: Study) -> list[str]:
     bundle = study.bundle
     blocks = bundle.blocks
-    caches = {"features": study.cache.spec}
+    caches = {"features": bundle.spec}
     if blocks is not None:
         caches = dict(zip(blocks.names, blocks.specs, strict=True))
     fit = ["fit-head", *(f"{name}.h5" for name in caches), "-o", "head.h5"]
@@ -342,6 +342,7 @@ def _list_words(name: str, spec: FeatureSpec) -> list[str]:
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
         *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
+        *(("--pooling", spec.pooling) if spec.pooling != "average" else ()),
         *(
             word
             for option, default in _CUT_BY_DEFAULT.items()

@@ -93,7 +93,9 @@ def fit_head(
     cache : FeatureCache or path-like, or sequence of these
         A file that :func:`brainfeat.extract` wrote, or several, which are joined.
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them; or one of
+        :data:`brainfeat.heads.kinds.ATTENTION_HEADS`, of which ``"attention-pool"`` and ``"cbam"``
+        take the maps of the cache.
     params : mapping or None
         Constructor parameters of the head, such as ``{"C": 10}``. A ``class_weight`` by class has
         the names of the classes as its keys, or their indices. Every candidate of a search has
@@ -174,7 +176,8 @@ def fit_head(
     HeadError
         The head or one of its parameters is unknown or out of range, or no candidate can be fitted.
     CacheError
-        The features are not finite, or there are no out-of-distribution examples.
+        The features are not finite, there are no out-of-distribution examples, or the head takes
+        maps and the cache has none.
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError

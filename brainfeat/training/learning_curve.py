@@ -107,7 +107,8 @@ def learning_curve(
     cache : FeatureCache or path-like
         A file that :func:`brainfeat.extract` wrote.
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES` or of
+        :data:`brainfeat.heads.kinds.ATTENTION_HEADS`.
     params : mapping or None
         Constructor parameters of the head.
     bag, group_label : str or None
