@@ -438,7 +438,7 @@ def test_format_page_has_the_datasets_of_the_schema(page: str, name: str, schema
         n_dimensions = len([part for part in shape.strip("()").split(",") if part.strip()])
         described[code(dataset)[0]] = ("S" if dtype == "text" else code(dtype)[0], n_dimensions)
     assert described == {
-        pattern.replace(r"\d", "i"): (rule.dtype, rule.ndim)
+        pattern.replace(r"\d", "i").replace(r"[\w.-]+", "NAME"): (rule.dtype, rule.ndim)
         for pattern, rule in schema.datasets.items()
     }
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def bases() -> Iterator[None]:
     """Load each base once for all predictions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brainfeat.prediction.joined.load_backbone", cache(load_backbone))
+        patch.setattr("brainfeat.prediction.bases.load_backbone", cache(load_backbone))
         yield
 
 

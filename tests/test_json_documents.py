@@ -14,6 +14,7 @@ from support.bundles import weigh_by_attention
 from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
+from support.layered import write_layered
 from support.modalities import write_modalities
 
 from brainfeat.benchmark import stages
@@ -122,7 +123,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blocks() -> Iterator[None]:
     """Let a base that takes no time stand in for those that Keras computes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("extraction.extractor", "prediction.predictor", "prediction.joined"):
+        for module in ("extraction.extractor", "prediction.bases"):
             patch.setattr(f"brainfeat.{module}.load_backbone", lambda *_, **__: Blocks())
         yield
 
@@ -344,6 +345,7 @@ def run_info_on_a_feature_cache(take: Take, folder: Path) -> Iterator[Any]:
     ask("slices", take("volumes"), "-o", folder / "slices", "--label", "glioma")
     ask("extract", folder / "slices", "-o", folder / "v.h5")
     yield ask("info", folder / "v.h5")
+    yield ask("info", write_layered(folder))
 
 
 def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:

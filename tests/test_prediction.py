@@ -289,7 +289,7 @@ def test_out_of_distribution_examples_of_another_spec_or_none_are_refused(slices
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):
@@ -498,7 +498,7 @@ def test_without_signatures_only_files_are_recognised(bundle, slices, tmp_path):
 
 
 def test_the_command_says_that_an_image_was_seen(bundle, slices, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     head = bundle.save(tmp_path / "head.h5")
     digests = {digest.tobytes() for digest in bundle.fitted_images.seen}
     seen = next(

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,28 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
         "rejected": [asdict(rejected) for rejected in cache.rejected],
         "augmentation": cache.augmentation,
         "signatures": cache.signature is not None,
-        "fingerprint": cache.fingerprint,
-        "spec": asdict(cache.spec),
+        "layers": {name: _describe_layer(cache, name) for name in cache.layers},
+        "maps": _describe_maps(cache),
+        "fingerprint": cache.stored_spec.fingerprint,
+        "spec": asdict(cache.stored_spec),
         "created_at": cache.created_at,
         "provenance": cache.provenance,
+    }
+
+
+def _describe_layer(cache: "FeatureCache", name: str) -> dict[str, Any]:
+    selected = cache.select(name)
+    return {"n_features": selected.spec.n_features, "fingerprint": selected.fingerprint}
+
+
+def _describe_maps(cache: "FeatureCache") -> dict[str, Any] | None:
+    if cache.stored_spec.pooling != "none":
+        return None
+    shape = cache.maps.shape[1:]
+    return {
+        "layer": cache.stored_spec.layer,
+        "shape": list(shape),
+        "bytes_per_image": prod(shape) * cache.maps.dtype.itemsize,
     }
 
 

@@ -10,36 +10,17 @@ import numpy as np
 
 from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.cache.joined import JoinedCaches
-from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.spec import POOLINGS, FeatureSpec
 from brainfeat.evaluation.units import IMAGE
 from brainfeat.heads.bags import ATTENTION
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
-from brainfeat.report.wording import SUBSET_NAMES, capitalise
+from brainfeat.report.wording import SPEC_MEANINGS, SUBSET_NAMES, capitalise
 from brainfeat.text import count, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
-_MEANINGS = {
-    "backbone": "convolutional base",
-    "layer": "layer whose output is pooled",
-    "n_features": "length of a feature vector",
-    "weights_sha256": "SHA-256 of the weights",
-    "pooling": "how the map of the layer becomes a vector",
-    "input_size": "height and width in pixels of the input of the base",
-    "resize": "how an image is resized to that input",
-    "fit": "what happens to its aspect ratio",
-    "colour": "colour channels",
-    "orientation": "how an image is turned upright",
-    "scaling": "values of the input: those that the weights were trained with, or 0 to 1",
-    "precision": "number type of the computation",
-    "dtype": "number type of the stored features",
-    "volumes": "how images were made from volumes; empty for image files",
-    "value_range": "what images of more than 8 bits are divided by",
-    "quantization": "how numbers become 8-bit integers; empty for floating point",
-    "crop": "what an image is cropped to before it is resized; empty for the whole image",
-}
 # Options of how volumes are cut, with the text that is the default of each in a spec.
 _CUT_BY_DEFAULT = {
     "slices": "all",
@@ -242,7 +223,8 @@ def _list_specs(cache: "FeatureCache") -> Iterator[Table]:
             title=title,
             head=("property", "value", "meaning"),
             rows=[
-                (name, str(value), _MEANINGS.get(name, "")) for name, value in asdict(spec).items()
+                (name, str(value), SPEC_MEANINGS.get(name, ""))
+                for name, value in asdict(spec).items()
             ],
             numeric=False,
         )
@@ -339,6 +321,8 @@ def _list_words(name: str, spec: FeatureSpec) -> list[str]:
     cut = dict(part.split("=", 1) for part in spec.volumes.split())
     return [
         *("extract", "DATA", "-o", f"{name}.h5", "--backbone", spec.backbone),
+        *("--layer", spec.layer),
+        *(("--pooling", spec.pooling) if spec.pooling in POOLINGS else ()),
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
         *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),

@@ -61,6 +61,28 @@ SHORT_SUBSET_NAMES = {
 # What stands where a column of the table has no value.
 NO_VALUE = "(none)"
 
+# What each field of a spec says.
+SPEC_MEANINGS = {
+    "backbone": "convolutional base",
+    "layer": "layer whose output is pooled",
+    "n_features": "length of a feature vector",
+    "weights_sha256": "SHA-256 of the weights",
+    "pooling": "how the map of the layer becomes a vector",
+    "input_size": "height and width in pixels of the input of the base",
+    "resize": "how an image is resized to that input",
+    "fit": "what happens to its aspect ratio",
+    "colour": "colour channels",
+    "orientation": "how an image is turned upright",
+    "scaling": "values of the input: those that the weights were trained with, or 0 to 1",
+    "precision": "number type of the computation",
+    "dtype": "number type of the stored features",
+    "volumes": "how images were made from volumes; empty for image files",
+    "value_range": "what images of more than 8 bits are divided by",
+    "quantization": "how numbers become 8-bit integers; empty for floating point",
+    "crop": "what an image is cropped to before it is resized; empty for the whole image",
+    "layers": "layers of a file of several; empty for one",
+}
+
 
 def name_base(bundle: "HeadBundle") -> str:
     """Name the base of a head; of joined caches, that of each block."""
