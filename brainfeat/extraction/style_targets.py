@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.extraction.augmentation import Augmentation
-from brainfeat.extraction.backbones import FeatureExtractor
 from brainfeat.extraction.cropping import crop_pixels
+from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.extraction.pipeline import map_ahead
 from brainfeat.extraction.preprocessing import quantize_image, resize_pixels
 from brainfeat.extraction.styles import Pixels, Style, Target
