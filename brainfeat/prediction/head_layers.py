@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import parse_ensemble
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 # The classical heads whose scores are a linear function of standardised features.
 _LINEAR = ("logistic", "linear-svm", "lda")
+_NETWORKS = ("dense", *_LINEAR)
 
 
 class HeadLayers(NamedTuple):
@@ -32,8 +34,28 @@ class HeadLayers(NamedTuple):
     layers: list[tuple[Matrix, Vector]]
 
 
-def find_head_layers(bundle: HeadBundle) -> HeadLayers:
-    """Find the layers of a dense or a linear head.
+class EnsembleLayers(NamedTuple):
+    """What turns features into scores by several heads.
+
+    Attributes
+    ----------
+    members : list of HeadLayers
+        Each gives the calibrated probabilities of a member.
+    stack : tuple of ndarray or None
+        Kernel (m·k, k) and bias (k,) of a stack, on the logarithms of the probabilities of the
+        members side by side, float64, divided by the temperature. None for a vote, whose scores are
+        the logarithms of the mean probabilities, divided by the temperature.
+    temperature : float
+        Divides the scores of a vote.
+    """
+
+    members: list[HeadLayers]
+    stack: tuple[Matrix, Vector] | None
+    temperature: float
+
+
+def find_head_layers(bundle: HeadBundle) -> HeadLayers | EnsembleLayers:
+    """Find the layers of a dense or a linear head, or of an ensemble of such.
 
     Parameters
     ----------
@@ -42,34 +64,50 @@ def find_head_layers(bundle: HeadBundle) -> HeadLayers:
 
     Returns
     -------
-    HeadLayers
+    HeadLayers or EnsembleLayers
 
     Raises
     ------
     HeadError
-        The head is not a network, or takes bags.
+        The head, or a member, is not a network, or takes bags.
     """
     if bundle.bag is not None:
         raise HeadError(
             "this head takes all images of a patient together, and an exported model takes single "
             "ones; export a head of images"
         )
-    head = bundle.estimator
-    if bundle.head == "dense":
+    if parse_ensemble(bundle.head) is None:
+        return _find_layers(bundle.head, bundle.estimator, bundle.temperature)
+    members = bundle.estimator.members_
+    if lacking := [member.name for member in members if member.name not in _NETWORKS]:
+        raise HeadError(
+            f"the member {lacking[0]} of {bundle.head} is not a network; export an ensemble of "
+            f"{', '.join(_NETWORKS)}"
+        )
+    stack = bundle.estimator.stack_
+    if stack is not None:
+        kernel, bias = stack
+        stack = kernel / bundle.temperature, bias / bundle.temperature
+    return EnsembleLayers(
+        [_find_layers(member.name, member.estimator, member.temperature) for member in members],
+        stack,
+        bundle.temperature,
+    )
+
+
+def _find_layers(name: str, head: Any, temperature: float) -> HeadLayers:
+    if name == "dense":
         mean, scale = head.mean_, head.scale_
         layers = [(np.asarray(k, np.float64), np.asarray(b, np.float64)) for k, b in head.layers_]
-    elif bundle.head in _LINEAR:
+    elif name in _LINEAR:
         mean, scale = head["scaler"].mean_, head["scaler"].scale_
         layers = [_find_linear_layer(head["classifier"])]
     else:
         raise HeadError(
-            f"{bundle.head} heads are not networks; export a dense head, or one of "
-            f"{', '.join(_LINEAR)}"
+            f"{name} heads are not networks; export a dense head, or one of {', '.join(_LINEAR)}"
         )
     kernel, bias = layers.pop()
-    return HeadLayers(
-        mean, scale, [*layers, (kernel / bundle.temperature, bias / bundle.temperature)]
-    )
+    return HeadLayers(mean, scale, [*layers, (kernel / temperature, bias / temperature)])
 
 
 def _find_linear_layer(classifier: Any) -> tuple[Matrix, Vector]:

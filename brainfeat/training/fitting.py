@@ -91,11 +91,15 @@ def fit_head(
     cache : FeatureCache or path-like, or sequence of these
         A file that :func:`brainfeat.extract` wrote, or several, which are joined.
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them; or an
+        ensemble: ``"vote:svm+dense"``, ``"stack:svm+dense"`` or ``"folds:svm"``, as
+        :class:`brainfeat.heads.ensembles.EnsembleHead` describes.
     params : mapping or None
-        Constructor parameters of the head, such as ``{"C": 10}``. A ``class_weight`` by class has
-        the names of the classes as its keys, or their indices. Every candidate of a search has
-        these parameters; with ``"all"``, each head gets those that it accepts.
+        Constructor parameters of the head, such as ``{"C": 10}``, or ``{"svm.C": 10}`` of a member
+        of an ensemble; without that name, all members that accept a parameter get it. A
+        ``class_weight`` by class has the names of the classes as its keys, or their indices. Every
+        candidate of a search has these parameters; with ``"all"``, each head gets those that it
+        accepts.
     search : bool
         Whether to try parameters from the head's grid, :data:`brainfeat.heads.grids.GRIDS`.
     n_iter : int or None
@@ -157,7 +161,7 @@ def fit_head(
         Seed of the splits, of the head and of the candidates that are drawn.
     progress : callable or None
         Called with the number of fits that are done, and of all fits, while candidates are
-        compared.
+        compared, and while a head is cross-validated to calibrate it.
 
     Returns
     -------
@@ -243,7 +247,7 @@ def fit_head(
         if per_group and chosen.cv is not None:
             scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
             chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
-        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
+        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs, progress=progress)
         varied = None
         if seeds:
             varied = repeat_fits(
@@ -272,6 +276,7 @@ def fit_head(
                 _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
                 ood_examples=None if examples is None else len(examples),
                 repeats=varied,
+                member_fits=_count_member_fits(fit, partition, n_repeats=len(seeds)),
                 join=joined,
                 seconds=time.perf_counter() - started,
             ),
@@ -306,6 +311,16 @@ def check_options(
         raise ParameterError(
             f"n_iter={n_iter} is the number of candidates of a search; ask for one with search"
         )
+
+
+def _count_member_fits(fit: CalibratedFit, partition: Partition, *, n_repeats: int) -> int | None:
+    """Count the fits of the members of an ensemble; None for another head."""
+    once: int | None = getattr(fit.head.estimator, "n_fits_", None)
+    if once is None:
+        return None
+    # On train, on train and val, and in the folds that calibrate it; sources have others.
+    sources = 0 if partition.left_out is None else len(partition.folds)
+    return once * (2 + (fit.calibration.n_folds or 0) + sources + n_repeats)
 
 
 def _make_record(
