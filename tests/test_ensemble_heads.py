@@ -13,10 +13,13 @@ from brainfeat import FeatureCache, fit_head
 from brainfeat.cli.fit_head import command as fit_command
 from brainfeat.cli.heads import HeadName
 from brainfeat.cli.info import command as info_command
-from brainfeat.errors import HeadError
+from brainfeat.errors import BundleError, HeadError, ParameterError
 from brainfeat.evaluation.evaluator import evaluate
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.ensemble_archive import from_arrays, to_arrays
 from brainfeat.heads.ensembles import EnsembleHead
+from brainfeat.training.block_votes import choose_ensemble
+from brainfeat.training.candidates import make_recipes
 from brainfeat.training.learning_curve import learning_curve
 from brainfeat.training.partition import Partition
 
@@ -143,13 +146,38 @@ def test_parameters_go_to_the_members_that_take_them(cache) -> None:
         ({"head": NAME, "search": True}, "search its members alone first"),
         ({"head": NAME, "params": {"epochs": 3}}, "has no parameter 'epochs'"),
         ({"head": NAME, "params": {"lda.random_state": 3}}, "'lda.random_state'; the seed"),
-        ({"head": "vote:lda"}, "of one head is of the blocks of a join"),
         ({"head": "vote:lda+tree"}, "has the member 'tree'"),
     ],
 )
 def test_what_is_refused(options, message, cache) -> None:
     with pytest.raises(HeadError, match=message):
         fit_head(cache, n_jobs=1, **options)
+
+
+def test_one_member_for_each_block(cache) -> None:
+    with FeatureCache.open(cache) as opened:
+        X, y = np.asarray(opened.X[:]), np.asarray(opened.y[:])
+        with pytest.raises(ParameterError, match='how="vote" combines caches that are joined'):
+            choose_ensemble("lda", "vote", opened)
+        with pytest.raises(ParameterError, match="has one member, and these are the features of"):
+            choose_ensemble("vote:lda", None, opened)
+        assert choose_ensemble("lda", None, opened) == ("lda", ())
+    (recipe,) = make_recipes(
+        "stack:lda",
+        {"lda.solver": "lsqr"},
+        class_names=CLASSES,
+        n_iter=None,
+        random_state=0,
+        widths=(3, 5),
+    )
+    head = recipe.fit_head(X, y, rows=np.arange(len(X)))
+    assert [member.columns for member in head.estimator.members_] == [(0, 3), (3, 8)]
+    arrays = to_arrays("stack:lda", head.estimator)
+    size = {"n_features": 8, "n_classes": 4, "temperature": 1.0, "params": {}}
+    again = from_arrays(arrays, name="stack:lda", n_blocks=2, **size)
+    np.testing.assert_allclose(again.predict_proba(X), head.predict_proba(X))
+    with pytest.raises(BundleError, match="one member for each block"):
+        from_arrays(arrays, name="stack:lda", **size)
 
 
 def test_repeats_bags_and_learning_curves(cache) -> None:

@@ -133,6 +133,7 @@ OPTIONS = {
         "--unit",
         "--output",
         "--head",
+        "--how",
         "--param",
         "--search",
         "--n-iter",

@@ -40,6 +40,7 @@ Examples:
 @click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.output_option
 @heads.head_option
+@heads.how_option
 @click.option(
     "--param",
     "params",

@@ -55,6 +55,12 @@ head_option = click.option(
     "An ensemble has a name such as vote:svm+dense (the mean of calibrated probabilities), "
     "stack:svm+dense (a logistic regression on them), or folds:svm (the models of the folds).",
 )
+how_option = click.option(
+    "--how",
+    type=click.Choice(["features", "vote", "stack"]),
+    help="Of FEATURES that are joined on images: one head takes all features (features), or each "
+    "FEATURES has a head of its own, and these vote or are stacked.  [default: features]",
+)
 
 
 def announce_cost(head: str, params: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.ablation import measure_blocks
 from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
@@ -56,6 +57,7 @@ def fit_head(
     group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
+    how: str | None = None,
     ablate_blocks: bool = False,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -121,6 +123,9 @@ def fit_head(
         have their mean over the training groups, and a column tells so.
     names : sequence of str or None
         Name of each cache that is joined, such as ``"t1"``; None takes those of the files.
+    how : {"features", "vote", "stack"} or None
+        How caches that are joined on images become one answer: a head of all features side by side
+        (features, as None), or an ensemble with one head for each cache.
     ablate_blocks : bool
         Whether the head is cross-validated on each of the joined caches alone, and on all but each,
         in the same folds; ``training.join.ablation`` has what differs.
@@ -208,7 +213,9 @@ def fit_head(
     with opened_join(cache, join, names) as features:
         pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
         rule = make_rule(bag or pooling, group_label)
-        head = choose_head(head, rule)
+        head, widths = choose_ensemble(
+            choose_head(head, rule), how, features, ablate_blocks=ablate_blocks
+        )
         compare = search or head == ALL_HEADS
         per_group = check_unit(unit, rule, folded=cv is not None or compare)
         plan = Plan(
@@ -219,6 +226,7 @@ def fit_head(
                 class_names=features.class_names,
                 n_iter=(n_iter or N_ITER) if search else None,
                 random_state=random_state,
+                widths=widths,
             ),
             cv=SEARCH_FOLDS if cv is None and compare else cv,
             compare=compare,
