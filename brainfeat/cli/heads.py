@@ -10,7 +10,6 @@ from brainfeat.cli import options
 from brainfeat.errors import HeadError
 from brainfeat.heads.ensemble_names import HOWS, N_FOLDS
 from brainfeat.heads.kinds import HEAD_NAMES, parse_ensemble
-from brainfeat.training.calibrated_fit import CALIBRATION_FOLDS
 
 
 class HeadName(click.Choice[str]):
@@ -68,6 +67,8 @@ def announce_cost(head: str, params: Mapping[str, Any]) -> None:
     ensemble = parse_ensemble(head)
     if ensemble is None:
         return
+    from brainfeat.training.calibrated_fit import CALIBRATION_FOLDS
+
     n_folds = params.get("n_folds", N_FOLDS)
     fits = ensemble.count_fits(n_folds) if isinstance(n_folds, int) else 0
     options.say(
