@@ -139,6 +139,8 @@ OPTIONS = {
         "--verify",
         "--epochs",
         "--class-weight",
+        "--generate",
+        "--mixup",
         "--val-fraction",
         "--bag",
         "--group-label",

@@ -10,6 +10,7 @@ from brainfeat.errors import HeadError
 from brainfeat.heads.bags import AnyFeatures, Bags, Features, pool_all
 from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
+from brainfeat.heads.generation import Generated, generate_rows
 from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
 from brainfeat.heads.kinds import head_scores, make_head
 
@@ -33,12 +34,27 @@ class HeadRecipe:
         The classes.
     random_state : int
         Seed.
+    generate : int
+        Rows of each class that a generator, trained on the training rows alone, adds to these.
+
+    Raises
+    ------
+    HeadError
+        Rows are to be generated for an ensemble, which divides its rows into folds of its own.
     """
 
     head: str
     params: dict[str, Any]
     class_names: tuple[str, ...]
     random_state: int
+    generate: int = 0
+
+    def __post_init__(self) -> None:
+        if self.generate and ":" in self.head:
+            raise HeadError(
+                f"generate={self.generate} is not for ensembles such as {self.head}: the folds "
+                "within one would measure generated rows; take one head, or leave generate out"
+            )
 
     def make(self) -> Any:
         """Make an unfitted head.
@@ -63,7 +79,7 @@ class HeadRecipe:
         n_rows : int
             Number of rows to fit on.
         """
-        return takes_kernel(_classifier_of(self.make()), n_rows)
+        return not self.generate and takes_kernel(_classifier_of(self.make()), n_rows)
 
     def fit_head(
         self, X: AnyFeatures, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
@@ -87,9 +103,12 @@ class HeadRecipe:
             As in :meth:`fit`.
         """
         if not isinstance(X, BlockVectors):
-            return FittedHead(self.fit(X, y, rows=rows, val=val))
+            head, generated = self._fit(X, y, rows=rows, val=val)
+            return FittedHead(head, generated=generated)
         fill = Fill.fit(X[rows])
-        return FittedHead(self.fit(fill.apply(X), y, rows=rows, val=val), fill=fill)
+        whole = rows[X[rows].present.all(axis=1)]
+        head, generated = self._fit(fill.apply(X), y, rows=rows, val=val, known=whole)
+        return FittedHead(head, fill=fill, generated=generated)
 
     def fit(
         self,
@@ -122,15 +141,47 @@ class HeadRecipe:
         HeadError
             The head cannot be fitted; the message says why.
         """
+        return self._fit(X, y, rows=rows, val=val)[0]
+
+    def _fit(
+        self,
+        X: Features,
+        y: NDArray[np.int64],
+        *,
+        rows: Rows,
+        val: Rows | None,
+        known: Rows | None = None,
+    ) -> tuple[Any, Generated | None]:
+        """Fit a new head on some rows, and on those that a generator makes of the known ones."""
         head = self.make()
+        features, labels, generated = X[rows], y[rows], None
+        if self.generate:
+            more, more_labels, generated = self._generate(X, y, rows if known is None else known)
+            features, labels = np.concatenate([features, more]), np.append(labels, more_labels)
         try:
             if hasattr(head, "steps"):
-                return _fit_pipeline(head, _require_vectors(X[rows]), y[rows])
+                return _fit_pipeline(head, _require_vectors(features), labels), generated
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
-            return head.fit(X[rows], y[rows], **stopping)
+            return head.fit(features, labels, **stopping), generated
         except _HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the {self.head} head cannot be fitted: {reason}") from error
+
+    def _generate(
+        self, X: Features, y: NDArray[np.int64], rows: Rows
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], Generated]:
+        if not isinstance(X, np.ndarray):
+            raise HeadError(
+                f"generate={self.generate} makes vectors, and the {self.head} head takes several "
+                "of each image or group; take a head of one vector, or leave generate out"
+            )
+        return generate_rows(
+            X[rows],
+            y[rows],
+            per_class=self.generate,
+            class_names=self.class_names,
+            random_state=self.random_state,
+        )
 
 
 @dataclass(frozen=True)
@@ -145,11 +196,14 @@ class FittedHead:
         Divides the scores before the softmax.
     fill : Fill or None
         What fills the missing blocks of vectors that have blocks.
+    generated : Generated or None
+        The rows that a generator added to those that the head was fitted on; None without any.
     """
 
     estimator: Any
     temperature: float = 1.0
     fill: Fill | None = None
+    generated: Generated | None = None
 
     def scores(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.

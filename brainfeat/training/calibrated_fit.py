@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
+from brainfeat.heads.generation import Generated
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.metrics import Metrics, measure
@@ -27,12 +28,15 @@ class CalibratedFit:
     calibration : Calibration
     conformal : Conformal
         Calibrated on images that the head had not seen.
+    generated : Generated or None
+        Rows that were added to those of the head; None without any.
     """
 
     head: FittedHead
     val: Metrics
     calibration: Calibration
     conformal: Conformal
+    generated: Generated | None = None
 
 
 def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | None) -> CalibratedFit:
@@ -44,7 +48,8 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     recipe = chosen.recipe
     train, val = partition.rows_of(partition.splits["train"]), partition.splits["val"]
     if needs_validation(recipe.head):
-        return _calibrate(recipe.fit_head(partition.X, partition.y, rows=train, val=val), partition)
+        head = recipe.fit_head(partition.X, partition.y, rows=train, val=val)
+        return replace(_calibrate(head, partition), generated=_record(head, chosen.cv))
     fit = recipe.fit_head(partition.X, partition.y, rows=train)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
@@ -52,7 +57,18 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     first = _calibrate(fit, partition, found)
     both = partition.rows_of(partition.fitted_images)
     refitted = recipe.fit_head(partition.X, partition.y, rows=both)
-    return replace(first, head=replace(refitted, temperature=first.head.temperature))
+    return replace(
+        first,
+        head=replace(refitted, temperature=first.head.temperature),
+        generated=_record(refitted, chosen.cv or found),
+    )
+
+
+def _record(head: FittedHead, found: CrossValidation | None) -> Generated | None:
+    """Record what was generated for a head, and skipped in the folds of its cross-validation."""
+    if head.generated is None or found is None:
+        return head.generated
+    return replace(head.generated, folds=found.skipped)
 
 
 def _cross_validate_for_calibration(

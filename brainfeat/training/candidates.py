@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.generation import check_number
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, accepted_names
 from brainfeat.heads.recipe import HeadRecipe
@@ -24,6 +25,7 @@ def make_recipes(
     class_names: tuple[str, ...],
     n_iter: int | None,
     random_state: int,
+    generate: int = 0,
 ) -> list[HeadRecipe]:
     """Make the recipes of the heads that a fit compares; each has been checked.
 
@@ -40,6 +42,8 @@ def make_recipes(
         Candidates of each head, from its grid; None makes one with the given parameters.
     random_state : int
         Seed of the heads and of the candidates that are drawn.
+    generate : int
+        Rows of each class that a generator adds to those that a head is fitted on.
 
     Returns
     -------
@@ -50,6 +54,8 @@ def make_recipes(
     ------
     HeadError
         The head or one of its parameters is unknown or out of range.
+    ParameterError
+        `generate` is not an integer from 0 to 10,000.
 
     Examples
     --------
@@ -60,8 +66,15 @@ def make_recipes(
     [('knn', {'n_neighbors': 3})]
     """
     given = _read_params(head, params, class_names)
+    number = check_number(generate)
     recipes = [
-        HeadRecipe(head=name, params=chosen, class_names=class_names, random_state=random_state)
+        HeadRecipe(
+            head=name,
+            params=chosen,
+            class_names=class_names,
+            random_state=random_state,
+            generate=number,
+        )
         for name, chosen in _list_candidates(head, given, n_iter=n_iter, random_state=random_state)
     ]
     for recipe in recipes:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError
+from brainfeat.heads.generation import Generated
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.training.partition import Partition, Rows
 
 # Called with the number of fits that are done, and of all fits.
@@ -55,12 +56,15 @@ class FitResult:
     warnings : list of str
     error : str or None
         Why it cannot be fitted.
+    generated : Generated or None
+        Rows that were generated for the fit; None without any.
     """
 
     scores: NDArray[np.float64] | None
     seconds: float
     warnings: list[str]
     error: str | None
+    generated: Generated | None = None
 
 
 def run_fits(
@@ -105,10 +109,11 @@ def run_fits(
 
 def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
     started = time.perf_counter()
-    scores, error = None, None
+    scores, error, generated = None, None, None
     with warnings.catch_warnings(record=True) as caught:
         try:
-            scores = _fit_and_score(task)
+            head = _fit(task)
+            scores, generated = head.scores(task.partition.X[task.scored]), head.generated
         except BrainfeatError as failure:
             error = " ".join(str(failure).split())
     result = FitResult(
@@ -117,11 +122,12 @@ def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
         # The first line names the problem; scikit-learn's further lines link to its documentation.
         warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
         error=error,
+        generated=generated,
     )
     return place, result
 
 
-def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
+def _fit(task: FitTask) -> FittedHead:
     recipe, partition, train, val = task.recipe, task.partition, task.train, task.val
     if not needs_validation(recipe.head):
         val = None
@@ -130,5 +136,4 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
     rows = partition.rows_of(train)
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
-    return head.scores(partition.X[task.scored])
+    return recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
