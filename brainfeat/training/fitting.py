@@ -19,7 +19,7 @@ from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.ablation import measure_blocks
-from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.bagging import choose_head, make_rule, measure_bags
 from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
@@ -359,7 +359,7 @@ def _make_record(
         rows=SplitSizes(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
-        bag_sizes=partition.measure_bags(),
+        bag_sizes=measure_bags(partition),
         generated=count_fitted(partition, audit),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
