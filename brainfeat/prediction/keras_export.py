@@ -33,8 +33,10 @@ def build_network(backbone: Backbone, head: HeadLayers | EnsembleLayers) -> Any:
     size = backbone.input_size
     images = keras.Input((size, size, 3), dtype="float32", name="images")
     features = backbone.build_network()(images)
-    add = _add_head if isinstance(head, HeadLayers) else _add_ensemble
-    scores = add(keras, features, head)
+    if isinstance(head, EnsembleLayers):
+        scores = _add_ensemble(keras, features, head)
+    else:
+        scores = _add_head(keras, features, head)
     probabilities = keras.layers.Softmax(name="probabilities")(scores)
     return keras.Model(images, probabilities, name="brainfeat")
 
