@@ -41,12 +41,12 @@ class CacheTable:
     @cached_property
     def is_generated(self) -> NDArray[np.bool_]:
         """Whether a program made each row's image, which is only trained on, (n,) bool."""
-        return self.origin == GENERATED
+        return np.asarray(self.origin == GENERATED)
 
     @cached_property
     def is_image(self) -> NDArray[np.bool_]:
         """Whether each row is an image itself, no augmented view and not generated, (n,) bool."""
-        return (self.view == 0) & ~self.is_generated
+        return np.asarray((self.view == 0) & ~self.is_generated)
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a column as it is stored, (n, …)."""

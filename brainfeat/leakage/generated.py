@@ -60,7 +60,7 @@ def find_memorised(cache: FeatureCache) -> Flags:
     ndarray of shape (n,), bool
         Of each row, also of augmented views of such images.
     """
-    return _pair_splits(cache).any(axis=1)
+    return np.asarray(_pair_splits(cache).any(axis=1))
 
 
 def count_generated(cache: FeatureCache) -> GeneratedImages | None:

@@ -78,12 +78,12 @@ def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = Fa
     ParameterError
         `bag` has a rule that names no class of the cache.
     """
-    chosen = cache.mask(views=True)
-    check_labels(cache, cache.y[chosen])
+    wanted = cache.mask(views=True)
+    check_labels(cache, cache.y[wanted])
     if generated and cache.is_generated.any():
         _check_units(cache, bag)
-        chosen |= _select_generated(cache)
-    rows = np.flatnonzero(chosen)
+        wanted |= _select_generated(cache)
+    rows = np.flatnonzero(wanted)
     view = cache.view[rows]
     _, place = np.unique(cache.column("path")[rows], return_inverse=True)
     first = np.zeros(place.max() + 1, np.intp)
