@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brainfeat.tables.slicing import write_slices
     from brainfeat.tables.table import read_table, write_table
     from brainfeat.tables.volume_table import read_volumes
+    from brainfeat.training.ablation_table import ablate
     from brainfeat.training.fitting import fit_head
     from brainfeat.training.label_doubts import find_label_doubts
     from brainfeat.training.learning_curve import learning_curve
@@ -34,6 +35,7 @@ _HOMES = {
     "HeadBundle": "heads.bundle",
     "Predictor": "prediction.predictor",
     "SlicePolicy": "readers.volumes",
+    "ablate": "training.ablation_table",
     "audit": "leakage.auditing",
     "audit_between": "leakage.cross_audit",
     "compare": "evaluation.comparison",
@@ -59,6 +61,7 @@ __all__ = [
     "HeadBundle",
     "Predictor",
     "SlicePolicy",
+    "ablate",
     "audit",
     "audit_between",
     "compare",

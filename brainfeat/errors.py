@@ -34,7 +34,23 @@ class ImageReadError(BrainfeatError, OSError):
 
 
 class WeightsError(BrainfeatError, OSError):
-    """The weights of a backbone are missing, damaged, or made for another architecture."""
+    """The weights of a backbone are missing, damaged, or made for another architecture.
+
+    Attributes
+    ----------
+    problem : str
+        What is wrong.
+    remedy : str
+        What to do where any weights serve; empty where `problem` says it.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type["WeightsError"], tuple[str, str]]:
+        return type(self), (self.problem, self.remedy)
 
 
 class CacheError(BrainfeatError, ValueError):

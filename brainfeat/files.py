@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -43,14 +43,48 @@ def atomic_write(target: Path) -> Iterator[Path]:
     ...     target.read_text(encoding="utf-8")
     'complete'
     """
-    temporary = _name_temporary(target)
-    try:
+    with atomic_write_all([target]) as (temporary,):
         yield temporary
-        _bring_to_disk(temporary)
-        temporary.replace(target)
+
+
+@contextmanager
+def atomic_write_all(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Write several files: all appear complete, or none appears.
+
+    They get their names when all of them are on disk. If one cannot get its name, those that are
+    new disappear again; an old one that was replaced stays replaced.
+
+    Parameters
+    ----------
+    targets : sequence of Path
+        The files.
+
+    Yields
+    ------
+    list of Path
+        The temporary file of each, as by :func:`atomic_write`.
+
+    Raises
+    ------
+    OSError
+        A file cannot be written.
+    """
+    temporaries = [_name_temporary(target) for target in targets]
+    new: list[Path] = []
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            _bring_to_disk(temporary)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            is_new = not target.exists()
+            temporary.replace(target)
+            if is_new:
+                new.append(target)
+        new.clear()
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for file in (*temporaries, *new):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
 
 @contextmanager

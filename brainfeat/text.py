@@ -90,6 +90,21 @@ def count(number: object, noun: str) -> str:
     return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
 
 
+def describe_unreadable(number: int, noun: str, first: str) -> str:
+    """Say that none of some things can be read, and name the first of them.
+
+    Examples
+    --------
+    >>> describe_unreadable(1, "volume", "volume 1")
+    'the only volume cannot be read; volume 1'
+    >>> describe_unreadable(2, "image", "a/1.png")
+    'none of the 2 images can be read; the first, a/1.png'
+    """
+    if number == 1:
+        return f"the only {noun} cannot be read; {first}"
+    return f"none of the {count(number, noun)} can be read; the first, {first}"
+
+
 def format_number(number: object) -> str:
     """Format a whole number; anything else gives ``n/a``.
 

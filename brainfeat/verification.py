@@ -15,6 +15,9 @@ from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 
+# Of an array, read at once; of vectors, a chunk of rows has less.
+_BLOCK_BYTES = 16 << 20
+
 
 def find_problems(path: str | os.PathLike[str]) -> list[str]:
     """Read every byte of a cache, a shard or a head file, and list what is wrong.
@@ -72,8 +75,9 @@ def _find_in(path: Path, schema: Schema) -> Iterator[str]:
 
 def _find_in_array(file: StoredFile, name: str) -> Iterator[str]:
     array = file.arrays[name]
-    for start in range(0, len(array), CHUNK_ROWS):
-        stop = min(start + CHUNK_ROWS, len(array))
+    step = max(1, min(CHUNK_ROWS, _BLOCK_BYTES // max(1, array[:1].nbytes)))
+    for start in range(0, len(array), step):
+        stop = min(start + step, len(array))
         rows = f"{file.path}: {name}, rows {start:,} to {stop - 1:,}"
         try:
             block = array[start:stop]

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from brainfeat import read_table
-from brainfeat.cache.spec import PRECISIONS
+from brainfeat.cache.spec import POOLINGS, PRECISIONS
 from brainfeat.extraction.architectures import BACKBONES
 
 CLASSES = "glioma", "notumor"
@@ -34,18 +34,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--number", type=int, nargs="+", default=[1_000, 20_000])
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"])
+    parser.add_argument("--pooling", choices=POOLINGS, default="mean")
     chosen = parser.parse_args(arguments)
-    options = ["--backbone", chosen.backbone, "--weights", chosen.weights, "--force"]
+    names = "backbone", "weights", "size", "pooling"
+    options = [f"--{name}={vars(chosen)[name]}" for name in names]
     print("precision     images   seconds   peak, MB")
     for wanted in chosen.number:
         with TemporaryDirectory() as scratch:
             folder = Path(scratch, "images")
             number = fill(folder, wanted, chosen.images)
             for precision in chosen.precision:
-                seconds, peak = run(
-                    *["extract", folder, "-o", Path(scratch, f"{precision}.h5")],
-                    *["--size", str(chosen.size), "--precision", precision, *options],
-                )
+                command = "extract", folder, "-o", Path(scratch, f"{precision}.h5"), "--force"
+                seconds, peak = run(*command, "--precision", precision, *options)
                 print(f"{precision:<12}{number:>8,}{seconds:>10.1f}{peak:>11.0f}")
 
 

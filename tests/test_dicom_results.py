@@ -47,7 +47,7 @@ def predictor(head):
 
 @pytest.fixture
 def cli(head, run, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     return lambda *arguments: run("predict", head, *arguments, "--coverage", 0.8)
 
 

@@ -41,7 +41,7 @@ def predictor(head):
 
 @pytest.fixture
 def cli(head, run, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     return lambda *arguments: run("predict", head, *arguments)
 
 
@@ -263,18 +263,35 @@ def test_only_a_result_of_brainfeat_of_the_same_kind_is_replaced(cli, tmp_path):
     assert "--sr and --secondary-capture name the same file" in told.err
 
 
+def test_where_one_result_fails_neither_is_written(cli, tmp_path, monkeypatch):
+    write_study(tmp_path / "in")
+    outputs = ("--sr", tmp_path / "sr.dcm", "--secondary-capture", tmp_path / "sc.dcm")
+    told = cli(tmp_path / "in", *outputs)
+    assert "sr.dcm written; it names the patient\nsc.dcm written; it names" in told.err
+    for path in outputs[1::2]:
+        path.unlink()
+
+    def fail(*_, **__):
+        raise BrainfeatError("no picture")
+
+    monkeypatch.setattr("brainfeat.prediction.dicom_results.capture.paint", fail)
+    told = cli(tmp_path / "in", *outputs)
+    assert "no picture" in told.err
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
 def test_a_file_that_cannot_be_written_is_one_line(predictor, tmp_path):
     with pytest.raises(BrainfeatError, match="cannot be written"):
-        objects.save(make_dataset(stack("clear", 1)[0]), tmp_path / "no" / "x.dcm")
+        objects.save({tmp_path / "no" / "x.dcm": b"content"})
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    large = make_dataset(np.zeros((400, 400), np.uint16))
+    large = objects.encode(make_dataset(np.zeros((400, 400), np.uint16)))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(BrainfeatError, match=r"cannot be written \(File too large\)"):
-            objects.save(large, tmp_path / "x.dcm")
+            objects.save({tmp_path / "a.dcm": b"small", tmp_path / "x.dcm": large})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not [*tmp_path.iterdir()]

@@ -19,8 +19,9 @@ from brainfeat.errors import MissingDependencyError, ParameterError, SpecMismatc
 from brainfeat.extraction import engines, int8_calibration, openvino_engine, openvino_layers
 from brainfeat.extraction.architectures import BACKBONES
 from brainfeat.extraction.backbones import load_backbone
+from brainfeat.extraction.computed_rows import choose_layout
 from brainfeat.extraction.engines import choose_engine, choose_precision, find_winograd_fraction
-from brainfeat.extraction.graph import plan_quantization, read_graph
+from brainfeat.extraction.graph import list_maps, plan_quantization, read_graph
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.extraction.quantization import Quantization
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
@@ -132,16 +133,30 @@ class TestFeatures:
     @pytest.mark.parametrize("size", [64, 65])
     @pytest.mark.parametrize("name", BACKBONES)
     def test_both_engines_compute_the_same(self, name, size, scaling):
+        """The last layer and its map, and a convolution that a normalization may follow."""
         images = np.random.default_rng(size).random((2, size, size, 3), np.float32)
+        inner = [layer.name for layer in read_graph(name) if layer.kind == "Conv2D"]
+        inner = [layer for layer in inner if layer in list_maps(read_graph(name))]
         ours, theirs = (
-            load(name, engine=engine, input_size=size, scaling=scaling)
+            load(
+                name,
+                engine=engine,
+                input_size=size,
+                scaling=scaling,
+                layers=(BACKBONES[name].layer, inner[len(inner) // 2]),
+                pooling="none",
+            )
             for engine in ("openvino", "keras")
         )
+        layout = choose_layout(ours.spec, ours)
+        assert [*ours.spec.widths] == [inner[len(inner) // 2], BACKBONES[name].layer]
         expected = theirs(images)
-        assert expected.std() > 0
-        np.testing.assert_allclose(
-            ours(images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
-        )
+        assert expected.shape == (2, layout.width)
+        ends = np.cumsum([*ours.spec.widths.values()])
+        blocks = (np.split(rows, ends, axis=1) for rows in (ours(images), expected))
+        for values, wanted in zip(*blocks, strict=True):
+            assert wanted.std() > 0
+            np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
         assert ours.spec == theirs.spec
         assert ours.recipe == theirs.recipe
 
@@ -298,7 +313,7 @@ class TestInt8:
         monkeypatch.setattr(openvino_layers, "_convolve_by_winograd", None)
         pixels = np.full((1, 112, 112, 3), 128, np.uint8)
         (found,) = load("vgg16", input_size=112).observe([pixels], "float32")
-        assert found.features.shape == (1, 512)
+        assert [rows.shape for rows in found.features] == [(1, 512)]
         assert found.ranges.shape == (len(plan_quantization(read_graph("vgg16")).sources), 2)
 
     def test_features_are_near_those_of_float32(self, extracted, tmp_path):
@@ -309,6 +324,18 @@ class TestInt8:
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         assert ((ours * theirs).sum(axis=1) / lengths)[:-1].min() > 0.995
         assert not np.array_equal(ours, theirs)
+
+    def test_ranges_are_those_of_the_whole_base_whatever_the_layers(self, tmp_path):
+        table, taps = draw_folder(tmp_path), {"layers": ("block4_pool", "block3_conv2")}
+        found = calibrate_on(table, loaded=partial(load, "vgg16", pooling="none", **taps))
+        assert found == calibrate_on(table)
+        pixels = np.full((1, SIZE, SIZE, 3), 128, np.uint8)
+        ours = load("vgg16", precision="int8", quantization=found.text, **taps)
+        theirs = load("vgg16", engine="openvino", **taps)(pixels)[0]
+        for block in (slice(256), slice(256, 768)):
+            first, second = ours(pixels)[0][block], theirs[block]
+            assert first @ second > 0.99 * np.linalg.norm(first) * np.linalg.norm(second)
+            assert not np.array_equal(first, second)
 
     def test_images_outside_train_do_not_count(self, tmp_path):
         found = []

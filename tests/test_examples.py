@@ -516,6 +516,21 @@ def test_benchmark_bags_prints_a_line_for_each_command() -> None:
     assert [line.split()[:2] for line in lines] == [["mean", "lda"], ["attention", "attention"]]
 
 
+def test_benchmark_layers_prints_a_ratio_for_each_way(run_example: RunExample) -> None:
+    small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "16", "--repeats", "1")
+    lines = run_example("benchmark_layers", *small).splitlines()
+    assert [line[:16].strip() for line in lines] == ["one layer", "three layers", "three and a map"]
+    assert lines[0].split()[-5] == "1.000"
+
+
+@pytest.mark.slow
+def test_benchmark_maps_prints_a_line_for_each_head() -> None:
+    options = ("--images", "100", "--heads", "se", "cbam", "--epochs", "1")
+    header, *lines = run_alone("benchmark_maps", *options).splitlines()
+    assert header.split() == ["images", "head", "seconds", "peak,", "MB"]
+    assert [line.split()[:2] for line in lines] == [["100", "se"], ["100", "cbam"]]
+
+
 @pytest.mark.slow
 def test_benchmark_streams_prints_a_line_for_each_batch(run_example: RunExample) -> None:
     small = ("--backbone", "mobilenet-0.75", "--size", "32", "--number", "2", "--rounds", "1")

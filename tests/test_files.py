@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brainfeat.files import atomic_write_pair, is_same_file
+from brainfeat.files import atomic_write_all, atomic_write_pair, is_same_file
 
 
 @pytest.fixture
@@ -18,6 +18,12 @@ def write(pair, text):
         assert temporary.parent == pair[0].parent
         temporary.write_text(f"graph of {text}")
         temporary.with_suffix(".bin").write_text(f"weights of {text}")
+
+
+def write_all(targets, text):
+    with atomic_write_all(targets) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text(text)
 
 
 class Unwritable:
@@ -77,6 +83,21 @@ def test_an_old_graph_is_never_beside_new_weights(pair, monkeypatch):
     monkeypatch.setattr(Path, "replace", look)
     write(pair, "two")
     assert seen == [(False, "weights of one"), (False, "weights of two")]
+
+
+def test_of_several_new_files_none_appears_where_one_cannot(tmp_path, monkeypatch):
+    targets, replace = [tmp_path / name for name in ("a", "b", "c")], Path.replace
+    targets[0].write_text("old")
+
+    def fail(path, target):
+        if target == targets[2]:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write_all(targets, "new")
+    assert read(tmp_path) == {"a": "new"}
 
 
 def test_files_that_are_to_come_can_be_the_same(tmp_path):

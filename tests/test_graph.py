@@ -6,7 +6,15 @@ from importlib.resources import files
 import pytest
 
 from brainfeat.extraction.architectures import BACKBONES
-from brainfeat.extraction.graph import count_flop, find_lengths, list_weights, read_graph
+from brainfeat.extraction.graph import (
+    count_flop,
+    cut_graph,
+    find_channels,
+    find_lengths,
+    list_maps,
+    list_weights,
+    read_graph,
+)
 from tests.support.write_graphs import describe_base
 
 
@@ -15,6 +23,22 @@ from tests.support.write_graphs import describe_base
 def test_a_file_is_what_keras_has(name):
     text = files("brainfeat.extraction").joinpath(f"graphs/{name}.json").read_text("utf-8")
     assert json.loads(text) == describe_base(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_lengths_channels_and_the_layers_with_maps_are_kerass(name):
+    """On a size that strides do not divide, too."""
+    from brainfeat.extraction.architectures import build_base
+
+    layers = read_graph(name)
+    channels, maps = find_channels(layers), list_maps(layers)
+    for size in (64, 75):
+        lengths = find_lengths(layers, size)
+        model = build_base(BACKBONES[name], size, "float32")
+        shapes = {layer.name: layer.output.shape for layer in model.layers}
+        for layer in maps:
+            assert shapes[layer] == (None, lengths[layer], lengths[layer], channels[layer])
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -31,6 +55,22 @@ def test_the_last_layer_is_the_one_that_is_pooled(name):
     layers = read_graph(name)
     assert layers[-1].name == BACKBONES[name].layer
     assert find_lengths(layers, 224)[layers[-1].name] == 7
+
+
+def test_a_layer_of_one_value_a_channel_has_no_map():
+    maps = list_maps(read_graph("efficientnetb0"))
+    assert "block2a_se_expand" not in maps
+    assert "block2a_se_excite" in maps
+    assert maps[0] == "stem_conv"
+
+
+def test_a_cut_graph_has_what_its_layers_need():
+    layers = read_graph("resnet50")
+    cut = cut_graph(layers, ["conv2_block1_add"])
+    names = {layer.name for layer in cut}
+    assert {"conv2_block1_0_bn", "conv2_block1_3_bn", "conv2_block1_add"} <= names
+    assert "conv2_block1_out" not in names
+    assert cut_graph(layers, [layers[-1].name]) == layers
 
 
 def test_no_two_tensors_have_one_path():

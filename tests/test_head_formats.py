@@ -1,11 +1,13 @@
-"""Heads of groups that the first version of format 3 wrote: later ones read them and agree."""
+"""Heads that the first version of format 3 wrote: later ones read them and agree."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax
 
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import head_scores
 
 DATA = Path(__file__).parent / "data"
 
@@ -40,3 +42,31 @@ def test_a_head_of_joined_caches() -> None:
     filled = head.blocks.fill.means[8:]
     whole = np.concatenate([np.zeros(8), filled])[None]
     np.testing.assert_allclose(probabilities[1:], head.predict_proba(whole), rtol=1e-6)
+
+
+def test_a_head_of_maps() -> None:
+    head = load("cbam")
+    assert head.spec.pooling == "none"
+    assert head.bag is None
+    maps = np.zeros((2, 3, 3, 8))
+    maps[1, 0, 0] = 5
+    probabilities = head.predict_proba(maps)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    weights = head.attention(maps)
+    assert weights.shape == (2, 3, 3)
+    assert np.ptp(probabilities, axis=0).max() > 1e-4
+
+
+def test_a_stack() -> None:
+    head = load("stack")
+    members = head.estimator.members_
+    assert [member.name for member in members] == ["dense", "lda", "random-forest"]
+    assert head.params == {"dense.epochs": 3, "random-forest.n_estimators": 3}
+    kernel, bias = head.estimator.stack_
+    X = np.random.default_rng(1).standard_normal((3, 8))
+    logarithms = [
+        log_softmax(head_scores(member.estimator, X) / member.temperature, axis=1)
+        for member in members
+    ]
+    scores = np.concatenate(logarithms, axis=1) @ kernel + bias
+    np.testing.assert_allclose(head.predict_proba(X), softmax(scores / head.temperature, axis=1))

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def bases() -> Iterator[None]:
     """Load each base once for all predictions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brainfeat.prediction.joined.load_backbone", cache(load_backbone))
+        patch.setattr("brainfeat.prediction.bases.load_backbone", cache(load_backbone))
         yield
 
 
@@ -92,6 +92,14 @@ def test_one_patient_needs_no_names(
     assert found.probabilities == pytest.approx(answers[3].probabilities, abs=1e-4)
     [alone] = predictor.predict({"t1": tmp_path / "first" / "0.png"})
     assert alone.missing == ("flair",)
+
+
+def test_a_path_that_does_not_exist_is_told_before_a_base_is_loaded(
+    folder: Path, bundle: HeadBundle
+) -> None:
+    given = {"t1": folder / "t1", "flair": folder / "none"}
+    with pytest.raises(ParameterError, match="what was given for flair does not exist; name a"):
+        JoinedPredictor(bundle, weights="no such file").predict(given)
 
 
 def test_a_table_names_path_modality_and_group(

@@ -14,6 +14,7 @@ from support.bundles import weigh_by_attention
 from support.caches import draw_groups, write_vectors
 from support.dicoms import draw_volume, write_series
 from support.halves import Blocks, draw
+from support.layered import write_layered
 from support.modalities import write_modalities
 
 from brainfeat.benchmark import stages
@@ -122,7 +123,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blocks() -> Iterator[None]:
     """Let a base that takes no time stand in for those that Keras computes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("extraction.extractor", "prediction.predictor", "prediction.joined"):
+        for module in ("extraction.extractor", "prediction.bases"):
             patch.setattr(f"brainfeat.{module}.load_backbone", lambda *_, **__: Blocks())
         yield
 
@@ -258,6 +259,25 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     curve = ("--learning-curve", "--curve-repeats", 2, "--param", "n_neighbors=3")
     yield ask("fit-head", take("vectors"), "-o", folder / "d.h5", "--head", "knn", *curve)
     yield fit_joined(folder, "--ablate-blocks")
+    ablate = ("--ablate", write_variants(folder), "--classes", MAPPING, "--param", "n_neighbors=3")
+    on = ("--ablate-on", write_few(take, folder), "--jobs", 1)
+    yield ask("fit-head", take("vectors"), "-o", folder / "g.h5", "--head", "knn", *ablate, *on)
+
+
+def write_variants(folder: Path) -> Path:
+    path = folder / "variants.toml"
+    path.write_text("[five.params]\nn_neighbors = 5\n[no]\nfeatures = 'no.h5'\n")
+    return path
+
+
+def write_few(take: Take, folder: Path) -> Path:
+    """Write a cache of another set of two classes, and a third one of three images."""
+    with FeatureCache.open(take("vectors")) as cache:
+        X = cache.X[260:380]
+    y = np.arange(120) % 2
+    y[:3] = 2
+    names, contents = ("yes", "no", "pituitary"), [f"few {row}" for row in range(120)]
+    return write_vectors(folder, X, y, name="few.h5", class_names=names, contents=contents)
 
 
 def fit_joined(folder: Path, *options: str) -> Any:
@@ -325,6 +345,7 @@ def run_info_on_a_feature_cache(take: Take, folder: Path) -> Iterator[Any]:
     ask("slices", take("volumes"), "-o", folder / "slices", "--label", "glioma")
     ask("extract", folder / "slices", "-o", folder / "v.h5")
     yield ask("info", folder / "v.h5")
+    yield ask("info", write_layered(folder))
 
 
 def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
@@ -334,6 +355,9 @@ def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("info", path)
     bag = ("--head", "knn", "--bag", "max", "--jobs", 1)
     ask("fit-head", take("patients"), "-o", path, "--overwrite", *bag)
+    yield ask("info", path)
+    voting = ("--head", "vote:lda+knn", "--param", "n_folds=2", "--jobs", 1)
+    ask("fit-head", take("vectors"), "-o", path, "--overwrite", *voting)
     yield ask("info", path)
     fit_joined(folder)
     yield ask("info", folder / "joined.h5")

@@ -47,7 +47,7 @@ def test_every_mismatch_is_described_once_a_patient():
     assert list(found.describe(named=True)) == [
         "1 patient of 5 without a row in 'labels.csv', such as 'new'; no label is known",
         "1 row of 'labels.csv' without a label",
-        "1 row of 'labels.csv' for no patient, such as 'gone'",
+        "no patient matches 1 row of 'labels.csv', such as 'gone'",
         "1 patient matched with 'labels.csv' as numbers, such as '0001' by '1'",
         "1 patient matched with 'labels.csv' by the start of their names, such as 'p_x' by 'p'",
         "3 rows of 'labels.csv' repeated",

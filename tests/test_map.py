@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cache.joining import join_caches
 from brainfeat.errors import CacheError, MissingDependencyError, ParameterError
 from brainfeat.report import to_map
 from brainfeat.report.embedding import embed_images
@@ -141,6 +142,15 @@ def test_few_images_and_one_feature_are_placed(make_cache, images, features):
     rng = np.random.default_rng(0)
     page = to_map(make_cache(rng.standard_normal((images, features)), np.arange(images) % 2))
     assert page.count("<circle") == images
+
+
+def test_the_title_names_the_bases_of_joined_caches(make_cache):
+    X, y = draw()
+    one = make_cache(X, y, name="one.h5")
+    two = make_cache(X[:, :4], y, name="two.h5", backbone="mobilenet")
+    with join_caches([one, two], on="image", names=["a", "b"]) as joined:
+        page = to_map(joined)
+    assert "<title>Map of a feature cache: vgg16 (a) and mobilenet (b)</title>" in page
 
 
 def test_what_has_no_map_is_refused(make_cache, monkeypatch):

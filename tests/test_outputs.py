@@ -76,6 +76,10 @@ WRITERS = {
         "fit-head features.h5 -o a.h5 --head lda --learning-curve --curve-plot OUT",
         ["features.h5"],
     ),
+    "fit-head --ablation-plot": (
+        "fit-head features.h5 -o a.h5 --ablate a.toml --ablate-on odd.h5 --ablation-plot OUT",
+        ["features.h5", "a.toml", "odd.h5"],
+    ),
     "export": (
         "export head.h5 -o OUT.keras --weights weights.h5",
         ["head.h5", "weights.h5"],
@@ -106,6 +110,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "patients.csv").write_text("\n".join(["path,label", *rows, "P1,a", ""]))
     (folder / "weights.h5").write_bytes(b"weights of somebody")
     (folder / "notes.txt").write_text("my notes")
+    (folder / "a.toml").write_text("[other]\nhead = 'knn'\n")
     write_series(folder / "volumes", draw_volume(2, size=32))
     return folder
 

@@ -217,7 +217,7 @@ def test_the_command_says_whose_images_were_taken_together(
     run: Callable[..., SimpleNamespace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     head = bundle.save(tmp_path / "head.h5")
     done = run("predict", head, patients)
     assert done.code == 0

@@ -164,7 +164,7 @@ class TestLabels:
         assert (table.labels, table.groups) == (("a", "b", ""), ("00002", "00005", "00009"))
         assert table.notes == (
             "1 patient of 3 without a row in 'the labels', such as '00009'; no label is known",
-            "1 row of 'the labels' for no patient, such as '11'",
+            "no patient matches 1 row of 'the labels', such as '11'",
             "2 patients matched with 'the labels' as numbers, such as '00002' by '2'",
         )
         assert Inventory.of(table).unlabelled == 1

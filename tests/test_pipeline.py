@@ -6,11 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from brainfeat.cache.row_index import make_key
 from brainfeat.errors import CacheError
-from brainfeat.extraction import seen_keys
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.seen_keys import SeenKeys
 
 SHAPE = (2, 2, 3)
 
@@ -234,16 +231,3 @@ class TestBatchComputer:
         with pytest.raises(CacheError, match=r"gave features of shape \(2, 3\); expected \(2, 1\)"):
             fill(computer, range(20))
         computer.close()
-
-
-def test_a_key_is_new_once_also_where_hashes_collide(monkeypatch):
-    monkeypatch.setattr(seen_keys, "hash", lambda key: key[0] % 3, raising=False)
-    monkeypatch.setattr(seen_keys, "_FIRST_SLOTS", 4)  # the table grows
-    rng = np.random.default_rng(0)
-    keys = [
-        make_key(bytes([value]) * 32, value % 2) for value in rng.integers(0, 100, 300).tolist()
-    ]
-    seen, expected = SeenKeys(), set()
-    for key in keys:
-        assert seen.add(key) is (key not in expected)
-        expected.add(key)

@@ -289,7 +289,7 @@ def test_out_of_distribution_examples_of_another_spec_or_none_are_refused(slices
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):
@@ -307,6 +307,14 @@ def test_the_command_says_it_in_a_line_each(run, images):
     assert "doubtful.png: uncertain between" in doubtful
     assert "noise.png: out of distribution: score" in noise
     assert notice == NOTICE
+
+
+def test_the_command_says_what_it_wrote(run, images, tmp_path):
+    outputs = ("-o", tmp_path / "found.csv", "--heatmap", tmp_path / "maps")
+    result = run(images / "clear.png", images / "noise.png", images / "broken.jpg", *outputs)
+    assert result.exit_code == 0
+    written = [line for line in result.stderr.splitlines() if "written" in line]
+    assert written == ["2 heat maps written into maps", "found.csv written, 3 rows"]
 
 
 def test_json_has_the_keys_of_the_interface(run, images):
@@ -490,7 +498,7 @@ def test_without_signatures_only_files_are_recognised(bundle, slices, tmp_path):
 
 
 def test_the_command_says_that_an_image_was_seen(bundle, slices, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     head = bundle.save(tmp_path / "head.h5")
     digests = {digest.tobytes() for digest in bundle.fitted_images.seen}
     seen = next(

@@ -190,7 +190,7 @@ def test_unreadable_volumes_are_listed_by_number_and_the_others_are_cut(tmp_path
 
 def test_where_nothing_can_be_read_nothing_is_made(tmp_path):
     write_dicom(tmp_path / "in" / "b", draw_volume(1)[0], Modality="US")
-    with pytest.raises(ImageReadError, match="none of 1 can be read; volume 1: is of a modality"):
+    with pytest.raises(ImageReadError, match="the only volume cannot be read; volume 1: is of"):
         write_slices([tmp_path / "in"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageReadError, match="no DICOM, NIfTI, MGH or MATLAB"):
@@ -724,7 +724,7 @@ def test_forced_slices_do_not_speak_for_the_volume():
 
 @pytest.fixture
 def run(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainfeat.prediction.predictor.load_backbone", lambda *_, **__: Blocks())
+    monkeypatch.setattr("brainfeat.prediction.bases.load_backbone", lambda *_, **__: Blocks())
     bundle.save(tmp_path / "head.h5")
 
     def run(*arguments):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.halves import CLASSES, Blocks, draw
 
-import brainfeat.prediction.predictor
+import brainfeat.prediction.bases
 from brainfeat import FeatureCache, evaluate, extract, fit_head, read_table, stress
 from brainfeat.errors import BundleError, CacheError, ParameterError, SpecMismatchError, TableError
 from brainfeat.evaluation.stress import measure_stress
@@ -66,7 +66,7 @@ def found(head, data, altered):
 def base(monkeypatch):
     """Let a base that takes no time stand in for the one that the command loads."""
     base = Blocks()
-    monkeypatch.setattr(brainfeat.prediction.predictor, "load_backbone", lambda *_, **__: base)
+    monkeypatch.setattr(brainfeat.prediction.bases, "load_backbone", lambda *_, **__: base)
     return base
 
 
@@ -402,7 +402,7 @@ def test_an_interrupted_command_says_what_is_kept(run, head, data, tmp_path, mon
                 raise KeyboardInterrupt
             return super().__call__(images)
 
-    monkeypatch.setattr(brainfeat.prediction.predictor, "load_backbone", lambda *_, **__: Stops())
+    monkeypatch.setattr(brainfeat.prediction.bases, "load_backbone", lambda *_, **__: Stops())
     head.save(tmp_path / "head.h5")
     result = run("stress", tmp_path / "head.h5", data, "-o", tmp_path / "a.h5", "--jobs", 1)
     assert result.code == 130

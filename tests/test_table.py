@@ -197,7 +197,8 @@ class TestFolders:
     def test_no_images(self, tmp_path):
         make_files(tmp_path, "a/1.ico", ".x")
         with pytest.raises(
-            TableError, match=r"has no images .*hidden \(1\), not an image: .ico \(1\)$"
+            TableError,
+            match=r"no images .* and no volumes \(DICOM, .*hidden \(1\), not an image: .ico \(1\)$",
         ):
             read_table(tmp_path)
 

@@ -41,12 +41,14 @@ class CacheTable:
     @cached_property
     def is_generated(self) -> NDArray[np.bool_]:
         """Whether a program made each row's image, which is only trained on, (n,) bool."""
-        return np.asarray(self.origin == GENERATED)
+        generated: NDArray[np.bool_] = self.origin == GENERATED
+        return generated
 
     @cached_property
     def is_image(self) -> NDArray[np.bool_]:
         """Whether each row is an image itself, no augmented view and not generated, (n,) bool."""
-        return np.asarray((self.view == 0) & ~self.is_generated)
+        images: NDArray[np.bool_] = (self.view == 0) & ~self.is_generated
+        return images
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a column as it is stored, (n, …)."""

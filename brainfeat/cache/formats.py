@@ -22,8 +22,26 @@ def read_format(path: str | os.PathLike[str]) -> str | None:
         The attribute ``format``, such as ``"brainfeat-head"``. None where the file cannot be read,
         or brainfeat did not write it; to open it raises the reason.
     """
+    return read_text(path, "format")
+
+
+def read_text(path: str | os.PathLike[str], name: str) -> str | None:
+    """Read an attribute of a file, which is not verified, without opening it with HDF5.
+
+    Parameters
+    ----------
+    path : path-like
+        Any file.
+    name : str
+        Such as ``"format"``.
+
+    Returns
+    -------
+    str or None
+        None where there is no such text, or `read_format` returns None.
+    """
     try:
-        found = inspect_file(Path(path)).attributes.get("format")
+        found = inspect_file(Path(path)).attributes.get(name)
     except (BrainfeatError, OSError):
         return None
     return found if isinstance(found, str) else None

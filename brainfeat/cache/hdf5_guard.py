@@ -32,8 +32,8 @@ from brainfeat.cache.hdf5_messages import (
 BASE = 512
 
 _UNDEFINED = 2**64 - 1
-_GROUP_DEPTH = 3
-_OBJECT_LIMIT = 64
+_GROUP_DEPTH = 5
+_OBJECT_LIMIT = 512
 _ATTRIBUTE_LIMIT = 64
 _MESSAGE_LIMIT = 256
 _NAME_LIMIT = 128

@@ -46,8 +46,45 @@ def match_images(first: FeatureCache, other: FeatureCache) -> Rows:
             f"and views of {other.path}; extract both from one table, with the same augmentation"
         )
     places = np.empty(len(mine), np.intp)
-    places[_sort(mine, first)] = _sort(theirs, other)
+    places[_sort(mine, first.paths)] = _sort(theirs, other.paths)
     _compare_tables(first, other, places)
+    return places
+
+
+def match_contents(first: FeatureCache, rows: Rows, other: FeatureCache, candidates: Rows) -> Rows:
+    """Find images of one cache among those of another, by content, whatever the tables say.
+
+    Parameters
+    ----------
+    first : FeatureCache
+    rows : ndarray of shape (n,), int
+        Rows of its images.
+    other : FeatureCache
+    candidates : ndarray of shape (n,), int
+        Rows of the images of the other.
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+        For each of `rows`, a place in `candidates`.
+
+    Raises
+    ------
+    CacheError
+        An image is in one of them alone; the message counts them.
+    """
+    wanted, found = (
+        np.ascontiguousarray(cache.sha256[chosen]).view("V32").reshape(-1)
+        for cache, chosen in ((first, rows), (other, candidates))
+    )
+    missing, more = _count_missing(wanted, found), _count_missing(found, wanted)
+    if missing or more:
+        raise CacheError(
+            f"{other.path} lacks {missing:,} of the {len(wanted):,} images of {first.path}, and "
+            f"has {more:,} others; extract both from one table"
+        )
+    places = np.empty(len(wanted), np.intp)
+    places[_sort(wanted, first.paths[rows])] = _sort(found, other.paths[candidates])
     return places
 
 
@@ -64,9 +101,9 @@ def _count_missing(wanted: NDArray[np.bytes_], found: NDArray[np.bytes_]) -> int
     return sum(number for number in rest.values() if number > 0)
 
 
-def _sort(keys: NDArray[np.bytes_], cache: FeatureCache) -> Rows:
+def _sort(keys: NDArray[np.bytes_], paths: NDArray[np.str_]) -> Rows:
     # Files of one content have the same features: their paths decide, if they are the same.
-    return np.lexsort([cache.paths, np.unique(keys, return_inverse=True)[1]])
+    return np.lexsort([paths, np.unique(keys, return_inverse=True)[1]])
 
 
 def _compare_tables(first: FeatureCache, other: FeatureCache, places: Rows) -> None:

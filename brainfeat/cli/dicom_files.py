@@ -99,11 +99,16 @@ class DicomFiles:
         """
         if not self.wanted:
             return
-        from brainfeat.prediction.dicom_results import write_secondary_capture, write_sr
+        from brainfeat.prediction.dicom_results import write_results
 
         if all(volume.prediction.error is not None for volume in volumes):
             options.say("warning: no volume could be read; no DICOM file was written", err=True)
             return
-        for path, write in ((self.report, write_sr), (self.capture, write_secondary_capture)):
-            if path is not None:
-                write(volumes, path, predictor=predictor, overwrite=self.overwrite)
+        for path in write_results(
+            volumes,
+            report=self.report,
+            capture=self.capture,
+            predictor=predictor,
+            overwrite=self.overwrite,
+        ):
+            options.say(f"{path.name} written; it names the patient", err=True)

@@ -194,9 +194,10 @@ def _audit(
     from brainfeat.evaluation.class_mapping import check_mappings
     from brainfeat.evaluation.subsets import plan_images
     from brainfeat.evaluation.units import choose_unit
+    from brainfeat.heads.reading import check_cache
     from brainfeat.leakage.auditing import audit_duplicates
 
-    bundle.check_spec(cache.spec)
+    check_cache(bundle, cache)
     rule = choose_unit(unit, group_label, [bundle])
     plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names), rule=rule)
     if is_reported:

@@ -45,6 +45,10 @@ def command(
     returns calibrated probabilities, which are compared with those of HEAD before the file gets its
     name. Unlike predict, it cannot abstain.
     """
+    from brainfeat.prediction.head_layers import require_network_file
+
+    require_network_file(head)
+
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.prediction.export import export_head
 

@@ -7,6 +7,7 @@ import click
 
 from brainfeat.cache.spec import POOLINGS, PRECISIONS, SCALINGS
 from brainfeat.cli import options
+from brainfeat.cli.allocator import return_large_arrays
 from brainfeat.cli.volumes import (
     RANDOM_KEY,
     VOLUME_NAMES,
@@ -247,6 +248,7 @@ def command(
     from brainfeat.extraction.extractor import extract
     from brainfeat.tables.inventory import Inventory
 
+    return_large_arrays()
     ranges = Augmentation(
         rotation=rotation,
         zoom=zoom,

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import blocks, learning_curve, options, protocol
+from brainfeat.cli import ablation, blocks, heads, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.kinds import HEAD_NAMES
 from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
@@ -32,6 +31,7 @@ Examples:
   brainfeat fit-head mri.h5 -o head.h5
   brainfeat fit-head mri.h5 -o best.h5 --head all --search
   brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
+  brainfeat fit-head mri.h5 -o vote.h5 --head vote:svm+dense+logistic
   brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
 """
 
@@ -39,20 +39,15 @@ Examples:
 @click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.output_option
-@click.option(
-    "--head",
-    type=click.Choice([*HEAD_NAMES, "all"]),
-    default="dense",
-    show_default=True,
-    help="Classifier to fit; 'all' cross-validates every classifier and saves the best.",
-)
+@heads.head_option
+@heads.how_option
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Constructor parameter of the head, such as C=10; may be repeated. Every candidate of a "
-    "search has it.",
+    help="Constructor parameter of the head, such as C=10, or svm.C=10 of a member of an ensemble; "
+    "may be repeated. Every candidate of a search has it.",
 )
 @click.option(
     "--search",
@@ -107,6 +102,7 @@ Examples:
 )
 @blocks.join_options
 @learning_curve.curve_options
+@ablation.ablation_options
 @options.table_option
 @options.jobs_option
 @options.verify_option
@@ -148,17 +144,22 @@ def command(
     curve_options = learning_curve.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
     )
+    ablation_options = ablation.take_options(
+        chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
+    )
     if curve_options is not None and join is not None:
         raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
+    heads.announce_cost(head, given)
     with blocks.open_join(features, join=join, table=table, verify=verify) as cache:
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
+        ablated = ablation.draw(ablation_options, cache, bundle, verify=verify, **chosen)
     if bundle.training.leakage is not None:
         options.warn_of_leakage(bundle.training.leakage.findings, *features)
     _warn_of_small_classes(bundle)
@@ -166,10 +167,12 @@ def command(
     seconds = time.perf_counter() - started
     if as_json:
         drawn = {} if curve is None else {"learning_curve": curve.to_dict()}
+        drawn |= {} if ablated is None else {"ablation": ablated.to_dict()}
         options.print_json(_describe(bundle, seconds=seconds, output=output) | drawn)
     else:
         _show(bundle)
         learning_curve.show(curve, curve_options)
+        ablation.show(ablated, ablation_options)
         options.say(f"{output} written in {options.format_seconds(seconds)}")
 
 
@@ -224,14 +227,14 @@ def _show(bundle: "HeadBundle") -> None:
     if bundle.bag is not None and record.bag_sizes is not None:
         bags = record.bag_sizes
         options.say(
-            f"groups of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled by "
-            f"{bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
+            f"patients of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled "
+            f"by {bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
         )
     _show_metrics(record)
 
 
 def _name_unit(bundle: "HeadBundle") -> str:
-    return "images" if bundle.bag is None else "groups"
+    return "images" if bundle.bag is None else "patients"
 
 
 def _show_metrics(record: "FitRecord") -> None:

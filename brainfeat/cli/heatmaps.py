@@ -6,13 +6,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from brainfeat import files
+from brainfeat.cli import options
 from brainfeat.errors import BrainfeatError
 from brainfeat.files import is_same_file, is_so
+from brainfeat.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from brainfeat.prediction.answers import Answer, Prediction
+    from brainfeat.prediction.explanation import Kind
     from brainfeat.prediction.predictor import Predictor
 
 # Images whose maps are computed at once.
@@ -28,15 +31,18 @@ class HeatmapFolder:
     folder : Path
     predictor : Predictor
         The answers are its own.
+    method : str
+        As of :func:`brainfeat.prediction.explanation.explain`.
     """
 
-    def __init__(self, folder: Path, predictor: "Predictor") -> None:
-        from brainfeat.prediction.explanation import require_images
+    def __init__(self, folder: Path, predictor: "Predictor", method: "Kind" = "auto") -> None:
+        from brainfeat.prediction.explanation import check_method, require_images
 
         require_images(predictor.bundle)
-        self._folder, self._predictor = folder, predictor
+        check_method(method, predictor.bundle, predictor.backbone)
+        self._folder, self._predictor, self._method = folder, predictor, method
         self._waiting: list[tuple[str, Answer]] = []
-        self._number = 0
+        self._number = self._drawn = 0
 
     def __enter__(self) -> Self:
         try:
@@ -55,6 +61,8 @@ class HeatmapFolder:
     ) -> None:
         if kind is None:
             self._draw()
+            drawn = count(self._drawn, "heat map")
+            options.say(f"{drawn} written into {self._folder.name}", err=True)
 
     def add(self, answer: "Answer") -> None:
         """Take an answer; images are numbered from 1, and so are the slices of each volume."""
@@ -73,19 +81,21 @@ class HeatmapFolder:
 
         from brainfeat.extraction.cropping import find_box
         from brainfeat.prediction.explanation import explain
-        from brainfeat.report.heatmaps import save_heatmap
+        from brainfeat.report.heatmaps import ATTENTION_CAPTION, CAPTION, save_heatmap
 
         if not self._waiting:
             return
         bundle = self._predictor.bundle
         titles = [_choose_class(answer.prediction) for _, answer in self._waiting]
-        maps = explain(
+        found = explain(
             bundle,
             np.stack([answer.image for _, answer in self._waiting if answer.image is not None]),
             backbone=self._predictor.backbone,
             targets=[bundle.class_names.index(title) for title in titles],
-        ).maps
-        for (name, answer), heat, title in zip(self._waiting, maps, titles, strict=True):
+            method=self._method,
+        )
+        caption = ATTENTION_CAPTION if found.method == "attention" else CAPTION
+        for (name, answer), heat, title in zip(self._waiting, found.maps, titles, strict=True):
             if answer.pixels is not None:
                 save_heatmap(
                     answer.pixels,
@@ -94,7 +104,9 @@ class HeatmapFolder:
                     title=title,
                     probability=answer.prediction.probabilities[title],
                     box=find_box(answer.pixels, bundle.spec.crop),
+                    caption=caption,
                 )
+                self._drawn += 1
         self._waiting.clear()
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from brainfeat.cli import options, protocol
 from brainfeat.cli.wording import translate
+from brainfeat.heads.kinds import parse_ensemble
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -110,10 +112,28 @@ def _describe_cache(cache: "FeatureCache") -> dict[str, Any]:
         "rejected": [asdict(rejected) for rejected in cache.rejected],
         "augmentation": cache.augmentation,
         "signatures": cache.signature is not None,
-        "fingerprint": cache.fingerprint,
-        "spec": asdict(cache.spec),
+        "layers": {name: _describe_layer(cache, name) for name in cache.layers},
+        "maps": _describe_maps(cache),
+        "fingerprint": cache.stored_spec.fingerprint,
+        "spec": asdict(cache.stored_spec),
         "created_at": cache.created_at,
         "provenance": cache.provenance,
+    }
+
+
+def _describe_layer(cache: "FeatureCache", name: str) -> dict[str, Any]:
+    selected = cache.select(name)
+    return {"n_features": selected.spec.n_features, "fingerprint": selected.fingerprint}
+
+
+def _describe_maps(cache: "FeatureCache") -> dict[str, Any] | None:
+    if cache.stored_spec.pooling != "none":
+        return None
+    shape = cache.maps.shape[1:]
+    return {
+        "layer": cache.stored_spec.layer,
+        "shape": list(shape),
+        "bytes_per_image": prod(shape) * cache.maps.dtype.itemsize,
     }
 
 
@@ -125,6 +145,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "whole": True,
         "head": bundle.head,
         "params": bundle.params,
+        "ensemble": _describe_ensemble(bundle),
         "classes": list(bundle.class_names),
         "bag": protocol.describe_bags(bundle),
         "temperature": bundle.temperature,
@@ -140,6 +161,21 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "blocks": _describe_blocks(bundle),
         "random_state": record.random_state,
         "versions": None if record.versions is None else dict(record.versions),
+    }
+
+
+def _describe_ensemble(bundle: "HeadBundle") -> dict[str, Any] | None:
+    """Describe the members of an ensemble, and how many fits it took; None for another head."""
+    ensemble = parse_ensemble(bundle.head)
+    if ensemble is None:
+        return None
+    members = bundle.estimator.members_
+    return {
+        "how": ensemble.how,
+        "members": [member.name for member in members],
+        "temperatures": [member.temperature for member in members],
+        "n_folds": bundle.estimator.n_folds_,
+        "fits": bundle.training.member_fits,
     }
 
 

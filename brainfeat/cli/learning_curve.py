@@ -96,11 +96,12 @@ def take_options(
     if plot is not None:
         if is_same_file(plot, output):
             raise click.UsageError("--curve-plot and --output name the same file; name two")
-        check_output(plot, overwrite=overwrite, kind="a PNG", recognise=_is_png, inputs=inputs)
+        check_output(plot, overwrite=overwrite, kind="a PNG", recognise=is_png, inputs=inputs)
     return CurveOptions(repeats=repeats or _REPEATS, plot=plot)
 
 
-def _is_png(path: Path) -> bool:
+def is_png(path: Path) -> bool:
+    """Return whether a file begins as a PNG does."""
     with path.open("rb") as file:
         return file.read(len(_PNG)) == _PNG
 

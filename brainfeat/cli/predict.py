@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from brainfeat.cli.heatmaps import HeatmapFolder
     from brainfeat.prediction.answers import Answer, Prediction, SliceSummary
+    from brainfeat.prediction.explanation import Kind
     from brainfeat.prediction.joined import JoinedPredictor
     from brainfeat.prediction.predictor import Predictor
 
@@ -90,6 +91,14 @@ Examples:
     help="Draw into this new folder which regions each score comes from; needs the extra report.",
 )
 @click.option(
+    "--heatmap-kind",
+    type=click.Choice(["auto", "grad-cam", "occlusion", "attention"]),
+    default="auto",
+    show_default=True,
+    help="How heat maps are computed: auto is Grad-CAM where the head allows it, else occlusion; "
+    "attention draws the weights of the heads attention-pool and cbam.",
+)
+@click.option(
     "--sr",
     "report",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -138,6 +147,7 @@ def command(
     input_table: Path | None,
     output: Path | None,
     heatmaps: Path | None,
+    heatmap_kind: "Kind",
     report: Path | None,
     capture: Path | None,
     key_file: Path | None,
@@ -213,7 +223,7 @@ def command(
     results.check_inputs(given, bundle)
     belonging = choose_belonging(bundle, given, listed, group_level=group_level)
     predictor = Predictor(bundle, n_images=count_images(given), patient_key=key, **chosen)
-    drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor)
+    drawer = nullcontext() if heatmaps is None else HeatmapFolder(heatmaps, predictor, heatmap_kind)
     found: list[Prediction] = []
     with options.ProgressLine("predicting", "images") as progress, drawer as drawing:
         answers = predictor.predict_inputs(
@@ -241,6 +251,7 @@ def _report(
     found = [_name_options(answer) for answer in answers]
     if output is not None:
         options.write_text(output, _to_csv(found, predictor.bundle.class_names, hashed=hashed))
+        options.say(f"{output.name} written, {count(len(found), 'row')}", err=True)
     if as_json:
         options.print_json(_to_documents(found, predictor))
     else:

@@ -21,6 +21,7 @@ from brainfeat.evaluation.results import Difference
 from brainfeat.evaluation.seen_images import SeenImages, find_seen
 from brainfeat.evaluation.subsets import Cache, Head, Plan, open_both, plan_images
 from brainfeat.evaluation.units import IMAGE, UnitRule, answer_units, choose_unit, name_unit
+from brainfeat.heads.reading import read_features
 from brainfeat.text import format_interval, format_metric
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ def _predict(head: "HeadBundle", cache: "FeatureCache", plan: Plan, names: Seque
     """Predict the class of each image or group, as an index into the names."""
     place = np.array([names.index(name) for name in plan.task.names])
     if plan.groups is None:
-        found = head.predict_proba(cache.X[plan.rows])
+        found = head.predict_proba(read_features(head, cache, plan.rows))
     else:
         found = answer_units(head, cache, plan).answers.probabilities
     predicted: Rows = place[plan.task.add_up(found).argmax(axis=1)]

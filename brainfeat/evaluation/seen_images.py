@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
     from brainfeat.evaluation.subsets import Plan
     from brainfeat.heads.bundle import HeadBundle
+    from brainfeat.heads.fitted_images import FittedImages
     from brainfeat.leakage.results import Audit
 
 Rows = NDArray[np.intp]
@@ -115,7 +116,7 @@ def find_seen(
         )
     seen = np.unique(np.concatenate(digests), axis=0)
     exact = _is_in(cache.sha256[rows], seen)
-    copies = _find_copies(bundles, cache, rows, seen)
+    copies = _find_copies([bundle.fitted_images for bundle in bundles], cache, rows, seen)
     near = _find_near(cache, rows, seen, threshold=threshold, audit=audit)
     clusters = same
     if copies.clusters is not None:
@@ -136,6 +137,36 @@ def find_seen(
     )
 
 
+def find_copied_images(
+    fitted: "FittedImages", cache: "FeatureCache", rows: Rows
+) -> tuple[Flags, Rows]:
+    """Find the images of a cache that are copies of some that were fitted on.
+
+    Parameters
+    ----------
+    fitted : FittedImages
+    cache : FeatureCache
+    rows : ndarray of int, shape (m,)
+        Rows of view 0.
+
+    Returns
+    -------
+    copied : ndarray of shape (m,), bool
+        Exact duplicates alone where there are no signatures.
+    groups : ndarray of shape (m,), int
+        As in :class:`SeenImages`.
+    """
+    from brainfeat.leakage.duplicates import label_exact_duplicates
+
+    exact = _is_in(cache.sha256[rows], fitted.seen)
+    copies = _find_copies([fitted], cache, rows, fitted.seen)
+    same = label_exact_duplicates(cache.sha256[rows])
+    return (
+        exact if copies.flags is None else exact | copies.flags,
+        _join_groups(cache, rows, same if copies.clusters is None else copies.clusters),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Found:
     """Images of which a head has seen a duplicate, or why that is not known; clusters of all."""
@@ -146,7 +177,7 @@ class _Found:
 
 
 def _find_copies(
-    bundles: "Sequence[HeadBundle]", cache: "FeatureCache", rows: Rows, seen: Digests
+    fitted: "Sequence[FittedImages | None]", cache: "FeatureCache", rows: Rows, seen: Digests
 ) -> _Found:
     """Find copies of what the heads have seen, by signatures of theirs or of the cache.
 
@@ -158,8 +189,7 @@ def _find_copies(
     if cache.signature is None:
         return _Found(reason="the cache has no signatures; run extract again to add them")
     signatures, digests, reason = [cache.signature[rows]], [cache.sha256[rows]], None
-    for bundle in bundles:
-        images = bundle.fitted_images
+    for images in fitted:
         if images is not None and images.signature is not None:
             signatures.append(images.signature)
             digests.append(images.seen)

@@ -19,6 +19,7 @@ from brainfeat.evaluation.stress_results import AlteredMetrics, KindSummary, Str
 from brainfeat.evaluation.subsets import Plan, open_both, plan_images
 from brainfeat.evaluation.units import GROUP, IMAGE, answer_units, choose_unit, name_unit
 from brainfeat.heads.pooling import Answers, answer, join_answers, pool_answers
+from brainfeat.heads.reading import read_features
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _answer_images(
     order = np.argsort(rows, axis=None)
     found = []
     for start in range(0, rows.size, _BLOCK_ROWS):
-        X = cache.X[rows.ravel()[order[start : start + _BLOCK_ROWS]]]
+        X = read_features(head, cache, rows.ravel()[order[start : start + _BLOCK_ROWS]])
         found.append(answer(head, X, head.predict_proba(X)))
     images, places = join_answers(found), np.argsort(order).reshape(rows.shape)
     views = [images.select(view) for view in places]

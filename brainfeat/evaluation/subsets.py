@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from brainfeat.errors import CacheError, ParameterError
 from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task
 from brainfeat.evaluation.units import GROUP, IMAGE, IMAGES, UnitRule, select_groups
+from brainfeat.heads.reading import check_cache
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -59,7 +60,7 @@ def open_both(
     bundles = [loaded(head) for head in heads]
     with opened(cache) as features:
         for bundle in bundles:
-            bundle.check_spec(features.spec)
+            check_cache(bundle, features)
         yield features, bundles
 
 

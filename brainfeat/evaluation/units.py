@@ -14,6 +14,7 @@ from brainfeat.heads.bags import BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.pooling import Answers, answer, pool, pool_answers
+from brainfeat.heads.reading import read_features
 from brainfeat.text import count
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def answer_units(bundle: "HeadBundle", cache: "FeatureCache", plan: "Plan") -> U
     """
     if bundle.bag is not None:
         return _answer_bags(bundle, cache, plan)
-    X = cache.X[plan.rows]
+    X = read_features(bundle, cache, plan.rows)
     # The scores of a head may take most of the time, and probabilities are made of them.
     scores = bundle.scores(X)
     images = answer(bundle, X, softmax(scores, temperature=bundle.temperature))

@@ -145,9 +145,9 @@ def extract(
     output : path-like
         The cache to write or to update. Rows of an unfinished run are kept in ``OUTPUT.parts``.
     backbone : str or FeatureExtractor, default="vgg16"
-        Name of a base, to which the options `weights` to `device` belong; or a callable from
+        Name of a base, to which the options `weights` to `pooling` belong; or a callable from
         float32 images (n, h, w, 3) to float32 features (n, d) with the attributes ``spec`` and
-        ``recipe`` (:class:`brainfeat.extraction.backbones.FeatureExtractor`).
+        ``recipe`` (:class:`brainfeat.extraction.feature_extractors.FeatureExtractor`).
     weights : {"imagenet", "random"} or path-like, default="imagenet"
         Weights of a base that is given by name.
     scaling : {"weights", "unit"}, default="weights"

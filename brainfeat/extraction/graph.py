@@ -165,21 +165,23 @@ def find_channels(layers: tuple[Layer, ...]) -> dict[str, int]:
 def list_maps(layers: tuple[Layer, ...]) -> list[str]:
     """List the layers that give a map of what a convolution has seen.
 
-    Left out are those before the first convolution, and those of one value for each channel, such
-    as in squeeze and excitation.
+    Left out are those before the first convolution, those of one value for each channel, such as in
+    squeeze and excitation, and those that only pad, some of which Keras names anew in each process.
 
     Examples
     --------
     >>> list_maps(read_graph("vgg16"))[:3]
     ['block1_conv1', 'block1_conv2', 'block1_pool']
     """
-    found: list[str] = []
+    seen: set[str] = set()
+    found = []
     for layer in layers:
         if layer.kind == "GlobalAveragePooling2D":
             continue
-        seen = layer.kind in _CONVOLUTIONS and not found
-        if seen or set(found).intersection(layer.inputs):
-            found.append(layer.name)
+        if seen.intersection(layer.inputs) or (layer.kind in _CONVOLUTIONS and not seen):
+            seen.add(layer.name)
+            if layer.kind != "ZeroPadding2D":
+                found.append(layer.name)
     return found
 
 

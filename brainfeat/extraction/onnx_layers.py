@@ -78,13 +78,13 @@ def add_base(
         Height and width of the images in pixels.
     scaling : InputScaling or None
         How the pixels are scaled; None leaves them in [0, 1].
-    pooling : {"mean", "max"}
-        How the maps of the last layer become features.
+    pooling : {"mean", "max", "none"}
+        How the maps of the last layer become features; ``"none"`` leaves them.
 
     Returns
     -------
     str
-        Name of the features (n, d).
+        Name of the features (n, d), or of the maps (n, d, h, w).
     """
     lengths, outputs = find_lengths(layers, input_size), dict[str, str]()
     for layer in layers:
@@ -99,6 +99,8 @@ def add_base(
         if layer.kind == "Normalization" and scaling is not None:
             factor = call.by_channel(np.array(scaling.normalized_factor))
             outputs[layer.name] = graph.add("Mul", outputs[layer.name], factor)
+    if pooling == "none":
+        return outputs[layers[-1].name]
     kind = "GlobalMaxPool" if pooling == "max" else "GlobalAveragePool"
     pooled = graph.add(kind, outputs[layers[-1].name])
     return graph.add("Flatten", pooled, axis=1)

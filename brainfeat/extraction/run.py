@@ -28,12 +28,12 @@ from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_co
 from brainfeat.extraction.inputs import Input, list_inputs
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
 from brainfeat.extraction.preprocessing import resize_pixels
-from brainfeat.extraction.seen_keys import SeenKeys
 from brainfeat.extraction.shard_writer import Item, ShardWriter, Signature
 from brainfeat.extraction.sights import Sight, Sights
 from brainfeat.extraction.task import Task
 from brainfeat.tables.rows import Row
 from brainfeat.tables.table import ImageTable
+from brainfeat.text import describe_unreadable
 
 Pixels = NDArray[np.uint8]
 
@@ -105,7 +105,7 @@ class Run:
         # Of the images that were read; a bytes object for each would take three times as much.
         self._sha256 = bytearray()
         self._places = array("q")
-        self._seen = SeenKeys()
+        self._seen: set[bytes] = set()
         self._large_images = threading.Lock()
         self._computer: BatchComputer[Item] | None = None
         self._most_rows: int | None = None  # None for many
@@ -185,8 +185,7 @@ class Run:
         self._report(len(inputs))
         if not self._places:
             raise ImageReadError(
-                f"none of the {len(self.rejected)} {inputs.noun}s can be read; the first,"
-                f" {self.rejected[0].path}",
+                describe_unreadable(len(self.rejected), inputs.noun, self.rejected[0].path),
                 self.rejected[0].reason,
             )
 
@@ -319,8 +318,9 @@ class Run:
             return
         views = set(loaded.views) if loaded.signature is None else {0, *loaded.views}
         for view in sorted(views):
-            if not self._seen.add(make_key(loaded.sha256, view)):
+            if (key := make_key(loaded.sha256, view)) in self._seen:
                 continue
+            self._seen.add(key)
             signature = None if view else loaded.signature
             item = Item(loaded.number, view, loaded.sha256, loaded.measured, signature)
             if view in loaded.views:

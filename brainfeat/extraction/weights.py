@@ -133,8 +133,9 @@ def find_weights_file(weights: str, name: str) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
-            f"no weights file {weights}; expected imagenet, random, or the path of a "
-            "Keras weights file (.h5 or .weights.h5); pass it with weights=PATH"
+            f"no weights file {weights}",
+            "expected imagenet, random, or the path of a Keras weights file (.h5 or .weights.h5); "
+            "pass it with weights=PATH",
         )
     if path.suffix not in (".h5", ".hdf5"):
         raise WeightsError(
@@ -185,8 +186,9 @@ def _download(url: str, path: Path, md5: str | None, checksum: str) -> Path:
     except Exception as error:  # get_file raises plain exceptions
         raise WeightsError(
             f"the ImageNet weights {path.name}{checksum} are missing and could not be downloaded "
-            f'from {url}: {error}; pass a copy with weights=PATH, or weights="random" to go on '
-            "without pretrained features"
+            f"from {url}: {error}",
+            'pass a copy with weights=PATH, or weights="random" to go on without pretrained '
+            "features",
         ) from error
     return Path(fetched)
 

@@ -19,7 +19,8 @@ from brainfeat.canonical import parse_json
 from brainfeat.errors import BundleError
 from brainfeat.heads import trees
 from brainfeat.heads.bags import ATTENTION
-from brainfeat.heads.kinds import TRAINED
+from brainfeat.heads.kinds import ATTENTION_HEADS, TRAINED
+from brainfeat.heads.parameters import GATE_SHAPES
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -60,8 +61,6 @@ REBUILD_ERRORS = (
     ValueError,
     zipfile.BadZipFile,
 )
-# The gates of an attention head, in the order of its estimator.
-_GATES = ("V", "U", "w")
 _NODE_KEYS = frozenset({"__class__", "__id__", "__loader__"})
 # The header that NumPy writes for an array of numbers. Its own parser takes any Python literal.
 _NPY_HEADER = re.compile(
@@ -106,9 +105,8 @@ def to_arrays(name: str, estimator: Any) -> dict[str, NDArray[Any]]:
         "dense/mean": np.asarray(estimator.mean_, "<f8"),
         "dense/scale": np.asarray(estimator.scale_, "<f8"),
     }
-    if name == ATTENTION:
-        for letter, gate in zip(_GATES, estimator.gates_, strict=True):
-            arrays[f"attention/{letter}"] = np.asarray(gate, "<f4")
+    for key, gate in zip(_name_gates(name), getattr(estimator, "gates_", ()), strict=True):
+        arrays[key] = np.asarray(gate, "<f4")
     for position, (kernel, bias) in enumerate(estimator.layers_):
         arrays[f"dense/{position}/kernel"] = np.asarray(kernel, "<f4")
         arrays[f"dense/{position}/bias"] = np.asarray(bias, "<f4")
@@ -133,11 +131,11 @@ def from_arrays(
     name : str
         Name of the head, one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : dict
-        Constructor parameters of a dense or attention head.
+        Constructor parameters of a head that Keras trains.
     n_features, n_classes : int
         Number of features and of classes.
     temperature : float
-        Divides the logits of a dense or attention head.
+        Divides the logits of a head that Keras trains.
 
     Returns
     -------
@@ -168,9 +166,10 @@ def _read_dense(
 ) -> Any:
     from brainfeat.heads.attention import AttentionHead
     from brainfeat.heads.dense import DenseHead
+    from brainfeat.heads.map_head import MapHead
 
     n_layers = sum(name.endswith("/kernel") for name in arrays)
-    names = [f"attention/{letter}" for letter in _GATES] if head == ATTENTION else []
+    names = _name_gates(head)
     if len(arrays) != 2 * n_layers + 2 + len(names):
         raise BundleError(
             f"the arrays of the {head} head are missing or unknown: {', '.join(arrays)}"
@@ -187,9 +186,17 @@ def _read_dense(
         "temperature": temperature,
         "params": params,
     }
+    gates = [arrays[name] for name in names]
     if head == ATTENTION:
-        return AttentionHead.from_arrays([arrays[name] for name in names], **parts)
+        return AttentionHead.from_arrays(gates, **parts)
+    if head in ATTENTION_HEADS:
+        return MapHead.from_arrays(gates, **{**parts, "params": {**params, "attention": head}})
     return DenseHead.from_arrays(**parts)
+
+
+def _name_gates(head: str) -> list[str]:
+    """Name the arrays of the gates of a head, in the order of its estimator."""
+    return [f"attention/{name}" for name in GATE_SHAPES.get(head, ())]
 
 
 def _read_archive(head: str, arrays: Arrays, *, n_features: int, n_classes: int) -> Any:

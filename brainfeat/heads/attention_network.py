@@ -1,6 +1,6 @@
 """The network of the attention head: gates over the vectors of a bag, and the dense head behind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,33 +88,49 @@ def build_attention(
     """
     keras = import_keras()
 
-    def make_gate(name: str, units: int, activation: str | None) -> Any:
+    def make(layer: Any, *args: Any, **options: Any) -> Any:
         glorot = keras.initializers.GlorotUniform(seed=int(rng.integers(SEED_LIMIT)))
-        return keras.layers.Dense(
-            units,
-            activation=activation,
-            use_bias=False,
-            kernel_initializer=glorot,
-            dtype="float32",
-            name=name,
-        )
+        return layer(*args, kernel_initializer=glorot, dtype="float32", **options)
 
     vectors = keras.Input((None, n_features), dtype="float32")
     present = keras.Input((None, 1), dtype="bool")
-    gated = keras.layers.Multiply(dtype="float32")(
-        [
-            make_gate("V", attention_units, "tanh")(vectors),
-            make_gate("U", attention_units, "sigmoid")(vectors),
-        ]
-    )
-    scores = make_gate("w", 1, None)(gated)
-    weights = keras.layers.Softmax(axis=1, dtype="float32")(scores, mask=present)
-    pooled = keras.layers.Dot(axes=1, dtype="float32")([weights, vectors])
+    pooled = add_gated_attention(vectors, width=attention_units, make=make, present=present)
     classifier = build_network(
         n_features, n_classes, hidden_units=hidden_units, dropout=dropout, rng=rng
     )
-    logits = classifier(keras.layers.Reshape((n_features,), dtype="float32")(pooled))
-    return keras.Model([vectors, present], logits)
+    return keras.Model([vectors, present], classifier(pooled))
+
+
+def add_gated_attention(
+    vectors: Any, *, width: int, make: Callable[..., Any], present: Any = None
+) -> Any:
+    """Add gated attention over vectors, and their weighted mean, to a network.
+
+    Parameters
+    ----------
+    vectors : keras.KerasTensor
+        Standardised vectors, (b, t, d).
+    width : int
+        Rows of V and U.
+    make : callable
+        Called with a class of a layer and its arguments; returns the layer.
+    present : keras.KerasTensor or None
+        Whether each vector is one or padding, (b, t, 1); None where all are vectors.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Weighted means, (b, d).
+    """
+    keras = import_keras()
+    v = make(keras.layers.Dense, width, activation="tanh", use_bias=False, name="V")
+    u = make(keras.layers.Dense, width, activation="sigmoid", use_bias=False, name="U")
+    gated = keras.layers.Multiply(dtype="float32")([v(vectors), u(vectors)])
+    scores = make(keras.layers.Dense, 1, use_bias=False, name="w")(gated)
+    masked = {} if present is None else {"mask": present}
+    weights = keras.layers.Softmax(axis=1, dtype="float32")(scores, **masked)
+    pooled = keras.layers.Dot(axes=1, dtype="float32")([weights, vectors])
+    return keras.layers.Reshape((vectors.shape[-1],), dtype="float32")(pooled)
 
 
 def read_attention(network: Any) -> list[Layer]:

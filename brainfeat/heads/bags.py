@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from brainfeat.cache.groups import SAME_LABEL, list_places
 from brainfeat.errors import ParameterError
 from brainfeat.heads.blocks import BlockVectors
+from brainfeat.heads.maps import MapRows
 
 Rows = NDArray[np.intp]
 
@@ -183,14 +184,16 @@ class Bags:
             raise ParameterError("the bags hold values that are not finite")
 
 
-# What a head is fitted on and scores: a vector each, or a bag of vectors each.
-Features = NDArray[np.float32] | Bags
+# What a head is fitted on and scores: a vector, a bag of vectors or a map each.
+Features = NDArray[np.float32] | Bags | MapRows
 # The same, or vectors of several blocks, of which some may be missing.
 AnyFeatures = Features | BlockVectors
 
 
 def pool_all(X: Features) -> NDArray[np.float32]:
-    """Return the vectors, or the mean vector of each bag, (n, d) float32."""
+    """Return the vectors, or the mean vector of each bag or map, (n, d) float32."""
+    if isinstance(X, MapRows):
+        return X.pool()
     return X.pool("mean") if isinstance(X, Bags) else X
 
 

@@ -1,12 +1,52 @@
 """The base that a head takes features of."""
 
 from dataclasses import replace
+from typing import Protocol
 
 from brainfeat.cache.spec import FeatureSpec
-from brainfeat.errors import SpecMismatchError
+from brainfeat.errors import SpecMismatchError, WeightsError
 
 # Significant bits of a number.
 _PRECISION_BITS = {"int8": 7, "bfloat16": 8, "float16": 11, "float32": 24}
+
+
+_REMEDY = "pass the weights that the head was fitted with"
+
+
+class _Base(Protocol):
+    @property
+    def spec(self) -> FeatureSpec: ...
+
+
+def read_spec(base: _Base) -> FeatureSpec:
+    """Read the weights of the base that a head is to be used with, and return its spec.
+
+    Parameters
+    ----------
+    base : object with a `spec`
+        Such as a :class:`brainfeat.extraction.backbones.Backbone`.
+
+    Returns
+    -------
+    FeatureSpec
+
+    Raises
+    ------
+    WeightsError
+        The weights are missing or wrong; where any would do for other tasks, those of the head are
+        asked for.
+    """
+    try:
+        return base.spec
+    except WeightsError as error:
+        if not error.remedy:
+            raise
+        raise WeightsError(error.problem, f"{_REMEDY}, with weights=PATH") from error
+
+
+def select_maps(found: FeatureSpec) -> FeatureSpec:
+    """Return the spec of the maps of a base; of one that pools them, its own spec."""
+    return found.select(maps=True) if found.pooling == "none" else found
 
 
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
@@ -35,7 +75,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
         )
     wanted.require(
         replace(
-            found,
+            select_maps(found) if wanted.pooling == "none" else found,
             precision=wanted.precision,
             quantization=wanted.quantization,
             volumes=wanted.volumes,
@@ -44,5 +84,5 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
         ),
         here="the head",
         there="the base",
-        remedy="pass the weights that the head was fitted with",
+        remedy=_REMEDY,
     )

@@ -24,14 +24,16 @@ from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.kinds import head_scores
+from brainfeat.heads.kinds import head_scores, takes_maps
+from brainfeat.heads.maps import MapRows
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.record import FitRecord
 
 _PROBE_TOLERANCE = 1e-4
 
-# What a head takes: vectors of images; of a bag head, the vectors of each group.
-Examples = ArrayLike | Bags | Sequence[ArrayLike]
+# What a head takes: vectors of images; of a bag head, the vectors of each group;
+# of a head of maps, the map of each image.
+Examples = ArrayLike | Bags | MapRows | Sequence[ArrayLike]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,9 +56,9 @@ class HeadBundle:
         Divides the scores before the softmax.
     training : FitRecord
         How the head was fitted: sizes of the splits, metrics, seed, digest of the cache, versions.
-    probe : ndarray of shape (m, d), float32, or Bags
+    probe : ndarray of shape (m, d), float32, Bags, or MapRows
         Vectors whose probabilities are stored, and compared when the file is loaded; bags of them
-        for a bag head.
+        for a bag head, maps for a head of maps.
     bag : BagRule or None
         How the images of a group become one example of a bag head; None for a head of images.
     blocks : Blocks or None
@@ -95,7 +97,8 @@ class HeadBundle:
         X : array-like of shape (n, d)
             Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
             list of arrays of shape (m, d), or an array of shape (n, m, d). Of a head of several
-            blocks, one vector of each block side by side, NaN where it is missing.
+            blocks, one vector of each block side by side, NaN where it is missing. Of a head of
+            maps, :class:`brainfeat.heads.maps.MapRows`, or an array of shape (n, h, w, d).
 
         Returns
         -------
@@ -125,7 +128,7 @@ class HeadBundle:
         -------
         ndarray of shape (n, d), float32
             The vectors themselves; of a bag head, the pooled vectors, or the mean of those that a
-            head weighs by attention.
+            head weighs by attention; of a head of maps, the means over the positions.
 
         Raises
         ------
@@ -139,9 +142,8 @@ class HeadBundle:
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
-            list of arrays of shape (m, d), or an array of shape (n, m, d).
+        X : array-like
+            As of :meth:`scores`.
 
         Returns
         -------
@@ -151,8 +153,7 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            X has another shape, or a value that is not finite; a bag head was given single vectors,
-            or a head of images bags.
+            As in :meth:`scores`.
         """
         return softmax(self.scores(X), temperature=self.temperature)
 
@@ -161,9 +162,8 @@ class HeadBundle:
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
-            list of arrays of shape (m, d), or an array of shape (n, m, d).
+        X : array-like
+            As of :meth:`scores`.
 
         Returns
         -------
@@ -173,14 +173,13 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            X has another shape, or a value that is not finite; a bag head was given single vectors,
-            or a head of images bags.
+            As in :meth:`scores`.
         """
         named: NDArray[np.str_] = np.array(self.class_names)[self.predict_proba(X).argmax(axis=1)]
         return named
 
     def attention(self, X: Examples) -> NDArray[np.float64]:
-        """Compute how much each vector counts in its bag, of a head that learned that.
+        """Compute how much each vector counts in its bag, or each position in its map.
 
         A weight says how much a vector counts in this head, and neither that there is a finding in
         its image nor that there is none in the others: other weights can give the same answer.
@@ -188,18 +187,27 @@ class HeadBundle:
         Parameters
         ----------
         X : array-like
-            Bags, as of :meth:`scores`.
+            Bags or maps, as of :meth:`scores`.
 
         Returns
         -------
-        ndarray of shape (number of vectors,), float64
-            Bag after bag; the weights of a bag sum to 1.
+        ndarray of shape (number of vectors,), or (n, h, w) for maps, float64
+            Bag after bag; the weights of a bag sum to 1. Those of the positions of a map sum to 1
+            for the head ``attention-pool``; each is in (0, 1) for ``cbam``.
 
         Raises
         ------
         BundleError
-            As in :meth:`scores`; or the head does not weigh vectors by attention.
+            As in :meth:`scores`; or the head weighs neither vectors nor positions by attention.
         """
+        if takes_maps(self.head):
+            positions: NDArray[np.float64] = self.estimator.attention_maps(self._pool(X))
+            return positions
+        if self.head == "se":
+            raise BundleError(
+                "an se head weighs the channels of an image, and no positions; fit an "
+                "attention-pool or a cbam head"
+            )
         if self.bag is None or self.bag.pooling != ATTENTION:
             how = "takes single images" if self.bag is None else f"pools by {self.bag.pooling}"
             raise BundleError(
@@ -306,8 +314,12 @@ class HeadBundle:
         return bundle
 
     def _pool(self, X: Examples) -> Features:
-        """Check vectors, or bags; return what the estimator takes, which are bags for attention."""
+        """Check vectors, bags or maps; return what the estimator takes."""
         width = self.spec.n_features
+        if takes_maps(self.head):
+            return self._take_maps(X)
+        if isinstance(X, MapRows):
+            raise BundleError(f"maps of images; this head takes vectors, (n, {width})")
         if self.blocks is not None:
             if isinstance(X, Bags):
                 raise BundleError(f"bags of vectors; this head takes joined vectors, (n, {width})")
@@ -326,6 +338,12 @@ class HeadBundle:
         if not np.isfinite(features).all():
             raise BundleError("the features hold values that are not finite")
         return features
+
+    def _take_maps(self, X: Any) -> MapRows:
+        try:
+            return MapRows.collect(X, self.spec.n_features)
+        except ParameterError as error:
+            raise BundleError(f"{error}; this head takes maps of images") from error
 
     def _check_probe(self, expected: NDArray[np.float64]) -> None:
         try:

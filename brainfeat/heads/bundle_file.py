@@ -18,7 +18,6 @@ from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
-from brainfeat.heads.archive import from_arrays, to_arrays
 from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
 from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.bundle_schema import (
@@ -29,8 +28,10 @@ from brainfeat.heads.bundle_schema import (
     with_prefix,
 )
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.ensemble_archive import from_arrays, to_arrays
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.kinds import HEAD_NAMES
+from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES, parse_ensemble, takes_maps
+from brainfeat.heads.maps import MapRows
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.record import FitRecord
 
@@ -71,6 +72,8 @@ def write_bundle(bundle: "HeadBundle", path: Path) -> Path:
         fitted=bundle.fitted_images is not None,
         bag=bundle.bag is not None,
         blocks=bundle.blocks is not None,
+        attention=bundle.head in ATTENTION_HEADS,
+        members=parse_ensemble(bundle.head) is not None,
     )
     optional: dict[str, Attribute] = {
         "signature_version": SIGNATURE_VERSION,
@@ -122,11 +125,7 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     spec = FeatureSpec.from_json(str(stored["spec"]))
     names, head = _read_names(stored), read_json(stored, "head", dict)
     bag = _read_bag(stored, names)
-    known = (ATTENTION,) if bag is not None and bag.pooling == ATTENTION else HEAD_NAMES
-    if set(head) != {"name", "params"} or head["name"] not in known:
-        raise BundleError(f"unknown head {head.get('name')!r}")
-    if not isinstance(head["params"], dict):
-        raise BundleError("params must be a JSON dict")
+    _check_head(head, bag)
     temperature = stored["temperature"]
     if not isinstance(temperature, float) or not 0 < temperature < np.inf:
         raise BundleError(f"temperature must be a positive number, got {temperature!r}")
@@ -134,9 +133,11 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     blocks = _read_blocks(stored, arrays, spec)
     if blocks is not None and bag is None:
         raise BundleError("blocks hold a vector of each group, and no bag says how it is made")
-    probe, expected = _take_probe(arrays, None if blocks else bag)
+    _check_maps(head["name"], spec, bag=bag)
+    probe, expected = _take_probe(arrays, None if blocks else bag, maps=takes_maps(head["name"]))
     n_features = spec.n_features if blocks is None else blocks.fill.n_features
     size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}
+    n_blocks = None if blocks is None else len(blocks.names)
     scope = take_all(arrays, "scope", OOD_ARRAYS)
     conformal = take_all(arrays, "conformal", CONFORMAL_ARRAYS)
     fitted = take(arrays, "fitted")
@@ -147,7 +148,9 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         "class_names": names,
         "head": head["name"],
         "params": head["params"],
-        "estimator": from_arrays(arrays, **head, temperature=temperature, **size),
+        "estimator": from_arrays(
+            arrays, **head, temperature=temperature, n_blocks=n_blocks, **size
+        ),
         "temperature": temperature,
         "training": _read_training(str(stored["training"])),
         "probe": probe,
@@ -163,20 +166,46 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
     return fields, expected
 
 
+def _check_head(head: Mapping[str, Any], bag: BagRule | None) -> None:
+    """Refuse a head of another name than those there are, or without parameters."""
+    if set(head) != {"name", "params"} or not isinstance(head["name"], str):
+        raise BundleError(f"unknown head {head.get('name')!r}")
+    name, learns = head["name"], bag is not None and bag.pooling == ATTENTION
+    known = (ATTENTION,) if learns else (*HEAD_NAMES, *ATTENTION_HEADS)
+    if name not in known and (learns or parse_ensemble(name) is None):
+        raise BundleError(f"unknown head {name!r}")
+    if not isinstance(head["params"], dict):
+        raise BundleError("params must be a JSON dict")
+
+
 def _list_probe(probe: Features) -> dict[str, NDArray[Any]]:
+    if isinstance(probe, MapRows):
+        return {"probe/maps": np.asarray(probe.source[probe.rows], "<f2")}
     if isinstance(probe, Bags):
         return {"probe/X": probe.values, "probe/offsets": np.asarray(probe.offsets, "<i8")}
     return {"probe/X": probe}
 
 
 def _take_probe(
-    arrays: dict[str, NDArray[Any]], bag: BagRule | None
+    arrays: dict[str, NDArray[Any]], bag: BagRule | None, *, maps: bool
 ) -> tuple[Features, NDArray[np.float64]]:
     names = _PROBE if bag is None else (*_PROBE, "probe/offsets")
+    if maps:
+        names = ("probe/maps", "probe/probabilities")
     if not set(arrays).issuperset(names):
         raise BundleError("the probe vectors are missing")
     probe, expected, *offsets = (arrays.pop(name) for name in names)
+    if maps:
+        return MapRows.collect(probe), expected
     return Bags(values=probe, offsets=offsets[0]) if offsets else probe, expected
+
+
+def _check_maps(head: str, spec: FeatureSpec, *, bag: BagRule | None) -> None:
+    """Refuse a head of vectors with the spec of maps, or the reverse, or of bags of maps."""
+    if takes_maps(head) != (spec.pooling == "none"):
+        raise BundleError(f"the {head} head has a spec whose pooling is {spec.pooling!r}")
+    if takes_maps(head) and bag is not None:
+        raise BundleError(f"the {head} head takes maps, and no bags")
 
 
 def _read_bag(stored: Mapping[str, Any], class_names: tuple[str, ...]) -> BagRule | None:

@@ -11,23 +11,28 @@ from brainfeat.cache.storage import DatasetRule, Schema
 from brainfeat.errors import BundleError
 from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.conformal import CONFORMAL_ARRAYS, Conformal
+from brainfeat.heads.ensemble_archive import ENSEMBLE_ARRAYS
 from brainfeat.heads.fitted_images import FITTED_ARRAYS, FittedImages
 from brainfeat.heads.ood import OOD_ARRAYS, OODDetector
 from brainfeat.heads.trees import TREE_ARRAYS
 
+# The arrays of a dense head, of trees, and of every other head.
+_HEAD_RULES = {
+    r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
+    r"dense/\d/bias": DatasetRule(dtype="<f4"),
+    r"dense/mean": DatasetRule(dtype="<f8"),
+    r"dense/scale": DatasetRule(dtype="<f8"),
+    r"skops": DatasetRule(dtype="|u1"),
+    **{
+        rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
+        for name, (kind, ndim) in TREE_ARRAYS.items()
+    },
+}
 FORMAT_1 = Schema(
     format="brainfeat-head",
     version=1,
     datasets={
-        r"dense/\d/kernel": DatasetRule(dtype="<f4", ndim=2),
-        r"dense/\d/bias": DatasetRule(dtype="<f4"),
-        r"dense/mean": DatasetRule(dtype="<f8"),
-        r"dense/scale": DatasetRule(dtype="<f8"),
-        r"skops": DatasetRule(dtype="|u1"),
-        **{
-            rf"trees/{name}": DatasetRule(dtype=kind, ndim=ndim)
-            for name, (kind, ndim) in TREE_ARRAYS.items()
-        },
+        **_HEAD_RULES,
         **{
             rf"scope/{name}": DatasetRule(dtype=kind, ndim=ndim)
             for name, (kind, ndim) in OOD_ARRAYS.items()
@@ -57,8 +62,8 @@ FORMAT_2 = replace(
     },
     attributes=FORMAT_1.attributes | {"signature_version"},
 )
-# Of heads whose examples are bags, or of several blocks: a reader of format 2 would take them for
-# heads of images, or of one cache.
+# Of heads of bags, of maps, of several blocks or members, or with attention: a reader of format 2
+# would take them for heads of images, or of one cache, and knows no members.
 BUNDLE_SCHEMA = replace(
     FORMAT_2,
     version=3,
@@ -67,18 +72,30 @@ BUNDLE_SCHEMA = replace(
         r"attention/V": DatasetRule(dtype="<f4", ndim=2),
         r"attention/U": DatasetRule(dtype="<f4", ndim=2),
         r"attention/w": DatasetRule(dtype="<f4"),
+        r"attention/squeeze": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/excite": DatasetRule(dtype="<f4", ndim=2),
+        r"attention/spatial": DatasetRule(dtype="<f4", ndim=3),
+        r"attention/spatial_bias": DatasetRule(dtype="<f4"),
         r"probe/offsets": DatasetRule(dtype="<i8"),
+        r"probe/maps": DatasetRule(dtype="<f2", ndim=4),
         **{
             rf"blocks/{name}": DatasetRule(dtype=kind, ndim=ndim)
             for name, (kind, ndim) in BLOCK_ARRAYS.items()
         },
+        **{
+            rf"members/{name}": DatasetRule(dtype=kind, ndim=ndim)
+            for name, (kind, ndim) in ENSEMBLE_ARRAYS.items()
+        },
+        **{rf"members/1?\d/{name}": rule for name, rule in _HEAD_RULES.items()},
     },
     attributes=FORMAT_2.attributes | {"bag", "blocks"},
     earlier=(FORMAT_1, FORMAT_2),
 )
 
 
-def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
+def select_schema(
+    *, fitted: bool, bag: bool, blocks: bool, attention: bool, members: bool
+) -> Schema:
     """Return the earliest format that a head can be written in.
 
     Parameters
@@ -89,12 +106,17 @@ def select_schema(*, fitted: bool, bag: bool, blocks: bool) -> Schema:
         Whether its examples are bags.
     blocks : bool
         Whether it takes features of several caches.
+    attention : bool
+        Whether it weighs channels or positions by attention.
+    members : bool
+        Whether it is an ensemble.
 
     Returns
     -------
     Schema
     """
-    return BUNDLE_SCHEMA if bag or blocks else FORMAT_2 if fitted else FORMAT_1
+    is_new = bag or blocks or attention or members
+    return BUNDLE_SCHEMA if is_new else FORMAT_2 if fitted else FORMAT_1
 
 
 def check_signature_version(version: object) -> None:

@@ -1,4 +1,4 @@
-"""Checks of dense and attention heads: constructor parameters, and the arrays of a fitted head."""
+"""Checks of the heads that Keras trains: constructor parameters, and the arrays when fitted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -8,6 +8,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainfeat.errors import HeadError
+
+# Side of the convolution of CBAM.
+SPATIAL_SIZE = 7
+
+_GATED: Mapping[str, tuple[int | str, ...]] = {"V": ("d", "p"), "U": ("d", "p"), "w": ("p",)}
+_EXCITED: Mapping[str, tuple[int | str, ...]] = {"squeeze": ("d", "p"), "excite": ("p", "d")}
+# What each kind of attention has learned: arrays by name, with the sizes of their dimensions, where
+# d is the number of features, and p any width.
+GATE_SHAPES: Mapping[str, Mapping[str, tuple[int | str, ...]]] = {
+    "attention": _GATED,
+    "attention-pool": _GATED,
+    "se": _EXCITED,
+    "cbam": {
+        **_EXCITED,
+        "spatial": (SPATIAL_SIZE, SPATIAL_SIZE, 2),
+        "spatial_bias": (1,),
+    },
+}
 
 
 def _is_count(value: object, *, least: int = 1) -> bool:
@@ -27,6 +45,11 @@ def _is_class_weight(value: object) -> bool:
 
 _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "attention_units": ("a positive integer", _is_count),
+    "attention": (
+        "'attention-pool', 'se' or 'cbam'",
+        lambda value: value in ("attention-pool", "se", "cbam"),
+    ),
+    "reduction": ("a positive integer", _is_count),
     "max_instances": ("a positive integer", _is_count),
     "hidden_units": (
         "a tuple or list of positive integers, nine at most",
@@ -63,14 +86,14 @@ _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def check_params(params: Mapping[str, Any], *, head: str = "dense") -> None:
-    """Refuse a constructor parameter of the dense or the attention head that is out of range.
+    """Refuse a constructor parameter of a head that Keras trains that is out of range.
 
     Parameters
     ----------
     params : mapping of str to object
         Parameters by name, each one of the constructor's.
-    head : {"dense", "attention"}
-        For the message.
+    head : str
+        For the message, such as ``"dense"``.
 
     Raises
     ------
@@ -150,13 +173,15 @@ def check_layers(
         raise HeadError("a dense head needs a positive scale for each feature's mean")
 
 
-def check_gates(gates: Sequence[NDArray[Any]], *, n_features: int) -> None:
-    """Check that three arrays are the gates of an attention head.
+def check_gates(kind: str, gates: Sequence[NDArray[Any]], *, n_features: int) -> None:
+    """Check that arrays are the gates of a head with attention.
 
     Parameters
     ----------
+    kind : str
+        A key of :data:`GATE_SHAPES`.
     gates : sequence of ndarray
-        V and U, (d, p), and w, (p,).
+        In its order.
     n_features : int
         d.
 
@@ -165,10 +190,12 @@ def check_gates(gates: Sequence[NDArray[Any]], *, n_features: int) -> None:
     HeadError
         Their shapes do not match.
     """
-    units = gates[2].size
-    if units < 1 or any(gate.shape != (n_features, units) for gate in gates[:2]):
-        shapes = ", ".join(str(gate.shape) for gate in gates)
-        raise HeadError(
-            f"an attention head has V and U of shape ({n_features}, p), and w of shape (p,); got "
-            f"{shapes}"
-        )
+    shapes = GATE_SHAPES[kind]
+    sizes = {"d": n_features, "p": gates[0].shape[-1] if gates[0].ndim else 0}
+    expected = [tuple(sizes.get(str(size), size) for size in shape) for shape in shapes.values()]
+    if not sizes["p"] or [gate.shape for gate in gates] != expected:
+        texts = {name: ", ".join(map(str, shape)) for name, shape in shapes.items()}
+        wanted = ", ".join(f"{name} of shape ({text})" for name, text in texts.items())
+        wanted = wanted.replace("d,", f"{n_features},").replace("d)", f"{n_features})")
+        found = ", ".join(str(gate.shape) for gate in gates)
+        raise HeadError(f"a head of {kind} has {wanted}; got {found}")

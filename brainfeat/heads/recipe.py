@@ -1,22 +1,27 @@
 """Recipes of heads: how a head is made and fitted on rows of a matrix; and fitted heads."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.bags import AnyFeatures, Bags, Features, pool_all
+from brainfeat.heads.bags import AnyFeatures, Features, pool_all
 from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
-from brainfeat.heads.kernels import fit_svc, score_svc, takes_kernel
-from brainfeat.heads.kinds import head_scores, make_head
+from brainfeat.heads.estimators import (
+    HEAD_ERRORS,
+    classifier_of,
+    fit_estimator,
+    require_vectors,
+    score_estimator,
+)
+from brainfeat.heads.kernels import takes_kernel
+from brainfeat.heads.kinds import make_head, parse_ensemble
 
 Rows = NDArray[np.intp]
-
-# What scikit-learn raises on parameters that it cannot use.
-_HEAD_ERRORS = (ArithmeticError, NotImplementedError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +38,15 @@ class HeadRecipe:
         The classes.
     random_state : int
         Seed.
+    widths : tuple of int
+        Number of features of each block, of an ensemble that has one member for each; else empty.
     """
 
     head: str
     params: dict[str, Any]
     class_names: tuple[str, ...]
     random_state: int
+    widths: tuple[int, ...] = ()
 
     def make(self) -> Any:
         """Make an unfitted head.
@@ -49,11 +57,17 @@ class HeadRecipe:
             As in :func:`brainfeat.heads.kinds.make_head`.
         """
         params = dict(self.params)
-        if isinstance(weights := params.get("class_weight"), dict):
-            params["class_weight"] = {
-                self.class_names.index(name): weight for name, weight in weights.items()
-            }
-        return make_head(self.head, random_state=int(self.random_state), **params)
+        for key, weights in self.params.items():
+            if key.rpartition(".")[2] == "class_weight" and isinstance(weights, dict):
+                params[key] = {
+                    self.class_names.index(name): weight for name, weight in weights.items()
+                }
+        head = make_head(self.head, random_state=int(self.random_state), **params)
+        if self.widths:
+            starts = np.cumsum([0, *self.widths]).tolist()
+            head.members = [*head.members] * len(self.widths)
+            head.columns = list(pairwise(starts))
+        return head
 
     def takes_kernel(self, n_rows: int) -> bool:
         """Return whether the head is fitted on a whole kernel, in less time than a process starts.
@@ -63,18 +77,24 @@ class HeadRecipe:
         n_rows : int
             Number of rows to fit on.
         """
-        return takes_kernel(_classifier_of(self.make()), n_rows)
+        return takes_kernel(classifier_of(self.make()), n_rows)
 
     def fit_head(
-        self, X: AnyFeatures, y: NDArray[np.int64], *, rows: Rows, val: Rows | None = None
+        self,
+        X: AnyFeatures,
+        y: NDArray[np.int64],
+        *,
+        rows: Rows,
+        val: Rows | None = None,
+        groups: Rows | None = None,
     ) -> "FittedHead":
         """Fit a new head on some rows, and what fills missing blocks, if the rows have blocks.
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+        X : ndarray of shape (n, d), float32, Bags, MapRows, or BlockVectors
             Features.
-        y, rows, val
+        y, rows, val, groups
             As of :meth:`fit`.
 
         Returns
@@ -87,9 +107,10 @@ class HeadRecipe:
             As in :meth:`fit`.
         """
         if not isinstance(X, BlockVectors):
-            return FittedHead(self.fit(X, y, rows=rows, val=val))
+            return FittedHead(self.fit(X, y, rows=rows, val=val, groups=groups))
         fill = Fill.fit(X[rows])
-        return FittedHead(self.fit(fill.apply(X), y, rows=rows, val=val), fill=fill)
+        fitted = self.fit(fill.apply(X), y, rows=rows, val=val, groups=groups)
+        return FittedHead(fitted, fill=fill)
 
     def fit(
         self,
@@ -98,12 +119,13 @@ class HeadRecipe:
         *,
         rows: Rows,
         val: Rows | None = None,
+        groups: Rows | None = None,
     ) -> Any:
         """Fit a new head on some rows.
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, or Bags
+        X : ndarray of shape (n, d), float32, Bags, or MapRows
             Features.
         y : ndarray of shape (n,), int64
             Classes, from 0 to k − 1.
@@ -111,6 +133,9 @@ class HeadRecipe:
             Rows of `X` to fit on.
         val : ndarray of int or None
             Validation rows, which decide when a dense head stops.
+        groups : ndarray of shape (n,), int, or None
+            Group of each row, which no fold within an ensemble divides. None makes a group of each
+            row.
 
         Returns
         -------
@@ -124,11 +149,12 @@ class HeadRecipe:
         """
         head = self.make()
         try:
-            if hasattr(head, "steps"):
-                return _fit_pipeline(head, _require_vectors(X[rows]), y[rows])
+            if parse_ensemble(self.head) is not None:
+                units = rows if groups is None else groups[rows]
+                return head.fit(require_vectors(X[rows]), y[rows], groups=units)
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
-            return head.fit(X[rows], y[rows], **stopping)
-        except _HEAD_ERRORS as error:
+            return fit_estimator(head, X[rows], y[rows], **stopping)
+        except HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the {self.head} head cannot be fitted: {reason}") from error
 
@@ -158,10 +184,8 @@ class FittedHead:
         """
         filled = self._fill(X)
         try:
-            if takes_kernel(_classifier_of(self.estimator), 0):
-                return score_svc(self.estimator, _require_vectors(filled))
-            return head_scores(self.estimator, filled)
-        except _HEAD_ERRORS as error:
+            return score_estimator(self.estimator, filled)
+        except HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the fitted head cannot predict: {reason}") from error
 
@@ -179,26 +203,3 @@ class FittedHead:
         if self.fill is None:
             raise HeadError("the fitted head takes vectors without blocks")
         return self.fill.apply(X)
-
-
-def _require_vectors(X: Features) -> NDArray[np.float32]:
-    if isinstance(X, Bags):
-        raise HeadError("this head takes vectors, and bags were given; pool them first")
-    return X
-
-
-def _classifier_of(head: Any) -> Any:
-    return head["classifier"] if hasattr(head, "steps") else head
-
-
-def _fit_pipeline(head: Any, X: NDArray[np.float32], y: NDArray[np.int64]) -> Any:
-    """Fit scaler and classifier like ``head.fit(X, y)``, but standardise X in place."""
-    from brainfeat.heads.scaling import fit_scaler
-
-    classifier = head["classifier"]
-    standardised = fit_scaler(head["scaler"], X).transform(X, copy=False)
-    if takes_kernel(classifier, len(X)):
-        fit_svc(classifier, standardised, y)
-    else:
-        classifier.fit(standardised, y)
-    return head

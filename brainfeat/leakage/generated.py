@@ -60,7 +60,8 @@ def find_memorised(cache: FeatureCache) -> Flags:
     ndarray of shape (n,), bool
         Of each row, also of augmented views of such images.
     """
-    return np.asarray(_pair_splits(cache).any(axis=1))
+    memorised: Flags = np.any(_pair_splits(cache), axis=1)
+    return memorised
 
 
 def count_generated(cache: FeatureCache) -> GeneratedImages | None:

@@ -7,7 +7,7 @@ from brainfeat.cache.spec import FeatureSpec, Precision
 from brainfeat.extraction.backbones import Backbone, load_backbone
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.taps import read_taps
-from brainfeat.heads.base import require_base
+from brainfeat.heads.base import read_spec, require_base
 
 
 def load_base(
@@ -59,5 +59,5 @@ def load_base(
         layers=layers,
         pooling=pooling,
     )
-    require_base(spec, backbone.spec)
+    require_base(spec, read_spec(backbone))
     return backbone

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainfeat.errors import ParameterError, TableError
+from brainfeat.files import is_so
 from brainfeat.prediction.inputs import take_inputs
-from brainfeat.readers.held import HeldImage
+from brainfeat.readers.held import HeldImage, list_given
 from brainfeat.readers.series import Inputs, Series
 from brainfeat.tables.csv_cells import cell_text
 from brainfeat.tables.csv_records import read_records
@@ -109,9 +110,14 @@ def find_parts(
     _check_blocks(given, blocks)
     parts = []
     for block, what in given.items():
+        # Without the path, which can contain a patient's name.
+        for place in list_given(what):
+            if isinstance(place, Path) and not is_so(place.exists):
+                raise ParameterError(
+                    f"what was given for {block} does not exist; name a file or a folder"
+                )
         inputs, masks = take_inputs(what, keep_masks=keep_masks)
         if not any(inputs):
-            # Without the path, which can contain a patient's name.
             raise ParameterError(f"no images and no volumes in what was given for {block}")
         root = Path(what) if isinstance(what, str | Path) and Path(what).is_dir() else None
         parts.append(CasePart(block=block, inputs=inputs, root=root, masks=masks))

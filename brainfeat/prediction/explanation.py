@@ -13,8 +13,12 @@ from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.base import require_base
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import MAP_HEADS, takes_maps
+from brainfeat.heads.maps import MapRows
+from brainfeat.prediction.computed_features import take_features
 
-Method = Literal["grad-cam", "occlusion"]
+Method = Literal["grad-cam", "occlusion", "attention"]
+Kind = Literal["auto", "grad-cam", "occlusion", "attention"]
 Floats = NDArray[np.float32]
 
 METHODS = ("auto", *get_args(Method))
@@ -39,7 +43,7 @@ class MapExtractor(FeatureExtractor, Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
-    """Heat maps of images, each for the score of one class.
+    """Heat maps of images, each for the score of one class, or of the attention of the head.
 
     Attributes
     ----------
@@ -48,8 +52,8 @@ class Explanation:
         part that :func:`brainfeat.extraction.cropping.find_box` finds. Each map is divided by its
         own maximum, so that two maps are not comparable; it is 0 everywhere if no region raises
         the score.
-    method : {"grad-cam", "occlusion"}
-        How they were computed.
+    method : {"grad-cam", "occlusion", "attention"}
+        How they were computed; those of attention are of no class.
     targets : ndarray of shape (n,), intp
         Index of the class of each map in `class_names` of the bundle.
     """
@@ -66,7 +70,7 @@ def explain(
     *,
     backbone: FeatureExtractor,
     targets: ArrayLike | None = None,
-    method: Literal["auto", "grad-cam", "occlusion"] = "auto",
+    method: Kind = "auto",
 ) -> Explanation:
     """Compute a heat map of each image.
 
@@ -81,8 +85,12 @@ def explain(
     value of a pixel is the mean decrease of the score over the squares that cover it. This needs no
     derivative, but 169 passes of the base per image.
 
+    Attention shows the weight of each position of the last layer in a head that has learned such:
+    the same for all classes.
+
     The score of a class is its logit or margin minus the mean over all classes; for the nearest
-    neighbours and the trees it is the logarithm of the probability.
+    neighbours and the trees it is the logarithm of the probability. Ensembles are explained by
+    occlusion.
 
     Parameters
     ----------
@@ -96,9 +104,10 @@ def explain(
         needs its method ``compute_maps``.
     targets : array-like of int, shape (n,), or None
         Index of the class of each map; None takes the class with the highest score.
-    method : {"auto", "grad-cam", "occlusion"}
+    method : {"auto", "grad-cam", "occlusion", "attention"}
         ``"auto"`` is Grad-CAM for the heads ``dense``, ``logistic``, ``linear-svm`` and ``lda`` on
-        a base with ``compute_maps``, and occlusion otherwise.
+        a base with ``compute_maps``, and occlusion otherwise. Attention is for the heads
+        ``attention-pool`` and ``cbam``.
 
     Returns
     -------
@@ -107,8 +116,8 @@ def explain(
     Raises
     ------
     ParameterError
-        The images, the targets or the method are not as described, or Grad-CAM is not possible with
-        this head or base; or the head takes bags.
+        The images, the targets or the method are not as described, or Grad-CAM or attention is not
+        possible with this head or base; or the head takes bags.
     SpecMismatchError
         The base is another one than that of the bundle's spec.
 
@@ -122,9 +131,12 @@ def explain(
     require_base(bundle.spec, backbone.spec, any_precision=True)
     _check_images(images, bundle.spec.input_size)
     wanted = None if targets is None else _check_targets(targets, len(images), bundle.class_names)
-    if _choose_method(method, bundle.head, backbone) == "grad-cam":
-        return _apply_grad_cam(bundle, images, backbone, wanted)
-    return _apply_occlusion(bundle, images, backbone, wanted)
+    apply = {
+        "grad-cam": _apply_grad_cam,
+        "occlusion": _apply_occlusion,
+        "attention": _apply_attention,
+    }[_choose_method(method, bundle.head, backbone)]
+    return apply(bundle, images, backbone, wanted)
 
 
 def require_images(bundle: HeadBundle) -> None:
@@ -142,7 +154,7 @@ def require_images(bundle: HeadBundle) -> None:
         )
 
 
-def class_scores(bundle: HeadBundle, X: Floats) -> NDArray[np.float64]:
+def class_scores(bundle: HeadBundle, X: Floats | MapRows) -> NDArray[np.float64]:
     """Compute the scores that heat maps are based on.
 
     The mean of the logits is subtracted: it does not change any probability, and with two classes
@@ -151,7 +163,7 @@ def class_scores(bundle: HeadBundle, X: Floats) -> NDArray[np.float64]:
     Parameters
     ----------
     bundle : HeadBundle
-    X : ndarray of shape (n, d), float32
+    X : ndarray of shape (n, d), float32, or MapRows
         Features.
 
     Returns
@@ -239,8 +251,12 @@ def _apply_occlusion(
     squares = _place_squares(images.shape[1])
     size = _batch_size(backbone, len(squares))
     covered = np.empty((size, *images.shape[1:]), np.float32)
+
+    def compute(some: Floats, size: int) -> Floats | MapRows:
+        return take_features(bundle.spec, backbone, _compute_padded(backbone, some, size))
+
     for place, image in enumerate(images):
-        features = _compute_padded(backbone, image[None], size)
+        features = compute(image[None], size)
         if targets is None:
             found[place] = bundle.scores(features)[0].argmax()
         target = found[place]
@@ -251,13 +267,33 @@ def _apply_occlusion(
             covered[:] = image
             for copy, square in zip(covered, some, strict=False):
                 copy[square] = image.mean()
-            features = _compute_padded(backbone, covered[: len(some)], size)
+            features = compute(covered[: len(some)], size)
             after = class_scores(bundle, features)[:, target]
             for square, score in zip(some, after, strict=True):
                 falls[square] += before - score
                 times[square] += 1
         heat[place] = _normalise(np.maximum(falls / times, 0.0))
     return Explanation(maps=heat, method="occlusion", targets=found)
+
+
+def _apply_attention(
+    bundle: HeadBundle,
+    images: Floats,
+    backbone: FeatureExtractor,
+    targets: NDArray[np.intp] | None,
+) -> Explanation:
+    heat = np.zeros(images.shape[:3], np.float32)
+    found = np.zeros(len(images), np.intp) if targets is None else targets
+    size = _batch_size(backbone, len(images))
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        computed = _compute_padded(backbone, images[rows], size)
+        features = take_features(bundle.spec, backbone, computed)
+        if targets is None:
+            found[rows] = bundle.scores(features).argmax(axis=1)
+        for place, weights in enumerate(bundle.attention(features), start):
+            heat[place] = _normalise(_enlarge(weights, images.shape[1]))
+    return Explanation(maps=heat, method="attention", targets=found)
 
 
 def _place_squares(size: int) -> list[tuple[slice, slice]]:
@@ -292,6 +328,17 @@ def _normalise(values: NDArray[Any]) -> Floats:
     return np.asarray(values / greatest if greatest > 0 else values, np.float32)
 
 
+def check_method(method: str, bundle: HeadBundle, backbone: FeatureExtractor) -> None:
+    """Refuse a method that is not possible with a head or a base.
+
+    Raises
+    ------
+    ParameterError
+        As in :func:`explain`.
+    """
+    _choose_method(method, bundle.head, backbone)
+
+
 def _choose_method(method: str, head: str, backbone: FeatureExtractor) -> Method:
     if method not in METHODS:
         raise ParameterError(f"method {method!r}; expected one of {', '.join(METHODS)}")
@@ -303,6 +350,13 @@ def _choose_method(method: str, head: str, backbone: FeatureExtractor) -> Method
         )
     if method == "grad-cam" and not mapped:
         raise ParameterError("Grad-CAM needs a base with the method compute_maps; use occlusion")
+    if method == "attention" and not takes_maps(head):
+        raise ParameterError(
+            f"attention needs a head that weighs positions ({', '.join(MAP_HEADS)}), got {head}; "
+            "use another method"
+        )
+    if method == "attention":
+        return "attention"
     return "occlusion" if method == "occlusion" or not (differentiable and mapped) else "grad-cam"
 
 

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
+from brainfeat.heads.bags import pool_all
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.maps import MapRows
 from brainfeat.prediction.answers import Seen
+from brainfeat.prediction.computed_features import count_columns, take_features
 from brainfeat.prediction.images import (
     ImageCounter,
     InputImage,
@@ -93,31 +96,34 @@ class FeatureSource:
 
     def compute(
         self, images: Iterable[InputImage], number: int, counter: ImageCounter
-    ) -> Iterator[tuple[list[InputImage], Floats, list[Seen | None]]]:
+    ) -> Iterator[tuple[list[InputImage], Floats | MapRows, list[Seen | None]]]:
         """Compute features in batches.
 
         Yields
         ------
         list of InputImage
             The next images in their order, those that cannot be read among them.
-        ndarray of shape (m, d), float32
-            Features of those that can be read.
+        ndarray of shape (m, d), float32, or MapRows
+            Features of those that can be read; maps for a head of maps.
         list of Seen or None
             How the head has seen each image.
         """
         spec = self.bundle.spec
         copies, preferred = compile_copies(self.backbone, n_images=self.n_images)
         batch_size = max(1, min(preferred, number))
-        for entries, features in compute_features(images, copies, batch_size=batch_size, spec=spec):
+        width = count_columns(spec, self.backbone)
+        for entries, rows in compute_features(
+            images, copies, batch_size=batch_size, spec=spec, width=width
+        ):
             seen = recognise(entries, self.bundle.fitted_images)
-            counter.add(len(features))
-            yield entries, features, seen
+            counter.add(len(rows))
+            yield entries, take_features(spec, self.backbone, rows), seen
 
     def compute_each(
         self, images: Iterable[InputImage], number: int, counter: ImageCounter
     ) -> Iterator[tuple[InputImage, Floats | None, Seen | None]]:
         """Yield each image with its vector, None where it cannot be read, and how it was seen."""
         for entries, features, seen in self.compute(images, number, counter):
-            vectors = iter(features)
+            vectors = iter(pool_all(features))
             for entry, how in zip(entries, seen, strict=True):
                 yield entry, None if entry.error is not None else next(vectors), how

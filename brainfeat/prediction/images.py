@@ -225,6 +225,7 @@ def compute_features(
     *,
     batch_size: int,
     spec: FeatureSpec,
+    width: int | None = None,
 ) -> Iterator[tuple[list[InputImage], Floats]]:
     """Compute features in batches, and yield each as soon as it is known.
 
@@ -237,15 +238,18 @@ def compute_features(
         Images that are computed at once.
     spec : FeatureSpec
         Of the features.
+    width : int or None
+        Columns of a row that the base computes; None takes the number of features.
 
     Yields
     ------
     list of InputImage
         The next images in their order, those that cannot be read among them. What the base sees is
         dropped from those whose pixels were not kept.
-    ndarray of shape (m, d), float32
-        Features of those that can be read.
+    ndarray of shape (m, width), float32
+        What the base computes of those that can be read.
     """
+    width = spec.n_features if width is None else width
     order: deque[InputImage] = deque()
     ready: deque[tuple[list[InputImage], Floats]] = deque()
 
@@ -259,7 +263,7 @@ def compute_features(
         copies,
         batch_size=batch_size,
         image_shape=(spec.input_size, spec.input_size, 3),
-        n_features=spec.n_features,
+        n_features=width,
         receive=receive,
     )
     try:
@@ -275,4 +279,4 @@ def compute_features(
         computer.close()
     yield from ready
     if order:
-        yield list(order), np.empty((0, spec.n_features), np.float32)
+        yield list(order), np.empty((0, width), np.float32)

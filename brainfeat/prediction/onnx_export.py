@@ -11,6 +11,7 @@ from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.graph import cut_graph, read_graph
 from brainfeat.extraction.onnx_graph import OnnxGraph, Rounding
 from brainfeat.extraction.onnx_layers import add_base
+from brainfeat.prediction.attention_export import add_onnx_attention
 from brainfeat.prediction.head_layers import HeadLayers
 
 
@@ -53,8 +54,13 @@ def build_model(
         scaling=backbone.architecture.find_input_scaling(backbone.scaling),
         pooling=backbone.pooling,
     )
-    hidden = graph.add("Sub", hidden, graph.constant(head.mean))
-    hidden = graph.add("Mul", hidden, graph.constant(1 / head.scale))
+    shape = (-1, 1, 1) if head.takes_maps else (-1,)
+    hidden = graph.add("Sub", hidden, graph.constant(head.mean.reshape(shape)))
+    hidden = graph.add("Mul", hidden, graph.constant((1 / head.scale).reshape(shape)))
+    if head.attention:
+        if not head.takes_maps:
+            hidden = graph.add("Unsqueeze", hidden, graph.constant([2, 3], np.int64))
+        hidden = add_onnx_attention(graph, hidden, head)
     for place, (kernel, bias) in enumerate(head.layers):
         if place:
             hidden = graph.add("Relu", hidden)

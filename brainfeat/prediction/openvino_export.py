@@ -13,6 +13,7 @@ from brainfeat.extraction import openvino_graph
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.graph import read_graph
 from brainfeat.extraction.quantization import Quantization
+from brainfeat.prediction.attention_export import add_openvino_attention
 from brainfeat.prediction.head_layers import HeadLayers
 
 WEIGHTS_SUFFIX = ".bin"
@@ -74,15 +75,22 @@ def write_model(
 
 
 def _pool(op: Any, maps: Any, pooling: Pooling) -> Any:
-    """Pool maps (n, d, h, w) to features (n, d)."""
+    """Pool maps (n, d, h, w) to features (n, d); or leave them."""
+    if pooling == "none":
+        return maps
     reduce = op.reduce_max if pooling == "max" else op.reduce_mean
     return reduce(maps, np.array([2, 3]), keep_dims=False)
 
 
 def _add_head(op: Any, features: Any, head: HeadLayers) -> Any:
-    """Compute probabilities (n, k) of features (n, d)."""
-    hidden = op.subtract(features, head.mean.astype(np.float32))
-    hidden = op.multiply(hidden, (1 / head.scale).astype(np.float32))
+    """Compute probabilities (n, k) of features (n, d), or maps (n, d, h, w)."""
+    shape = (1, -1, 1, 1) if head.takes_maps else (1, -1)
+    hidden = op.subtract(features, head.mean.astype(np.float32).reshape(shape))
+    hidden = op.multiply(hidden, (1 / head.scale).astype(np.float32).reshape(shape))
+    if head.attention:
+        if not head.takes_maps:
+            hidden = op.unsqueeze(hidden, np.array([2, 3]))
+        hidden = add_openvino_attention(op, hidden, head)
     for place, (kernel, bias) in enumerate(head.layers):
         if place:
             hidden = op.relu(hidden)

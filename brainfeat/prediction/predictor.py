@@ -12,7 +12,7 @@ from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.bags import Features
-from brainfeat.heads.base import require_base
+from brainfeat.heads.base import read_spec, require_base
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
@@ -130,7 +130,7 @@ class Predictor:
         self.backbone = backbone or load_base(
             spec, weights=weights, precision=precision, device=device, engine=engine
         )
-        require_base(spec, self.backbone.spec)
+        require_base(spec, read_spec(self.backbone))
         self._source = FeatureSource(
             bundle=bundle,
             backbone=self.backbone,
@@ -273,7 +273,7 @@ class Predictor:
 
         Parameters
         ----------
-        X : ndarray of shape (n, d), float32, or Bags
+        X : ndarray of shape (n, d), float32, Bags, or MapRows
             Features of the bundle's spec.
         paths : sequence of str
             The name of each image, or patient.

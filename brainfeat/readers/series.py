@@ -28,6 +28,13 @@ from brainfeat.readers.volumes import SlicePolicy, Volume
 
 Format = Literal["dicom", "nifti", "mgh", "matlab"]
 
+# Their names in messages.
+FORMAT_NAMES: dict[Format, str] = {
+    "dicom": "DICOM",
+    "nifti": "NIfTI",
+    "mgh": "MGH",
+    "matlab": "MATLAB 7.3",
+}
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "nifti": (".nii", ".nii.gz"),
     "mgh": (".mgh", ".mgz", ".mgh.gz"),

@@ -11,6 +11,7 @@ from brainfeat.report.pictures import INK, make_figure, save_figure
 from brainfeat.text import make_printable, shorten
 
 CAPTION = "not a diagnosis: shows where the score comes from, not why"
+ATTENTION_CAPTION = "not a diagnosis: how much the head weighs each place, whatever the class"
 _OUTLINE = "outline: half of the maximum"
 _BLANK = "blank: no place raises this score"
 _SEEN = "dotted: the part that was seen"
@@ -33,6 +34,7 @@ def save_heatmap(
     title: str,
     probability: float,
     box: tuple[int, int, int, int] | None = None,
+    caption: str = CAPTION,
 ) -> None:
     """Draw an image beside the same image under its heat map.
 
@@ -53,6 +55,8 @@ def save_heatmap(
         The part of the image that the base saw and `heat` belongs to: top, left, bottom and right
         in pixels, as :func:`brainfeat.extraction.cropping.find_box` returns them. A dotted line
         shows it. None is the whole image.
+    caption : str, default=CAPTION
+        What the map shows; ``ATTENTION_CAPTION`` for one of attention.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def save_heatmap(
     colours.ax.axhline(_HALF, color="white", linewidth=0.8)
     name = shorten(make_printable(title), _NAME_WIDTH)
     heading = f"{name}, probability {probability:.2f}"
-    legend = f"{CAPTION}\n{_OUTLINE if warmth.max() > 0 else _BLANK}"
+    legend = f"{caption}\n{_OUTLINE if warmth.max() > 0 else _BLANK}"
     legend += f"; {_SEEN}" if box is not None else ""
     for x, y, text, size in (
         (0.0, 1 - 0.12 / whole[1], heading, 10),

@@ -113,6 +113,17 @@ def draw_curve(curve: "LearningCurve", path: str | os.PathLike[str]) -> None:
     save_figure(figure, path)
 
 
+def name_groups(group_by: str) -> str:
+    """Say what a group is, in the plural.
+
+    Examples
+    --------
+    >>> name_groups("copies"), name_groups("none")
+    ('clusters of copies', 'images')
+    """
+    return _GROUPS.get(group_by, group_by)
+
+
 def _make_title(curve: "LearningCurve") -> str:
     return f"{curve.head} head, {count(curve.repeats, 'repeat')}: mean and range"
 
@@ -124,7 +135,7 @@ def _make_section(curve: "LearningCurve") -> Section:
         if name == "test" or any(point.test_without_copies for point in curve.points)
     ]
     how = (
-        f"Groups are {_GROUPS.get(curve.group_by, curve.group_by)}, drawn from train and validation"
+        f"Groups are {name_groups(curve.group_by)}, drawn from train and validation"
         f" in {count(curve.repeats, 'order')}. Metrics: mean ± standard deviation (range) over the "
         "repeats. All sizes are measured on the same test images."
     )

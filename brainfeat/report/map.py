@@ -17,6 +17,7 @@ from brainfeat.report.charts import N_COLOURS
 from brainfeat.report.embedding import Embedding, check_images, embed_images
 from brainfeat.report.html import make_environment
 from brainfeat.report.outline import NOT_A_DEVICE, PURPOSE
+from brainfeat.report.wording import name_base_of_cache
 from brainfeat.text import count
 
 # What the title of every map starts with.
@@ -145,7 +146,7 @@ def to_map(
         labels = _Labels(features, found, classes, doubted)
         places, height = _place(found.positions)
         page: str = environment.get_template("map.html.j2").render(
-            title=f"{TITLE}: {features.spec.backbone}",
+            title=f"{TITLE}: {name_base_of_cache(features)}",
             subtitle=_describe_images(found),
             colourings=list(_list_colourings(labels, places)),
             width=_WIDTH,

@@ -10,36 +10,17 @@ import numpy as np
 
 from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.cache.joined import JoinedCaches
-from brainfeat.cache.spec import FeatureSpec
+from brainfeat.cache.spec import POOLINGS, FeatureSpec
 from brainfeat.evaluation.units import IMAGE
 from brainfeat.heads.bags import ATTENTION
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
 from brainfeat.report.study import Study
-from brainfeat.report.wording import SUBSET_NAMES, capitalise
+from brainfeat.report.wording import SPEC_MEANINGS, SUBSET_NAMES, capitalise
 from brainfeat.text import count, format_metric
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
-_MEANINGS = {
-    "backbone": "convolutional base",
-    "layer": "layer whose output is pooled",
-    "n_features": "length of a feature vector",
-    "weights_sha256": "SHA-256 of the weights",
-    "pooling": "how the map of the layer becomes a vector",
-    "input_size": "height and width in pixels of the input of the base",
-    "resize": "how an image is resized to that input",
-    "fit": "what happens to its aspect ratio",
-    "colour": "colour channels",
-    "orientation": "how an image is turned upright",
-    "scaling": "values of the input: those that the weights were trained with, or 0 to 1",
-    "precision": "number type of the computation",
-    "dtype": "number type of the stored features",
-    "volumes": "how images were made from volumes; empty for image files",
-    "value_range": "what images of more than 8 bits are divided by",
-    "quantization": "how numbers become 8-bit integers; empty for floating point",
-    "crop": "what an image is cropped to before it is resized; empty for the whole image",
-}
 # Options of how volumes are cut, with the text that is the default of each in a spec.
 _CUT_BY_DEFAULT = {
     "slices": "all",
@@ -171,7 +152,7 @@ def make_data(study: Study) -> Section:
         blocks.append(
             Table(
                 title="Splits that the fit used",
-                head=("split", "images" if study.bundle.bag is None else "groups"),
+                head=("split", "images" if study.bundle.bag is None else "patients"),
                 rows=[(name, f"{size:,}") for name, size in asdict(training.split).items()],
                 note=f"Kept together in one split: {grouped_by}. Splits of the table are kept even "
                 "where they divide these.",
@@ -242,7 +223,8 @@ def _list_specs(cache: "FeatureCache") -> Iterator[Table]:
             title=title,
             head=("property", "value", "meaning"),
             rows=[
-                (name, str(value), _MEANINGS.get(name, "")) for name, value in asdict(spec).items()
+                (name, str(value), SPEC_MEANINGS.get(name, ""))
+                for name, value in asdict(spec).items()
             ],
             numeric=False,
         )
@@ -314,7 +296,7 @@ def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
 def _list_commands(study: Study) -> list[str]:
     bundle = study.bundle
     blocks = bundle.blocks
-    caches = {"features": study.cache.spec}
+    caches = {"features": bundle.spec}
     if blocks is not None:
         caches = dict(zip(blocks.names, blocks.specs, strict=True))
     fit = ["fit-head", *(f"{name}.h5" for name in caches), "-o", "head.h5"]
@@ -339,9 +321,12 @@ def _list_words(name: str, spec: FeatureSpec) -> list[str]:
     cut = dict(part.split("=", 1) for part in spec.volumes.split())
     return [
         *("extract", "DATA", "-o", f"{name}.h5", "--backbone", spec.backbone),
+        *("--layer", spec.layer),
+        *(("--pooling", spec.pooling) if spec.pooling in POOLINGS else ()),
         *("--size", str(spec.input_size), "--scaling", spec.scaling),
         *("--precision", spec.precision),
         *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
+        *(("--pooling", spec.pooling) if spec.pooling != "average" else ()),
         *(
             word
             for option, default in _CUT_BY_DEFAULT.items()

@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from brainfeat.cache.joined import JoinedCaches
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, NO_IMAGES
 from brainfeat.evaluation.units import IMAGE, name_unit
 from brainfeat.text import count, name_some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from brainfeat.cache.cache import FeatureCache
+    from brainfeat.cache.spec import FeatureSpec
     from brainfeat.evaluation.results import Subset, Subsets
     from brainfeat.heads.bundle import HeadBundle
     from brainfeat.metrics import Metrics
@@ -58,12 +61,45 @@ SHORT_SUBSET_NAMES = {
 # What stands where a column of the table has no value.
 NO_VALUE = "(none)"
 
+# What each field of a spec says.
+SPEC_MEANINGS = {
+    "backbone": "convolutional base",
+    "layer": "layer whose output is pooled",
+    "n_features": "length of a feature vector",
+    "weights_sha256": "SHA-256 of the weights",
+    "pooling": "how the map of the layer becomes a vector",
+    "input_size": "height and width in pixels of the input of the base",
+    "resize": "how an image is resized to that input",
+    "fit": "what happens to its aspect ratio",
+    "colour": "colour channels",
+    "orientation": "how an image is turned upright",
+    "scaling": "values of the input: those that the weights were trained with, or 0 to 1",
+    "precision": "number type of the computation",
+    "dtype": "number type of the stored features",
+    "volumes": "how images were made from volumes; empty for image files",
+    "value_range": "what images of more than 8 bits are divided by",
+    "quantization": "how numbers become 8-bit integers; empty for floating point",
+    "crop": "what an image is cropped to before it is resized; empty for the whole image",
+    "layers": "layers of a file of several; empty for one",
+}
+
 
 def name_base(bundle: "HeadBundle") -> str:
     """Name the base of a head; of joined caches, that of each block."""
     if bundle.blocks is None:
         return bundle.spec.backbone
-    named = zip(bundle.blocks.names, bundle.blocks.specs, strict=True)
+    return _name_bases(bundle.blocks.names, bundle.blocks.specs)
+
+
+def name_base_of_cache(cache: "FeatureCache") -> str:
+    """Name the base of a cache; of joined caches, that of each block."""
+    if not isinstance(cache, JoinedCaches):
+        return cache.spec.backbone
+    return _name_bases(cache.names, [block.spec for block in cache.caches])
+
+
+def _name_bases(names: "Sequence[str]", specs: "Sequence[FeatureSpec]") -> str:
+    named = zip(names, specs, strict=True)
     return " and ".join(f"{spec.backbone} ({name})" for name, spec in named)
 
 

@@ -9,7 +9,7 @@ from brainfeat.errors import TableError
 from brainfeat.files import is_so
 from brainfeat.readers.listing import walk_folders
 from brainfeat.readers.raster import IMAGE_SUFFIXES
-from brainfeat.readers.series import has_volumes
+from brainfeat.readers.series import FORMAT_NAMES, has_volumes
 from brainfeat.tables.labels import Labels
 from brainfeat.tables.layout import EMPTY, HIDDEN, Contents, Layout, find_empty, find_layout
 from brainfeat.tables.masks import MASK, find_masks
@@ -75,10 +75,12 @@ def read_folder(
     """
     found = _walk(root)
     if not found.images:
+        images, skipped = ", ".join(IMAGE_SUFFIXES), _describe_left_out(_count(found.left_out, 0))
+        if has_volumes(root):
+            raise TableError(f"{quote(root)} has no images ({images}); {skipped}; {CUT_VOLUMES}")
+        volumes = ", ".join(FORMAT_NAMES.values())
         raise TableError(
-            f"{quote(root)} has no images ({', '.join(IMAGE_SUFFIXES)});"
-            f" {_describe_left_out(_count(found.left_out, 0))}"
-            f"{'; ' + CUT_VOLUMES if has_volumes(root) else ''}"
+            f"{quote(root)} has no images ({images}) and no volumes ({volumes}); {skipped}"
         )
     if not keep_masks:
         _leave_out_masks(root, found)

@@ -75,7 +75,7 @@ class Matching:
         if blank := [key for key in used if not self.labels.classes[key]]:
             yield f"{count(len(blank), 'row')} of {source} without a label"
         if left := [key for key in self.labels.classes if key not in used]:
-            yield f"{count(len(left), 'row')} of {source} for no {noun}{such(left[0])}"
+            yield f"no {noun} matches {count(len(left), 'row')} of {source}{such(left[0])}"
         for how, words in (("number", "as numbers"), ("start", "by the start of their names")):
             if found := self._pick(how):
                 yield f"{count(len(found), noun)} matched with {source} {words}{such(*found[0])}"

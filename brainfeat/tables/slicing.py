@@ -21,6 +21,7 @@ from brainfeat.tables.origin import SLICES_TABLE
 from brainfeat.tables.rows import quote
 from brainfeat.tables.slices_folder import SlicesFolder, check_folder, put_in_place
 from brainfeat.tables.volume_table import VolumeTable, read_volumes
+from brainfeat.text import describe_unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ def _fill_folder(
             progress(place, len(table))
     if not folder.rows:
         raise ImageReadError(
-            f"none of {len(refused)} can be read; {refused[0].name}", refused[0].reason
+            describe_unreadable(len(refused), "volume", refused[0].name), refused[0].reason
         )
     reasons = [{"volume": entry.name, "reason": entry.reason} for entry in refused]
     folder.finish(table.origin, reasons)

@@ -11,7 +11,7 @@ from brainfeat.errors import ImageReadError, ParameterError, TableError
 from brainfeat.files import is_so
 from brainfeat.readers.archives import find_archive
 from brainfeat.readers.held import list_paths
-from brainfeat.readers.series import Identity, Series, find_inputs, identify_volume
+from brainfeat.readers.series import FORMAT_NAMES, Identity, Series, find_inputs, identify_volume
 from brainfeat.readers.volumes import SlicePolicy
 from brainfeat.tables.cutting import Cutting, RefusedVolume
 from brainfeat.tables.label_matching import match_labels
@@ -29,9 +29,7 @@ from brainfeat.tables.volume_patients import (
     find_patients,
     is_derived,
 )
-from brainfeat.text import count
-
-FORMATS = {"dicom": "DICOM", "nifti": "NIfTI", "mgh": "MGH", "matlab": "MATLAB 7.3"}
+from brainfeat.text import count, describe_unreadable
 
 # So many class folders of one patient each are probably patients.
 _MANY_CLASSES = 3
@@ -128,7 +126,7 @@ class VolumeTable:
         --------
         ``12 NIfTI volumes of 4 patients (subjects of BIDS), cut by slices=all window=auto …``
         """
-        numbers = Counter(FORMATS[entry.format] for entry in self.series)
+        numbers = Counter(FORMAT_NAMES[entry.format] for entry in self.series)
         kinds = " and ".join(f"{number:,} {kind}" for kind, number in numbers.most_common())
         patients = count(len({*self.groups} - {""}), "patient")
         layout = describe_layout(self.series, self.patients, self.group_level)
@@ -280,7 +278,8 @@ def _find(
 ) -> tuple[list[Series], set[Series], list[RefusedVolume]]:
     """Find the volumes, the masks, and the reasons for what cannot be read."""
     images, series, unreadable = find_inputs(given)
-    known = ", ".join([*FORMATS.values()][:-1]) + f" or {[*FORMATS.values()][-1]}"
+    *others, last = FORMAT_NAMES.values()
+    known = f"{', '.join(others)} or {last}"
     named = {*given} & {*images}
     if named:
         number, path = next((n, path) for n, path in enumerate(given, 1) if path in named)
@@ -293,7 +292,7 @@ def _find(
         raise ImageReadError("the input", f"has no {known} file")
     if not series:
         raise ImageReadError(
-            f"none of {len(refused)} can be read; {refused[0].name}", refused[0].reason
+            describe_unreadable(len(refused), "volume", refused[0].name), refused[0].reason
         )
     masks: set[Series] = set() if keep_masks else {*find_mask_volumes(series, {*given})}
     kept = [entry for entry in series if entry not in masks]

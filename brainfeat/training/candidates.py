@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from brainfeat.errors import HeadError
+from brainfeat.heads.ensemble_names import share_params
 from brainfeat.heads.grids import draw_candidates
-from brainfeat.heads.kinds import HEAD_NAMES, accepted_names
+from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, parse_ensemble
 from brainfeat.heads.recipe import HeadRecipe
 
 # Stands for every head there is.
@@ -24,22 +25,27 @@ def make_recipes(
     class_names: tuple[str, ...],
     n_iter: int | None,
     random_state: int,
+    widths: tuple[int, ...] = (),
 ) -> list[HeadRecipe]:
     """Make the recipes of the heads that a fit compares; each has been checked.
 
     Parameters
     ----------
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"``.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` for all of them; one of
+        :data:`brainfeat.heads.kinds.ATTENTION_HEADS`; or an ensemble.
     params : mapping or None
         Constructor parameters that every candidate has. With ``"all"``, each head gets those that
-        it accepts.
+        it accepts, and so does each member of an ensemble, unless a name such as ``"svm.C"`` says
+        whose they are.
     class_names : tuple of str
         The classes; a ``class_weight`` by class may have their names or indices as keys.
     n_iter : int or None
         Candidates of each head, from its grid; None makes one with the given parameters.
     random_state : int
         Seed of the heads and of the candidates that are drawn.
+    widths : tuple of int
+        As of :class:`brainfeat.heads.recipe.HeadRecipe`.
 
     Returns
     -------
@@ -49,7 +55,7 @@ def make_recipes(
     Raises
     ------
     HeadError
-        The head or one of its parameters is unknown or out of range.
+        The head or one of its parameters is unknown or out of range, or an ensemble is searched.
 
     Examples
     --------
@@ -60,8 +66,22 @@ def make_recipes(
     [('knn', {'n_neighbors': 3})]
     """
     given = _read_params(head, params, class_names)
+    if (ensemble := parse_ensemble(head)) is not None:
+        if n_iter is not None:
+            raise HeadError(
+                f"a search of the ensemble {head!r}; search its members alone first, and give the "
+                f"parameters that are found to the ensemble, such as {ensemble.members[0]}.NAME"
+            )
+        accepted = {name: accepted_names(name) for name in ensemble.members}
+        given = share_params(ensemble, given, accepted)
     recipes = [
-        HeadRecipe(head=name, params=chosen, class_names=class_names, random_state=random_state)
+        HeadRecipe(
+            head=name,
+            params=chosen,
+            class_names=class_names,
+            random_state=random_state,
+            widths=widths,
+        )
         for name, chosen in _list_candidates(head, given, n_iter=n_iter, random_state=random_state)
     ]
     for recipe in recipes:
@@ -107,21 +127,22 @@ def _read_params(
 ) -> dict[str, Any]:
     """Return parameters that a head file can hold: plain numbers, and class weights by name."""
     given = {name: _plain(value) for name, value in (params or {}).items()}
-    if reserved := sorted(_RESERVED & set(given)):
+    if reserved := sorted(key for key in given if key.rpartition(".")[2] in _RESERVED):
         raise HeadError(
             f"the {head} head has no parameter {', '.join(map(repr, reserved))}; the seed and the "
             "number of processes are options of their own"
         )
-    weights = given.get("class_weight")
-    if isinstance(weights, Mapping):
+    for key, weights in given.items():
+        if key.rpartition(".")[2] != "class_weight" or not isinstance(weights, Mapping):
+            continue
         names: dict[Any, str] = {name: name for name in class_names}
         names.update(enumerate(class_names))
-        if unknown := [key for key in weights if key not in names]:
+        if unknown := [label for label in weights if label not in names]:
             raise HeadError(
                 f"class_weight has {', '.join(map(repr, unknown))}, which is not one of the "
                 f"classes {', '.join(class_names)}"
             )
-        given["class_weight"] = {names[key]: _plain(weight) for key, weight in weights.items()}
+        given[key] = {names[label]: _plain(weight) for label, weight in weights.items()}
     return given
 
 

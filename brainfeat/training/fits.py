@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError
+from brainfeat.heads.bags import AnyFeatures
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.training.partition import Partition, Rows
@@ -19,7 +20,16 @@ Progress = Callable[[int, int], None]
 
 _VAL_FRACTION = 0.15
 # Fitted first, so that no process waits at the end for one long fit.
-_SLOW_HEADS = ("attention", "hist-gradient-boosting", "dense", "random-forest", "svm")
+_SLOW_HEADS = (
+    "cbam",
+    "attention-pool",
+    "attention",
+    "se",
+    "hist-gradient-boosting",
+    "dense",
+    "random-forest",
+    "svm",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +44,8 @@ class FitTask:
         Images to fit on, with their augmented views, and images to score.
     val : ndarray of int or None
         Images that decide when a head stops that needs such; None takes some of train.
+    elsewhere : ndarray of shape (n, d), float32, Bags, BlockVectors, or None
+        Features of other images to score as well.
     """
 
     recipe: HeadRecipe
@@ -41,6 +53,7 @@ class FitTask:
     train: Rows
     scored: Rows
     val: Rows | None = None
+    elsewhere: AnyFeatures | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,12 +68,15 @@ class FitResult:
     warnings : list of str
     error : str or None
         Why it cannot be fitted.
+    elsewhere : ndarray of shape (e, k), float64, or None
+        Scores of the other images, where the task has such.
     """
 
     scores: NDArray[np.float64] | None
     seconds: float
     warnings: list[str]
     error: str | None
+    elsewhere: NDArray[np.float64] | None = None
 
 
 def run_fits(
@@ -105,10 +121,10 @@ def run_fits(
 
 def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
     started = time.perf_counter()
-    scores, error = None, None
+    scores, elsewhere, error = None, None, None
     with warnings.catch_warnings(record=True) as caught:
         try:
-            scores = _fit_and_score(task)
+            scores, elsewhere = _fit_and_score(task)
         except BrainfeatError as failure:
             error = " ".join(str(failure).split())
     result = FitResult(
@@ -117,11 +133,14 @@ def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
         # The first line names the problem; scikit-learn's further lines link to its documentation.
         warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
         error=error,
+        elsewhere=elsewhere,
     )
     return place, result
 
 
-def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
+def _fit_and_score(
+    task: FitTask,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     recipe, partition, train, val = task.recipe, task.partition, task.train, task.val
     if not needs_validation(recipe.head):
         val = None
@@ -129,6 +148,7 @@ def _fit_and_score(task: FitTask) -> NDArray[np.float64]:
         train, val = partition.take_val(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
-    rows = partition.training_rows(train)
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val)
-    return head.scores(partition.X[task.scored])
+    rows, groups = partition.training_rows(train), partition.group_numbers
+    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)
+    elsewhere = None if task.elsewhere is None else head.scores(task.elsewhere)
+    return head.scores(partition.X[task.scored]), elsewhere

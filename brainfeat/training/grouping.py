@@ -116,6 +116,33 @@ def choose_groups(cache: FeatureCache, group_by: str, found: Audit | None = None
     return _join(cache, kinds, has_exact=bool(found.exact_duplicates.groups))
 
 
+def number_groups(labels: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
+    """Give each group a number from 0, and each image without a group one of its own.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), str or int, or None
+        Group of each image; an empty text is none. None where no image has one.
+    n : int
+        Images.
+
+    Returns
+    -------
+    ndarray of shape (n,), int
+
+    Examples
+    --------
+    >>> number_groups(np.array(["b", "", "b", ""]), 4).tolist()
+    [0, 1, 0, 2]
+    """
+    if labels is None:
+        return np.arange(n)
+    _, numbers = np.unique(labels, return_inverse=True)
+    alone = np.flatnonzero(labels == "") if labels.dtype.kind in "OSTU" else np.empty(0, np.intp)
+    numbers[alone] = n + np.arange(len(alone))
+    return np.unique(numbers, return_inverse=True)[1]
+
+
 def _find_copies(found: Audit, *, even_chained: bool) -> Labels | None:
     if found.copies is None:
         return None

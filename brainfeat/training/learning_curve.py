@@ -21,14 +21,16 @@ from brainfeat.evaluation.growth import (
     estimate_gain,
 )
 from brainfeat.heads.calibration import softmax
+from brainfeat.heads.kinds import parse_ensemble, takes_maps
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.fits import Progress
 from brainfeat.training.fitting import check_options
-from brainfeat.training.grouping import check_grouping, choose_groups
+from brainfeat.training.grouping import check_grouping, choose_groups, number_groups
 from brainfeat.training.measurement import find_copied
 from brainfeat.training.partition import Partition, Rows
 from brainfeat.training.selection import score_folds
@@ -106,7 +108,8 @@ def learning_curve(
     cache : FeatureCache or path-like
         A file that :func:`brainfeat.extract` wrote.
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES` or of
+        :data:`brainfeat.heads.kinds.ATTENTION_HEADS`.
     params : mapping or None
         Constructor parameters of the head.
     bag, group_label : str or None
@@ -166,14 +169,16 @@ def learning_curve(
     _check_options(head, repeats)
     rule = make_rule(bag, group_label)
     with opened(cache) as features:
+        name, widths = choose_ensemble(choose_head(head, rule), None, features)
         (recipe,) = make_recipes(
-            choose_head(head, rule),
+            name,
             params,
             class_names=features.class_names,
             n_iter=None,
             random_state=random_state,
+            widths=widths,
         )
-        partition = Partition.read(features, rule)
+        partition = Partition.read(features, rule, maps=takes_maps(name))
         audit = audit_duplicates(features)
         partition = partition.split(
             features,
@@ -190,11 +195,12 @@ def learning_curve(
             )
         test = _Test(
             y=partition.y[images],
-            groups=_number_groups(partition, images),
+            groups=number_groups(partition.groups_of(images), len(images)),
             copied=find_copied(features, partition, audit),
             class_names=partition.class_names,
         )
-    sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
+        # The cache is still open: maps are read from it.
+        sizes, fits = _fit_all(recipe, partition, repeats=repeats, n_jobs=n_jobs, progress=progress)
     return LearningCurve(
         head=recipe.head,
         params=recipe.params,
@@ -228,7 +234,7 @@ def _fit_all(
 ) -> tuple[list[int], list[list[_Fit]]]:
     """Return the sizes in groups of each class, and the fits of each."""
     test, images = partition.splits["test"], np.sort(partition.fitted_images)
-    numbers = _number_groups(partition, images)
+    numbers = number_groups(partition.groups_of(images), len(images))
     classes = _find_classes(partition.y[images], numbers, len(partition.class_names))
     largest = int(np.bincount(classes).max())
     if largest < 2:
@@ -242,7 +248,7 @@ def _fit_all(
         seed = (int(recipe.random_state) + repeat) % _SEED_LIMIT
         ranks = _rank_groups(classes, np.random.default_rng(seed))[numbers]
         # All images are the same in every order.
-        wanted = sizes if repeat == 0 or recipe.head in _DRAWING else sizes[:-1]
+        wanted = sizes if repeat == 0 or _draws(recipe.head) else sizes[:-1]
         folds = tuple((images[ranks < size], test) for size in wanted)
         found = _fit_folds(
             replace(recipe, random_state=seed),
@@ -255,20 +261,14 @@ def _fit_all(
     return sizes, fits
 
 
+def _draws(head: str) -> bool:
+    """Return whether a head draws random numbers, as an ensemble does for its folds."""
+    return head in _DRAWING or parse_ensemble(head) is not None
+
+
 def _count_from(done: int, total: int, progress: Progress | None) -> Progress | None:
     """Make a call for one repeat from the one for all fits."""
     return None if progress is None else lambda fits, _: progress(done + fits, total)
-
-
-def _number_groups(partition: Partition, images: Rows) -> Rows:
-    """Give each group of images a number from 0, and each image without a group one of its own."""
-    groups = partition.groups_of(images)
-    if groups is None:
-        return np.arange(len(images))
-    _, numbers = np.unique(groups, return_inverse=True)
-    alone = np.flatnonzero(groups == "") if groups.dtype.kind in "OSTU" else np.empty(0, np.intp)
-    numbers[alone] = len(images) + np.arange(len(alone))
-    return np.unique(numbers, return_inverse=True)[1]
 
 
 def _find_classes(y: NDArray[np.int64], numbers: Rows, n_classes: int) -> Rows:

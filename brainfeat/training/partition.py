@@ -35,7 +35,7 @@ class Partition:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, or Bags
+    X : ndarray of shape (n, d), float32, Bags, or MapRows
         Features; the vectors of each group where these are not pooled.
     y : ndarray of shape (n,), int64
         Class of each row, an index into `class_names`.
@@ -76,18 +76,25 @@ class Partition:
 
     @classmethod
     def read(
-        cls, cache: FeatureCache, bag: BagRule | None = None, *, generated: bool = False
+        cls,
+        cache: FeatureCache,
+        bag: BagRule | None = None,
+        *,
+        maps: bool = False,
+        generated: bool = False,
     ) -> Self:
         """Read the labelled rows of a cache.
 
         Parameters
         ----------
         cache : FeatureCache
-            Pooled features.
+            Features.
         bag : BagRule or None
             How the images of a group become one row; None makes a row of each image.
         generated : bool
             Whether generated images are read, too, on which a head is fitted beside any others.
+        maps : bool
+            Whether the maps of images are taken, and not their vectors.
 
         Returns
         -------
@@ -99,7 +106,7 @@ class Partition:
         TableError, CacheError, ParameterError
             As in :func:`brainfeat.training.units.read_units`.
         """
-        units = read_units(cache, bag, generated=generated)
+        units = read_units(cache, bag, maps=maps, generated=generated)
         own, none = units.image == np.arange(len(units.y)), np.empty(0, np.intp)
         own[units.generated] = False
         images = np.flatnonzero(own)
@@ -309,6 +316,20 @@ class Partition:
     def groups_of(self, images: Rows) -> NDArray[Any] | None:
         """Return the group of each image, or None where every image is a group of its own."""
         return None if self.groups is None else self.groups[images]
+
+    @property
+    def group_numbers(self) -> Rows:
+        """Number of the group of each row, (n,) int; views have that of their image.
+
+        An image without a group has a number of its own.
+        """
+        if self.groups is None:
+            return self.image
+        labels = self.groups[self.image]
+        numbers = len(labels) + np.unique(labels, return_inverse=True)[1]
+        return (
+            np.where(labels == "", self.image, numbers) if labels.dtype.kind in "OSTU" else numbers
+        )
 
     def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows, list_places, read_groups
-from brainfeat.cache.joined import GroupJoin
+from brainfeat.cache.joined import GroupJoin, JoinedCaches
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, AnyFeatures, BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
+from brainfeat.heads.maps import MapRows
 from brainfeat.leakage.generated import find_memorised
 from brainfeat.text import count
 
@@ -28,7 +29,7 @@ class Units:
 
     Attributes
     ----------
-    X : ndarray of shape (n, d), float32, Bags, or BlockVectors
+    X : ndarray of shape (n, d), float32, Bags, MapRows, or BlockVectors
         Features; the vectors of each group where these are not pooled; those of each block where
         caches are joined on groups.
     y : ndarray of shape (n,), int64
@@ -51,7 +52,9 @@ class Units:
     generated: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
 
-def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = False) -> Units:
+def read_units(
+    cache: FeatureCache, bag: BagRule | None, *, maps: bool = False, generated: bool = False
+) -> Units:
     """Read the labelled images of a cache with their views, or its groups.
 
     Parameters
@@ -62,6 +65,8 @@ def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = Fa
     generated : bool
         Whether generated images are read, too: those of train, or all where there are no splits,
         but for copies of real images.
+    maps : bool
+        Whether the maps of images are taken, which stay in the file, and not their vectors.
 
     Returns
     -------
@@ -74,9 +79,10 @@ def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = Fa
     TableError
         As in :func:`check_labels` and :func:`brainfeat.cache.groups.read_groups`.
     CacheError
-        The features are not finite, or all the same.
+        The features are not finite, or all the same; or maps are asked for that the cache does not
+        have.
     ParameterError
-        `bag` has a rule that names no class of the cache.
+        `bag` has a rule that names no class of the cache, or maps of groups are asked for.
     """
     wanted = cache.mask(views=True)
     check_labels(cache, cache.y[wanted])
@@ -90,9 +96,20 @@ def read_units(cache: FeatureCache, bag: BagRule | None, *, generated: bool = Fa
     first[place[view == 0]] = np.flatnonzero(view == 0)
     if bag is None and isinstance(cache, GroupJoin):
         raise ParameterError("caches that are joined on groups have one vector a group; pass a bag")
+    if maps:
+        if isinstance(cache, JoinedCaches):
+            raise ParameterError(
+                "a head of maps takes the maps of one cache, and several are joined; take a head "
+                "of vectors"
+            )
+        if bag is not None:
+            raise ParameterError(
+                "a head of maps takes single images, and a bag groups of them; leave the bag out, "
+                "or take a head of vectors"
+            )
     if bag is None:
         return Units(
-            X=_read_features(cache, rows),
+            X=MapRows(source=cache.maps, rows=rows) if maps else _read_features(cache, rows),
             y=cache.y[rows],
             image=first[place],
             rows=rows,

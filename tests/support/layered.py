@@ -1,9 +1,12 @@
-"""A feature cache with three layers and maps, without images or a backbone."""
+"""A feature cache with three layers and maps, and a backbone of two layers with maps."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from support.bands import N_FEATURES, SPEC, Blocks
 from support.caches import draw_groups, draw_signatures, write_vectors
 
 # By layer, in the order of the network.
@@ -54,3 +57,20 @@ def write_layered(
         signature=draw_signatures(len(y)) if signature else None,
         **options,
     )
+
+
+class LayeredBlocks(Blocks):
+    """Blocks with another layer before, and maps of 2 × 3 places whose means are its features."""
+
+    map_shape = (2, 3)
+
+    def __init__(self, **options: Any) -> None:
+        layers = f"inner:3,{SPEC.layer}:{N_FEATURES}"
+        super().__init__(spec=replace(SPEC, layers=layers, pooling="none"), **options)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        features = super().__call__(images)
+        steps = np.array([[-1, 0, 1], [1, 0, -1]], np.float32)[None, :, :, None]
+        maps = features[:, None, None] + steps / 8
+        inner = features[:, :3] * 2
+        return np.concatenate([inner, features, maps.reshape(len(images), -1)], axis=1)

@@ -8,6 +8,7 @@ from brainfeat.prediction.dicom_results.capture import is_capture, write_seconda
 from brainfeat.prediction.dicom_results.document import is_report, write_sr
 from brainfeat.prediction.dicom_results.study import check_head, check_inputs
 from brainfeat.prediction.dicom_results.volumes import PredictedVolume, collect_volumes
+from brainfeat.prediction.dicom_results.writing import write_results
 
 __all__ = [
     "PredictedVolume",
@@ -16,6 +17,7 @@ __all__ = [
     "collect_volumes",
     "is_capture",
     "is_report",
+    "write_results",
     "write_secondary_capture",
     "write_sr",
 ]

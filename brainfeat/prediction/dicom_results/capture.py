@@ -68,9 +68,20 @@ def write_secondary_capture(
     BrainfeatError
         As in :func:`write_sr`.
     """
+    path = Path(path)
+    objects.save(
+        {path: encode_secondary_capture(volumes, path, predictor=predictor, overwrite=overwrite)}
+    )
+    return path
+
+
+def encode_secondary_capture(
+    volumes: Sequence[PredictedVolume], path: Path, *, predictor: Predictor, overwrite: bool
+) -> bytes:
+    """Make the content of a file; everything is checked as by `write_secondary_capture`."""
     require_highdicom()
     check_head(predictor.bundle)
-    target = objects.check_target(
+    objects.check_target(
         path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SINGLE, _MULTIPLE}
     )
     objects.require_digest(predictor)
@@ -80,7 +91,7 @@ def write_secondary_capture(
     frames = [_make_frame(volume, predictor) for volume, _ in study.volumes]
     with objects.unnamed():
         capture = _make_capture(study, np.stack(frames), predictor)
-        return objects.save(capture, target)
+        return objects.encode(capture)
 
 
 def is_capture(path: Path) -> bool:

@@ -82,18 +82,25 @@ def write_sr(
     ...     found = collect_volumes(predictor.predict_inputs(find_inputs([folder])))
     ...     return write_sr(found, path, predictor=predictor)
     """
+    path = Path(path)
+    objects.save({path: encode_sr(volumes, path, predictor=predictor, overwrite=overwrite)})
+    return path
+
+
+def encode_sr(
+    volumes: Sequence[PredictedVolume], path: Path, *, predictor: Predictor, overwrite: bool
+) -> bytes:
+    """Make the content of a file; everything is checked as by `write_sr`."""
     require_highdicom()
     check_head(predictor.bundle)
-    target = objects.check_target(
-        path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SOP_CLASS}
-    )
+    objects.check_target(path, volumes, overwrite=overwrite, kind=KIND, sop_classes={_SOP_CLASS})
     objects.require_digest(predictor)
     study = find_study(
         volumes, orientation=predictor.policy.orientation, result="structured report"
     )
     with objects.unnamed():
         report = _make_report(study, predictor)
-        return objects.save(report, target)
+        return objects.encode(report)
 
 
 def is_report(path: Path) -> bool:

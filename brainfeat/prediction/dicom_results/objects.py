@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from io import BytesIO
@@ -163,20 +163,28 @@ def is_own(path: Path, sop_classes: Collection[str]) -> bool:
         return False
 
 
-def save(dataset: Any, path: Path) -> Path:
-    """Write a DICOM file atomically.
+def encode(dataset: Any) -> bytes:
+    """Return the content of a DICOM file.
+
+    pydicom's errors while it writes a file do not say what the system reports.
+    """
+    encoded = BytesIO()
+    dataset.save_as(encoded, enforce_file_format=True)
+    return encoded.getvalue()
+
+
+def save(contents: Mapping[Path, bytes]) -> None:
+    """Write files, all of them or none.
 
     Raises
     ------
     BrainfeatError
-        If it cannot be written.
+        If one cannot be written.
     """
-    # In memory first: pydicom's errors while it writes a file do not say what the system reports.
-    encoded = BytesIO()
-    dataset.save_as(encoded, enforce_file_format=True)
     try:
-        with files.atomic_write(path) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+        with files.atomic_write_all([*contents]) as temporaries:
+            for temporary, content in zip(temporaries, contents.values(), strict=True):
+                temporary.write_bytes(content)
     except OSError as error:
-        raise BrainfeatError(f"{path} cannot be written ({error.strerror})") from None
-    return path
+        names = " and ".join(map(str, contents))
+        raise BrainfeatError(f"{names} cannot be written ({error.strerror})") from None
