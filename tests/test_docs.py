@@ -437,9 +437,11 @@ def test_format_page_has_the_datasets_of_the_schema(page: str, name: str, schema
     for dataset, dtype, shape, *_ in rows_after(read(page), f"<!-- datasets: {name} -->"):
         n_dimensions = len([part for part in shape.strip("()").split(",") if part.strip()])
         described[code(dataset)[0]] = ("S" if dtype == "text" else code(dtype)[0], n_dimensions)
+    # Those of the members of an ensemble are those of single heads, in folders.
     assert described == {
         pattern.replace(r"\d", "i").replace(r"[\w.-]+", "NAME"): (rule.dtype, rule.ndim)
         for pattern, rule in schema.datasets.items()
+        if not pattern.startswith(r"members/1?\d/")
     }
 
 

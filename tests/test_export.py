@@ -33,6 +33,7 @@ from brainfeat.extraction.backbones import load_backbone
 from brainfeat.extraction.graph import plan_quantization, read_graph
 from brainfeat.extraction.preprocessing import preprocess_image
 from brainfeat.extraction.quantization import Quantization
+from brainfeat.heads.ensembles import EnsembleHead, Member
 from brainfeat.phantoms import write_phantoms
 from brainfeat.prediction import export, litert, openvino_export
 from brainfeat.prediction.export import export_head
@@ -144,6 +145,50 @@ def test_a_model_gives_the_probabilities_of_the_bundle(name, suffix, heads, imag
     exported = check(heads[name], tmp_path / f"model{suffix}", images[:16], base, 1e-5)
     assert exported.n_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 1 + (suffix == ".xml")
+
+
+def combine(heads, names, how="vote"):
+    """Make an ensemble of fitted heads."""
+    members = [
+        Member(
+            name=name,
+            columns=(0, heads[name].spec.n_features),
+            estimator=heads[name].estimator,
+            temperature=heads[name].temperature,
+        )
+        for name in names
+    ]
+    k = len(heads[names[0]].class_names)
+    rng = np.random.default_rng(0)
+    stack = rng.standard_normal((k * len(names), k)), rng.standard_normal(k)
+    estimator = EnsembleHead.from_parts(
+        members,
+        how=how,
+        n_features=members[0].columns[1],
+        n_classes=k,
+        n_folds=5,
+        stack=stack if how == "stack" else None,
+    )
+    return dataclasses.replace(
+        heads[names[0]],
+        head=f"{how}:{'+'.join(names)}",
+        params={},
+        estimator=estimator,
+        temperature=0.7,
+    )
+
+
+@pytest.mark.parametrize("how", ["vote", "stack"])
+def test_an_ensemble_is_one_network(how, heads, images, base, tmp_path):
+    ensemble = combine(heads, ("dense", "lda"), how)
+    check(ensemble, tmp_path / "model.keras", images[:8], base, 1e-5)
+
+
+def test_an_ensemble_with_what_is_no_network_is_refused(heads, tmp_path):
+    with pytest.raises(HeadError, match=r"the member knn of vote:lda\+knn is not a network"):
+        export_head(combine(heads, ("lda", "knn")), tmp_path / "model.keras")
+    with pytest.raises(ParameterError, match=r"ensemble.*ends in \.keras, \.tflite"):
+        export_head(combine(heads, ("lda", "dense")), tmp_path / "model.onnx")
 
 
 def test_two_classes_of_a_linear_head_are_two_columns(cache, images, base, tmp_path):

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax
 
 from brainfeat.heads.bundle import HeadBundle
+from brainfeat.heads.kinds import head_scores
 
 DATA = Path(__file__).parent / "data"
 
@@ -53,3 +55,18 @@ def test_a_head_of_maps() -> None:
     weights = head.attention(maps)
     assert weights.shape == (2, 3, 3)
     assert np.ptp(probabilities, axis=0).max() > 1e-4
+
+
+def test_a_stack() -> None:
+    head = load("stack")
+    members = head.estimator.members_
+    assert [member.name for member in members] == ["dense", "lda", "random-forest"]
+    assert head.params == {"dense.epochs": 3, "random-forest.n_estimators": 3}
+    kernel, bias = head.estimator.stack_
+    X = np.random.default_rng(1).standard_normal((3, 8))
+    logarithms = [
+        log_softmax(head_scores(member.estimator, X) / member.temperature, axis=1)
+        for member in members
+    ]
+    scores = np.concatenate(logarithms, axis=1) @ kernel + bias
+    np.testing.assert_allclose(head.predict_proba(X), softmax(scores / head.temperature, axis=1))

@@ -356,6 +356,9 @@ def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
     bag = ("--head", "knn", "--bag", "max", "--jobs", 1)
     ask("fit-head", take("patients"), "-o", path, "--overwrite", *bag)
     yield ask("info", path)
+    voting = ("--head", "vote:lda+knn", "--param", "n_folds=2", "--jobs", 1)
+    ask("fit-head", take("vectors"), "-o", path, "--overwrite", *voting)
+    yield ask("info", path)
     fit_joined(folder)
     yield ask("info", folder / "joined.h5")
 

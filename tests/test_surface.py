@@ -138,6 +138,7 @@ OPTIONS = {
         "--unit",
         "--output",
         "--head",
+        "--how",
         "--param",
         "--search",
         "--n-iter",

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import ablation, blocks, learning_curve, options, protocol
+from brainfeat.cli import ablation, blocks, heads, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
-from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES
 from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
@@ -32,6 +31,7 @@ Examples:
   brainfeat fit-head mri.h5 -o head.h5
   brainfeat fit-head mri.h5 -o best.h5 --head all --search
   brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
+  brainfeat fit-head mri.h5 -o vote.h5 --head vote:svm+dense+logistic
   brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
 """
 
@@ -39,22 +39,15 @@ Examples:
 @click.command("fit-head", short_help="Fit a classifier on cached features.", epilog=EXAMPLES)
 @click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.output_option
-@click.option(
-    "--head",
-    type=click.Choice([*HEAD_NAMES, *ATTENTION_HEADS, "all"]),
-    default="dense",
-    show_default=True,
-    help="Classifier to fit; 'all' cross-validates every one but the attention heads "
-    "(attention-pool, se and cbam), and saves the best. attention-pool and cbam need features of "
-    "extract --pooling none.",
-)
+@heads.head_option
+@heads.how_option
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Constructor parameter of the head, such as C=10; may be repeated. Every candidate of a "
-    "search has it.",
+    help="Constructor parameter of the head, such as C=10, or svm.C=10 of a member of an ensemble; "
+    "may be repeated. Every candidate of a search has it.",
 )
 @click.option(
     "--search",
@@ -159,6 +152,7 @@ def command(
     shortcuts = {"epochs": epochs, "class_weight": class_weight}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
+    heads.announce_cost(head, given)
     with blocks.open_join(features, join=join, table=table, verify=verify) as cache:
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)

@@ -10,6 +10,7 @@ import click
 
 from brainfeat.cli import options, protocol
 from brainfeat.cli.wording import translate
+from brainfeat.heads.kinds import parse_ensemble
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -144,6 +145,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "whole": True,
         "head": bundle.head,
         "params": bundle.params,
+        "ensemble": _describe_ensemble(bundle),
         "classes": list(bundle.class_names),
         "bag": protocol.describe_bags(bundle),
         "temperature": bundle.temperature,
@@ -159,6 +161,21 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "blocks": _describe_blocks(bundle),
         "random_state": record.random_state,
         "versions": None if record.versions is None else dict(record.versions),
+    }
+
+
+def _describe_ensemble(bundle: "HeadBundle") -> dict[str, Any] | None:
+    """Describe the members of an ensemble, and how many fits it took; None for another head."""
+    ensemble = parse_ensemble(bundle.head)
+    if ensemble is None:
+        return None
+    members = bundle.estimator.members_
+    return {
+        "how": ensemble.how,
+        "members": [member.name for member in members],
+        "temperatures": [member.temperature for member in members],
+        "n_folds": bundle.estimator.n_folds_,
+        "fits": bundle.training.member_fits,
     }
 
 

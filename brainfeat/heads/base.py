@@ -44,6 +44,11 @@ def read_spec(base: _Base) -> FeatureSpec:
         raise WeightsError(error.problem, f"{_REMEDY}, with weights=PATH") from error
 
 
+def select_maps(found: FeatureSpec) -> FeatureSpec:
+    """Return the spec of the maps of a base; of one that pools them, its own spec."""
+    return found.select(maps=True) if found.pooling == "none" else found
+
+
 def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool = False) -> None:
     """Refuse another base than that of a head's spec; a higher precision is allowed.
 
@@ -70,7 +75,7 @@ def require_base(wanted: FeatureSpec, found: FeatureSpec, *, any_precision: bool
         )
     wanted.require(
         replace(
-            found,
+            select_maps(found) if wanted.pooling == "none" else found,
             precision=wanted.precision,
             quantization=wanted.quantization,
             volumes=wanted.volumes,

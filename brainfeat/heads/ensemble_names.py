@@ -40,6 +40,18 @@ class EnsembleName:
         """Whether there is one member for each block of a join."""
         return self.how != "folds" and len(self.members) == 1
 
+    def count_fits(self, n_folds: int = N_FOLDS) -> int:
+        """Count the fits of members that one fit of the ensemble takes.
+
+        Each is fitted in the folds and on all rows; the models of the folds, in the folds alone.
+
+        Examples
+        --------
+        >>> EnsembleName("vote", ("svm", "lda")).count_fits()
+        12
+        """
+        return len(self.members) * (n_folds + (self.how != "folds"))
+
 
 def read_ensemble(head: str, *, allowed: Collection[str]) -> EnsembleName | None:
     """Read the name of an ensemble.

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from brainfeat.errors import HeadError, TableError
 from brainfeat.heads.calibration import fit_temperature
-from brainfeat.heads.ensemble_names import HOWS, MAX_MEMBERS, N_FOLDS, How
+from brainfeat.heads.ensemble_names import HOWS, MAX_MEMBERS, N_FOLDS, EnsembleName, How
 from brainfeat.heads.estimators import fit_estimator, score_estimator
 from brainfeat.heads.kinds import head_scores
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
@@ -134,7 +134,8 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         stack: tuple[Doubles, Doubles] | None,
     ) -> Self:
         """Rebuild a fitted ensemble, whose classes are 0…k−1, of members that were checked."""
-        head = cls([(member.name, member.estimator) for member in members], how=how)
+        named = [(member.name, member.estimator) for member in members]
+        head = cls(named[:1] if how == "folds" else named, how=how, n_folds=n_folds)
         head.classes_, head.members_ = np.arange(n_classes), list(members)
         head.stack_, head.n_features_in_ = stack, n_features
         head._count_fits(n_folds)
@@ -265,8 +266,8 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _count_fits(self, n_folds: int) -> None:
         self.n_folds_ = n_folds
-        n_heads = 1 if self.how == "folds" else len(self.members_)
-        self.n_fits_ = n_heads * (n_folds + (self.how != "folds"))
+        members = tuple(name for name, _ in self.members)
+        self.n_fits_ = EnsembleName(self.how, members).count_fits(n_folds)
 
     def _list_parts(self, d: int) -> list[tuple[str, Any, Columns]]:
         """Check the parameters; return the name, the head and the columns of each member."""

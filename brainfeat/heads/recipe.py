@@ -1,6 +1,7 @@
 """Recipes of heads: how a head is made and fitted on rows of a matrix; and fitted heads."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,15 @@ class HeadRecipe:
         The classes.
     random_state : int
         Seed.
+    widths : tuple of int
+        Number of features of each block, of an ensemble that has one member for each; else empty.
     """
 
     head: str
     params: dict[str, Any]
     class_names: tuple[str, ...]
     random_state: int
+    widths: tuple[int, ...] = ()
 
     def make(self) -> Any:
         """Make an unfitted head.
@@ -58,7 +62,12 @@ class HeadRecipe:
                 params[key] = {
                     self.class_names.index(name): weight for name, weight in weights.items()
                 }
-        return make_head(self.head, random_state=int(self.random_state), **params)
+        head = make_head(self.head, random_state=int(self.random_state), **params)
+        if self.widths:
+            starts = np.cumsum([0, *self.widths]).tolist()
+            head.members = [*head.members] * len(self.widths)
+            head.columns = list(pairwise(starts))
+        return head
 
     def takes_kernel(self, n_rows: int) -> bool:
         """Return whether the head is fitted on a whole kernel, in less time than a process starts.

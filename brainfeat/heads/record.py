@@ -264,6 +264,8 @@ class FitRecord:
         As in the parameters of the head.
     ood_examples : int or None
         Number of out-of-distribution examples; None without any.
+    member_fits : int or None
+        How many fits of members the fit of an ensemble took; None for another head.
     random_state : int or None
         Seed of the fit.
     cache_sha256 : str or None
@@ -293,6 +295,7 @@ class FitRecord:
     history: History | None = None
     class_weight: str | Mapping[str, float] | None = None
     ood_examples: int | None = None
+    member_fits: int | None = None
     random_state: int | None = None
     cache_sha256: str | None = None
     versions: Mapping[str, str] | None = None
@@ -312,9 +315,9 @@ class FitRecord:
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
         }
-        for name in ("bag_sizes", "generated"):
-            if getattr(self, name) is None:
-                # Left out, so that the files of other heads stay what they were.
+        for name in ("bag_sizes", "generated", "member_fits"):
+            # Left out, so that the files of other heads stay what they were.
+            if document[name] is None:
                 del document[name]
         return document
 

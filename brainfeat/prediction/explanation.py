@@ -89,7 +89,8 @@ def explain(
     the same for all classes.
 
     The score of a class is its logit or margin minus the mean over all classes; for the nearest
-    neighbours and the trees it is the logarithm of the probability.
+    neighbours and the trees it is the logarithm of the probability. Ensembles are explained by
+    occlusion.
 
     Parameters
     ----------

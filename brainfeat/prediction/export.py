@@ -13,7 +13,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.errors import BundleError, ParameterError
+from brainfeat.errors import BundleError, HeadError, ParameterError
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.files import atomic_write, atomic_write_pair, check_output
@@ -23,7 +23,12 @@ from brainfeat.prediction import keras_export, litert, onnx_export, openvino_exp
 from brainfeat.prediction.answers import NOTICE
 from brainfeat.prediction.bases import load_base
 from brainfeat.prediction.computed_features import take_features
-from brainfeat.prediction.head_layers import HeadLayers, find_head_layers, require_network_file
+from brainfeat.prediction.head_layers import (
+    EnsembleLayers,
+    HeadLayers,
+    find_head_layers,
+    require_network_file,
+)
 
 Quantize = Literal["float16", "int8"]
 
@@ -76,7 +81,7 @@ def export_head(
     Parameters
     ----------
     bundle : HeadBundle or path-like
-        A dense head, one with attention over maps, or a linear head.
+        A dense head, one with attention over maps, a linear head, or an ensemble of such.
     output : path-like
         A file with the suffix ``.keras``; ``.tflite`` for LiteRT; ``.onnx``; or ``.xml`` for
         OpenVINO, which puts the weights into a ``.bin`` file beside it.
@@ -96,9 +101,10 @@ def export_head(
     Raises
     ------
     ParameterError
-        The suffix is unknown, or the options exclude each other.
+        The suffix is unknown, or the options exclude each other; or an ensemble is to be written in
+        another format than ``.keras`` or ``.tflite``.
     HeadError
-        The head is not a network.
+        The head, or a member of an ensemble, is not a network.
     BundleError
         The file exists or cannot be written, or the network does not give the probabilities of the
         bundle.
@@ -116,6 +122,8 @@ def export_head(
     bundle = loaded(bundle)
     bundle.require_one_cache("an export")
     head = find_head_layers(bundle)
+    if isinstance(head, EnsembleLayers):
+        _check_ensemble(bundle, output, form)
     int8 = output.suffix == ".xml" and quantize == "int8"
     backbone = _load_base(bundle, weights, int8=int8)
     try:
@@ -140,9 +148,16 @@ class _Parts(NamedTuple):
     """What a model is made of."""
 
     bundle: HeadBundle
-    head: HeadLayers
+    head: HeadLayers | EnsembleLayers
     backbone: Backbone
     quantize: Quantize | None
+
+    @property
+    def single(self) -> HeadLayers:
+        """The layers of a single head; of an ensemble, `_check_ensemble` has refused them."""
+        if isinstance(self.head, EnsembleLayers):
+            raise HeadError(f"{self.bundle.head} is an ensemble; expected a single head")
+        return self.head
 
 
 class _Format(NamedTuple):
@@ -152,6 +167,7 @@ class _Format(NamedTuple):
     write: Callable[[_Parts, Path], None]
     compute: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]
     quantize: tuple[str, ...] = get_args(Quantize)
+    takes_ensembles: bool = False
 
 
 def _write_keras(parts: _Parts, path: Path) -> None:
@@ -169,7 +185,7 @@ def _write_litert(parts: _Parts, path: Path) -> None:
 def _write_onnx(parts: _Parts, path: Path) -> None:
     model = onnx_export.build_model(
         parts.backbone,
-        parts.head,
+        parts.single,
         rounding=parts.quantize,
         least_rounded=_LEAST_ROUNDED,
         metadata=_describe(parts.bundle),
@@ -180,7 +196,7 @@ def _write_onnx(parts: _Parts, path: Path) -> None:
 def _write_openvino(parts: _Parts, path: Path) -> None:
     openvino_export.write_model(
         parts.backbone,
-        parts.head,
+        parts.single,
         path,
         half=parts.quantize == "float16",
         metadata=_describe(parts.bundle),
@@ -198,8 +214,12 @@ def _is_litert(path: Path) -> bool:
 
 # By suffix.
 _FORMATS = {
-    ".keras": _Format(_is_keras, _write_keras, keras_export.compute_probabilities, ()),
-    ".tflite": _Format(_is_litert, _write_litert, litert.compute_probabilities),
+    ".keras": _Format(
+        _is_keras, _write_keras, keras_export.compute_probabilities, (), takes_ensembles=True
+    ),
+    ".tflite": _Format(
+        _is_litert, _write_litert, litert.compute_probabilities, takes_ensembles=True
+    ),
     ".onnx": _Format(onnx_export.is_model, _write_onnx, onnx_export.compute_probabilities),
     ".xml": _Format(
         openvino_export.is_model, _write_openvino, openvino_export.compute_probabilities
@@ -225,6 +245,15 @@ def _choose_format(output: Path, quantize: Quantize | None) -> _Format:
             f"in {', '.join(able)}"
         )
     return form
+
+
+def _check_ensemble(bundle: HeadBundle, output: Path, form: _Format) -> None:
+    if not form.takes_ensembles:
+        able = [suffix for suffix, other in _FORMATS.items() if other.takes_ensembles]
+        raise ParameterError(
+            f"a {output.suffix} model has a single head, and this one is the ensemble "
+            f"{bundle.head}; expected a file that ends in {', '.join(able)}"
+        )
 
 
 def _list_files(output: Path) -> list[Path]:

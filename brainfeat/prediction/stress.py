@@ -27,7 +27,9 @@ from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.extraction.task import Progress
 from brainfeat.files import check_folder
+from brainfeat.heads.base import select_maps
 from brainfeat.heads.bundle import HeadBundle, loaded
+from brainfeat.heads.kinds import takes_maps
 from brainfeat.prediction.predictor import Predictor
 from brainfeat.prediction.sampling import Sample, choose_unseen
 from brainfeat.tables.origin import find_origin
@@ -166,7 +168,8 @@ def stress(
     origin = find_origin(table.root, table.paths)
     volumes, value_range = origin.policy if origin else "", bundle.spec.value_range
     crop = bundle.spec.crop
-    bundle.check_spec(replace(base.spec, volumes=volumes, value_range=value_range, crop=crop))
+    found_spec = select_maps(base.spec) if takes_maps(bundle.head) else base.spec
+    bundle.check_spec(replace(found_spec, volumes=volumes, value_range=value_range, crop=crop))
     sample = choose_unseen(
         bundle,
         table,

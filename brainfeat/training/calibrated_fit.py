@@ -7,6 +7,7 @@ from brainfeat.heads.conformal import Conformal
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.metrics import Metrics, measure
+from brainfeat.training.fits import Progress
 from brainfeat.training.partition import Partition
 from brainfeat.training.selection import CrossValidation, Selection, cross_validate
 
@@ -35,7 +36,13 @@ class CalibratedFit:
     conformal: Conformal
 
 
-def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | None) -> CalibratedFit:
+def fit_calibrated(
+    chosen: Selection,
+    partition: Partition,
+    *,
+    n_jobs: int | None,
+    progress: Progress | None = None,
+) -> CalibratedFit:
     """Fit on train, measure on val, refit on both; calibrate on images that were not fitted on.
 
     The temperature of a head that val stops is fitted on val; that of other heads on the folds of a
@@ -49,7 +56,9 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
     fit = recipe.fit_head(X, y, rows=train, groups=groups)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
-    found = found or _cross_validate_for_calibration(recipe, partition, n_jobs=n_jobs)
+    found = found or _cross_validate_for_calibration(
+        recipe, partition, n_jobs=n_jobs, progress=progress
+    )
     first = _calibrate(fit, partition, found)
     both = partition.training_rows(partition.fitted_images)
     refitted = recipe.fit_head(X, y, rows=both, groups=groups)
@@ -57,14 +66,14 @@ def fit_calibrated(chosen: Selection, partition: Partition, *, n_jobs: int | Non
 
 
 def _cross_validate_for_calibration(
-    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None
+    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None, progress: Progress | None
 ) -> CrossValidation | None:
     """Cross-validate in as many folds as can be made; None where a class has only one group."""
     n_folds = partition.limit_folds(CALIBRATION_FOLDS)
     if n_folds < 2:
         return None
     folded = partition.with_folds(n_folds, random_state=recipe.random_state)
-    return cross_validate(recipe, folded, n_jobs=n_jobs)
+    return cross_validate(recipe, folded, n_jobs=n_jobs, progress=progress)
 
 
 def _calibrate(

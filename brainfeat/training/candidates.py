@@ -25,6 +25,7 @@ def make_recipes(
     class_names: tuple[str, ...],
     n_iter: int | None,
     random_state: int,
+    widths: tuple[int, ...] = (),
 ) -> list[HeadRecipe]:
     """Make the recipes of the heads that a fit compares; each has been checked.
 
@@ -43,6 +44,8 @@ def make_recipes(
         Candidates of each head, from its grid; None makes one with the given parameters.
     random_state : int
         Seed of the heads and of the candidates that are drawn.
+    widths : tuple of int
+        As of :class:`brainfeat.heads.recipe.HeadRecipe`.
 
     Returns
     -------
@@ -72,7 +75,13 @@ def make_recipes(
         accepted = {name: accepted_names(name) for name in ensemble.members}
         given = share_params(ensemble, given, accepted)
     recipes = [
-        HeadRecipe(head=name, params=chosen, class_names=class_names, random_state=random_state)
+        HeadRecipe(
+            head=name,
+            params=chosen,
+            class_names=class_names,
+            random_state=random_state,
+            widths=widths,
+        )
         for name, chosen in _list_candidates(head, given, n_iter=n_iter, random_state=random_state)
     ]
     for recipe in recipes:

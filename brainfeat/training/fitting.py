@@ -20,6 +20,7 @@ from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.ablation import measure_blocks
 from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.detection import fit_detector, read_examples
@@ -58,6 +59,7 @@ def fit_head(
     group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
+    how: str | None = None,
     ablate_blocks: bool = False,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -93,13 +95,16 @@ def fit_head(
     cache : FeatureCache or path-like, or sequence of these
         A file that :func:`brainfeat.extract` wrote, or several, which are joined.
     head : str
-        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them; or one of
+        One of :data:`brainfeat.heads.kinds.HEAD_NAMES`, or ``"all"`` to compare them; one of
         :data:`brainfeat.heads.kinds.ATTENTION_HEADS`, of which ``"attention-pool"`` and ``"cbam"``
-        take the maps of the cache.
+        take the maps of the cache; or an ensemble: ``"vote:svm+dense"``, ``"stack:svm+dense"`` or
+        ``"folds:svm"``, as :class:`brainfeat.heads.ensembles.EnsembleHead` describes.
     params : mapping or None
-        Constructor parameters of the head, such as ``{"C": 10}``. A ``class_weight`` by class has
-        the names of the classes as its keys, or their indices. Every candidate of a search has
-        these parameters; with ``"all"``, each head gets those that it accepts.
+        Constructor parameters of the head, such as ``{"C": 10}``, or ``{"svm.C": 10}`` of a member
+        of an ensemble; without that name, all members that accept a parameter get it. A
+        ``class_weight`` by class has the names of the classes as its keys, or their indices. Every
+        candidate of a search has these parameters; with ``"all"``, each head gets those that it
+        accepts.
     search : bool
         Whether to try parameters from the head's grid, :data:`brainfeat.heads.grids.GRIDS`.
     n_iter : int or None
@@ -121,6 +126,9 @@ def fit_head(
         have their mean over the training groups, and a column tells so.
     names : sequence of str or None
         Name of each cache that is joined, such as ``"t1"``; None takes those of the files.
+    how : {"features", "vote", "stack"} or None
+        How caches that are joined on images become one answer: a head of all features side by side
+        (features, as None), or an ensemble with one head for each cache.
     ablate_blocks : bool
         Whether the head is cross-validated on each of the joined caches alone, and on all but each,
         in the same folds; ``training.join.ablation`` has what differs.
@@ -161,7 +169,7 @@ def fit_head(
         Seed of the splits, of the head and of the candidates that are drawn.
     progress : callable or None
         Called with the number of fits that are done, and of all fits, while candidates are
-        compared.
+        compared, and while a head is cross-validated to calibrate it.
 
     Returns
     -------
@@ -209,7 +217,9 @@ def fit_head(
     with opened_join(cache, join, names) as features:
         pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
         rule = make_rule(bag or pooling, group_label)
-        head = choose_head(head, rule)
+        head, widths = choose_ensemble(
+            choose_head(head, rule), how, features, ablate_blocks=ablate_blocks
+        )
         compare = search or head == ALL_HEADS
         per_group = check_unit(unit, rule, folded=cv is not None or compare)
         plan = Plan(
@@ -220,6 +230,7 @@ def fit_head(
                 class_names=features.class_names,
                 n_iter=(n_iter or N_ITER) if search else None,
                 random_state=random_state,
+                widths=widths,
             ),
             cv=SEARCH_FOLDS if cv is None and compare else cv,
             compare=compare,
@@ -248,7 +259,7 @@ def fit_head(
         if per_group and chosen.cv is not None:
             scores = replace(chosen.cv.scores, groups=measure_groups(features, chosen.cv))
             chosen = replace(chosen, cv=replace(chosen.cv, scores=scores))
-        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs)
+        fit = fit_calibrated(chosen, partition, n_jobs=n_jobs, progress=progress)
         varied = None
         if seeds:
             varied = repeat_fits(
@@ -277,6 +288,7 @@ def fit_head(
                 _make_record(features, partition, audit=audit, chosen=chosen, fit=fit),
                 ood_examples=None if examples is None else len(examples),
                 repeats=varied,
+                member_fits=_count_member_fits(fit, partition, n_repeats=len(seeds)),
                 join=joined,
                 seconds=time.perf_counter() - started,
             ),
@@ -311,6 +323,16 @@ def check_options(
         raise ParameterError(
             f"n_iter={n_iter} is the number of candidates of a search; ask for one with search"
         )
+
+
+def _count_member_fits(fit: CalibratedFit, partition: Partition, *, n_repeats: int) -> int | None:
+    """Count the fits of the members of an ensemble; None for another head."""
+    once: int | None = getattr(fit.head.estimator, "n_fits_", None)
+    if once is None:
+        return None
+    # On train, on train and val, and in the folds that calibrate it; sources have others.
+    sources = 0 if partition.left_out is None else len(partition.folds)
+    return once * (2 + (fit.calibration.n_folds or 0) + sources + n_repeats)
 
 
 def _make_record(

@@ -26,6 +26,7 @@ from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.metrics import Metrics, measure
 from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
 from brainfeat.training.fits import Progress
 from brainfeat.training.fitting import check_options
@@ -168,15 +169,16 @@ def learning_curve(
     _check_options(head, repeats)
     rule = make_rule(bag, group_label)
     with opened(cache) as features:
-        head = choose_head(head, rule)
+        name, widths = choose_ensemble(choose_head(head, rule), None, features)
         (recipe,) = make_recipes(
-            head,
+            name,
             params,
             class_names=features.class_names,
             n_iter=None,
             random_state=random_state,
+            widths=widths,
         )
-        partition = Partition.read(features, rule, maps=takes_maps(head))
+        partition = Partition.read(features, rule, maps=takes_maps(name))
         audit = audit_duplicates(features)
         partition = partition.split(
             features,

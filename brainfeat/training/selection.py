@@ -83,7 +83,11 @@ class Selection:
 
 
 def cross_validate(
-    recipe: HeadRecipe, partition: Partition, *, n_jobs: int | None = None
+    recipe: HeadRecipe,
+    partition: Partition,
+    *,
+    n_jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> CrossValidation:
     """Fit a head on the training images of each fold and score its test images.
 
@@ -96,6 +100,8 @@ def cross_validate(
     n_jobs : int or None
         Number of processes. None takes all cores, or one process where a fit takes less time than
         the start of another.
+    progress : callable or None
+        Called with the number of fits that are done, and of all fits.
 
     Returns
     -------
@@ -106,7 +112,7 @@ def cross_validate(
     HeadError
         The head cannot be fitted on a fold.
     """
-    (results,) = score_folds([recipe], partition, n_jobs=n_jobs, progress=None)
+    (results,) = score_folds([recipe], partition, n_jobs=n_jobs, progress=progress)
     if error := _first_error(results):
         raise HeadError(error)
     for message in _all_warnings(results):
@@ -205,7 +211,11 @@ class Plan:
         if self.compare:
             return select_head(recipes, partition, n_jobs=self.n_jobs, progress=progress)
         folded = bool(partition.folds)
-        found = cross_validate(recipes[0], partition, n_jobs=self.n_jobs) if folded else None
+        found = (
+            cross_validate(recipes[0], partition, n_jobs=self.n_jobs, progress=progress)
+            if folded
+            else None
+        )
         return Selection(candidates=(), recipe=recipes[0], cv=found)
 
     def choose_anew(self, partition: Partition, seed: int, progress: Progress | None) -> HeadRecipe:

@@ -2,7 +2,7 @@
 
 Those of format 1 were written by the version before the training record had types and before its
 names changed; ``head-format-2-votes.h5`` by the last one whose ``svm`` head scored by votes; those
-of format 3, which are heads of groups and of maps, by the first ones that wrote them.
+of format 3, which are heads of groups, of maps and an ensemble, by the first ones that wrote them.
 Run once for each new version of the format, under new names, and commit what it wrote; never run
 it again for a version that was released.
 """
@@ -66,7 +66,19 @@ def write_attention(folder: Path) -> None:
     bundle.save(folder / "head-format-3-cbam.h5")
 
 
+def write_ensemble(folder: Path) -> None:
+    """Write a stack of a dense head, a skops archive and trees."""
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    X = 2 * rng.standard_normal((4, N_FEATURES))[y] + rng.standard_normal((120, N_FEATURES))
+    cache = write_vectors(folder, X, y, class_names=CLASS_NAMES, name="stacked.h5")
+    params = {"dense.epochs": 3, "random-forest.n_estimators": 3}
+    stack = fit_head(cache, head="stack:dense+lda+random-forest", params=params, n_jobs=1)
+    stack.save(folder / "head-format-3-stack.h5")
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
     write_groups(Path(sys.argv[1]))
     write_attention(Path(sys.argv[1]))
+    write_ensemble(Path(sys.argv[1]))
