@@ -245,7 +245,7 @@ class TestFit:
         other = fit_head(output, head="lda")
         assert other.training.generated is None
         assert other.training.test.n == head.training.test.n == 6
-        assert not np.array_equal(other.estimator.coef_, head.estimator.coef_)
+        assert not np.array_equal(other.estimator[-1].coef_, head.estimator[-1].coef_)
 
     def test_without_splits_all_are_trained_on(self, folder, tmp_path):
         rows = (folder / "table.csv").read_text().splitlines()
