@@ -63,7 +63,7 @@ def test_a_stack() -> None:
     assert [member.name for member in members] == ["dense", "lda", "random-forest"]
     assert head.params == {"dense.epochs": 3, "random-forest.n_estimators": 3}
     kernel, bias = head.estimator.stack_
-    X = np.random.default_rng(1).standard_normal((3, 8))
+    X = np.random.default_rng(1).standard_normal((3, 8)).astype(np.float32)
     logarithms = [
         log_softmax(head_scores(member.estimator, X) / member.temperature, axis=1)
         for member in members

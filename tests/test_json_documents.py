@@ -21,6 +21,7 @@ from brainfeat.benchmark import stages
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.signature import SIGNATURE_SIZE, orient_signatures
 from brainfeat.cli.main import COMMANDS, load_command
+from brainfeat.heads import wgan
 from brainfeat.heads.bundle import HeadBundle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -262,6 +263,7 @@ def run_fit_head(take: Take, folder: Path) -> Iterator[Any]:
     ablate = ("--ablate", write_variants(folder), "--classes", MAPPING, "--param", "n_neighbors=3")
     on = ("--ablate-on", write_few(take, folder), "--jobs", 1)
     yield ask("fit-head", take("vectors"), "-o", folder / "g.h5", "--head", "knn", *ablate, *on)
+    yield fit_generated(folder)
 
 
 def write_variants(folder: Path) -> Path:
@@ -278,6 +280,18 @@ def write_few(take: Take, folder: Path) -> Path:
     y[:3] = 2
     names, contents = ("yes", "no", "pituitary"), [f"few {row}" for row in range(120)]
     return write_vectors(folder, X, y, name="few.h5", class_names=names, contents=contents)
+
+
+def fit_generated(folder: Path) -> Any:
+    """Fit a head on generated rows of all classes but one, which has too few to learn from."""
+    X, y, groups = draw_groups()
+    chosen = (y != 3) | (np.cumsum(y == 3) <= 8)
+    groups = [group for group, keep in zip(groups, chosen, strict=True) if keep]
+    path = write_vectors(folder, X[chosen], y[chosen], name="few.h5", groups=groups)
+    options = ("--head", "lda", "--generate", 5, "--cv", 2, "--jobs", 1, "--overwrite")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wgan, "STEPS", 10)
+        return ask("fit-head", path, "-o", folder / "generated.h5", *options)
 
 
 def fit_joined(folder: Path, *options: str) -> Any:
@@ -361,6 +375,8 @@ def run_info_on_a_head(take: Take, folder: Path) -> Iterator[Any]:
     yield ask("info", path)
     fit_joined(folder)
     yield ask("info", folder / "joined.h5")
+    fit_generated(folder)
+    yield ask("info", folder / "generated.h5")
 
 
 def run_info_on_a_damaged_file(take: Take, folder: Path) -> Iterator[Any]:

@@ -7,10 +7,13 @@ import threading
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.bands import SIZE, Blocks, describe, draw
 
 from brainfeat.cache.cache import FeatureCache
+from brainfeat.cli.main import load_command
+from brainfeat.cli.wording import translate
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.extraction import style_targets
 from brainfeat.extraction.augmentation import Augmentation, augment_pixels
@@ -368,3 +371,21 @@ class TestExtract:
         assert not backbone.batches
         assert not output.exists()
         assert not list(itertools.chain(tmp_path.glob("*.parts")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--style", "gan"), "expected histogram, or fourier:BETA"),
+        (("--style-from", "source:a"), "pass --style histogram or --style fourier:BETA"),
+        (("--style", "histogram"), "pass --augment 1 or more"),
+        (("--style", "histogram", "--augment", "1"), "has no splits"),
+    ],
+)
+def test_the_command_names_its_options(table, tmp_path, words, message):
+    plain = tmp_path / "plain.csv"
+    plain.write_text("path,label\na1.png,glioma\n")
+    arguments = [str(plain), "-o", str(tmp_path / "f.h5"), *words]
+    result = CliRunner().invoke(load_command("extract"), arguments)
+    assert result.exit_code
+    assert message in translate(result.exception) + " ".join(result.output.split())

@@ -145,6 +145,8 @@ OPTIONS = {
         "--verify",
         "--epochs",
         "--class-weight",
+        "--generate",
+        "--mixup",
         "--val-fraction",
         "--bag",
         "--group-label",

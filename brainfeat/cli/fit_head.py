@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import ablation, blocks, heads, learning_curve, options, protocol
+from brainfeat.cli import ablation, blocks, generation, heads, learning_curve, options, protocol
 from brainfeat.heads.conformal import COVERAGE
+from brainfeat.report.generation import list_generated, list_skipped
 from brainfeat.report.text import lay_out
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 # Parts of the record of a fit that the JSON document has.
 _RECORDED = (
     *("split", "val", "test", "test_without_copies"),
-    *("calibration", "cv", "search", "repeats", "join", "group_by", "leakage"),
+    *("calibration", "cv", "search", "repeats", "join", "generation"),
+    *("group_by", "leakage"),
 )
 
 EXAMPLES = """\b
@@ -78,6 +80,7 @@ Examples:
     show_default=True,
     help="Fraction of the training images for validation, where the table has no validation split.",
 )
+@generation.generation_options
 @protocol.bag_option
 @protocol.group_label_option
 @protocol.cv_option
@@ -118,6 +121,7 @@ def command(
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
+    mixup: float | None,
     table: Path | None,
     verify: Verify,
     overwrite: bool,
@@ -149,7 +153,7 @@ def command(
     )
     if curve_options is not None and join is not None:
         raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
-    shortcuts = {"epochs": epochs, "class_weight": class_weight}
+    shortcuts = {"epochs": epochs, "class_weight": class_weight, "mixup": mixup}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
     heads.announce_cost(head, given)
@@ -184,7 +188,7 @@ def _describe(bundle: "HeadBundle", *, seconds: float, output: Path) -> dict[str
         "classes": list(bundle.class_names),
         "bag": protocol.describe_bags(bundle),
         "generated": record.get("generated"),
-        **{name: record[name] for name in _RECORDED},
+        **{name: record.get(name) for name in _RECORDED},
         "seconds": seconds,
         "output": str(output),
     }
@@ -210,10 +214,10 @@ def _warn_of_small_classes(bundle: "HeadBundle") -> None:
 
 
 def _warn_of_guesses(record: "FitRecord") -> None:
-    """Warn in one line each on stderr of groups that are a guess, and of classes not evaluated."""
+    """Warn on stderr of groups that are a guess, and of classes not evaluated or not generated."""
     if str(record.group_by).startswith("numbers:"):
         options.say(f"warning: {protocol.explain_numbers(str(record.group_by))}", err=True)
-    for text in list_not_evaluated(record):
+    for text in (*list_not_evaluated(record), *list_skipped(record)):
         options.say(f"warning: {text}", err=True)
 
 
@@ -230,6 +234,8 @@ def _show(bundle: "HeadBundle") -> None:
             f"patients of {bags.least:,} to {bags.most:,} images (median {bags.median:g}), pooled "
             f"by {bundle.bag.pooling}; {count(sum(vars(bags.images).values()), 'image')} in all"
         )
+    for text in list_generated(record):
+        options.say(text)
     _show_metrics(record)
 
 

@@ -159,6 +159,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "fingerprint": bundle.spec.fingerprint,
         "spec": asdict(bundle.spec),
         "blocks": _describe_blocks(bundle),
+        "generation": None if record.generation is None else asdict(record.generation),
         "random_state": record.random_state,
         "versions": None if record.versions is None else dict(record.versions),
     }

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 _REPEATS = 5
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Options of fit-head that a curve shares.
-_SHARED = ("bag", "group_label", "val_fraction", "group_by", "n_jobs", "random_state")
+_SHARED = (
+    *("bag", "group_label", "generate", "val_fraction"),
+    *("group_by", "n_jobs", "random_state"),
+)
 
 _OPTIONS = (
     click.option(

@@ -13,12 +13,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.calibration import fit_temperature
+from brainfeat.heads.mixup import mix_rows
 from brainfeat.heads.network import (
-    SEED_LIMIT,
     Layer,
+    RandomState,
     Rows,
     Stopping,
     build_network,
+    make_generator,
     train_network,
     weigh_classes,
 )
@@ -27,7 +29,7 @@ from brainfeat.heads.scaling import fit_scaler, standardise
 from brainfeat.heads.validation import hold_out, score_epoch
 from brainfeat.runtime import import_keras
 
-RandomState = int | np.random.Generator | np.random.RandomState | None
+__all__ = ["DenseHead", "RandomState", "make_generator"]
 
 # Rows of one step of the forward pass: memory does not grow with the number of rows.
 _FORWARD_ROWS = 8192
@@ -66,6 +68,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Weights of the classes in the training and in the validation loss. "balanced" weighs each
         class by the inverse of its frequency. A dict gives weights by label; a label that is not in
         it has a weight of 1.
+    mixup : float, default=0.0
+        α of mixup: a training step sees, of each row, its mixture with another one, classes too, by
+        a part drawn from Beta(α, α) (Zhang et al. 2018, https://arxiv.org/abs/1710.09412). 0 mixes
+        nothing. Validation rows are never mixed.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None, default=None
         Source of the held-out rows, the initial weights, the dropout and the shuffling. On the same
         machine, the same integer gives the same head bit for bit; None does not.
@@ -116,6 +122,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: int = 20,
         validation_fraction: float | None = 0.15,
         class_weight: str | Mapping[Any, float] | None = None,
+        mixup: float = 0.0,
         random_state: RandomState = None,
         verbose: int = 0,
     ) -> None:
@@ -127,6 +134,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
+        self.mixup = mixup
         self.random_state = random_state
         self.verbose = verbose
 
@@ -375,7 +383,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         stopping = Stopping(self.patience)
         train_network(
             self._build_network(rng),
-            rows,
+            mix_rows(rows, self.mixup, n_classes=self.classes_.size),
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             epochs=self.epochs,
@@ -390,10 +398,3 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             logits = self._compute_logits(rows_val.X, self.layers_)
             self.temperature_ = fit_temperature(logits, rows_val.codes)
         self.n_iter_, self.best_epoch_ = len(self.history_["loss"]), stopping.best_epoch
-
-
-def make_generator(random_state: RandomState) -> np.random.Generator:
-    """Make the generator of a head from its parameter `random_state`."""
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(SEED_LIMIT))
-    return np.random.default_rng(random_state)

@@ -6,7 +6,7 @@ The attention head trains its network here, too.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,16 @@ from brainfeat.runtime import import_keras, layer_precision
 
 Layer = tuple[npt.NDArray[np.float32], ...]
 
+RandomState = int | np.random.Generator | np.random.RandomState | None
+
 SEED_LIMIT = 2**31 - 1
+
+
+def make_generator(random_state: RandomState) -> np.random.Generator:
+    """Make the generator of a head from its parameter `random_state`."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(SEED_LIMIT))
+    return np.random.default_rng(random_state)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Rows:
     codes: npt.NDArray[np.intp]
     weights: npt.NDArray[np.float64]
 
+    # Whether `label` gives the part of each class, (b, k), and not one class.
+    is_soft: ClassVar[bool] = False
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Self:
         """Copy the rows where `mask` is true."""
         return replace(self, X=self.X[mask], codes=self.codes[mask], weights=self.weights[mask])
@@ -43,6 +55,12 @@ class Rows:
     def draw(self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /) -> Any:
         """Return what the network takes of some rows; the seed is for what is drawn of them."""
         return self.X[chosen]
+
+    def label(
+        self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Return classes and weights, for the loss, of what `draw` returns with the same seed."""
+        return self.codes[chosen].astype(np.int32), self.weights[chosen].astype(np.float32)
 
 
 @dataclass
@@ -175,14 +193,18 @@ def train_network(
     keras = import_keras()
     steps = -(-len(rows.X) // batch_size)
     backend = keras.backend.backend()
+    loss = keras.losses.SparseCategoricalCrossentropy
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    if rows.is_soft:
+        loss, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
     optimizer = keras.optimizers.Adam(learning_rate)
     # Built by the first traced step instead, each of its variables would cost TensorFlow two graphs
     # that are never freed.
     optimizer.build(network.trainable_variables)
     network.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float32"),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy", dtype="float32")],
+        loss=loss(from_logits=True, dtype="float32"),
+        metrics=[accuracy(name="accuracy", dtype="float32")],
         # One call per epoch: a call costs more than the arithmetic of so small a step.
         steps_per_execution=1 if backend == "torch" else steps,
         # TensorFlow's XLA compiles for seconds and then runs slower than its plain graph.
@@ -241,11 +263,8 @@ def _batches_class() -> Any:
             rows = self._rows
             start = step * self._batch_size
             chosen = self._shuffle(epoch, len(rows.X))[start : start + self._batch_size]
-            return (
-                rows.draw(chosen, (self._seed, epoch, step)),
-                rows.codes[chosen].astype(np.int32),
-                rows.weights[chosen].astype(np.float32),
-            )
+            seed = (self._seed, epoch, step)
+            return rows.draw(chosen, seed), *rows.label(chosen, seed)
 
         def release(self) -> None:
             """Release the rows: TensorFlow never frees a generator that it has read from.

@@ -73,6 +73,10 @@ _CONSTRAINTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "'balanced', a dict from label to a weight that is not negative, or None",
         _is_class_weight,
     ),
+    "mixup": (
+        "a number of 0 or more",
+        lambda value: not isinstance(value, bool) and (value == 0 or _is_between(value, 0, np.inf)),
+    ),
     "random_state": (
         "an integer that is not negative, a NumPy random generator, or None",
         lambda value: (

@@ -18,6 +18,7 @@ from brainfeat.heads.estimators import (
     require_vectors,
     score_estimator,
 )
+from brainfeat.heads.generation import Generated, generate_rows
 from brainfeat.heads.kernels import takes_kernel
 from brainfeat.heads.kinds import make_head, parse_ensemble
 
@@ -40,6 +41,13 @@ class HeadRecipe:
         Seed.
     widths : tuple of int
         Number of features of each block, of an ensemble that has one member for each; else empty.
+    generate : int
+        Rows of each class that a generator, trained on the training rows alone, adds to these.
+
+    Raises
+    ------
+    HeadError
+        Rows are to be generated for an ensemble, which divides its rows into folds of its own.
     """
 
     head: str
@@ -47,6 +55,14 @@ class HeadRecipe:
     class_names: tuple[str, ...]
     random_state: int
     widths: tuple[int, ...] = ()
+    generate: int = 0
+
+    def __post_init__(self) -> None:
+        if self.generate and ":" in self.head:
+            raise HeadError(
+                f"generate={self.generate} is not for ensembles such as {self.head}: the folds "
+                "within one would measure generated rows; take one head, or leave generate out"
+            )
 
     def make(self) -> Any:
         """Make an unfitted head.
@@ -77,7 +93,7 @@ class HeadRecipe:
         n_rows : int
             Number of rows to fit on.
         """
-        return takes_kernel(classifier_of(self.make()), n_rows)
+        return not self.generate and takes_kernel(classifier_of(self.make()), n_rows)
 
     def fit_head(
         self,
@@ -107,10 +123,14 @@ class HeadRecipe:
             As in :meth:`fit`.
         """
         if not isinstance(X, BlockVectors):
-            return FittedHead(self.fit(X, y, rows=rows, val=val, groups=groups))
+            head, generated = self._fit(X, y, rows=rows, val=val, groups=groups)
+            return FittedHead(head, generated=generated)
         fill = Fill.fit(X[rows])
-        fitted = self.fit(fill.apply(X), y, rows=rows, val=val, groups=groups)
-        return FittedHead(fitted, fill=fill)
+        whole = rows[X[rows].present.all(axis=1)]
+        head, generated = self._fit(
+            fill.apply(X), y, rows=rows, val=val, groups=groups, known=whole
+        )
+        return FittedHead(head, fill=fill, generated=generated)
 
     def fit(
         self,
@@ -147,16 +167,49 @@ class HeadRecipe:
         HeadError
             The head cannot be fitted; the message says why.
         """
+        return self._fit(X, y, rows=rows, val=val, groups=groups)[0]
+
+    def _fit(
+        self,
+        X: Features,
+        y: NDArray[np.int64],
+        *,
+        rows: Rows,
+        val: Rows | None,
+        groups: Rows | None,
+        known: Rows | None = None,
+    ) -> tuple[Any, Generated | None]:
+        """Fit a new head on some rows, and on those that a generator makes of the known ones."""
         head = self.make()
+        features, labels, generated = X[rows], y[rows], None
+        if self.generate:
+            more, more_labels, generated = self._generate(X, y, rows if known is None else known)
+            features, labels = np.concatenate([features, more]), np.append(labels, more_labels)
         try:
             if parse_ensemble(self.head) is not None:
                 units = rows if groups is None else groups[rows]
-                return head.fit(require_vectors(X[rows]), y[rows], groups=units)
+                return head.fit(require_vectors(features), labels, groups=units), generated
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
-            return fit_estimator(head, X[rows], y[rows], **stopping)
+            return fit_estimator(head, features, labels, **stopping), generated
         except HEAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise HeadError(f"the {self.head} head cannot be fitted: {reason}") from error
+
+    def _generate(
+        self, X: Features, y: NDArray[np.int64], rows: Rows
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], Generated]:
+        if not isinstance(X, np.ndarray):
+            raise HeadError(
+                f"generate={self.generate} makes vectors, and the {self.head} head takes several "
+                "of each image or group; take a head of one vector, or leave generate out"
+            )
+        return generate_rows(
+            X[rows],
+            y[rows],
+            per_class=self.generate,
+            class_names=self.class_names,
+            random_state=self.random_state,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,11 +224,14 @@ class FittedHead:
         Divides the scores before the softmax.
     fill : Fill or None
         What fills the missing blocks of vectors that have blocks.
+    generated : Generated or None
+        The rows that a generator added to those that the head was fitted on; None without any.
     """
 
     estimator: Any
     temperature: float = 1.0
     fill: Fill | None = None
+    generated: Generated | None = None
 
     def scores(self, X: AnyFeatures) -> NDArray[np.float64]:
         """Compute the scores of rows, (n, k) float64, not divided by the temperature.

@@ -7,6 +7,7 @@ from typing import Any, Self
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError
 from brainfeat.heads.calibration import Calibration
+from brainfeat.heads.generation import Generated
 from brainfeat.heads.joins import JoinRecord
 from brainfeat.heads.variation import LeftOutSources, Repeats
 from brainfeat.leakage.results import AuditSummary
@@ -14,6 +15,8 @@ from brainfeat.metrics import Metrics
 
 # Metrics of images in a record.
 _MEASURED = ("val", "test", "test_without_copies")
+# Parts that a record has only where there are any.
+_LEFT_OUT = ("bag_sizes", "generated", "generation", "member_fits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +261,8 @@ class FitRecord:
         None without repeats.
     join : JoinRecord or None
         The caches that were joined; None for a head of one cache.
+    generation : Generated or None
+        Rows that a generator added to the training rows; None without any.
     history : History or None
         None for a head that is not fitted in epochs.
     class_weight : str, dict of str to float, or None
@@ -292,6 +297,7 @@ class FitRecord:
     search: SearchRecord | None = None
     repeats: Repeats | None = None
     join: JoinRecord | None = None
+    generation: Generated | None = None
     history: History | None = None
     class_weight: str | Mapping[str, float] | None = None
     ood_examples: int | None = None
@@ -315,8 +321,8 @@ class FitRecord:
             **write_record(self),
             **{name: None if part is None else part.to_dict() for name, part in measured.items()},
         }
-        for name in ("bag_sizes", "generated", "member_fits"):
-            # Left out, so that the files of other heads stay what they were.
+        # Left out, so that the files of heads without them stay what they were.
+        for name in _LEFT_OUT:
             if document[name] is None:
                 del document[name]
         return document

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainfeat.report import charts
 from brainfeat.report.blocks import Block, Cell, Chart, Items, Section, Table, estimate_metric, show
+from brainfeat.report.generation import list_generated, list_skipped
 from brainfeat.report.study import Study
 from brainfeat.report.variation import list_not_evaluated, list_variation, name_folds
 from brainfeat.report.wording import METRIC_NAMES, capitalise
@@ -34,6 +35,7 @@ def make_training(study: Study) -> Section:
             f"{'an image' if bundle.bag is None else 'a patient'}. {refitted}"
         ),
         *_describe_generated(bundle.training),
+        *(f"{capitalise(text)}." for text in list_generated(bundle.training)),
         *_draw_history(study),
     ]
     if params:
@@ -50,8 +52,8 @@ def make_training(study: Study) -> Section:
         blocks.append("All of its parameters have the defaults of this version.")
     blocks += [*_list_validation(study), *_list_candidates(study)]
     blocks += [*list_variation(bundle.training)]
-    if not_evaluated := list_not_evaluated(bundle.training):
-        blocks.append(Items(entries=[f"{capitalise(text)}." for text in not_evaluated]))
+    if left_out := [*list_not_evaluated(bundle.training), *list_skipped(bundle.training)]:
+        blocks.append(Items(entries=[f"{capitalise(text)}." for text in left_out]))
     return Section(name="training", title="Training", blocks=blocks)
 
 

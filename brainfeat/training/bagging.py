@@ -1,8 +1,12 @@
 """The options of a fit on groups: how their images are taken together, and by which head."""
 
+import numpy as np
+
 from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.errors import ParameterError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, BagRule
+from brainfeat.heads.record import BagSizes, SplitSizes
+from brainfeat.training.partition import Partition
 
 
 def make_rule(bag: str | None, group_label: str | None) -> BagRule | None:
@@ -53,3 +57,17 @@ def choose_head(head: str, rule: BagRule | None) -> str:
             "leave the head out, or take " + ", ".join(f'bag="{name}"' for name in POOLINGS)
         )
     return ATTENTION
+
+
+def measure_bags(partition: Partition) -> BagSizes | None:
+    """Return how many images the groups of a partition have; None where its rows are images."""
+    if partition.members is None:
+        return None
+    sizes = partition.members.sizes
+    images = {name: int(sizes[groups].sum()) for name, groups in partition.splits.items()}
+    return BagSizes(
+        images=SplitSizes(**images),
+        least=int(sizes.min()),
+        median=float(np.median(sizes)),
+        most=int(sizes.max()),
+    )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from brainfeat.heads.calibration import Calibration, calibrate
 from brainfeat.heads.conformal import Conformal
+from brainfeat.heads.generation import Generated
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.metrics import Metrics, measure
@@ -28,12 +29,15 @@ class CalibratedFit:
     calibration : Calibration
     conformal : Conformal
         Calibrated on images that the head had not seen.
+    generated : Generated or None
+        Rows that were added to those of the head; None without any.
     """
 
     head: FittedHead
     val: Metrics
     calibration: Calibration
     conformal: Conformal
+    generated: Generated | None = None
 
 
 def fit_calibrated(
@@ -52,7 +56,8 @@ def fit_calibrated(
     X, y, groups = partition.X, partition.y, partition.group_numbers
     train, val = partition.training_rows(partition.splits["train"]), partition.splits["val"]
     if needs_validation(recipe.head):
-        return _calibrate(recipe.fit_head(X, y, rows=train, val=val), partition)
+        head = recipe.fit_head(X, y, rows=train, val=val)
+        return replace(_calibrate(head, partition), generated=_record(head, chosen.cv))
     fit = recipe.fit_head(X, y, rows=train, groups=groups)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
@@ -62,7 +67,18 @@ def fit_calibrated(
     first = _calibrate(fit, partition, found)
     both = partition.training_rows(partition.fitted_images)
     refitted = recipe.fit_head(X, y, rows=both, groups=groups)
-    return replace(first, head=replace(refitted, temperature=first.head.temperature))
+    return replace(
+        first,
+        head=replace(refitted, temperature=first.head.temperature),
+        generated=_record(refitted, chosen.cv or found),
+    )
+
+
+def _record(head: FittedHead, found: CrossValidation | None) -> Generated | None:
+    """Record what was generated for a head, and skipped in the folds of its cross-validation."""
+    if head.generated is None or found is None:
+        return head.generated
+    return replace(head.generated, folds=found.skipped)
 
 
 def _cross_validate_for_calibration(

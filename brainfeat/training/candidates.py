@@ -7,6 +7,7 @@ import numpy as np
 
 from brainfeat.errors import HeadError
 from brainfeat.heads.ensemble_names import share_params
+from brainfeat.heads.generation import check_number
 from brainfeat.heads.grids import draw_candidates
 from brainfeat.heads.kinds import HEAD_NAMES, accepted_names, parse_ensemble
 from brainfeat.heads.recipe import HeadRecipe
@@ -26,6 +27,7 @@ def make_recipes(
     n_iter: int | None,
     random_state: int,
     widths: tuple[int, ...] = (),
+    generate: int = 0,
 ) -> list[HeadRecipe]:
     """Make the recipes of the heads that a fit compares; each has been checked.
 
@@ -46,6 +48,8 @@ def make_recipes(
         Seed of the heads and of the candidates that are drawn.
     widths : tuple of int
         As of :class:`brainfeat.heads.recipe.HeadRecipe`.
+    generate : int
+        Rows of each class that a generator adds to those that a head is fitted on.
 
     Returns
     -------
@@ -56,6 +60,8 @@ def make_recipes(
     ------
     HeadError
         The head or one of its parameters is unknown or out of range, or an ensemble is searched.
+    ParameterError
+        `generate` is not an integer from 0 to 10,000.
 
     Examples
     --------
@@ -74,6 +80,7 @@ def make_recipes(
             )
         accepted = {name: accepted_names(name) for name in ensemble.members}
         given = share_params(ensemble, given, accepted)
+    number = check_number(generate)
     recipes = [
         HeadRecipe(
             head=name,
@@ -81,6 +88,7 @@ def make_recipes(
             class_names=class_names,
             random_state=random_state,
             widths=widths,
+            generate=number,
         )
         for name, chosen in _list_candidates(head, given, n_iter=n_iter, random_state=random_state)
     ]

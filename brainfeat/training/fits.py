@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from brainfeat import runtime
 from brainfeat.errors import BrainfeatError
 from brainfeat.heads.bags import AnyFeatures
+from brainfeat.heads.generation import Generated
 from brainfeat.heads.kinds import needs_validation
-from brainfeat.heads.recipe import HeadRecipe
+from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.training.partition import Partition, Rows
 
 # Called with the number of fits that are done, and of all fits.
@@ -70,6 +71,8 @@ class FitResult:
         Why it cannot be fitted.
     elsewhere : ndarray of shape (e, k), float64, or None
         Scores of the other images, where the task has such.
+    generated : Generated or None
+        Rows that were generated for the fit; None without any.
     """
 
     scores: NDArray[np.float64] | None
@@ -77,6 +80,7 @@ class FitResult:
     warnings: list[str]
     error: str | None
     elsewhere: NDArray[np.float64] | None = None
+    generated: Generated | None = None
 
 
 def run_fits(
@@ -121,10 +125,12 @@ def run_fits(
 
 def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
     started = time.perf_counter()
-    scores, elsewhere, error = None, None, None
+    scores, elsewhere, error, generated = None, None, None, None
     with warnings.catch_warnings(record=True) as caught:
         try:
-            scores, elsewhere = _fit_and_score(task)
+            head = _fit(task)
+            scores, generated = head.scores(task.partition.X[task.scored]), head.generated
+            elsewhere = None if task.elsewhere is None else head.scores(task.elsewhere)
         except BrainfeatError as failure:
             error = " ".join(str(failure).split())
     result = FitResult(
@@ -134,13 +140,12 @@ def _run_fit(place: int, task: FitTask) -> tuple[int, FitResult]:
         warnings=[str(warning.message).strip().splitlines()[0].rstrip(":") for warning in caught],
         error=error,
         elsewhere=elsewhere,
+        generated=generated,
     )
     return place, result
 
 
-def _fit_and_score(
-    task: FitTask,
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+def _fit(task: FitTask) -> FittedHead:
     recipe, partition, train, val = task.recipe, task.partition, task.train, task.val
     if not needs_validation(recipe.head):
         val = None
@@ -149,6 +154,4 @@ def _fit_and_score(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
     rows, groups = partition.training_rows(train), partition.group_numbers
-    head = recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)
-    elsewhere = None if task.elsewhere is None else head.scores(task.elsewhere)
-    return head.scores(partition.X[task.scored]), elsewhere
+    return recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)

@@ -19,7 +19,7 @@ from brainfeat.heads.record import FitRecord, History, SplitSizes
 from brainfeat.leakage.auditing import audit_duplicates
 from brainfeat.leakage.results import Audit
 from brainfeat.training.ablation import measure_blocks
-from brainfeat.training.bagging import choose_head, make_rule
+from brainfeat.training.bagging import choose_head, make_rule, measure_bags
 from brainfeat.training.block_votes import choose_ensemble
 from brainfeat.training.calibrated_fit import CalibratedFit, fit_calibrated
 from brainfeat.training.candidates import ALL_HEADS, make_recipes
@@ -61,6 +61,7 @@ def fit_head(
     names: Sequence[str] | None = None,
     how: str | None = None,
     ablate_blocks: bool = False,
+    generate: int = 0,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     cv: int | str | None = None,
@@ -132,6 +133,11 @@ def fit_head(
     ablate_blocks : bool
         Whether the head is cross-validated on each of the joined caches alone, and on all but each,
         in the same folds; ``training.join.ablation`` has what differs.
+    generate : int
+        Rows of each class that a generator adds to those that a head is fitted on, each time that
+        one is fitted: it has seen the training rows of that fit alone, so that nothing is measured
+        or calibrated on generated rows. A class with fewer than ten training rows gets none;
+        ``training.generation`` has the numbers.
     val_fraction : float
         Fraction of the training images, or of all images without splits, held out for validation.
     test_fraction : float
@@ -189,8 +195,8 @@ def fit_head(
     SpecMismatchError
         The features of the out-of-distribution examples have another spec.
     ParameterError
-        `bag`, `group_label`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is out of
-        range, or another head than the dense one is to weigh images by attention.
+        `bag`, `group_label`, `generate`, `cv`, `repeats`, `group_by`, `random_state` or `n_iter` is
+        out of range, or another head than the dense one is to weigh images by attention.
 
     Examples
     --------
@@ -231,6 +237,7 @@ def fit_head(
                 n_iter=(n_iter or N_ITER) if search else None,
                 random_state=random_state,
                 widths=widths,
+                generate=generate,
             ),
             cv=SEARCH_FOLDS if cv is None and compare else cv,
             compare=compare,
@@ -352,7 +359,7 @@ def _make_record(
         rows=SplitSizes(
             **{name: len(partition.rows_of(images)) for name, images in splits.items()}
         ),
-        bag_sizes=partition.measure_bags(),
+        bag_sizes=measure_bags(partition),
         generated=count_fitted(partition, audit),
         held_out=partition.name_held_out(cache),
         group_by=partition.grouped_by,
@@ -364,6 +371,7 @@ def _make_record(
         cv=None if chosen.cv is None else chosen.cv.scores,
         calibration=fit.calibration,
         search=chosen.record(),
+        generation=fit.generated,
         history=History(**curves) if curves else None,
         class_weight=recipe.params.get("class_weight"),
         random_state=int(recipe.random_state),

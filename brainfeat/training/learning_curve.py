@@ -33,7 +33,7 @@ from brainfeat.training.fitting import check_options
 from brainfeat.training.grouping import check_grouping, choose_groups, number_groups
 from brainfeat.training.measurement import find_copied
 from brainfeat.training.partition import Partition, Rows
-from brainfeat.training.selection import score_folds
+from brainfeat.training.selection import list_skipped, score_folds
 
 REPEATS = 5
 # Heads that draw random numbers; the others learn the same from the same images.
@@ -83,6 +83,7 @@ def learning_curve(
     params: Mapping[str, Any] | None = None,
     bag: str | None = None,
     group_label: str | None = None,
+    generate: int = 0,
     repeats: int = REPEATS,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -114,6 +115,8 @@ def learning_curve(
         Constructor parameters of the head.
     bag, group_label : str or None
         As in :func:`brainfeat.fit_head`; groups then take the place of images.
+    generate : int
+        As in :func:`brainfeat.fit_head`, for each fit anew.
     repeats : int
         Orders in which groups are drawn.
     val_fraction, test_fraction : float
@@ -177,6 +180,7 @@ def learning_curve(
             n_iter=None,
             random_state=random_state,
             widths=widths,
+            generate=generate,
         )
         partition = Partition.read(features, rule, maps=takes_maps(name))
         audit = audit_duplicates(features)
@@ -311,7 +315,7 @@ def _fit_folds(
             fits.append(_Fit(images=len(train), probabilities=None, error=reason))
             continue
         result = next(found)
-        for message in dict.fromkeys(result.warnings):
+        for message in dict.fromkeys([*result.warnings, *list_skipped([result])]):
             warnings.warn(message, stacklevel=2)
         scores = result.scores
         probabilities = None if scores is None else softmax(scores, temperature=1.0)

@@ -12,10 +12,10 @@ from brainfeat.cache.groups import GroupRows
 from brainfeat.errors import TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.fitted_images import FittedImages
-from brainfeat.heads.record import BagSizes, HeldOut, SplitSizes
+from brainfeat.heads.record import HeldOut
 from brainfeat.leakage.sources import SourceFolds, make_source_folds
 from brainfeat.leakage.splitting import count_folds, make_folds, split_rows
-from brainfeat.training.grouping import Grouping
+from brainfeat.training.grouping import Grouping, number_groups
 from brainfeat.training.units import read_units
 
 Rows = NDArray[np.intp]
@@ -323,13 +323,7 @@ class Partition:
 
         An image without a group has a number of its own.
         """
-        if self.groups is None:
-            return self.image
-        labels = self.groups[self.image]
-        numbers = len(labels) + np.unique(labels, return_inverse=True)[1]
-        return (
-            np.where(labels == "", self.image, numbers) if labels.dtype.kind in "OSTU" else numbers
-        )
+        return number_groups(self.groups, len(self.y))[self.image]
 
     def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.
@@ -350,20 +344,6 @@ class Partition:
             tuple(cache.image_ids(self.list_members(self.splits[name]))) for name in SPLITS[1:]
         )
         return HeldOut(val=val, test=test)
-
-    def measure_bags(self) -> BagSizes | None:
-        """Return how many images the groups have; None where the rows are images."""
-        if self.members is None:
-            return None
-        sizes = self.members.sizes
-        return BagSizes(
-            images=SplitSizes(
-                **{name: int(sizes[groups].sum()) for name, groups in self.splits.items()}
-            ),
-            least=int(sizes.min()),
-            median=float(np.median(sizes)),
-            most=int(sizes.max()),
-        )
 
     def collect_images(self, cache: FeatureCache, *, signature: bool) -> FittedImages:
         """Collect what a head records of its images, so that it knows what it has seen.

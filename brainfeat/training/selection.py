@@ -1,7 +1,7 @@
 """Model selection: candidates are cross-validated on the same folds and ranked; one is chosen."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from brainfeat.cache.cache import FeatureCache
 from brainfeat.errors import HeadError
 from brainfeat.heads.calibration import Calibration, calibrate, scale_folds
 from brainfeat.heads.conformal import Conformal
+from brainfeat.heads.generation import explain_skipped
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.heads.record import Candidate, CrossValidationScores, SearchRecord, Spread
 from brainfeat.heads.variation import LeftOutSources, SourceScores
@@ -44,6 +45,9 @@ class CrossValidation:
         Its fold.
     probabilities : ndarray of shape (m, k), float64
         Out of fold.
+    skipped : tuple of dict of str to int
+        Classes of each fold that had too few training rows to generate more, with their number;
+        empty where nothing was generated.
     """
 
     scores: CrossValidationScores
@@ -52,6 +56,7 @@ class CrossValidation:
     rows: NDArray[np.intp] = field(compare=False)
     folds: NDArray[np.intp] = field(compare=False)
     probabilities: NDArray[np.float64] = field(compare=False)
+    skipped: tuple[Mapping[str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +271,7 @@ def _rate(recipe: HeadRecipe, partition: Partition, results: list[FitResult]) ->
         std=std,
         log_loss=log_loss,
         seconds=sum(result.seconds for result in results),
-        warnings=tuple(_all_warnings(results)),
+        warnings=(*_all_warnings(results), *list_skipped(results)),
         error=error,
     )
 
@@ -299,6 +304,9 @@ def _summarise(partition: Partition, results: list[FitResult]) -> CrossValidatio
         rows=partition.rows[np.concatenate([test for _, test in partition.folds])],
         folds=np.repeat(np.arange(len(y)), [len(labels) for labels in y]),
         probabilities=np.concatenate(probabilities),
+        skipped=tuple(
+            result.generated.skipped for result in results if result.generated is not None
+        ),
     )
 
 
@@ -345,6 +353,12 @@ def _spread(values: list[float]) -> Spread:
 
 def _first_error(results: list[FitResult]) -> str | None:
     return next((result.error for result in results if result.error is not None), None)
+
+
+def list_skipped(results: Sequence[FitResult]) -> list[str]:
+    """List a sentence for each set of classes that were too small to generate rows of."""
+    skipped = [result.generated.skipped for result in results if result.generated is not None]
+    return list(dict.fromkeys(explain_skipped(classes) for classes in skipped if classes))
 
 
 def _all_warnings(results: list[FitResult]) -> list[str]:
