@@ -22,7 +22,6 @@ from brainfeat.report.ablation import (
 from brainfeat.training import variant_fits
 from brainfeat.training.ablation_table import ablate
 from brainfeat.training.fitting import fit_head
-from brainfeat.training.variants import read_variants
 
 CLASSES = ("glioma", "meningioma", "notumor")
 N = 300
@@ -228,42 +227,6 @@ def test_another_data_set_needs_images_of_ten_groups(folder, tmp_path):
         ablate(folder / "good.h5", variants, on=path, **given)
     with pytest.raises(ParameterError, match="classes are those of another data set"):
         ablate(folder / "features.h5", variants, **given)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[a]\nheads = 'svm'", "variant 'a' has the key 'heads'; did you mean 'head'?"),
-        ("[a]\nqqq = 1", "variant 'a' has the key 'qqq'; expected one of head, params"),
-        ("[a]\nhead = 5", "variant 'a': head must be a text, got 5"),
-        ("[a]\nn_iter = true", "variant 'a': n_iter must be a number, got True"),
-        ("[a]\nfeatures = [1]", "variant 'a': features must be a path, or several, got [1]"),
-        ("a = 1", "'a' is not a variant; expected a table of options"),
-        ("[plain]", "'plain' is the head that variants are compared with; rename it"),
-        ("", "0 variants; expected 1 to 100"),
-        ("[a", "is not TOML: "),
-        ("a = " + "[" * 5000, "is not TOML: "),
-        ("#" * 2_000_000, "has more than 1,000,000 bytes"),
-    ],
-)
-def test_a_file_that_is_no_list_of_variants_is_refused(tmp_path, text, message):
-    path = tmp_path / "variants.toml"
-    path.write_text(text)
-    with pytest.raises(ParameterError) as caught:
-        read_variants(path)
-    assert message in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(ParameterError, match="cannot be read"):
-        read_variants(tmp_path / "no.toml")
-    (tmp_path / "bytes.toml").write_bytes(b"a = '\xff'")
-    with pytest.raises(ParameterError, match="is not UTF-8 at byte 5"):
-        read_variants(tmp_path / "bytes.toml")
-    with pytest.raises(ParameterError, match='head="all" compares heads'):
-        ablate(tmp_path / "no.h5", {"a": {}}, head="all")
-    with pytest.raises(ParameterError, match="cv must be a number of folds of 2 or more"):
-        ablate(tmp_path / "no.h5", {"a": {}}, cv=1)
 
 
 def test_text_and_markdown(found):

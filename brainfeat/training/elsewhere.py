@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_contents
-from brainfeat.cache.joined import JoinedCaches
+from brainfeat.cache.joined import ImageJoin, JoinedCaches
 from brainfeat.cache.joining import join_caches
 from brainfeat.errors import CacheError, SpecMismatchError
 from brainfeat.evaluation.ablation import AblationImages, ComparedImages, OtherImages
@@ -188,6 +188,8 @@ def find_features(own: Opened, caches: Sequence[FeatureCache]) -> Opened:
     """
     if isinstance(own.cache, JoinedCaches):
         parts = [_find_layer(part, caches) for part in own.cache.caches]
+        if isinstance(own.cache, ImageJoin):
+            return replace(own, cache=ImageJoin(own.cache.names, parts))
         return replace(own, cache=join_caches(parts, on=own.cache.on, names=own.cache.names))
     having = [cache for cache in caches if not own.maps or cache.stored_spec.pooling == "none"]
     return replace(own, cache=_find_layer(own.cache, having))

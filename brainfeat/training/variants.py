@@ -26,11 +26,14 @@ _KEYS: dict[str, tuple[Any, str]] = {
     "features": (_Features, "a path, or several"),
     "join": (str, "a text"),
     "names": (Sequence, "several texts"),
+    "layer": (str, "a text"),
+    "how": (str, "a text"),
+    "generate": (int, "a number"),
     "bag": (str, "a text"),
 }
 # What a variant with another head, or other features, does not take from the plain head.
 _OF_HEAD = ("head", "params", "search", "n_iter")
-_OF_FEATURES = ("features", "join", "names")
+_OF_FEATURES = ("features", "join", "names", "how")
 
 _BYTES = 1_000_000
 
