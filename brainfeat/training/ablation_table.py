@@ -156,7 +156,7 @@ def ablate(
     found = check_variants(variants) if isinstance(variants, Mapping) else read_variants(variants)
     options = {"head": head, "params": params, "bag": bag, "group_label": group_label}
     with ExitStack() as stack:
-        fitted = stack.enter_context(opened_join(cache, join, names))
+        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=None))
         plain = stack.enter_context(opened_variant(fitted, options, random_state=random_state))
         partition, copied = _divide(
             plain,
