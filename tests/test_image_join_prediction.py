@@ -129,7 +129,7 @@ def test_an_image_is_decoded_once_and_prepared_for_each_base(
     predict(both, folder / "slices" / "glioma" / "p00", weights="random")
     assert len(decoded) == 2
     inputs = HeadInputs.of(both.specs)
-    assert inputs.shape == (32 * 32 + 40 * 40, 3)
+    assert inputs.shape == (32 * 32 + 40 * 40, 1, 3)
     pixels = draw_slice("glioma", patient=0, level=6, size=48)[..., None].repeat(3, axis=2)
     small, large = inputs.split(inputs.prepare(pixels)[None])
     for image, spec in zip((small[0], large[0]), both.specs, strict=True):
@@ -193,7 +193,7 @@ def test_exports_have_all_layers_of_a_base(
     with pytest.raises(ParameterError, match=r"one layer, and this head was fitted on .*\.tflite"):
         export_head(layers, tmp_path / "model.onnx", weights="random")
     with pytest.raises(ParameterError, match="images of other sizes or crops"):
-        export_head(folder / "both.h5", tmp_path / "model.keras", weights="random")
+        export_head(folder / "both.h5", tmp_path / "other.keras", weights="random")
 
 
 def test_a_stress_test_takes_one_cache(folder: Path, both: HeadBundle) -> None:
