@@ -169,7 +169,9 @@ def command(
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
-        ablated = ablation.draw(ablation_options, cache, bundle, verify=verify, **chosen)
+        ablated = ablation.draw(
+            ablation_options, cache, head=head, params=given, verify=verify, **chosen
+        )
     if bundle.training.leakage is not None:
         # The images of one cache, of those that are joined on images.
         shown = features[:1] if join == "images" else features

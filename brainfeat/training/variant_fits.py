@@ -23,7 +23,7 @@ from brainfeat.training.fitting import N_ITER, SEARCH_FOLDS
 from brainfeat.training.grouping import number_groups
 from brainfeat.training.joined_fit import choose_pooling, opened_join
 from brainfeat.training.partition import SPLITS, Partition
-from brainfeat.training.selection import select_head
+from brainfeat.training.selection import list_skipped, select_head
 
 Rows = NDArray[np.intp]
 
@@ -126,6 +126,7 @@ def opened_variant(
             n_iter=options.get("n_iter", N_ITER) if options.get("search") else None,
             random_state=random_state,
             widths=widths,
+            generate=options.get("generate", 0),
         )
         yield Opened(cache=cache, rule=rule, recipes=recipes)
 
@@ -242,7 +243,10 @@ def fit_variant(
         test=test.argmax(axis=1),
         elsewhere=probabilities,
         seconds=float(np.mean([result.seconds for result in results])),
-        warnings=tuple(dict.fromkeys(text for result in results for text in result.warnings)),
+        warnings=(
+            *dict.fromkeys(text for result in results for text in result.warnings),
+            *list_skipped(results),
+        ),
     )
 
 
