@@ -56,9 +56,9 @@ def test_groups_and_views_stay_together(cache, monkeypatch) -> None:
     seen = []
     fit = EnsembleHead.fit
 
-    def remember(self, X, y, *, groups):
-        seen.append((X, groups))
-        return fit(self, X, y, groups=groups)
+    def remember(self, X, y, *, groups, scored):
+        seen.append((X, groups, scored))
+        return fit(self, X, y, groups=groups, scored=scored)
 
     monkeypatch.setattr(EnsembleHead, "fit", remember)
     fit_head(cache, head="vote:lda+knn", params={"n_folds": 2}, n_jobs=1)
@@ -68,7 +68,8 @@ def test_groups_and_views_stay_together(cache, monkeypatch) -> None:
         }
     # On train, in five folds, and on train and val.
     assert len(seen) == 7
-    for X, groups in seen:
+    for X, groups, scored in seen:
+        assert 2 * scored.sum() == len(X)
         names = [patients[row.tobytes()] for row in X]
         assert len({*zip(names, groups, strict=True)}) == len({*names}) == len({*groups})
         assert len(X) > 1.5 * len({*names})
