@@ -82,6 +82,7 @@ def found(folder):
             "other head": {"head": "lda"},
             "other images": {"features": folder / "others.h5"},
             "no such value": {"params": {"C": -1.0}},
+            "groups": {"bag": "mean"},
         },
         head="svm",
         params={"C": 1.0},
@@ -117,8 +118,9 @@ def test_each_set_is_measured_as_fit_head_and_evaluate_do(folder, found):
 def test_variants_are_ranked_and_those_without_a_fit_say_why(found):
     names = [variant.name for variant in found.variants]
     assert names[0] == "other base"
-    assert set(names[-2:]) == {"other images", "no such value"}
-    assert [variant.folds is None for variant in found.variants] == [False] * 5 + [True] * 2
+    assert set(names[-3:]) == {"other images", "no such value", "groups"}
+    assert [variant.folds is None for variant in found.variants] == [False] * 5 + [True] * 3
+    assert "predicts groups, and the plain head images" in take(found, "groups").error
     assert "lacks 300 of the 300 images" in take(found, "other images").error
     assert "The 'C' parameter of SVC" in take(found, "no such value").error
     base = take(found, "other base")

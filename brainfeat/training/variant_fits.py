@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_contents
-from brainfeat.errors import HeadError, TableError
+from brainfeat.errors import HeadError, ParameterError, TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.calibration import fit_temperature, softmax
 from brainfeat.heads.kinds import takes_maps
@@ -152,9 +152,17 @@ def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:
         The images are not the same.
     TableError
         They have other classes.
+    ParameterError
+        One head predicts images, and the other one groups of them.
     """
     if own.cache is plain.cache and (own.rule, own.maps) == (plain.rule, plain.maps):
         return reference
+    if (own.rule is None) != (plain.rule is None):
+        theirs, mine = ("images", "groups") if plain.rule is None else ("groups", "images")
+        raise ParameterError(
+            f"the variant predicts {mine}, and the plain head {theirs}, so that no paired test can "
+            "compare them; give both a bag and the same join, or neither"
+        )
     partition = own.read()
     units = np.concatenate([reference.splits[name] for name in SPLITS])
     candidates = partition.splits["train"]
