@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from support.bundles import CLASSES, craft_head, make_bundle, refuse
 from support.caches import draw_groups, write_vectors
+from support.layered import write_layered
 
 from brainfeat import FeatureCache, fit_head
 from brainfeat.cli.fit_head import command as fit_command
@@ -265,6 +266,18 @@ def test_the_command(cache, tmp_path) -> None:
         "n_folds": 2,
         "fits": 42,
     }
+
+
+def test_the_command_counts_a_member_for_each_layer(tmp_path) -> None:
+    options = ["--layer", "block3_pool+block5_pool", "--how", "vote", "--head", "lda"]
+    output = str(tmp_path / "head.h5")
+    run = CliRunner().invoke(
+        fit_command, [str(write_layered(tmp_path)), "-o", output, *options, "--jobs", "1"]
+    )
+    assert run.exit_code == 0, run.output
+    assert "vote:lda: the ensemble is fitted 7 times" in run.stderr
+    assert "12 fits of its members each time" in run.stderr
+    assert HeadBundle.load(output).training.member_fits == 7 * 12
 
 
 @pytest.mark.parametrize(

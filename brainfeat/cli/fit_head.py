@@ -162,8 +162,8 @@ def command(
     shortcuts = {"epochs": epochs, "class_weight": class_weight, "mixup": mixup}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    heads.announce_cost(head, given)
     with blocks.open_join(features, join=join, layer=layer, table=table, verify=verify) as cache:
+        heads.announce_cost(head, given, how=chosen["how"], cache=cache)
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
