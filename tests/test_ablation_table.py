@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from support.caches import draw_groups, draw_signatures, write_vectors
+from support.layered import write_layered
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cli.main import group
@@ -81,6 +82,7 @@ def found(folder):
             "other head": {"head": "lda"},
             "other images": {"features": folder / "others.h5"},
             "no such value": {"params": {"C": -1.0}},
+            "groups": {"bag": "mean"},
         },
         head="svm",
         params={"C": 1.0},
@@ -116,8 +118,9 @@ def test_each_set_is_measured_as_fit_head_and_evaluate_do(folder, found):
 def test_variants_are_ranked_and_those_without_a_fit_say_why(found):
     names = [variant.name for variant in found.variants]
     assert names[0] == "other base"
-    assert set(names[-2:]) == {"other images", "no such value"}
-    assert [variant.folds is None for variant in found.variants] == [False] * 5 + [True] * 2
+    assert set(names[-3:]) == {"other images", "no such value", "groups"}
+    assert [variant.folds is None for variant in found.variants] == [False] * 5 + [True] * 3
+    assert "predicts groups, and the plain head images" in take(found, "groups").error
     assert "lacks 300 of the 300 images" in take(found, "other images").error
     assert "The 'C' parameter of SVC" in take(found, "no such value").error
     base = take(found, "other base")
@@ -298,6 +301,36 @@ def test_the_command_writes_table_and_plot_beside_the_head(folder, tmp_path):
     file.write_text("[a]\nhaed = 'svm'\n")
     wrong = run(*words, "--ablate", file, "--overwrite")
     assert "did you mean 'head'" in str(wrong.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--generate", 9), {"head": "lda", "generate": 9}),
+        (("--layer", "block3_pool+block5_pool", "--how", "vote"), {"head": "vote:lda"}),
+    ],
+)
+def test_the_plain_head_of_the_command_is_the_one_that_is_saved(
+    tmp_path, monkeypatch, words, found
+):
+    fitted = []
+    original = variant_fits.run_fits
+    monkeypatch.setattr(
+        variant_fits,
+        "run_fits",
+        lambda tasks, **options: fitted.append(tasks[0].recipe) or original(tasks, **options),
+    )
+    path, file = write_layered(tmp_path), tmp_path / "variants.toml"
+    file.write_text('[other]\nhead = "knn"\n[one]\nhow = "features"\n')
+    more = ("--head", "lda", "--param", "n_components=1", "--jobs", 1, "--ablate", file)
+    done = run(path, "-o", tmp_path / "head.h5", *more, *words)
+    assert done.exit_code == 0, done.output
+    plain, *variants = fitted
+    wanted = {"generate": 0, **found}
+    assert {name: getattr(plain, name) for name in wanted} == wanted
+    head = wanted["head"]
+    assert variants[0].head == head.replace("lda", "knn")
+    assert [recipe.head for recipe in variants[1:]] == (["lda"] if ":" in head else [])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from support.bundles import CLASSES, craft_head, make_bundle, refuse
 from support.caches import draw_groups, write_vectors
+from support.layered import write_layered
 
 from brainfeat import FeatureCache, fit_head
 from brainfeat.cli.fit_head import command as fit_command
@@ -56,9 +57,9 @@ def test_groups_and_views_stay_together(cache, monkeypatch) -> None:
     seen = []
     fit = EnsembleHead.fit
 
-    def remember(self, X, y, *, groups):
-        seen.append((X, groups))
-        return fit(self, X, y, groups=groups)
+    def remember(self, X, y, *, groups, scored):
+        seen.append((X, groups, scored))
+        return fit(self, X, y, groups=groups, scored=scored)
 
     monkeypatch.setattr(EnsembleHead, "fit", remember)
     fit_head(cache, head="vote:lda+knn", params={"n_folds": 2}, n_jobs=1)
@@ -68,7 +69,8 @@ def test_groups_and_views_stay_together(cache, monkeypatch) -> None:
         }
     # On train, in five folds, and on train and val.
     assert len(seen) == 7
-    for X, groups in seen:
+    for X, groups, scored in seen:
+        assert 2 * scored.sum() == len(X)
         names = [patients[row.tobytes()] for row in X]
         assert len({*zip(names, groups, strict=True)}) == len({*names}) == len({*groups})
         assert len(X) > 1.5 * len({*names})
@@ -264,6 +266,18 @@ def test_the_command(cache, tmp_path) -> None:
         "n_folds": 2,
         "fits": 42,
     }
+
+
+def test_the_command_counts_a_member_for_each_layer(tmp_path) -> None:
+    options = ["--layer", "block3_pool+block5_pool", "--how", "vote", "--head", "lda"]
+    output = str(tmp_path / "head.h5")
+    run = CliRunner().invoke(
+        fit_command, [str(write_layered(tmp_path)), "-o", output, *options, "--jobs", "1"]
+    )
+    assert run.exit_code == 0, run.output
+    assert "vote:lda: the ensemble is fitted 7 times" in run.stderr
+    assert "12 fits of its members each time" in run.stderr
+    assert HeadBundle.load(output).training.member_fits == 7 * 12
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from brainfeat.extraction.augmentation import Augmentation
 from brainfeat.extraction.extractor import extract
 from brainfeat.extraction.style_targets import StyleTargets
 from brainfeat.heads.bags import BagRule
+from brainfeat.heads.ensembles import EnsembleHead
 from brainfeat.heads.record import FitRecord
 from brainfeat.leakage.auditing import audit, audit_duplicates
 from brainfeat.leakage.generated import find_memorised
@@ -246,6 +247,25 @@ class TestFit:
         assert other.training.generated is None
         assert other.training.test.n == head.training.test.n == 6
         assert not np.array_equal(other.estimator[-1].coef_, head.estimator[-1].coef_)
+
+    def test_no_fold_within_an_ensemble_scores_them(self, cache, cache_path, monkeypatch):
+        seen, fit = [], EnsembleHead.fit
+
+        def remember(self, X, y, **options):
+            seen.append((X, fit(self, X, y, **options).folds_))
+            return self
+
+        monkeypatch.setattr(EnsembleHead, "fit", remember)
+        fit_head(cache_path, head="vote:lda+knn", params={"n_folds": 2}, n_jobs=1)
+        rows = {row.tobytes(): place for place, row in enumerate(cache.X[:])}
+        for X, folds in seen:
+            places = np.array([rows[row.tobytes()] for row in X])
+            made = cache.is_generated[places]
+            assert made.sum() == 18
+            for train, test in folds:
+                assert not made[test].any()
+                assert not cache.view[places][test].any()
+                assert made[train].sum() == 18
 
     def test_without_splits_all_are_trained_on(self, folder, tmp_path):
         rows = (folder / "table.csv").read_text().splitlines()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from support.caches import draw_groups, write_vectors
 from support.modalities import write_modalities
 
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cli.fit_head import command
 from brainfeat.cli.info import command as info
 from brainfeat.errors import HeadError, ParameterError
@@ -19,6 +21,7 @@ from brainfeat.heads import recipe, wgan
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.generation import Generated, check_number, explain_skipped, generate_rows
 from brainfeat.heads.record import FitRecord
+from brainfeat.report.commands import list_commands
 from brainfeat.training.candidates import make_recipes
 from brainfeat.training.fitting import fit_head
 from brainfeat.training.learning_curve import learning_curve
@@ -278,6 +281,10 @@ def test_a_head_is_fitted_on_generated_rows_too(features: Path) -> None:
     more = fit_head(features, head="lda", generate=50, n_jobs=1)
     assert plain.training.generation is None
     assert "generation" not in plain.training.to_dict()
+    with FeatureCache.open(features) as cache:
+        for bundle, words in ((plain, ""), (more, " --generate 50")):
+            study = SimpleNamespace(bundle=bundle, cache=cache, command="")
+            assert f"--head lda{words} --random-state 0" in list_commands(study)[-1]
     assert not np.allclose(plain.estimator["scaler"].mean_, more.estimator["scaler"].mean_)
     assert int(more.estimator["scaler"].n_samples_seen_) == 200 + int(
         plain.estimator["scaler"].n_samples_seen_

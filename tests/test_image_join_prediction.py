@@ -196,6 +196,16 @@ def test_exports_have_all_layers_of_a_base(
         export_head(folder / "both.h5", tmp_path / "other.keras", weights="random")
 
 
+def test_an_exported_ensemble_has_each_member_on_its_layer(folder: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"head": "lda", "how": "stack", "params": {"n_folds": 2}}
+    bundle = fit_head(folder / "b.h5", layer="+".join(LAYERS), group_by="column", n_jobs=1, **given)
+    widths = bundle.blocks.widths
+    columns = [member.columns for member in bundle.estimator.members_]
+    assert columns == [(0, widths[0]), (widths[0], sum(widths))]
+    found = export_head(bundle, tmp_path / "model.keras", weights="random")
+    assert found.largest_difference < 1e-3
+
+
 def test_a_stress_test_takes_one_cache(folder: Path, both: HeadBundle) -> None:
     with pytest.raises(BundleError, match="a stress test takes a head of one cache"):
         stress(both, folder / "slices.csv", weights="random")

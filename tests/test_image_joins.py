@@ -178,7 +178,7 @@ def test_commands_fit_evaluate_and_compare(
     done = run("fit-head", *pair, "-o", head, *words)
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
-    assert "8 features of 160 images, side by side" in text
+    assert "8 features of 160 images." in text
     assert "a alone" in text
     done = run("evaluate", head, *pair[::-1], "--report", tmp_path / "report.html")
     assert done.exit_code == 0, done.output

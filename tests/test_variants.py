@@ -27,6 +27,7 @@ def path(tmp_path_factory):
         ({"layer": "block3_pool+block5_pool"}, 12, "lda"),
         ({"layer": "block3_pool+block5_pool", "how": "vote"}, 12, "vote:lda"),
         ({"head": "stack:lda+knn"}, 8, "stack:lda+knn"),
+        ({"generate": 9}, 8, "lda"),
     ],
 )
 def test_a_variant_is_fitted_on_its_layers(path, variant, width, head):
@@ -40,7 +41,9 @@ def test_a_variant_is_fitted_on_its_layers(path, variant, width, head):
         assert found.X.shape[1] == width == sum(WIDTHS[name] for name in layers)
         assert np.array_equal(found.X, wanted)
     assert own.recipes[0].head == head
-    assert own.recipes[0].params == ({"solver": "svd"} if "head" not in variant else {})
+    assert own.recipes[0].generate == variant.get("generate", 0)
+    name = "lda.solver" if "how" in variant else "solver"
+    assert own.recipes[0].params == ({name: "svd"} if "head" not in variant else {})
 
 
 def test_layers_are_found_again_in_another_data_set(path, tmp_path):

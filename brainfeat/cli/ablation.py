@@ -1,6 +1,6 @@
 """``brainfeat fit-head --ablate``: the options, and what is shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from brainfeat.cache.storage import Verify
     from brainfeat.evaluation.ablation import Ablation
     from brainfeat.evaluation.class_mapping import Classes
-    from brainfeat.heads.bundle import HeadBundle
 
 _MARGIN = 0.01
 # Options of fit-head that an ablation shares.
-_SHARED = ("bag", "group_label", "val_fraction", "group_by", "n_jobs", "random_state")
+_SHARED = (
+    *("bag", "group_label", "how", "generate", "val_fraction"),
+    *("group_by", "n_jobs", "random_state"),
+)
 
 _OPTIONS = (
     click.option(
@@ -140,8 +142,9 @@ def take_options(
 def draw(
     wanted: AblationOptions | None,
     cache: "FeatureCache",
-    bundle: "HeadBundle",
     *,
+    head: str,
+    params: Mapping[str, Any],
     verify: "Verify",
     cv: object,
     **chosen: Any,
@@ -157,8 +160,8 @@ def draw(
         found = ablate(
             cache,
             wanted.variants,
-            head=bundle.head,
-            params=bundle.params,
+            head=head,
+            params=params,
             on=on,
             classes=wanted.classes or None,
             margin=wanted.margin,

@@ -162,14 +162,16 @@ def command(
     shortcuts = {"epochs": epochs, "class_weight": class_weight, "mixup": mixup}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
-    heads.announce_cost(head, given)
     with blocks.open_join(features, join=join, layer=layer, table=table, verify=verify) as cache:
+        heads.announce_cost(head, given, how=chosen["how"], cache=cache)
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
         bundle.save(output, overwrite=overwrite)
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
-        ablated = ablation.draw(ablation_options, cache, bundle, verify=verify, **chosen)
+        ablated = ablation.draw(
+            ablation_options, cache, head=head, params=given, verify=verify, **chosen
+        )
     if bundle.training.leakage is not None:
         # The images of one cache, of those that are joined on images.
         shown = features[:1] if join == "images" else features

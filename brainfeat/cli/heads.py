@@ -1,7 +1,7 @@
 """The option ``--head``: the name of a head, or an ensemble such as ``vote:svm+dense``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -10,6 +10,9 @@ from brainfeat.cli import options
 from brainfeat.errors import HeadError
 from brainfeat.heads.ensemble_names import HOWS, N_FOLDS
 from brainfeat.heads.kinds import ATTENTION_HEADS, HEAD_NAMES, parse_ensemble
+
+if TYPE_CHECKING:
+    from brainfeat.cache.cache import FeatureCache
 
 
 class HeadName(click.Choice[str]):
@@ -64,17 +67,21 @@ how_option = click.option(
 )
 
 
-def announce_cost(head: str, params: Mapping[str, Any]) -> None:
+def announce_cost(
+    head: str, params: Mapping[str, Any], *, how: str | None, cache: "FeatureCache"
+) -> None:
     """Say in one line on stderr how many fits an ensemble takes."""
-    ensemble = parse_ensemble(head)
-    if ensemble is None:
-        return
+    from brainfeat.training.block_votes import choose_ensemble
     from brainfeat.training.calibrated_fit import CALIBRATION_FOLDS
 
+    name, widths = choose_ensemble(head, how, cache)
+    ensemble = parse_ensemble(name)
+    if ensemble is None:
+        return
     n_folds = params.get("n_folds", N_FOLDS)
     fits = ensemble.count_fits(n_folds) if isinstance(n_folds, int) else 0
     options.say(
-        f"{head}: the ensemble is fitted {CALIBRATION_FOLDS + 2} times to be measured and "
-        f"calibrated, {fits:,} fits of its members each time",
+        f"{name}: the ensemble is fitted {CALIBRATION_FOLDS + 2} times to be measured and "
+        f"calibrated, {fits * (len(widths) or 1):,} fits of its members each time",
         err=True,
     )

@@ -142,7 +142,12 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return head
 
     def fit(
-        self, X: npt.ArrayLike, y: npt.ArrayLike, *, groups: npt.ArrayLike | None = None
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        groups: npt.ArrayLike | None = None,
+        scored: npt.ArrayLike | None = None,
     ) -> Self:
         """Fit the members, and what combines them.
 
@@ -155,6 +160,10 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         groups : array-like of int or str, shape (n,), or None
             Rows of one group, such as the views of an image or the images of a patient, are in one
             fold, and never on both sides of one. None takes each row as a group.
+        scored : array-like of bool, shape (n,), or None
+            Rows that folds score, and that stop the training of a member. The others, such as
+            augmented views and generated images, are only trained on, and not where a row of their
+            group is held out. None scores all.
 
         Returns
         -------
@@ -173,11 +182,12 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         units = np.arange(len(codes)) if groups is None else np.asarray(groups)
+        scores = np.ones(len(codes), np.bool_) if scored is None else np.asarray(scored, np.bool_)
         parts = self._list_parts(features.shape[1])
-        self.folds_ = self._make_folds(codes, units)
+        self.folds_ = self._make_folds(codes, units, scores)
         self.members_, logarithms, self.stack_ = [], [], None
         for name, head, (start, stop) in parts:
-            rows = _Rows(features[:, start:stop], codes, units)
+            rows = _Rows(features[:, start:stop], codes, units, scores)
             models, temperature, out_of_fold = self._fit_member(head, rows)
             self.members_ += [
                 Member(name=name, columns=(start, stop), estimator=model, temperature=temperature)
@@ -185,7 +195,7 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ]
             logarithms.append(out_of_fold)
         if self.how == "stack":
-            self.stack_ = _fit_stack(logarithms, codes)
+            self.stack_ = _fit_stack(logarithms, codes[scores])
         self._count_fits(len(self.folds_))
         return self
 
@@ -296,44 +306,54 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for (name, head), (start, stop) in zip(self.members, columns, strict=True)
         ]
 
-    def _make_folds(self, codes: Rows, units: npt.NDArray[Any]) -> list[tuple[Rows, Rows]]:
+    def _make_folds(
+        self, codes: Rows, units: npt.NDArray[Any], scored: npt.NDArray[np.bool_]
+    ) -> list[tuple[Rows, Rows]]:
         if self.classes_.size < 2:
             raise HeadError(
                 f"y has only one class, {self.classes_[0]!r}; a head needs two classes or more"
             )
-        n_folds = max(2, min(self.n_folds, count_folds(codes, groups=units)))
+        rows = np.flatnonzero(scored)
+        n_folds = max(2, min(self.n_folds, count_folds(codes[rows], groups=units[rows])))
         try:
-            return make_folds(codes, n_folds=n_folds, groups=units, random_state=self.random_state)
+            folds = make_folds(
+                codes[rows], n_folds=n_folds, groups=units[rows], random_state=self.random_state
+            )
         except TableError as error:
             raise HeadError(
                 f"an ensemble needs images of two groups or more of each class, of which it makes "
                 f"folds ({error})"
             ) from error
+        tests = [rows[test] for _, test in folds]
+        return [(np.flatnonzero(~np.isin(units, units[test])), test) for test in tests]
 
     def _fit_member(self, head: Any, rows: "_Rows") -> tuple[list[Any], float, Doubles]:
         """Fit a head in the folds and on all rows.
 
-        Returns the models, their temperature, and the out-of-fold logarithms of probabilities.
+        Returns the models, their temperature, and the out-of-fold logarithms of probabilities of
+        the rows that are scored.
         """
-        scores, models = np.empty((len(rows.codes), self.classes_.size)), []
+        found, models = np.empty((len(rows.codes), self.classes_.size)), []
         for train, test in self.folds_:
             models.append(_fit_rows(head, rows.take(train), self.random_state))
-            scores[test] = score_estimator(models[-1], rows.X[test])
-        temperature = fit_temperature(scores, rows.codes)
+            found[test] = score_estimator(models[-1], rows.X[test])
+        scores = found[rows.scored]
+        temperature = fit_temperature(scores, rows.codes[rows.scored])
         if self.how != "folds":
             models = [_fit_rows(head, rows, self.random_state)]
         return models, temperature, np.asarray(log_softmax(scores / temperature, axis=1))
 
 
 class _Rows(NamedTuple):
-    """The columns of a member, (n, d), the classes of the rows and their groups, (n,)."""
+    """The columns of a member, (n, d); classes, groups, and whether rows are scored, (n,)."""
 
     X: npt.NDArray[Any]
     codes: Rows
     units: npt.NDArray[Any]
+    scored: npt.NDArray[np.bool_]
 
     def take(self, rows: Rows | npt.NDArray[np.bool_]) -> "_Rows":
-        return _Rows(self.X[rows], self.codes[rows], self.units[rows])
+        return _Rows(self.X[rows], self.codes[rows], self.units[rows], self.scored[rows])
 
 
 def _fit_rows(head: Any, rows: _Rows, random_state: int) -> Any:
@@ -342,15 +362,17 @@ def _fit_rows(head: Any, rows: _Rows, random_state: int) -> Any:
     fraction = getattr(made, "validation_fraction", None)
     if fraction is None or not has_fit_parameter(made, "validation_data"):
         return fit_estimator(made, rows.X.copy(), rows.codes)
+    own = rows.take(rows.scored)
     try:
         splits = split_rows(
-            rows.codes, fractions={"val": fraction}, groups=rows.units, random_state=random_state
+            own.codes, fractions={"val": fraction}, groups=own.units, random_state=random_state
         )
     except TableError as error:
         raise HeadError(
             f"no rows can be held out to stop the training of a member ({error})"
         ) from error
-    train, val = rows.take(splits == "train"), rows.take(splits == "val")
+    val = own.take(splits == "val")
+    train = rows.take(~np.isin(rows.units, val.units))
     return made.fit(train.X, train.codes, validation_data=(val.X, val.codes))
 
 
@@ -358,7 +380,9 @@ def _fit_stack(logarithms: Sequence[Doubles], codes: Rows) -> tuple[Doubles, Dou
     """Fit the logistic regression of a stack; return kernel (m·k, k) and bias (k,)."""
     from sklearn.linear_model import LogisticRegression
 
-    final = LogisticRegression(max_iter=1000).fit(np.concatenate(logarithms, axis=1), codes)
+    # At the default tolerance, the coefficients depend on the rounding of the probabilities.
+    final = LogisticRegression(tol=1e-8, max_iter=10_000)
+    final.fit(np.concatenate(logarithms, axis=1), codes)
     kernel, bias = final.coef_.T, final.intercept_
     if kernel.shape[1] == 1:
         # With two classes there is one score, that of the second; the first has 0.

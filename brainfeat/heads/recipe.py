@@ -23,6 +23,7 @@ from brainfeat.heads.kernels import takes_kernel
 from brainfeat.heads.kinds import make_head, parse_ensemble
 
 Rows = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ class HeadRecipe:
         rows: Rows,
         val: Rows | None = None,
         groups: Rows | None = None,
+        scored: Mask | None = None,
     ) -> "FittedHead":
         """Fit a new head on some rows, and what fills missing blocks, if the rows have blocks.
 
@@ -110,7 +112,7 @@ class HeadRecipe:
         ----------
         X : ndarray of shape (n, d), float32, Bags, MapRows, or BlockVectors
             Features.
-        y, rows, val, groups
+        y, rows, val, groups, scored
             As of :meth:`fit`.
 
         Returns
@@ -123,12 +125,12 @@ class HeadRecipe:
             As in :meth:`fit`.
         """
         if not isinstance(X, BlockVectors):
-            head, generated = self._fit(X, y, rows=rows, val=val, groups=groups)
+            head, generated = self._fit(X, y, rows=rows, val=val, groups=groups, scored=scored)
             return FittedHead(head, generated=generated)
         fill = Fill.fit(X[rows])
         whole = rows[X[rows].present.all(axis=1)]
         head, generated = self._fit(
-            fill.apply(X), y, rows=rows, val=val, groups=groups, known=whole
+            fill.apply(X), y, rows=rows, val=val, groups=groups, scored=scored, known=whole
         )
         return FittedHead(head, fill=fill, generated=generated)
 
@@ -140,6 +142,7 @@ class HeadRecipe:
         rows: Rows,
         val: Rows | None = None,
         groups: Rows | None = None,
+        scored: Mask | None = None,
     ) -> Any:
         """Fit a new head on some rows.
 
@@ -156,6 +159,9 @@ class HeadRecipe:
         groups : ndarray of shape (n,), int, or None
             Group of each row, which no fold within an ensemble divides. None makes a group of each
             row.
+        scored : ndarray of shape (n,), bool, or None
+            Rows that the folds within an ensemble score; the others, such as augmented views and
+            generated images, are only fitted on. None scores all.
 
         Returns
         -------
@@ -167,7 +173,7 @@ class HeadRecipe:
         HeadError
             The head cannot be fitted; the message says why.
         """
-        return self._fit(X, y, rows=rows, val=val, groups=groups)[0]
+        return self._fit(X, y, rows=rows, val=val, groups=groups, scored=scored)[0]
 
     def _fit(
         self,
@@ -177,6 +183,7 @@ class HeadRecipe:
         rows: Rows,
         val: Rows | None,
         groups: Rows | None,
+        scored: Mask | None,
         known: Rows | None = None,
     ) -> tuple[Any, Generated | None]:
         """Fit a new head on some rows, and on those that a generator makes of the known ones."""
@@ -187,8 +194,11 @@ class HeadRecipe:
             features, labels = np.concatenate([features, more]), np.append(labels, more_labels)
         try:
             if parse_ensemble(self.head) is not None:
-                units = rows if groups is None else groups[rows]
-                return head.fit(require_vectors(features), labels, groups=units), generated
+                given = {
+                    "groups": rows if groups is None else groups[rows],
+                    "scored": None if scored is None else scored[rows],
+                }
+                return head.fit(require_vectors(features), labels, **given), generated
             stopping = {} if val is None else {"validation_data": (X[val], y[val])}
             return fit_estimator(head, features, labels, **stopping), generated
         except HEAD_ERRORS as error:

@@ -113,6 +113,8 @@ class EnsembleLayers(NamedTuple):
     ----------
     members : list of HeadLayers
         Each gives the calibrated probabilities of a member.
+    columns : list of tuple of int
+        First column of the features that each member takes, and the one after its last.
     stack : tuple of ndarray or None
         Kernel (m·k, k) and bias (k,) of a stack, on the logarithms of the probabilities of the
         members side by side, float64, divided by the temperature. None for a vote, whose scores are
@@ -122,6 +124,7 @@ class EnsembleLayers(NamedTuple):
     """
 
     members: list[HeadLayers]
+    columns: list[tuple[int, int]]
     stack: tuple[Matrix, Vector] | None
     temperature: float
 
@@ -158,6 +161,7 @@ def find_head_layers(bundle: "HeadBundle") -> HeadLayers | EnsembleLayers:
         stack = kernel / bundle.temperature, bias / bundle.temperature
     return EnsembleLayers(
         [_find_layers(member.name, member.estimator, member.temperature) for member in members],
+        [member.columns for member in members],
         stack,
         bundle.temperature,
     )

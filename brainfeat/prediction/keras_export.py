@@ -62,7 +62,10 @@ def _add_head(keras: Any, features: Any, head: HeadLayers) -> Any:
 
 def _add_ensemble(keras: Any, features: Any, head: EnsembleLayers) -> Any:
     """Compute the scores of a vote or a stack."""
-    scores = [_add_head(keras, features, member) for member in head.members]
+    scores = [
+        _add_head(keras, features[:, start:stop], member)
+        for member, (start, stop) in zip(head.members, head.columns, strict=True)
+    ]
     if head.stack is not None:
         logarithms = [keras.ops.log_softmax(found, axis=-1) for found in scores]
         return _add_dense(keras, keras.layers.Concatenate()(logarithms), *head.stack)

@@ -200,6 +200,8 @@ def _make_table(ablation: "Ablation", name: str, images: "AblationImages") -> Ta
             continue
         p_value = UNDEFINED if found.p_holm is None else f"{found.p_holm:.2g}"
         rows.append((variant.name, format_metric(found.balanced_accuracy), p_value, verdict))
+        if name == "folds":
+            reasons += [f"{variant.name}: {text.rstrip('.')}." for text in variant.warnings]
     return Table(
         title=f"{_SETS[name]} ({count(images.n, 'image')} in {count(images.n_groups, 'group')})",
         head=("variant", "metric", "p", "verdict"),

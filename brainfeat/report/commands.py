@@ -43,6 +43,8 @@ def list_commands(study: Study) -> list[str]:
             fit += ["--group-label", bundle.bag.label]
     if bundle.bag is None or bundle.bag.pooling != ATTENTION:
         fit += ["--head", bundle.head]
+    if (generated := bundle.training.generation) is not None:
+        fit += ["--generate", str(generated.per_class)]
     fit += ["--random-state", str(bundle.training.random_state)]
     for name, value in sorted(bundle.params.items()):
         fit += ["--param", f"{name}={value}"]

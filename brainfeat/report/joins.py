@@ -28,7 +28,7 @@ def _list_blocks(found: "JoinRecord") -> Table:
             head=("name", "features"),
             rows=[(block.name, f"{block.n_features:,}") for block in found.blocks],
             note=f"{count(sum(block.n_features for block in found.blocks), 'feature')} of "
-            f"{count(found.blocks[0].images, 'image')}, side by side.",
+            f"{count(found.blocks[0].images, 'image')}.",
         )
     notes = [
         f"{count(found.groups, 'group')}, of which {found.complete:,} have all.",

@@ -64,6 +64,9 @@ def ablate(
     group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
+    how: str | None = None,
+    layer: str | None = None,
+    generate: int = 0,
     on: Cache | Sequence[Cache] = (),
     classes: ClassesArgument = None,
     margin: float = MARGIN,
@@ -93,14 +96,14 @@ def ablate(
     variants : mapping of str to mapping, or path-like
         Options by the name of each variant, or a TOML file of them: those in which it differs from
         the plain head. They are ``head``, ``params``, ``search``, ``n_iter``, ``bag``,
-        ``features`` (one or several other caches of the same images), and ``join`` and ``names``
-        of these. With another head, a variant has no parameters of the plain one. A search is made
-        anew in the training images of each fold.
+        ``generate``, ``features`` (one or several other caches of the same images), ``layer``, and
+        ``join``, ``names`` and ``how`` of several. With another head, a variant has no parameters
+        of the plain one. A search is made anew in the training images of each fold.
     head : str
-        Of the plain head: one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
+        Of the plain head, as in :func:`brainfeat.fit_head`, but not ``"all"``.
     params : mapping or None
         Its constructor parameters.
-    bag, group_label, join, names
+    bag, group_label, join, names, how, layer, generate
         As in :func:`brainfeat.fit_head`.
     on : FeatureCache or path-like, or sequence of these
         Features of another data set: one cache for each spec that a variant needs, all of the same
@@ -154,9 +157,16 @@ def ablate(
     check_margin(margin)
     _check_plain(head, cv)
     found = check_variants(variants) if isinstance(variants, Mapping) else read_variants(variants)
-    options = {"head": head, "params": params, "bag": bag, "group_label": group_label}
+    options = {
+        "head": head,
+        "params": params,
+        "bag": bag,
+        "group_label": group_label,
+        "how": how,
+        "generate": generate,
+    }
     with ExitStack() as stack:
-        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=None))
+        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=layer))
         plain = stack.enter_context(opened_variant(fitted, options, random_state=random_state))
         partition, copied = _divide(
             plain,

@@ -8,7 +8,7 @@ from brainfeat.heads.generation import Generated
 from brainfeat.heads.kinds import needs_validation
 from brainfeat.heads.recipe import FittedHead, HeadRecipe
 from brainfeat.metrics import Metrics, measure
-from brainfeat.training.fits import Progress
+from brainfeat.training.fits import Progress, fit_images
 from brainfeat.training.partition import Partition
 from brainfeat.training.selection import CrossValidation, Selection, cross_validate
 
@@ -53,20 +53,18 @@ def fit_calibrated(
     cross-validation, or on val where a class has images of only one group.
     """
     recipe = chosen.recipe
-    X, y, groups = partition.X, partition.y, partition.group_numbers
-    train, val = partition.training_rows(partition.splits["train"]), partition.splits["val"]
+    train, val = partition.splits["train"], partition.splits["val"]
     if needs_validation(recipe.head):
-        head = recipe.fit_head(X, y, rows=train, val=val)
+        head = fit_images(recipe, partition, train, val=val)
         return replace(_calibrate(head, partition), generated=_record(head, chosen.cv))
-    fit = recipe.fit_head(X, y, rows=train, groups=groups)
+    fit = fit_images(recipe, partition, train)
     # Sources that are left out only evaluate a head: it is the same one without them.
     found = chosen.cv if partition.left_out is None else None
     found = found or _cross_validate_for_calibration(
         recipe, partition, n_jobs=n_jobs, progress=progress
     )
     first = _calibrate(fit, partition, found)
-    both = partition.training_rows(partition.fitted_images)
-    refitted = recipe.fit_head(X, y, rows=both, groups=groups)
+    refitted = fit_images(recipe, partition, partition.fitted_images)
     return replace(
         first,
         head=replace(refitted, temperature=first.head.temperature),

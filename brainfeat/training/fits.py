@@ -153,5 +153,36 @@ def _fit(task: FitTask) -> FittedHead:
         train, val = partition.take_val(
             train, fraction=_VAL_FRACTION, random_state=recipe.random_state
         )
-    rows, groups = partition.training_rows(train), partition.group_numbers
-    return recipe.fit_head(partition.X, partition.y, rows=rows, val=val, groups=groups)
+    return fit_images(recipe, partition, train, val=val)
+
+
+def fit_images(
+    recipe: HeadRecipe, partition: Partition, images: Rows, *, val: Rows | None = None
+) -> FittedHead:
+    """Fit a head on images of a partition with their views, and on all generated images.
+
+    Parameters
+    ----------
+    recipe : HeadRecipe
+    partition : Partition
+    images : ndarray of int
+    val : ndarray of int or None
+        Images that decide when a head stops that needs such.
+
+    Returns
+    -------
+    FittedHead
+
+    Raises
+    ------
+    HeadError
+        As in :meth:`brainfeat.heads.recipe.HeadRecipe.fit`.
+    """
+    return recipe.fit_head(
+        partition.X,
+        partition.y,
+        rows=partition.training_rows(images),
+        val=val,
+        groups=partition.group_numbers,
+        scored=partition.is_unit,
+    )

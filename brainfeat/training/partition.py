@@ -106,20 +106,19 @@ class Partition:
         TableError, CacheError, ParameterError
             As in :func:`brainfeat.training.units.read_units`.
         """
-        units = read_units(cache, bag, maps=maps, generated=generated)
-        own, none = units.image == np.arange(len(units.y)), np.empty(0, np.intp)
-        own[units.generated] = False
-        images = np.flatnonzero(own)
-        return cls(
+        units, none = read_units(cache, bag, maps=maps, generated=generated), np.empty(0, np.intp)
+        found = cls(
             X=units.X,
             y=units.y,
             image=units.image,
             rows=units.rows,
             class_names=cache.class_names,
-            splits={"train": images, "val": none, "test": none},
+            splits={},
             members=units.members,
             generated=units.generated,
         )
+        images = np.flatnonzero(found.is_unit)
+        return replace(found, splits={"train": images, "val": none, "test": none})
 
     def split(
         self,
@@ -321,9 +320,18 @@ class Partition:
     def group_numbers(self) -> Rows:
         """Number of the group of each row, (n,) int; views have that of their image.
 
-        An image without a group has a number of its own.
+        An image without a group has a number of its own, and so has a generated one.
         """
-        return number_groups(self.groups, len(self.y))[self.image]
+        numbers = number_groups(self.groups, len(self.y))[self.image]
+        numbers[self.generated] = len(self.y) + self.image[self.generated]
+        return numbers
+
+    @property
+    def is_unit(self) -> NDArray[np.bool_]:
+        """Whether each row is an image, or a group, and no view or generated one, (n,) bool."""
+        own: NDArray[np.bool_] = self.image == np.arange(len(self.y))
+        own[self.generated] = False
+        return own
 
     def name_held_out(self, cache: FeatureCache) -> HeldOut | None:
         """Name the images of val and test where the table has no splits, for `evaluate`.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_contents
-from brainfeat.errors import HeadError, TableError
+from brainfeat.errors import HeadError, ParameterError, TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.calibration import fit_temperature, softmax
 from brainfeat.heads.kinds import takes_maps
@@ -23,7 +23,7 @@ from brainfeat.training.fitting import N_ITER, SEARCH_FOLDS
 from brainfeat.training.grouping import number_groups
 from brainfeat.training.joined_fit import choose_pooling, opened_join
 from brainfeat.training.partition import SPLITS, Partition
-from brainfeat.training.selection import select_head
+from brainfeat.training.selection import list_skipped, select_head
 
 Rows = NDArray[np.intp]
 
@@ -126,6 +126,7 @@ def opened_variant(
             n_iter=options.get("n_iter", N_ITER) if options.get("search") else None,
             random_state=random_state,
             widths=widths,
+            generate=options.get("generate", 0),
         )
         yield Opened(cache=cache, rule=rule, recipes=recipes)
 
@@ -151,9 +152,17 @@ def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:
         The images are not the same.
     TableError
         They have other classes.
+    ParameterError
+        One head predicts images, and the other one groups of them.
     """
     if own.cache is plain.cache and (own.rule, own.maps) == (plain.rule, plain.maps):
         return reference
+    if (own.rule is None) != (plain.rule is None):
+        theirs, mine = ("images", "groups") if plain.rule is None else ("groups", "images")
+        raise ParameterError(
+            f"the variant predicts {mine}, and the plain head {theirs}, so that no paired test can "
+            "compare them; give both a bag and the same join, or neither"
+        )
     partition = own.read()
     units = np.concatenate([reference.splits[name] for name in SPLITS])
     candidates = partition.splits["train"]
@@ -242,7 +251,10 @@ def fit_variant(
         test=test.argmax(axis=1),
         elsewhere=probabilities,
         seconds=float(np.mean([result.seconds for result in results])),
-        warnings=tuple(dict.fromkeys(text for result in results for text in result.warnings)),
+        warnings=(
+            *dict.fromkeys(text for result in results for text in result.warnings),
+            *list_skipped(results),
+        ),
     )
 
 
