@@ -104,6 +104,7 @@ def _take_evenly(table: ImageTable, number: int) -> ImageTable:
         splits=take(table.splits),
         groups=take(table.groups),
         sources=take(table.sources),
+        origins=take(table.origins),
         class_names=tuple(sorted({*labels} - {""})),
     )
 
