@@ -22,6 +22,7 @@ from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.generation import Generated, check_number, explain_skipped, generate_rows
 from brainfeat.heads.record import FitRecord
 from brainfeat.report.commands import list_commands
+from brainfeat.training import fitting
 from brainfeat.training.candidates import make_recipes
 from brainfeat.training.fitting import fit_head
 from brainfeat.training.learning_curve import learning_curve
@@ -335,16 +336,40 @@ def test_rows_without_a_block_do_not_meet_the_generator(
     assert sizes[-1][0] == whole
 
 
-def test_heads_of_bags_are_refused(features: Path) -> None:
-    with pytest.raises(HeadError, match="generate=5 makes vectors, and the attention head"):
-        fit_head(features, bag="attention", generate=5)
+@pytest.mark.parametrize(
+    ("options", "trouble"),
+    [
+        ({"head": "attention-pool"}, "the attention-pool head takes maps; take a head of vectors"),
+        ({"head": "cbam"}, "generate=5 makes vectors, and the cbam head takes maps"),
+        ({"bag": "attention"}, 'takes those of all images of a group; pass bag="mean"'),
+        ({"head": "vote:lda+svm"}, "generate=5 is not for ensembles such as vote:lda"),
+        ({"head": "stack:lda+svm"}, "generate=5 is not for ensembles such as stack:lda"),
+        ({"head": "folds:lda"}, "generate=5 is not for ensembles such as folds:lda"),
+    ],
+)
+def test_heads_that_cannot_take_rows_are_refused_before_images_are_compared(
+    options: dict[str, Any],
+    trouble: str,
+    layered_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(fitting, "audit_duplicates")
+    with pytest.raises(HeadError, match=trouble):
+        fit_head(layered_cache, generate=5, **options)
 
 
-def test_ensembles_are_refused() -> None:
+def test_a_head_of_each_of_several_layers_is_refused(layered_cache: Path) -> None:
     with pytest.raises(HeadError, match="generate=5 is not for ensembles such as vote:lda"):
-        recipe.HeadRecipe(
-            head="vote:lda+svm", params={}, class_names=NAMES, random_state=0, generate=5
-        )
+        fit_head(layered_cache, head="lda", layer="block4_pool+block5_pool", how="vote", generate=5)
+
+
+@pytest.mark.parametrize("layer", ["block4_pool", "block4_pool+block5_pool"])
+def test_vectors_of_one_layer_or_several_take_generated_rows(
+    layer: str, layered_cache: Path
+) -> None:
+    bundle = fit_head(layered_cache, head="lda", layer=layer, generate=5, n_jobs=1)
+    assert bundle.training.generation is not None
+    assert bundle.training.generation.rows == dict.fromkeys(CLASSES, 5)
 
 
 def test_a_bag_head_of_one_vector_takes_generated_rows(features: Path) -> None:

@@ -39,12 +39,14 @@ Steps = tuple[str, ...]
 def read_tables() -> dict[str, list[tuple[Steps, str | None]]]:
     """Read the tables below "JSON documents": by heading, each key and the table it refers to."""
     _, _, text = PAGE.read_text(encoding="utf-8").partition("## JSON documents\n")
-    tables = {}
+    tables: dict[str, list[tuple[Steps, str | None]]] = {}
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
         rows = [line for line in body.splitlines() if line.startswith("| `")]
         whole = re.findall(r"^It has the keys of \[.*?\]\(#([\w-]+)\)", body, re.MULTILINE)
-        tables[heading.lower().replace(" ", "-").replace("`", "")] = [
+        name = heading.lower().replace(" ", "-").replace("`", "")
+        assert name not in tables, f"two tables have the heading {heading!r}"
+        tables[name] = [
             *(((), reference) for reference in whole),
             *(
                 (tuple(key.split(".")), reference)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError
-from brainfeat.heads.bags import AnyFeatures, Features, pool_all
+from brainfeat.heads.bags import ATTENTION, AnyFeatures, Features, pool_all
 from brainfeat.heads.blocks import BlockVectors, Fill
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.estimators import (
@@ -20,7 +20,7 @@ from brainfeat.heads.estimators import (
 )
 from brainfeat.heads.generation import Generated, generate_rows
 from brainfeat.heads.kernels import takes_kernel
-from brainfeat.heads.kinds import make_head, parse_ensemble
+from brainfeat.heads.kinds import make_head, parse_ensemble, takes_maps
 
 Rows = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -48,7 +48,8 @@ class HeadRecipe:
     Raises
     ------
     HeadError
-        Rows are to be generated for an ensemble, which divides its rows into folds of its own.
+        Rows are to be generated for a head of maps or of bags, as a generator makes vectors; or for
+        an ensemble, which divides its rows into folds of its own.
     """
 
     head: str
@@ -59,10 +60,22 @@ class HeadRecipe:
     generate: int = 0
 
     def __post_init__(self) -> None:
-        if self.generate and ":" in self.head:
+        if not self.generate:
+            return
+        if parse_ensemble(self.head) is not None:
             raise HeadError(
                 f"generate={self.generate} is not for ensembles such as {self.head}: the folds "
                 "within one would measure generated rows; take one head, or leave generate out"
+            )
+        if takes_maps(self.head):
+            raise HeadError(
+                f"generate={self.generate} makes vectors, and the {self.head} head takes maps; "
+                "take a head of vectors such as dense or se, or leave generate out"
+            )
+        if self.head == ATTENTION:
+            raise HeadError(
+                f"generate={self.generate} makes one vector, and the {self.head} head takes those "
+                'of all images of a group; pass bag="mean", or leave generate out'
             )
 
     def make(self) -> Any:
@@ -208,13 +221,8 @@ class HeadRecipe:
     def _generate(
         self, X: Features, y: NDArray[np.int64], rows: Rows
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], Generated]:
-        if not isinstance(X, np.ndarray):
-            raise HeadError(
-                f"generate={self.generate} makes vectors, and the {self.head} head takes several "
-                "of each image or group; take a head of one vector, or leave generate out"
-            )
         return generate_rows(
-            X[rows],
+            require_vectors(X[rows]),
             y[rows],
             per_class=self.generate,
             class_names=self.class_names,
