@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _MARGIN = 0.01
 # Options of fit-head that an ablation shares.
-_SHARED = ("bag", "group_label", "val_fraction", "group_by", "n_jobs", "random_state")
+_SHARED = (
+    *("bag", "group_label", "generate", "val_fraction"),
+    *("group_by", "n_jobs", "random_state"),
+)
 
 _OPTIONS = (
     click.option(

@@ -64,6 +64,8 @@ def ablate(
     group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
+    how: str | None = None,
+    generate: int = 0,
     on: Cache | Sequence[Cache] = (),
     classes: ClassesArgument = None,
     margin: float = MARGIN,
@@ -92,15 +94,15 @@ def ablate(
         What the plain head is fitted on.
     variants : mapping of str to mapping, or path-like
         Options by the name of each variant, or a TOML file of them: those in which it differs from
-        the plain head. They are ``head``, ``params``, ``search``, ``n_iter``, ``bag``,
-        ``features`` (one or several other caches of the same images), and ``join`` and ``names``
-        of these. With another head, a variant has no parameters of the plain one. A search is made
-        anew in the training images of each fold.
+        the plain head: ``head``, ``params``, ``search``, ``n_iter``, ``generate``, ``bag``,
+        ``layer``, ``how``, ``features`` (one or several other caches of the same images), and
+        ``join`` and ``names`` of these. With another head, a variant has no parameters of the plain
+        one. A search is made anew in the training images of each fold.
     head : str
         Of the plain head: one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : mapping or None
         Its constructor parameters.
-    bag, group_label, join, names
+    bag, group_label, join, names, how, generate
         As in :func:`brainfeat.fit_head`.
     on : FeatureCache or path-like, or sequence of these
         Features of another data set: one cache for each spec that a variant needs, all of the same
@@ -154,7 +156,14 @@ def ablate(
     check_margin(margin)
     _check_plain(head, cv)
     found = check_variants(variants) if isinstance(variants, Mapping) else read_variants(variants)
-    options = {"head": head, "params": params, "bag": bag, "group_label": group_label}
+    options = {
+        "head": head,
+        "params": params,
+        "bag": bag,
+        "group_label": group_label,
+        "how": how,
+        "generate": generate,
+    }
     with ExitStack() as stack:
         fitted = stack.enter_context(opened_join(cache, join, names))
         plain = stack.enter_context(opened_variant(fitted, options, random_state=random_state))

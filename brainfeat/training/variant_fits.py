@@ -123,6 +123,7 @@ def opened_variant(
             n_iter=options.get("n_iter", N_ITER) if options.get("search") else None,
             random_state=random_state,
             widths=widths,
+            generate=options.get("generate", 0),
         )
         yield Opened(cache=cache, rule=rule, recipes=recipes)
 
