@@ -452,7 +452,7 @@ def test_the_commands_take_the_unit(bundle, bag_head, cache, folder, run):
     result = CliRunner().invoke(compare_command, [str(head), str(bag), str(cache)])
     assert "patients  100 in 100 groups" in result.stdout
     told = run("fit-head", cache, "-o", folder / "told.h5", "--head", "lda", "--bag", "mean")
-    assert "lda head of 4 classes on patients: train" in told.out
+    assert "lda head of 3 classes on patients: train" in told.out
     assert "patients of 1 to" in told.out
     refused = run("evaluate", bag, cache, "--unit", "image")
     assert refused.err.endswith("and not for one; pass --unit group\n")

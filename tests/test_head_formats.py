@@ -70,3 +70,12 @@ def test_a_stack() -> None:
     ]
     scores = np.concatenate(logarithms, axis=1) @ kernel + bias
     np.testing.assert_allclose(head.predict_proba(X), softmax(scores / head.temperature, axis=1))
+
+
+def test_a_head_of_two_bases_of_the_same_images() -> None:
+    head = load("images")
+    assert (head.blocks.names, head.blocks.on, head.bag) == (("a", "b"), "image", None)
+    assert [spec.backbone for spec in head.blocks.specs] == ["base-0", "base-1"]
+    probabilities = head.predict_proba(np.eye(2, 16))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert (head.predict_proba(head.probe).argmax(axis=1) == 0).any()

@@ -149,7 +149,7 @@ def test_a_file_keeps_blocks_and_record(bundle: HeadBundle, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"blocks": "[]"}, "names without arrays"),
+        ({"blocks": "[]"}, "arrays without names"),
         ({"blocks": '[{"name":"t1"}]'}, "JSON list of two or more"),
         ({"arrays": {"blocks/means": np.zeros(12, np.float32)}}, "blocks/means has shape (12,)"),
         ({"arrays": {"blocks/means": np.full(13, np.nan, np.float32)}}, "must be finite"),
@@ -243,7 +243,7 @@ def test_copies_in_any_cache_join_patients(tmp_path: Path) -> None:
         ({"cache": 1}, ParameterError, "one cache alone is no join"),
         ({"cache": [0]}, ParameterError, "one cache alone is no join"),
         ({"join": None}, ParameterError, 'pass join="groups" where'),
-        ({"join": "images"}, ParameterError, "join must be groups, got 'images'"),
+        ({"join": "image"}, ParameterError, "join must be groups or images, got 'image'"),
         (
             {"bag": "attention", "head": "dense"},
             ParameterError,

@@ -10,7 +10,7 @@ import pytest
 from brainfeat import FeatureCache
 from brainfeat.cache.groups import read_groups
 from brainfeat.cache.joined import GroupJoin, ImageJoin, join_specs
-from brainfeat.cache.joined_rows import JoinedRows
+from brainfeat.cache.joined_rows import JoinedArray
 from brainfeat.cache.joining import join_caches
 from brainfeat.errors import (
     BrainfeatError,
@@ -101,7 +101,7 @@ def test_signatures_of_all_or_none(tmp_path: Path) -> None:
     flair = write(tmp_path, "flair", "a c", signature=signatures[3:])
     bare = write(tmp_path, "bare", "a c")
     with join_caches([t1, flair]) as joined:
-        assert isinstance(joined.signature, JoinedRows)
+        assert isinstance(joined.signature, JoinedArray)
         assert np.array_equal(joined.signature, signatures)
         for key in (np.array([4, 0, 3]), slice(2, 4), signatures[:, 0] > 0, 4):
             assert np.array_equal(joined.signature[key], signatures[key])

@@ -468,6 +468,7 @@ class TestCommand:
             "shortcut",
             "permutation",
             "findings",
+            "generated",
         }
         assert {"groups", "test_files"} <= set(document["exact_duplicates"])
         assert {"threshold", "clusters"} <= set(document["near_duplicates"])

@@ -154,6 +154,7 @@ OPTIONS = {
         "--repeats",
         "--group-by",
         "--join",
+        "--layer",
         "--ablate-blocks",
         "--learning-curve",
         "--curve-repeats",

@@ -33,6 +33,8 @@ def match_images(first: FeatureCache, other: FeatureCache) -> Rows:
     TableError
         The tables say different things of an image.
     """
+    if first.content_sha256 == other.content_sha256:
+        return np.arange(len(first))
     mine, theirs = (_list_keys(cache) for cache in (first, other))
     if missing := _count_missing(mine, theirs):
         raise CacheError(

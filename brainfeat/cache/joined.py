@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_images
-from brainfeat.cache.joined_rows import JoinedColumns, JoinedRows
+from brainfeat.cache.joined_rows import join_columns, join_rows
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.stored_array import StoredArray
 from brainfeat.canonical import canonical_json, parse_json
@@ -162,7 +163,7 @@ class GroupJoin(JoinedCaches):
     def signature(self) -> Any:
         """As of a cache; None where a block has none."""
         found = [cache.signature for cache in self.caches if cache.signature is not None]
-        return JoinedRows(found) if len(found) == len(self.caches) else None
+        return join_rows(found) if len(found) == len(self.caches) else None
 
     @property
     def origin(self) -> NDArray[np.int16]:
@@ -201,26 +202,49 @@ class GroupJoin(JoinedCaches):
 
 
 class ImageJoin(JoinedCaches):
-    """Caches of the same images by several bases: the rows of the first."""
+    """Caches of the same images by several bases or layers: the rows of the first."""
 
     on = "image"
 
     def __init__(self, names: Sequence[str], caches: Sequence[FeatureCache]) -> None:
         super().__init__(names, caches)
-        self.augmentation = caches[0].augmentation
-        self._places = [np.arange(len(caches[0]))]
-        self._places += [match_images(caches[0], other) for other in caches[1:]]
-        self.y = self._number_labels(caches[0])
+        self._table = caches[0]
+        self.augmentation = self._table.augmentation
+        # The row of each cache that belongs to each row of the first.
+        self.places = [np.arange(len(self._table))]
+        self.places += [match_images(self._table, other) for other in caches[1:]]
+        self.y = self._number_labels(self._table)
 
     @cached_property
     def X(self) -> Any:  # noqa: N802
         """Features of all blocks side by side, (n, Σd) float32, read when indexed."""
-        return JoinedColumns([cache.X for cache in self.caches], self._places)
+        return join_columns([cache.X for cache in self.caches], self.places)
+
+    def take(self, block: int, features: FeatureCache | None = None) -> "ImageJoin":
+        """Return the features of one block alone, in the rows of the join; its spec is theirs.
+
+        Parameters
+        ----------
+        block : int
+            Place of the block in `names`.
+        features : FeatureCache or None
+            Those of another layer of the block; None takes those that were joined.
+
+        Returns
+        -------
+        ImageJoin
+            Of the same open files.
+        """
+        taken, part = copy(self), features or self.caches[block]
+        vars(taken).pop("X", None)
+        taken.names, taken.caches = (self.names[block],), (part,)
+        taken.places, taken.spec = [self.places[block]], part.spec
+        return taken
 
     @property
     def signature(self) -> Any:
         """As of the first block."""
-        return self.caches[0].signature
+        return self._table.signature
 
     @property
     def origin(self) -> NDArray[np.int16]:
@@ -229,14 +253,14 @@ class ImageJoin(JoinedCaches):
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a column of the first block; labels index the classes of the join."""
-        return self.y if name == "label" else self.caches[0].column(name)
+        return self.y if name == "label" else self._table.column(name)
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """Yield a column in order, a few megabytes at a time."""
-        return self.caches[0].blocks(name)
+        return self._table.blocks(name)
 
     def _text(self, name: str) -> NDArray[np.str_]:
-        found: NDArray[np.str_] = getattr(self.caches[0], f"{name}s")
+        found: NDArray[np.str_] = getattr(self._table, f"{name}s")
         return found
 
 

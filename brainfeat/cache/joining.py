@@ -8,6 +8,7 @@ from typing import get_args
 
 from brainfeat.cache.cache import FeatureCache, opened
 from brainfeat.cache.joined import BLOCK_NAME, GroupJoin, ImageJoin, JoinedCaches, On
+from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import CacheError, ParameterError, SpecMismatchError, TableError
 from brainfeat.text import count, name_some
 
@@ -44,9 +45,11 @@ def join_caches(
     ParameterError
         There is one cache alone, a name twice or not one for each, or another value of `on`.
     CacheError
-        A cache has altered views, or is given twice; or the images are others.
+        A cache has altered views, or is given twice; or, on images, these are others, or have
+        views that were drawn in another way.
     SpecMismatchError
-        On images, two caches have features of the same spec.
+        On images, two caches have features of the same spec, or of images that were read in
+        another way.
     TableError
         The classes have other names, some caches alone have splits, images have no group, or a
         cache shares no group with the others.
@@ -71,10 +74,77 @@ def join_caches(
             _check_groups(found)
             joined: JoinedCaches = GroupJoin(chosen, found)
         else:
-            _check_specs(found)
-            joined = ImageJoin(chosen, found)
+            joined = join_images(chosen, found)
         joined.hold(stack.pop_all())
         return joined
+
+
+def join_images(names: Sequence[str], caches: Sequence[FeatureCache]) -> ImageJoin:
+    """Join caches of the same images, with labels or without.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As :func:`check_names` returns them.
+    caches : sequence of FeatureCache
+
+    Returns
+    -------
+    ImageJoin
+
+    Raises
+    ------
+    CacheError
+        The images are others, or their views were drawn in another way.
+    SpecMismatchError
+        Two caches have features of the same spec, or of images that were read in another way.
+    TableError
+        The tables say different things of an image.
+    """
+    known: dict[str, FeatureCache] = {}
+    for cache in caches:
+        same = known.setdefault(cache.fingerprint, cache)
+        if same is not cache:
+            raise SpecMismatchError(
+                f"{same.path} and {cache.path} have features of the same spec, which say nothing "
+                "more together; join caches of different bases on images, or modalities on groups"
+            )
+        for name in ("volumes", "value_range"):
+            mine, theirs = (getattr(one.spec, name) or "none" for one in (caches[0], cache))
+            if mine != theirs:
+                raise SpecMismatchError(
+                    f"{caches[0].path} and {cache.path} read images in different ways ({name}: "
+                    f"{mine} and {theirs}); extract both with the same options"
+                )
+        if cache.augmentation != caches[0].augmentation:
+            raise CacheError(
+                f"{caches[0].path} and {cache.path} have views that were drawn in different ways; "
+                "extract both with the same augmentation and seed"
+            )
+    return ImageJoin(names, caches)
+
+
+def find_features(spec: FeatureSpec, caches: Sequence[FeatureCache]) -> FeatureCache | None:
+    """Find features of a spec among the layers of caches, and of the blocks of joins on images.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    caches : sequence of FeatureCache
+
+    Returns
+    -------
+    FeatureCache or None
+        With the rows of the cache that has them; None where none has.
+    """
+    for cache in caches:
+        parts = cache.caches if isinstance(cache, ImageJoin) else (cache,)
+        for block, part in enumerate(parts):
+            for layer in part.layers:
+                found = part.select(layer)
+                if found.spec == spec:
+                    return cache.take(block, found) if isinstance(cache, ImageJoin) else found
+    return None
 
 
 def check_names(
@@ -106,7 +176,7 @@ def check_names(
 
 
 def _check_caches(caches: Sequence[FeatureCache]) -> None:
-    known: dict[str, FeatureCache] = {}
+    known: dict[tuple[str, str], FeatureCache] = {}
     for cache in caches:
         if isinstance(cache, JoinedCaches):
             raise CacheError(f"{cache.path} is a join; join caches that extract wrote")
@@ -117,7 +187,8 @@ def _check_caches(caches: Sequence[FeatureCache]) -> None:
             )
         if not cache.mask().any():
             raise TableError(f"{cache.path} has no labelled images; extract a table with labels")
-        same = known.setdefault(cache.content_sha256, cache)
+        # Layers of one file are different blocks.
+        same = known.setdefault((cache.content_sha256, cache.fingerprint), cache)
         if same is not cache:
             raise CacheError(f"{same.path} and {cache.path} have the same content; join others")
 
@@ -152,15 +223,4 @@ def _check_groups(caches: Sequence[FeatureCache]) -> None:
             raise TableError(
                 f"{cache.path} shares none of its {count(len(groups[place]), 'group')} with "
                 f"{others}; were they made with the same patient key?"
-            )
-
-
-def _check_specs(caches: Sequence[FeatureCache]) -> None:
-    known: dict[str, FeatureCache] = {}
-    for cache in caches:
-        same = known.setdefault(cache.fingerprint, cache)
-        if same is not cache:
-            raise SpecMismatchError(
-                f"{same.path} and {cache.path} have features of the same spec, which say nothing "
-                "more together; join caches of different bases on images, or modalities on groups"
             )

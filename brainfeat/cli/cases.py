@@ -95,7 +95,7 @@ def are_given(
 
 def require_one_modality(bundle: "HeadBundle") -> "HeadBundle":
     """Return a head, but refuse one of several modalities: images are given without theirs."""
-    if bundle.blocks is not None:
+    if bundle.blocks is not None and bundle.takes_modalities:
         raise click.UsageError(
             "the head takes several modalities; give --input NAME=PATH for each of "
             f"{', '.join(bundle.blocks.names)}, or --input-table"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options, protocol
+from brainfeat.cli import blocks, options, protocol
 from brainfeat.cli.classes import classes_option
 from brainfeat.report.wording import METRIC_NAMES, SUBSET_METRICS
 from brainfeat.text import align, count, format_interval, format_metric
@@ -20,13 +20,14 @@ EXAMPLES = """\b
 Examples:
   brainfeat compare svm.h5 dense.h5 mri.h5
   brainfeat compare svm.h5 dense.h5 other-hospital.h5 --split all --json
+  brainfeat compare vgg-svm.h5 both-svm.h5 vgg.h5 mobilenet.h5
 """
 
 
 @click.command("compare", short_help="Compare two heads on the images of a split.", epilog=EXAMPLES)
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
-@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path), nargs=-1, required=True)
 @options.split_option
 @classes_option
 @click.option(
@@ -45,7 +46,7 @@ Examples:
 def command(
     first: Path,
     second: Path,
-    features: Path,
+    features: tuple[Path, ...],
     *,
     split: str,
     classes: tuple["Classes", ...],
@@ -62,13 +63,16 @@ def command(
     Both heads are measured on the same images, and without --all-images only on those that are new
     to both: images of which neither has seen a copy. The 95 % intervals of the differences are
     those of a paired bootstrap over groups.
+
+    Several FEATURES are those of the same images by several bases, and each head takes its own; or
+    the modalities that both heads were fitted on.
     """
     from brainfeat.evaluation.comparison import compare
     from brainfeat.heads.bundle import HeadBundle
 
     heads = [HeadBundle.load(path, verify=verify) for path in (first, second)]
     with (
-        options.open_cache(features, table=table, verify=verify) as cache,
+        blocks.open_compared(heads, features, table=table, verify=verify) as cache,
         options.ProgressLine("comparing"),
     ):
         found = compare(

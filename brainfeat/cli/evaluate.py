@@ -120,7 +120,8 @@ def command(
     if markdown and as_json:
         raise click.UsageError("--markdown and --json exclude each other")
     bundle = HeadBundle.load(head, verify=verify)
-    if table is not None and len(features) > 1 and bundle.blocks is None:
+    is_one_set = bundle.blocks is not None and bundle.blocks.is_one_set
+    if table is not None and len(features) > 1 and not is_one_set:
         raise click.UsageError("--table needs one FEATURES: it has the splits of one set")
     is_reported = reporting.check_options(
         reports, inputs=(head, *blocks.split_names(features)[1], table, floor)
@@ -167,14 +168,14 @@ def _open_caches(
     table: Path | None,
     verify: Verify,
 ) -> "list[FeatureCache]":
-    """Open a cache for each set; for a head of several blocks, one set that joins them."""
-    if bundle.blocks is not None:
+    """Open a cache for each set; for a head of several caches, one set that joins them."""
+    from brainfeat.evaluation.block_caches import select_features
+
+    if bundle.blocks is not None and bundle.blocks.is_one_set:
         opened = blocks.open_blocks(bundle.blocks, features, table=table, verify=verify)
         return [stack.enter_context(opened)]
-    return [
-        stack.enter_context(options.open_cache(path, table=table, verify=verify))
-        for path in features
-    ]
+    opened_caches = (options.open_cache(path, table=table, verify=verify) for path in features)
+    return [select_features(bundle, stack.enter_context(cache)) for cache in opened_caches]
 
 
 def _audit(
@@ -191,13 +192,13 @@ def _audit(
     **_: Any,
 ) -> "Audit":
     """Audit a cache, which may take minutes, once it is known that it can be evaluated."""
+    from brainfeat.evaluation.block_caches import select_features
     from brainfeat.evaluation.class_mapping import check_mappings
     from brainfeat.evaluation.subsets import plan_images
     from brainfeat.evaluation.units import choose_unit
-    from brainfeat.heads.reading import check_cache
     from brainfeat.leakage.auditing import audit_duplicates
 
-    check_cache(bundle, cache)
+    select_features(bundle, cache)
     rule = choose_unit(unit, group_label, [bundle])
     plan_images(bundle, cache, split, check_mappings(classes, bundle.class_names), rule=rule)
     if is_reported:

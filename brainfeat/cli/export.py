@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options
+from brainfeat.cli import blocks, options
 
 EXAMPLES = """\b
 Examples:
@@ -21,7 +21,7 @@ Examples:
 )
 @click.argument("head", type=click.Path(path_type=Path))
 @options.output_option
-@options.weights_option
+@blocks.weights_option
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "int8"]),
@@ -33,7 +33,7 @@ def command(
     head: Path,
     *,
     output: Path,
-    weights: str,
+    weights: str | dict[str, str],
     quantize: str | None,
     overwrite: bool,
     verify: Verify,

@@ -35,6 +35,8 @@ Examples:
   brainfeat fit-head mri.h5 -o patients.h5 --head svm --bag mean
   brainfeat fit-head mri.h5 -o vote.h5 --head vote:svm+dense+logistic
   brainfeat fit-head t1.h5 flair.h5 pet.h5 --join groups -o joined.h5
+  brainfeat fit-head vgg.h5 mobilenet.h5 --join images -o both.h5
+  brainfeat fit-head layers.h5 --layer block4_pool+block5_pool -o layers-head.h5
 """
 
 
@@ -93,8 +95,9 @@ Examples:
     old="--strangers",  # codespell:ignore
     type=click.Path(path_type=Path),
     metavar="FEATURES",
+    multiple=True,
     help="Features of out-of-distribution examples, such as rotated slices; predict then flags "
-    "images like them.",
+    "images like them. With --join images, once for each of the joined FEATURES.",
 )
 @click.option(
     "--signature/--no-signature",
@@ -118,10 +121,12 @@ def command(
     *,
     head: str,
     join: str | None,
+    layer: str | None,
     params: tuple[str, ...],
     epochs: int | None,
     class_weight: str | None,
     mixup: float | None,
+    ood_examples: tuple[Path, ...],
     table: Path | None,
     verify: Verify,
     overwrite: bool,
@@ -131,7 +136,7 @@ def command(
     """Fit a classifier on the cached features in FEATURES, a file that extract wrote.
 
     Several FEATURES are joined with --join: modalities of the same patients, each of which may be
-    missing for some.
+    missing for some; or bases of the same images. --layer joins layers of one.
 
     The splits of the table are kept. A validation split is taken from train where there is none,
     and 70/15/15 splits are made where the table has no splits.
@@ -139,11 +144,12 @@ def command(
     With --search or --head all, candidates are ranked by their mean balanced accuracy over the same
     folds of train and validation. The test images are not used to choose.
     """
-    from brainfeat.heads.bundle import check_target
+    from brainfeat.heads.bundle_file import check_target
     from brainfeat.training.fitting import fit_head
 
     started = time.perf_counter()
-    inputs = (*blocks.split_names(features)[1], table, chosen["ood_examples"])
+    inputs = (*blocks.split_names(features)[1], table, *ood_examples)
+    chosen["ood_examples"] = list(ood_examples) or None
     check_target(output, overwrite=overwrite, inputs=inputs)
     curve_options = learning_curve.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
@@ -151,13 +157,13 @@ def command(
     ablation_options = ablation.take_options(
         chosen, head=head, output=output, overwrite=overwrite, inputs=inputs
     )
-    if curve_options is not None and join is not None:
-        raise click.UsageError("--learning-curve draws a head of one FEATURES; leave out --join")
+    if curve_options is not None and join == "groups":
+        raise click.UsageError("--learning-curve draws a head of images; leave out --join groups")
     shortcuts = {"epochs": epochs, "class_weight": class_weight, "mixup": mixup}
     given = dict(map(options.parse_param, params))
     given |= {name: value for name, value in shortcuts.items() if value is not None}
     heads.announce_cost(head, given)
-    with blocks.open_join(features, join=join, table=table, verify=verify) as cache:
+    with blocks.open_join(features, join=join, layer=layer, table=table, verify=verify) as cache:
         with options.ProgressLine("fitting", "fits") as progress:
             bundle = fit_head(cache, head=head, params=given, progress=progress, **chosen)
         options.warn_of_missing_signatures(cache)
@@ -165,7 +171,9 @@ def command(
         curve = learning_curve.draw(curve_options, cache, bundle, **chosen)
         ablated = ablation.draw(ablation_options, cache, bundle, verify=verify, **chosen)
     if bundle.training.leakage is not None:
-        options.warn_of_leakage(bundle.training.leakage.findings, *features)
+        # The images of one cache, of those that are joined on images.
+        shown = features[:1] if join == "images" else features
+        options.warn_of_leakage(bundle.training.leakage.findings, *shown)
     _warn_of_small_classes(bundle)
     _warn_of_guesses(bundle.training)
     seconds = time.perf_counter() - started

@@ -103,7 +103,7 @@ class HeatmapFolder:
                     self._folder / name,
                     title=title,
                     probability=answer.prediction.probabilities[title],
-                    box=find_box(answer.pixels, bundle.spec.crop),
+                    box=find_box(answer.pixels, bundle.specs[0].crop),
                     caption=caption,
                 )
                 self._drawn += 1

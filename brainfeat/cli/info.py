@@ -138,6 +138,8 @@ def _describe_maps(cache: "FeatureCache") -> dict[str, Any] | None:
 
 
 def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
+    from brainfeat.report.wording import describe_passes
+
     record, fitted = bundle.training, bundle.fitted_images
     new = record.test_without_copies
     return {
@@ -160,6 +162,7 @@ def _describe_bundle(bundle: "HeadBundle") -> dict[str, Any]:
         "spec": asdict(bundle.spec),
         "blocks": _describe_blocks(bundle),
         "generation": None if record.generation is None else asdict(record.generation),
+        "passes": describe_passes(bundle),
         "random_state": record.random_state,
         "versions": None if record.versions is None else dict(record.versions),
     }

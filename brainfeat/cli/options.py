@@ -94,13 +94,6 @@ split_option = click.option(
     show_default=True,
     help="Images to use, by their split.",
 )
-weights_option = click.option(
-    "--weights",
-    default="imagenet",
-    show_default=True,
-    metavar="imagenet|random|FILE",
-    help="Weights of the base; they must be those of the features that the head was fitted on.",
-)
 engine_option = click.option(
     "--engine",
     type=click.Choice(("auto", "keras", "openvino")),
@@ -193,7 +186,11 @@ class RenamedOption(click.Option):
         """Let the parser know both spellings."""
         super().add_to_parser(parser, ctx)
         parser.add_option(
-            obj=self, opts=[self.old], dest=self.name, action="store", nargs=self.nargs
+            obj=self,
+            opts=[self.old],
+            dest=self.name,
+            action="append" if self.multiple else "store",
+            nargs=self.nargs,
         )
 
 

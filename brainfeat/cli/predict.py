@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import cases, options, patients
+from brainfeat.cli import blocks, cases, options, patients
 from brainfeat.cli.wording import translate
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
@@ -49,7 +49,7 @@ Examples:
 @click.argument("head", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path), metavar="[IMAGE_OR_FOLDER...]", nargs=-1)
 @cases.input_options
-@options.weights_option
+@blocks.weights_option
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -308,9 +308,13 @@ def _show(found: "Sequence[Prediction]", predictor: "Predictor | JoinedPredictor
             options.say(
                 f"  without {', '.join(answer.missing)}, whose features are means of the fit"
             )
-    spec = predictor.bundle.spec
-    if predictor.precision != spec.precision:
-        click.echo(f"Computed in {predictor.precision}; the head was fitted in {spec.precision}.")
+    fitted = ", ".join(dict.fromkeys(spec.precision for spec in predictor.bundle.specs))
+    if predictor.precision != fitted:
+        click.echo(f"Computed in {predictor.precision}; the head was fitted in {fitted}.")
+    if predictor.bundle.blocks is not None:
+        from brainfeat.report.wording import describe_passes
+
+        click.echo(f"This took {describe_passes(predictor.bundle)}.")
     click.echo(NOTICE)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from brainfeat.cache.storage import Verify
-from brainfeat.cli import options, protocol
+from brainfeat.cli import blocks, options, protocol
 from brainfeat.cli.extract import describe_kept
 from brainfeat.files import check_output, is_same_file
 
@@ -60,7 +60,7 @@ def _read_kinds(_: click.Context, __: click.Parameter, value: str | None) -> tup
 @options.split_option
 @protocol.unit_option
 @protocol.group_label_option
-@options.weights_option
+@blocks.weights_option
 @options.engine_option
 @options.jobs_option
 @click.option(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from brainfeat.arithmetic import default_errors
 from brainfeat.canonical import parse_json, read_record, write_record
 from brainfeat.errors import BundleError, ParameterError
+from brainfeat.evaluation.block_caches import select_features
 from brainfeat.evaluation.bootstrap import N_RESAMPLES, find_differences
 from brainfeat.evaluation.class_mapping import (
     Classes,
@@ -223,7 +224,7 @@ def compare(
             )
         groups, y, names = seen.groups[kept], plan.y[kept], plan.task.names
         predicted = [
-            _predict(head, opened, other.select(kept), names)
+            _predict(head, select_features(head, opened), other.select(kept), names)
             for head, other in zip(heads, plans, strict=True)
         ]
     found = find_differences(

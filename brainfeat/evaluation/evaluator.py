@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.cache import opened
-from brainfeat.evaluation.block_caches import join_blocks
+from brainfeat.evaluation.block_caches import join_blocks, select_features
 from brainfeat.evaluation.bootstrap import CONFIDENCE, N_RESAMPLES
 from brainfeat.evaluation.class_mapping import ClassesArgument, check_mappings, require_used
 from brainfeat.evaluation.results import Bootstrap, Evaluation
@@ -194,13 +194,14 @@ def evaluate(
             from brainfeat.heads.bundle import loaded
 
             bundle = loaded(bundle)
-            if bundle.blocks is not None:
+            if bundle.blocks is not None and bundle.blocks.is_one_set:
                 cache = stack.enter_context(join_blocks(bundle.blocks, cache))
         if isinstance(cache, Sequence) and not isinstance(cache, str):
             from brainfeat.evaluation.sets import evaluate_sets
 
             return evaluate_sets(bundle, cache, classes=classes, protocol=protocol)
         features, (head,) = stack.enter_context(open_both(cache, bundle))
+        features = select_features(head, features)
         mappings = check_mappings(classes, head.class_names)
         rule = choose_unit(unit, group_label, [head])
         plan = plan_images(head, features, split, mappings, rule=rule)

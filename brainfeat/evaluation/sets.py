@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import BrainfeatError, ParameterError
+from brainfeat.evaluation.block_caches import select_features
 from brainfeat.evaluation.class_mapping import (
     Classes,
     ClassesArgument,
@@ -29,7 +30,6 @@ from brainfeat.evaluation.set_results import (
 from brainfeat.evaluation.subsets import Cache, Head, Plan, plan_images, read_column
 from brainfeat.evaluation.units import GROUP, IMAGE, choose_unit
 from brainfeat.evaluation.unpaired import SetDifference, Side, find_set_difference
-from brainfeat.heads.reading import check_cache
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -139,7 +139,7 @@ def _plan_set(
     mappings: Sequence[Classes],
 ) -> _Set:
     with _naming(cache):
-        check_cache(head, cache)
+        cache = select_features(head, cache)
         rule = choose_unit(protocol.unit, protocol.group_label, [head])
         plan = plan_images(head, cache, protocol.split, mappings, rule=rule)
         check_prevalence(protocol.prevalence, plan.task.names)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import CacheError, ParameterError
+from brainfeat.evaluation.block_caches import select_features
 from brainfeat.evaluation.class_mapping import Classes, ClassTask, choose_task
 from brainfeat.evaluation.units import GROUP, IMAGE, IMAGES, UnitRule, select_groups
-from brainfeat.heads.reading import check_cache
 
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
@@ -38,6 +38,9 @@ def open_both(
 ) -> "Iterator[tuple[FeatureCache, list[HeadBundle]]]":
     """Open heads and a cache, those that are paths, and check that they belong together.
 
+    The features of each head are those that
+    :func:`brainfeat.evaluation.block_caches.select_features` selects.
+
     Parameters
     ----------
     cache : FeatureCache or path-like
@@ -60,7 +63,7 @@ def open_both(
     bundles = [loaded(head) for head in heads]
     with opened(cache) as features:
         for bundle in bundles:
-            check_cache(bundle, features)
+            select_features(bundle, features)
         yield features, bundles
 
 

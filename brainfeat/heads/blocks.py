@@ -7,13 +7,13 @@ each block, so that the number of its features is its weight.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.joined import BLOCK_NAME, join_specs
+from brainfeat.cache.joined import BLOCK_NAME, On, join_specs
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, SpecMismatchError
 
@@ -158,17 +158,52 @@ class Blocks:
         Name of each block, such as ``"t1"``.
     specs : tuple of FeatureSpec
         What the features of each must be.
-    fill : Fill
+    fill : Fill or None
+        None where they were joined on images, of which none is missing.
     """
 
     names: tuple[str, ...]
     specs: tuple[FeatureSpec, ...]
-    fill: Fill
+    fill: Fill | None = None
+
+    @property
+    def on(self) -> On:
+        """What the blocks have in common."""
+        return "image" if self.fill is None else "group"
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Number of features of each block."""
         return tuple(spec.n_features for spec in self.specs)
+
+    @property
+    def n_filled(self) -> int:
+        """Number of features of a vector that the head takes."""
+        return sum(self.widths) if self.fill is None else self.fill.n_features
+
+    @property
+    def bases(self) -> tuple[tuple[int, ...], ...]:
+        """The blocks of each base: layers of one base are computed together.
+
+        Examples
+        --------
+        >>> spec = FeatureSpec(
+        ...     backbone="vgg16", layer="block5_pool", n_features=512, weights_sha256="0" * 64
+        ... )
+        >>> other = replace(spec, layer="block4_pool")
+        >>> third = replace(spec, weights_sha256="1" * 64)
+        >>> Blocks(names=("a", "b", "c"), specs=(spec, third, other)).bases
+        ((0, 2), (1,))
+        """
+        found: dict[FeatureSpec, list[int]] = {}
+        for place, spec in enumerate(self.specs):
+            found.setdefault(replace(spec, layer="", n_features=0), []).append(place)
+        return tuple(map(tuple, found.values()))
+
+    @property
+    def is_one_set(self) -> bool:
+        """Whether several caches are its blocks; else each has all, which are layers of a base."""
+        return self.on == "group" or len(self.bases) > 1
 
     @property
     def spec(self) -> FeatureSpec:
@@ -233,7 +268,9 @@ class Blocks:
             mine.require(theirs, here=f"the block {name} of the head", there="the cache")
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the datasets of a head file by name, those of `BLOCK_ARRAYS`."""
+        """Return the datasets of a head file by name: those of `BLOCK_ARRAYS`, or none."""
+        if self.fill is None:
+            return {}
         return {"means": self.fill.means, "marked": self.fill.marked.astype(np.uint8)}
 
     def to_document(self) -> list[dict[str, str]]:
@@ -261,7 +298,8 @@ class Blocks:
         Raises
         ------
         BundleError
-            The document is not one of two or more blocks, or an array has another shape or range.
+            The document is not one of two or more blocks, blocks of the same images read these in
+            different ways, or an array has another shape or range.
         CacheFormatError
             A spec is not one.
         """
@@ -273,6 +311,12 @@ class Blocks:
             raise BundleError("the blocks must have different names of letters, digits and ._+-")
         if min(spec.n_features for spec in specs) < 1:
             raise BundleError("a block must have one feature or more")
+        if not arrays:
+            if len({*specs}) < len(specs):
+                raise BundleError("blocks of the same images must have different specs")
+            if len({(spec.volumes, spec.value_range) for spec in specs}) > 1:
+                raise BundleError("blocks of the same images must read these in one way")
+            return cls(names=names, specs=specs)
         widths = tuple(spec.n_features for spec in specs)
         means, marked = arrays["means"], arrays["marked"]
         for name, array, size in (("means", means, sum(widths)), ("marked", marked, len(widths))):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,16 +10,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainfeat.cache.formats import has_format
 from brainfeat.cache.joined import JOINED
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.cache.storage import HEAD_FIRST, StoredFile, Verify
 from brainfeat.errors import BrainfeatError, BundleError, ParameterError, SpecMismatchError
-from brainfeat.files import check_output
 from brainfeat.heads.archive import REBUILD_ERRORS
 from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features, pool_all
 from brainfeat.heads.blocks import Blocks
-from brainfeat.heads.bundle_file import read_fields, write_bundle
+from brainfeat.heads.bundle_file import check_target, read_fields, write_bundle
 from brainfeat.heads.bundle_schema import BUNDLE_SCHEMA
 from brainfeat.heads.calibration import softmax
 from brainfeat.heads.conformal import Conformal
@@ -62,8 +60,8 @@ class HeadBundle:
     bag : BagRule or None
         How the images of a group become one example of a bag head; None for a head of images.
     blocks : Blocks or None
-        Names and specs of the caches that were joined, and what fills one that is missing; None for
-        a head that was fitted on one cache.
+        Names and specs of the caches that were joined, and what fills one that is missing of a
+        group; None for a head that was fitted on one cache.
     ood_detector : OODDetector or None
         Detects images that are unlike those that the head was fitted on.
     conformal : Conformal or None
@@ -97,8 +95,8 @@ class HeadBundle:
         X : array-like of shape (n, d)
             Features of this bundle's spec; of a bag head, :class:`brainfeat.heads.bags.Bags`, a
             list of arrays of shape (m, d), or an array of shape (n, m, d). Of a head of several
-            blocks, one vector of each block side by side, NaN where it is missing. Of a head of
-            maps, :class:`brainfeat.heads.maps.MapRows`, or an array of shape (n, h, w, d).
+            blocks, one vector of each block side by side; of groups, NaN where it is missing. Of a
+            head of maps, :class:`brainfeat.heads.maps.MapRows`, or an array of shape (n, h, w, d).
 
         Returns
         -------
@@ -216,6 +214,16 @@ class HeadBundle:
         weights: NDArray[np.float64] = self.estimator.attention(self._pool(X))
         return weights
 
+    @property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """The spec of each block, or the one of a head of one cache."""
+        return (self.spec,) if self.blocks is None else self.blocks.specs
+
+    @property
+    def takes_modalities(self) -> bool:
+        """Whether it takes groups, such as patients, with images of several blocks."""
+        return self.blocks is not None and self.blocks.on == "group"
+
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features of another spec.
 
@@ -320,7 +328,7 @@ class HeadBundle:
             return self._take_maps(X)
         if isinstance(X, MapRows):
             raise BundleError(f"maps of images; this head takes vectors, (n, {width})")
-        if self.blocks is not None:
+        if self.blocks is not None and self.blocks.fill is not None:
             if isinstance(X, Bags):
                 raise BundleError(f"bags of vectors; this head takes joined vectors, (n, {width})")
             return self.blocks.fill.apply(self.blocks.check_vectors(np.asarray(X, np.float32)))
@@ -371,26 +379,3 @@ def loaded(head: HeadBundle | str | os.PathLike[str]) -> HeadBundle:
             f"{HEAD_FIRST}"
         )
     return HeadBundle.load(head)
-
-
-def check_target(
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str] | None] = (),
-) -> Path:
-    """Refuse a file that a head must not be written to, before anything is fitted.
-
-    Raises
-    ------
-    BundleError
-        As in :func:`brainfeat.files.check_output`.
-    """
-    return check_output(
-        path,
-        overwrite=overwrite,
-        kind="a head that brainfeat wrote",
-        recognise=lambda found: has_format(found, BUNDLE_SCHEMA.format),
-        inputs=inputs,
-        error=BundleError,
-    )

@@ -1,7 +1,8 @@
 """The file of a head: its datasets and attributes, from a bundle and back to its parts."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.digests import Attribute
+from brainfeat.cache.formats import has_format
 from brainfeat.cache.groups import find_decisive_class
 from brainfeat.cache.schema import read_json
 from brainfeat.cache.signature import SIGNATURE_VERSION
@@ -18,9 +20,11 @@ from brainfeat.cache.storage import StoredFile
 from brainfeat.cache.writing import write_file
 from brainfeat.canonical import canonical_json, read_record
 from brainfeat.errors import BundleError
+from brainfeat.files import check_output
 from brainfeat.heads.bags import ATTENTION, BagRule, Bags, Features
 from brainfeat.heads.blocks import BLOCK_ARRAYS, Blocks
 from brainfeat.heads.bundle_schema import (
+    BUNDLE_SCHEMA,
     check_signature_version,
     select_schema,
     take,
@@ -39,6 +43,29 @@ if TYPE_CHECKING:
     from brainfeat.heads.bundle import HeadBundle
 
 _PROBE = ("probe/X", "probe/probabilities")
+
+
+def check_target(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+) -> Path:
+    """Refuse a file that a head must not be written to, before anything is fitted.
+
+    Raises
+    ------
+    BundleError
+        As in :func:`brainfeat.files.check_output`.
+    """
+    return check_output(
+        path,
+        overwrite=overwrite,
+        kind="a head that brainfeat wrote",
+        recognise=lambda found: has_format(found, BUNDLE_SCHEMA.format),
+        inputs=inputs,
+        error=BundleError,
+    )
 
 
 def write_bundle(bundle: "HeadBundle", path: Path) -> Path:
@@ -131,11 +158,12 @@ def read_fields(file: StoredFile) -> tuple[dict[str, Any], NDArray[np.float64]]:
         raise BundleError(f"temperature must be a positive number, got {temperature!r}")
     arrays = {name: np.asarray(array) for name, array in file.arrays.items()}
     blocks = _read_blocks(stored, arrays, spec)
-    if blocks is not None and bag is None:
+    of_groups = blocks is not None and blocks.on == "group"
+    if of_groups and bag is None:
         raise BundleError("blocks hold a vector of each group, and no bag says how it is made")
     _check_maps(head["name"], spec, bag=bag)
-    probe, expected = _take_probe(arrays, None if blocks else bag, maps=takes_maps(head["name"]))
-    n_features = spec.n_features if blocks is None else blocks.fill.n_features
+    probe, expected = _take_probe(arrays, None if of_groups else bag, maps=takes_maps(head["name"]))
+    n_features = spec.n_features if blocks is None else blocks.n_filled
     size: dict[str, Any] = {"n_features": n_features, "n_classes": len(names)}
     n_blocks = None if blocks is None else len(blocks.names)
     scope = take_all(arrays, "scope", OOD_ARRAYS)
@@ -224,8 +252,8 @@ def _read_blocks(
     """Read the blocks of a head; None where it takes features of one cache."""
     document = read_json(stored, "blocks", list) if "blocks" in stored else []
     found = take_all(arrays, "blocks", BLOCK_ARRAYS)
-    if bool(document) != bool(found):
-        raise BundleError("blocks has names without arrays, or arrays without names")
+    if found and not document:
+        raise BundleError("blocks has arrays without names")
     if not document:
         return None
     blocks = Blocks.from_file(document, found)

@@ -10,7 +10,7 @@ Part = Literal["all", "alone", "without"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCounts:
-    """How many groups, such as patients, have a block, such as a modality.
+    """How many groups, such as patients, have a block, such as a modality; or how many images.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class BlockCounts:
     unlabelled : int
         Images without a class, which are left out.
     train, val, test : int
-        Groups of each split that have the block.
+        Groups, or images where these are joined, of each split that have the block.
     missing : int
-        Groups of all splits that do not have it.
+        Groups of all splits that do not have it; 0 where images are joined.
     is_marked : bool
         Whether a column of the joined features tells where it is missing, as it is in a group that
         the head was fitted on.
@@ -78,7 +78,7 @@ class BlockAblation:
     ----------
     n_folds : int
     n : int
-        Number of groups in the folds.
+        Number of groups, or images, in the folds.
     variants : tuple of BlockVariant
         All blocks first, then each alone, then each left out.
     reason : str or None
@@ -97,12 +97,12 @@ class JoinRecord:
 
     Attributes
     ----------
-    on : {"group"}
+    on : {"group", "image"}
         What they have in common.
     groups : int
-        Number of groups of all splits.
+        Number of groups of all splits; of images, or of bags of these, where images are joined.
     complete : int
-        Groups that have all blocks.
+        Those that have all blocks.
     blocks : tuple of BlockCounts
         In the order of their features.
     ablation : BlockAblation or None

@@ -39,24 +39,6 @@ def find_spec(head: str, cache: "FeatureCache") -> FeatureSpec:
     return cache.stored_spec.select(maps=True)
 
 
-def check_cache(bundle: "HeadBundle", cache: "FeatureCache") -> None:
-    """Refuse a cache that does not have the features that a head takes.
-
-    Parameters
-    ----------
-    bundle : HeadBundle
-    cache : FeatureCache
-
-    Raises
-    ------
-    SpecMismatchError
-        As in :meth:`brainfeat.HeadBundle.check_spec`.
-    CacheError
-        The head takes maps, and the cache has none.
-    """
-    bundle.check_spec(find_spec(bundle.head, cache))
-
-
 def read_features(
     bundle: "HeadBundle", cache: "FeatureCache", rows: NDArray[np.intp]
 ) -> NDArray[np.float32] | MapRows:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
-from brainfeat.cache.joined import GroupJoin
+from brainfeat.cache.joined import GroupJoin, ImageJoin
 from brainfeat.errors import CacheError
 from brainfeat.leakage.duplicates import Labels, label_near_duplicates
 
@@ -14,6 +14,9 @@ Rows = NDArray[np.intp]
 class FeatureRows:
     """Some rows of a cache's features, read a block at a time.
 
+    Of caches that are joined on images, these are the features of the first, as its signatures are:
+    side by side, those with the largest numbers would decide what is near.
+
     Parameters
     ----------
     cache : FeatureCache
@@ -21,8 +24,9 @@ class FeatureRows:
     """
 
     def __init__(self, cache: FeatureCache, rows: Rows) -> None:
-        self._X, self._rows = cache.X, rows
-        self.shape = (len(rows), cache.X.shape[1])
+        self._X = cache.take(0).X if isinstance(cache, ImageJoin) else cache.X
+        self._rows = rows
+        self.shape = (len(rows), self._X.shape[1])
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         block = self._X[self._rows[rows]]

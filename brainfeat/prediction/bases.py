@@ -12,7 +12,7 @@ from brainfeat.heads.base import read_spec, require_base
 
 def load_base(
     spec: FeatureSpec,
-    *,
+    *others: FeatureSpec,
     weights: str | os.PathLike[str],
     precision: Precision | None = None,
     device: str = "auto",
@@ -24,6 +24,8 @@ def load_base(
     ----------
     spec : FeatureSpec
         Of a head, or of a block of one.
+    *others : FeatureSpec
+        Of further blocks, which are other layers of the same base.
     weights : {"imagenet", "random"} or path-like
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
     precision : {"float32", "bfloat16", "float16", "int8"} or None
@@ -47,6 +49,7 @@ def load_base(
     """
     precision = precision or spec.precision
     layers, pooling = read_taps(spec)
+    layers += tuple(other.layer for other in others)
     backbone = load_backbone(
         spec.backbone,
         weights=weights,
@@ -59,5 +62,7 @@ def load_base(
         layers=layers,
         pooling=pooling,
     )
-    require_base(spec, read_spec(backbone))
+    found = read_spec(backbone)
+    for one in (spec, *others):
+        require_base(one, found.select(one.layer) if others else found)
     return backbone

@@ -11,11 +11,11 @@ from brainfeat.arithmetic import default_errors
 from brainfeat.errors import ParameterError
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.feature_extractors import FeatureExtractor
-from brainfeat.heads.base import require_base
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.kinds import MAP_HEADS, takes_maps
 from brainfeat.heads.maps import MapRows
 from brainfeat.prediction.computed_features import take_features
+from brainfeat.prediction.joined_bases import HeadInputs, require_bases
 
 Method = Literal["grad-cam", "occlusion", "attention"]
 Kind = Literal["auto", "grad-cam", "occlusion", "attention"]
@@ -83,7 +83,8 @@ def explain(
     Occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901) covers a square of 1/7 of the
     image's side with the mean grey of the image and moves it by half of its side at a time. The
     value of a pixel is the mean decrease of the score over the squares that cover it. This needs no
-    derivative, but 169 passes of the base per image.
+    derivative, but 169 passes of the base per image; of a head of several bases or layers, of each
+    base.
 
     Attention shows the weight of each position of the last layer in a head that has learned such:
     the same for all classes.
@@ -101,12 +102,14 @@ def explain(
     backbone : callable
         The base of the bundle's spec, as
         :func:`brainfeat.extraction.backbones.load_backbone` returns it, in any precision. Grad-CAM
-        needs its method ``compute_maps``.
+        needs its method ``compute_maps``. Of a head that was joined on images, what
+        :func:`brainfeat.prediction.joined_bases.load_bases` returns.
     targets : array-like of int, shape (n,), or None
         Index of the class of each map; None takes the class with the highest score.
     method : {"auto", "grad-cam", "occlusion", "attention"}
         ``"auto"`` is Grad-CAM for the heads ``dense``, ``logistic``, ``linear-svm`` and ``lda`` on
-        a base with ``compute_maps``, and occlusion otherwise. Attention is for the heads
+        a base with ``compute_maps``, and occlusion otherwise: also where features are of several
+        bases or layers, whose maps have no common scale. Attention is for the heads
         ``attention-pool`` and ``cbam``.
 
     Returns
@@ -117,7 +120,8 @@ def explain(
     ------
     ParameterError
         The images, the targets or the method are not as described, or Grad-CAM or attention is not
-        possible with this head or base; or the head takes bags.
+        possible with this head or base; or the head takes bags, or bases that see images
+        differently.
     SpecMismatchError
         The base is another one than that of the bundle's spec.
 
@@ -126,10 +130,9 @@ def explain(
     A map shows where a score comes from. It shows neither why nor where a tumour is, and it is not
     a diagnosis.
     """
-    bundle.require_one_cache("a heat map")
     require_images(bundle)
-    require_base(bundle.spec, backbone.spec, any_precision=True)
-    _check_images(images, bundle.spec.input_size)
+    require_bases(bundle, backbone, any_precision=True)
+    _check_images(images, bundle.specs[0].input_size)
     wanted = None if targets is None else _check_targets(targets, len(images), bundle.class_names)
     apply = {
         "grad-cam": _apply_grad_cam,
@@ -140,17 +143,23 @@ def explain(
 
 
 def require_images(bundle: HeadBundle) -> None:
-    """Refuse a bag head: its score is of all images of a patient, and not of one.
+    """Refuse a head whose score is not of one image, or of one that its bases see differently.
 
     Raises
     ------
     ParameterError
-        The head takes bags.
+        The head takes bags, or its bases take images of other sizes or crops.
     """
     if bundle.bag is not None:
         raise ParameterError(
             "heat maps are of single images, and this head takes all images of a patient together; "
             "take a head of images"
+        )
+    if len(kinds := HeadInputs.of(bundle.specs).kinds) > 1:
+        seen = " and ".join(f"{kind.size} pixels{kind.crop and ', cropped'}" for kind in kinds)
+        raise ParameterError(
+            f"the bases of this head see an image as {seen}, so that no region is the same in all; "
+            "take a head of bases with one input size and crop"
         )
 
 
@@ -349,7 +358,9 @@ def _choose_method(method: str, head: str, backbone: FeatureExtractor) -> Method
             f"got {head}; use occlusion"
         )
     if method == "grad-cam" and not mapped:
-        raise ParameterError("Grad-CAM needs a base with the method compute_maps; use occlusion")
+        raise ParameterError(
+            "Grad-CAM needs one base and layer, with the method compute_maps; use occlusion"
+        )
     if method == "attention" and not takes_maps(head):
         raise ParameterError(
             f"attention needs a head that weighs positions ({', '.join(MAP_HEADS)}), got {head}; "
@@ -384,7 +395,6 @@ def _check_targets(
             f"got {found.dtype} of shape {found.shape}"
         )
     if number and not (found.min() >= 0 and found.max() < len(class_names)):
-        raise ParameterError(
-            f"targets must be 0 to {len(class_names) - 1}, got {found.min()} to {found.max()}"
-        )
+        among = f"0 to {len(class_names) - 1}"
+        raise ParameterError(f"targets must be {among}, got {found.min()} to {found.max()}")
     return found.astype(np.intp)

@@ -2,26 +2,24 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.errors import BundleError, HeadError, ParameterError
-from brainfeat.extraction.backbones import Backbone
 from brainfeat.extraction.preprocessing import scale_pixels
 from brainfeat.files import atomic_write, atomic_write_pair, check_output
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.phantoms import CLASS_NAMES, draw_slice
 from brainfeat.prediction import keras_export, litert, onnx_export, openvino_export
 from brainfeat.prediction.answers import NOTICE
-from brainfeat.prediction.bases import load_base
 from brainfeat.prediction.computed_features import take_features
 from brainfeat.prediction.head_layers import (
     EnsembleLayers,
@@ -29,6 +27,7 @@ from brainfeat.prediction.head_layers import (
     find_head_layers,
     require_network_file,
 )
+from brainfeat.prediction.joined_bases import HeadInputs, Weights, load_bases
 
 Quantize = Literal["float16", "int8"]
 
@@ -65,7 +64,7 @@ def export_head(
     bundle: HeadBundle | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    weights: str | os.PathLike[str] = "imagenet",
+    weights: Weights = "imagenet",
     quantize: Quantize | None = None,
     overwrite: bool = False,
 ) -> ExportedModel:
@@ -81,11 +80,13 @@ def export_head(
     Parameters
     ----------
     bundle : HeadBundle or path-like
-        A dense head, one with attention over maps, a linear head, or an ensemble of such.
+        A dense head, one with attention over maps, a linear head, or an ensemble of such. An
+        ensemble, and a head that was joined on images, take a ``.keras`` or ``.tflite`` file; the
+        latter needs bases that see images alike.
     output : path-like
         A file with the suffix ``.keras``; ``.tflite`` for LiteRT; ``.onnx``; or ``.xml`` for
         OpenVINO, which puts the weights into a ``.bin`` file beside it.
-    weights : {"imagenet", "random"} or path-like
+    weights : {"imagenet", "random"}, path-like, or mapping of str to these
         As in :class:`brainfeat.Predictor`.
     quantize : {"float16", "int8"} or None
         Number format of the weights; in LiteRT and ONNX models, those of small layers stay in
@@ -101,8 +102,8 @@ def export_head(
     Raises
     ------
     ParameterError
-        The suffix is unknown, or the options exclude each other; or an ensemble is to be written in
-        another format than ``.keras`` or ``.tflite``.
+        The suffix is unknown, or the options exclude each other; or an ensemble, or a head of
+        several bases or layers, cannot have this format.
     HeadError
         The head, or a member of an ensemble, is not a network.
     BundleError
@@ -115,12 +116,13 @@ def export_head(
     """
     output = Path(output)
     form = _choose_format(output, quantize)
-    inputs = [given for given in (bundle, weights) if not isinstance(given, HeadBundle)]
+    named = list(weights.values()) if isinstance(weights, Mapping) else [weights]
+    inputs = [given for given in (bundle, *named) if not isinstance(given, HeadBundle)]
     _check_outputs(output, overwrite=overwrite, inputs=inputs)
     if isinstance(bundle, str | os.PathLike):
         require_network_file(bundle)
     bundle = loaded(bundle)
-    bundle.require_one_cache("an export")
+    _check_bases(bundle, output)
     head = find_head_layers(bundle)
     if isinstance(head, EnsembleLayers):
         _check_ensemble(bundle, output, form)
@@ -149,7 +151,7 @@ class _Parts(NamedTuple):
 
     bundle: HeadBundle
     head: HeadLayers | EnsembleLayers
-    backbone: Backbone
+    backbone: Any
     quantize: Quantize | None
 
     @property
@@ -161,13 +163,22 @@ class _Parts(NamedTuple):
 
 
 class _Format(NamedTuple):
-    """A format: how a model is recognised, written and run, and in which formats of weights."""
+    """A format: how a model is recognised, written and run, and what it can have.
+
+    Attributes
+    ----------
+    recognise, write, compute : callable
+    quantize : tuple of str
+        Number formats of weights.
+    joins : bool
+        Whether it can have several bases, layers or members.
+    """
 
     recognise: Callable[[Path], bool]
     write: Callable[[_Parts, Path], None]
     compute: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]
     quantize: tuple[str, ...] = get_args(Quantize)
-    takes_ensembles: bool = False
+    joins: bool = False
 
 
 def _write_keras(parts: _Parts, path: Path) -> None:
@@ -214,12 +225,8 @@ def _is_litert(path: Path) -> bool:
 
 # By suffix.
 _FORMATS = {
-    ".keras": _Format(
-        _is_keras, _write_keras, keras_export.compute_probabilities, (), takes_ensembles=True
-    ),
-    ".tflite": _Format(
-        _is_litert, _write_litert, litert.compute_probabilities, takes_ensembles=True
-    ),
+    ".keras": _Format(_is_keras, _write_keras, keras_export.compute_probabilities, (), joins=True),
+    ".tflite": _Format(_is_litert, _write_litert, litert.compute_probabilities, joins=True),
     ".onnx": _Format(onnx_export.is_model, _write_onnx, onnx_export.compute_probabilities),
     ".xml": _Format(
         openvino_export.is_model, _write_openvino, openvino_export.compute_probabilities
@@ -248,8 +255,8 @@ def _choose_format(output: Path, quantize: Quantize | None) -> _Format:
 
 
 def _check_ensemble(bundle: HeadBundle, output: Path, form: _Format) -> None:
-    if not form.takes_ensembles:
-        able = [suffix for suffix, other in _FORMATS.items() if other.takes_ensembles]
+    if not form.joins:
+        able = [suffix for suffix, other in _FORMATS.items() if other.joins]
         raise ParameterError(
             f"a {output.suffix} model has a single head, and this one is the ensemble "
             f"{bundle.head}; expected a file that ends in {', '.join(able)}"
@@ -282,7 +289,26 @@ def _open_output(output: Path) -> AbstractContextManager[Path]:
     return atomic_write(output) if len(files) == 1 else atomic_write_pair(*files)
 
 
-def _load_base(bundle: HeadBundle, weights: str | os.PathLike[str], *, int8: bool) -> Backbone:
+def _check_bases(bundle: HeadBundle, output: Path) -> None:
+    """Refuse what a model has no place for: patients, inputs of several sizes, or several bases."""
+    if bundle.takes_modalities:
+        bundle.require_one_cache("an export")
+    if bundle.blocks is None:
+        return
+    if len(HeadInputs.of(bundle.specs).kinds) > 1:
+        raise ParameterError(
+            "a model has one input, and the bases of this head take images of other sizes or "
+            "crops; export a head of bases with one input size and crop"
+        )
+    if not _FORMATS[output.suffix].joins:
+        able = [suffix for suffix, form in _FORMATS.items() if form.joins]
+        raise ParameterError(
+            f"a {output.suffix} model has one base and one layer, and this head was fitted on "
+            f"{', '.join(bundle.blocks.names)}; expected a file that ends in {', '.join(able)}"
+        )
+
+
+def _load_base(bundle: HeadBundle, weights: Weights, *, int8: bool) -> Any:
     spec = bundle.spec
     if int8 and spec.precision != "int8":
         raise ParameterError(
@@ -290,18 +316,18 @@ def _load_base(bundle: HeadBundle, weights: str | os.PathLike[str], *, int8: boo
             'one that was fitted on features in int8; pass quantize="float16", or extract the '
             'features with precision="int8"'
         )
-    return load_base(spec, weights=weights, precision="int8" if int8 else "float32")
+    return load_bases(bundle, weights=weights, precision="int8" if int8 else "float32")
 
 
 def _compare(
     bundle: HeadBundle,
-    backbone: Backbone,
+    backbone: Any,
     compute: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]],
     path: Path,
 ) -> float:
     """Return the largest difference of a probability from that of the bundle."""
     slices = [
-        draw_slice(name, patient=0, level=_CHECKED_LEVEL, size=bundle.spec.input_size)
+        draw_slice(name, patient=0, level=_CHECKED_LEVEL, size=bundle.specs[0].input_size)
         for name in CLASS_NAMES
     ]
     images = scale_pixels(np.repeat(np.stack(slices)[..., np.newaxis], 3, axis=-1))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
+from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.bags import pool_all
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.heads.maps import MapRows
@@ -20,6 +20,7 @@ from brainfeat.prediction.images import (
     prepare_slices,
     read_images,
 )
+from brainfeat.prediction.joined_bases import HeadInputs, JoinedBases, compile_bases
 from brainfeat.prediction.recognition import recognise
 from brainfeat.readers.series import Inputs, Series, read_volume
 from brainfeat.readers.volumes import SlicePolicy, cut_slices
@@ -42,9 +43,9 @@ class FeatureSource:
     Attributes
     ----------
     bundle : HeadBundle
-        Its spec determines how images are preprocessed.
+        Its specs determine how images are preprocessed.
     backbone : callable
-        The base.
+        The base, or several.
     policy : SlicePolicy
         How volumes become images.
     allow_burned_in : bool
@@ -54,10 +55,14 @@ class FeatureSource:
     """
 
     bundle: HeadBundle
-    backbone: FeatureExtractor
+    backbone: FeatureExtractor | JoinedBases
     policy: SlicePolicy
     allow_burned_in: bool
     n_images: int | None
+
+    @property
+    def _inputs(self) -> HeadInputs:
+        return HeadInputs.of(self.bundle.specs)
 
     @property
     def _signs(self) -> bool:
@@ -68,7 +73,7 @@ class FeatureSource:
         """Read image files, and images in memory, as in :func:`read_images`."""
         return read_images(
             inputs.images,
-            self.bundle.spec,
+            self._inputs,
             keep_pixels=keep_pixels,
             sign=self._signs,
             n_jobs=n_jobs,
@@ -87,7 +92,7 @@ class FeatureSource:
         counter.total += len(slices)
         images = prepare_slices(
             slices,
-            self.bundle.spec,
+            self._inputs,
             name=series.name,
             keep_pixels=keep_pixels,
             sign=self._signs,
@@ -108,12 +113,15 @@ class FeatureSource:
         list of Seen or None
             How the head has seen each image.
         """
-        spec = self.bundle.spec
-        copies, preferred = compile_copies(self.backbone, n_images=self.n_images)
+        copies, preferred = compile_bases(self.backbone, n_images=self.n_images)
         batch_size = max(1, min(preferred, number))
-        width = count_columns(spec, self.backbone)
+        spec = self.bundle.spec
         for entries, rows in compute_features(
-            images, copies, batch_size=batch_size, spec=spec, width=width
+            images,
+            copies,
+            batch_size=batch_size,
+            inputs=self._inputs,
+            width=count_columns(spec, self.backbone),
         ):
             seen = recognise(entries, self.bundle.fitted_images)
             counter.add(len(rows))

@@ -15,7 +15,8 @@ from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import ImageReadError, SpecMismatchError
 from brainfeat.extraction.inputs import hash_slice
 from brainfeat.extraction.pipeline import BatchComputer, map_ahead
-from brainfeat.extraction.preprocessing import preprocess_image, quantize_image
+from brainfeat.extraction.preprocessing import quantize_image
+from brainfeat.prediction.joined_bases import HeadInputs
 from brainfeat.readers import ImageBytes, read_bytes, read_pixels
 from brainfeat.readers.held import HeldImage
 from brainfeat.readers.series import Inputs
@@ -39,7 +40,8 @@ class InputImage:
     frame : int or None
         Number of the slice in its volume.
     image : ndarray of shape (s, s, 3), float32, or None
-        As the base sees it, RGB in [0, 1].
+        As the base sees it, RGB in [0, 1]; for bases that see different things, (p, 3), the pixels
+        of one after another.
     pixels : ndarray of shape (h, w, 3), uint8, or None
         As it was read; None where that is not kept.
     sha256 : bytes or None
@@ -139,7 +141,7 @@ def count_images(inputs: Inputs) -> int | None:
 
 def read_images(
     sources: Sequence[Path | HeldImage],
-    spec: FeatureSpec,
+    inputs: HeadInputs,
     *,
     keep_pixels: bool,
     sign: bool,
@@ -150,7 +152,7 @@ def read_images(
     Parameters
     ----------
     sources : sequence of Path or HeldImage
-    spec : FeatureSpec
+    inputs : HeadInputs
         How images are preprocessed.
     keep_pixels : bool
         Whether the pixels are kept, besides what the base sees.
@@ -169,18 +171,18 @@ def read_images(
         name = source.name if isinstance(source, HeldImage) else os.fspath(source)
         try:
             if isinstance(source, HeldImage):
-                image = source.read(value_range=spec.value_range)
+                image = source.read(value_range=inputs.value_range)
             else:
                 data = read_bytes(source, name=name)
                 digest = hashlib.sha256(data).digest()
-                image = read_pixels(ImageBytes(data), name=name, value_range=spec.value_range)
+                image = read_pixels(ImageBytes(data), name=name, value_range=inputs.value_range)
         except ImageReadError as error:
             return InputImage(name=name, error=error.reason)
         # As bytes, which pictures show: many images wait for the base at once.
         pixels = quantize_image(image)
         return InputImage(
             name=name,
-            image=preprocess_image(pixels, size=spec.input_size, fit=spec.fit, crop=spec.crop),
+            image=inputs.prepare(pixels),
             pixels=pixels if keep_pixels else None,
             sha256=digest,
             signature=compute_signature(pixels) if sign else None,
@@ -190,14 +192,14 @@ def read_images(
 
 
 def prepare_slices(
-    slices: Iterable[Slice], spec: FeatureSpec, *, name: str, keep_pixels: bool, sign: bool
+    slices: Iterable[Slice], inputs: HeadInputs, *, name: str, keep_pixels: bool, sign: bool
 ) -> Iterator[InputImage]:
     """Preprocess the slices of a volume, as :func:`read_images` does with their PNG files.
 
     Parameters
     ----------
     slices : iterable of Slice
-    spec : FeatureSpec
+    inputs : HeadInputs
     name : str
         Of the volume.
     keep_pixels, sign : bool
@@ -210,9 +212,7 @@ def prepare_slices(
         yield InputImage(
             name=name,
             frame=frame,
-            image=preprocess_image(
-                grey_image(pixels), size=spec.input_size, fit=spec.fit, crop=spec.crop
-            ),
+            image=inputs.prepare(grey_image(pixels)),
             pixels=np.repeat(pixels[..., None], 3, axis=2) if keep_pixels else None,
             sha256=hash_slice(pixels),
             signature=compute_signature(pixels) if sign else None,
@@ -224,8 +224,8 @@ def compute_features(
     copies: Sequence[Forward],
     *,
     batch_size: int,
-    spec: FeatureSpec,
-    width: int | None = None,
+    inputs: HeadInputs,
+    width: int,
 ) -> Iterator[tuple[list[InputImage], Floats]]:
     """Compute features in batches, and yield each as soon as it is known.
 
@@ -236,10 +236,10 @@ def compute_features(
         As :func:`brainfeat.extraction.feature_extractors.compile_copies` returns them.
     batch_size : int
         Images that are computed at once.
-    spec : FeatureSpec
-        Of the features.
-    width : int or None
-        Columns of a row that the base computes; None takes the number of features.
+    inputs : HeadInputs
+        How images were preprocessed.
+    width : int
+        Columns of a row that the base computes.
 
     Yields
     ------
@@ -249,7 +249,6 @@ def compute_features(
     ndarray of shape (m, width), float32
         What the base computes of those that can be read.
     """
-    width = spec.n_features if width is None else width
     order: deque[InputImage] = deque()
     ready: deque[tuple[list[InputImage], Floats]] = deque()
 
@@ -262,7 +261,7 @@ def compute_features(
     computer: BatchComputer[InputImage] = BatchComputer(
         copies,
         batch_size=batch_size,
-        image_shape=(spec.input_size, spec.input_size, 3),
+        image_shape=inputs.shape,
         n_features=width,
         receive=receive,
     )

@@ -15,7 +15,7 @@ from brainfeat import runtime
 from brainfeat.arithmetic import default_errors
 from brainfeat.cache.spec import FeatureSpec
 from brainfeat.errors import BundleError, ImageReadError
-from brainfeat.extraction.feature_extractors import compile_copies
+from brainfeat.extraction.feature_extractors import FeatureExtractor, compile_copies
 from brainfeat.heads.bags import Bags
 from brainfeat.heads.blocks import Blocks
 from brainfeat.heads.bundle import HeadBundle, loaded
@@ -38,6 +38,7 @@ from brainfeat.prediction.images import (
     prepare_slices,
     read_images,
 )
+from brainfeat.prediction.joined_bases import HeadInputs, choose_weights
 from brainfeat.prediction.recognition import recognise
 from brainfeat.readers.series import Series, read_volume
 from brainfeat.readers.volumes import cut_slices
@@ -106,7 +107,11 @@ class JoinedPredictor:
     ) -> None:
         check_key(patient_key)
         self.bundle = loaded(bundle)
-        if self.bundle.blocks is None or self.bundle.bag is None:
+        if (
+            self.bundle.blocks is None
+            or self.bundle.bag is None
+            or not self.bundle.takes_modalities
+        ):
             raise BundleError(
                 "the head takes images of one kind; give them without the name of a modality"
             )
@@ -273,6 +278,7 @@ class _BlockReader:
         n_jobs: int,
     ) -> None:
         self._predictor, self._name, self._spec = predictor, name, spec
+        self._inputs = HeadInputs.of([spec])
         self._failed, self._n_jobs = failed, n_jobs
         self._patients: defaultdict[str, _Patient] = defaultdict(_Patient)
         self._keys: list[str] = []
@@ -283,7 +289,11 @@ class _BlockReader:
         copies, preferred = compile_copies(backbone, n_images=None)
         done = 0
         for entries, features in compute_features(
-            self._list_images(parts), copies, batch_size=min(preferred, _BATCH), spec=self._spec
+            self._list_images(parts),
+            copies,
+            batch_size=min(preferred, _BATCH),
+            inputs=self._inputs,
+            width=self._spec.n_features,
         ):
             keys = self._keys[done : done + len(entries)]
             self._take(entries, features, keys)
@@ -295,13 +305,13 @@ class _BlockReader:
         gc.collect()
         return self._patients
 
-    def _load(self) -> Any:
-        weights, spec = self._predictor._weights, self._spec
-        return load_base(
-            spec,
-            weights=weights[self._name] if isinstance(weights, Mapping) else weights,
-            **self._predictor._base,
+    def _load(self) -> FeatureExtractor:
+        predictor = self._predictor
+        place = predictor.blocks.names.index(self._name)
+        weights = choose_weights(
+            predictor._weights, predictor.blocks.names, [place], n_bases=len(predictor.blocks.bases)
         )
+        return load_base(self._spec, weights=weights, **predictor._base)
 
     def _take(
         self, entries: Sequence[InputImage], features: NDArray[np.float32], keys: Sequence[str]
@@ -325,7 +335,7 @@ class _BlockReader:
         for part in parts:
             images = read_images(
                 part.inputs.images,
-                self._spec,
+                self._inputs,
                 keep_pixels=False,
                 sign=self._predictor._signs,
                 n_jobs=self._n_jobs,
@@ -354,7 +364,7 @@ class _BlockReader:
         patient.is_named = patient.is_named and part.patient is not None
         slices = list(cut_slices(volume, policy))
         for image in prepare_slices(
-            slices, self._spec, name=series.name, keep_pixels=False, sign=self._predictor._signs
+            slices, self._inputs, name=series.name, keep_pixels=False, sign=self._predictor._signs
         ):
             self._keys.append(key)
             yield image

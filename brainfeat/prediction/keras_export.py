@@ -10,18 +10,19 @@ from brainfeat import runtime
 from brainfeat.extraction.backbones import Backbone
 from brainfeat.prediction.attention_export import add_keras_attention
 from brainfeat.prediction.head_layers import EnsembleLayers, HeadLayers
+from brainfeat.prediction.joined_bases import JoinedBases
 
 # Least probability of which a logarithm is taken, far below what a softmax in float32 resolves.
 _LEAST = 1e-30
 
 
-def build_network(backbone: Backbone, head: HeadLayers | EnsembleLayers) -> Any:
+def build_network(backbone: Backbone | JoinedBases, head: HeadLayers | EnsembleLayers) -> Any:
     """Build the Keras model that is exported, in float32.
 
     Parameters
     ----------
-    backbone : Backbone
-        The base.
+    backbone : Backbone or JoinedBases
+        The base, or several that see images alike.
     head : HeadLayers or EnsembleLayers
         The head.
 
@@ -37,7 +38,7 @@ def build_network(backbone: Backbone, head: HeadLayers | EnsembleLayers) -> Any:
     if isinstance(head, EnsembleLayers):
         scores = _add_ensemble(keras, features, head)
     else:
-        if head.takes_maps:
+        if head.takes_maps and isinstance(backbone, Backbone):
             d = len(head.mean)
             features = keras.layers.Reshape((*backbone.map_shape, d))(features[:, d:])
         scores = _add_head(keras, features, head)

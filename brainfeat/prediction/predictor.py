@@ -12,16 +12,20 @@ from brainfeat.errors import BundleError, ImageReadError
 from brainfeat.extraction.engines import Engine
 from brainfeat.extraction.feature_extractors import FeatureExtractor
 from brainfeat.heads.bags import Features
-from brainfeat.heads.base import read_spec, require_base
 from brainfeat.heads.bundle import HeadBundle, loaded
 from brainfeat.heads.conformal import COVERAGE
 from brainfeat.heads.ood import FALSE_ALARM_RATE
 from brainfeat.prediction.answers import Answer, Prediction
-from brainfeat.prediction.bases import load_base
 from brainfeat.prediction.decisions import make_decision_rule
 from brainfeat.prediction.feature_source import FeatureSource
 from brainfeat.prediction.images import ImageCounter, InputImage, choose_policy, count_images
 from brainfeat.prediction.inputs import take_inputs
+from brainfeat.prediction.joined_bases import (
+    JoinedBases,
+    Weights,
+    load_bases,
+    require_bases,
+)
 from brainfeat.prediction.patients import (
     Belonging,
     choose_belonging,
@@ -40,15 +44,16 @@ Progress = Callable[[int, int], None]
 
 
 class Predictor:
-    """A head with its base, loaded once for many images.
+    """A head with its base, or bases, loaded once for many images.
 
     Parameters
     ----------
     bundle : HeadBundle or path-like
         The fitted head; its spec determines base, size, scaling and precision.
-    weights : {"imagenet", "random"} or path-like
+    weights : {"imagenet", "random"}, path-like, or mapping of str to these
         Where the weights of the base are, as in
-        :func:`brainfeat.extraction.backbones.load_backbone`.
+        :func:`brainfeat.extraction.backbones.load_backbone`; of a head that was fitted on several
+        bases of the same images, by the name of a block of each.
     precision : {"float32", "bfloat16", "float16"} or None
         A higher precision than that of the spec; None takes the spec's.
     coverage : float
@@ -64,7 +69,8 @@ class Predictor:
     engine : {"auto", "keras", "openvino"}
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
     backbone : callable or None
-        Another source of features, with the attribute ``spec``.
+        Another source of features, with the attribute ``spec``; or those of
+        :func:`brainfeat.prediction.bases.load_bases`.
     n_images : int or None
         The largest number of images, if that is known: for few, less is compiled.
     slices, window, orientation : str or None
@@ -94,14 +100,14 @@ class Predictor:
         self,
         bundle: HeadBundle | str | os.PathLike[str],
         *,
-        weights: str | os.PathLike[str] = "imagenet",
+        weights: Weights = "imagenet",
         precision: Precision | None = None,
         coverage: float = COVERAGE,
         false_alarm_rate: float = FALSE_ALARM_RATE,
         force: bool = False,
         device: str = "auto",
         engine: Engine | Literal["auto"] = "auto",
-        backbone: FeatureExtractor | None = None,
+        backbone: FeatureExtractor | JoinedBases | None = None,
         n_images: int | None = None,
         slices: str | None = None,
         window: str | None = None,
@@ -112,7 +118,7 @@ class Predictor:
     ) -> None:
         check_key(patient_key)
         bundle = loaded(bundle)
-        if bundle.blocks is not None:
+        if bundle.blocks is not None and bundle.takes_modalities:
             raise BundleError(
                 "the head takes several modalities; give the images of each by its name: "
                 f"{', '.join(bundle.blocks.names)}"
@@ -120,17 +126,16 @@ class Predictor:
         self._rule = make_decision_rule(
             bundle, coverage=coverage, false_alarm_rate=false_alarm_rate, force=force
         )
-        spec = bundle.spec
         self.bundle = bundle
         self.policy = choose_policy(
-            spec, slices=slices, window=window, orientation=orientation, volume=volume
+            bundle.specs[0], slices=slices, window=window, orientation=orientation, volume=volume
         )
         self._patient_key = patient_key
         self.coverage, self.false_alarm_rate = coverage, false_alarm_rate
-        self.backbone = backbone or load_base(
-            spec, weights=weights, precision=precision, device=device, engine=engine
+        self.backbone = backbone or load_bases(
+            bundle, weights=weights, precision=precision, device=device, engine=engine
         )
-        require_base(spec, read_spec(self.backbone))
+        require_bases(bundle, self.backbone)
         self._source = FeatureSource(
             bundle=bundle,
             backbone=self.backbone,
@@ -140,8 +145,10 @@ class Predictor:
         )
 
     @property
-    def precision(self) -> Precision:
-        """The precision of the convolutions."""
+    def precision(self) -> str:
+        """The precision of the convolutions; of several bases, those of each, once."""
+        if isinstance(self.backbone, JoinedBases):
+            return self.backbone.precision
         return self.backbone.spec.precision
 
     @property

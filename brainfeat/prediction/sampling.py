@@ -16,6 +16,7 @@ from brainfeat.evaluation.stress import SEEN
 from brainfeat.evaluation.units import IMAGE, IMAGES, UnitRule, name_unit
 from brainfeat.heads.bundle import HeadBundle
 from brainfeat.prediction.images import InputImage, read_images
+from brainfeat.prediction.joined_bases import HeadInputs
 from brainfeat.prediction.recognition import recognise
 from brainfeat.tables.table import ImageTable
 
@@ -241,7 +242,7 @@ def _look_at(
             replace(entry, image=None)
             for entry in read_images(
                 [table.absolute_path(row) for row in block],
-                bundle.spec,
+                HeadInputs.of(bundle.specs),
                 keep_pixels=False,
                 sign=sign,
                 n_jobs=n_jobs or runtime.usable_cores(),

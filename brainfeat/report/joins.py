@@ -18,10 +18,18 @@ def list_joins(training: "FitRecord") -> Iterator[Table]:
         return
     yield _list_blocks(training.join)
     if training.join.ablation is not None:
-        yield _list_variants(training.join.ablation)
+        yield _list_variants(training.join.ablation, of_images=training.join.on == "image")
 
 
 def _list_blocks(found: "JoinRecord") -> Table:
+    if found.on == "image":
+        return Table(
+            title="Joined features of the same images",
+            head=("name", "features"),
+            rows=[(block.name, f"{block.n_features:,}") for block in found.blocks],
+            note=f"{count(sum(block.n_features for block in found.blocks), 'feature')} of "
+            f"{count(found.blocks[0].images, 'image')}, side by side.",
+        )
     notes = [
         f"{count(found.groups, 'group')}, of which {found.complete:,} have all.",
         "Where one is missing, its features have their mean over the groups of the fit.",
@@ -49,21 +57,25 @@ def _list_blocks(found: "JoinRecord") -> Table:
     )
 
 
-def _list_variants(found: "BlockAblation") -> Table:
-    folds = f"the same {found.n_folds} folds of {count(found.n, 'group')} of train and val"
-    notes = [
-        f"Out-of-fold predictions in {folds}, with 95 % intervals; differences are paired.",
-        "Groups without any of the features are predicted from means.",
-    ]
+def _list_variants(found: "BlockAblation", *, of_images: bool) -> Table:
+    noun = "image" if of_images else "group"
+    folds = f"the same {found.n_folds} folds of {count(found.n, noun)} of train and val"
+    notes = [f"Out-of-fold predictions in {folds}, with 95 % intervals; differences are paired."]
+    if not of_images:
+        notes.append("Groups without any of the features are predicted from means.")
     if found.reason is not None:
         notes.append(f"A difference has no interval: {found.reason}.")
     return Table(
         title="What each of the joined features is worth",
-        head=("features", "without them", METRIC_NAMES["balanced_accuracy"], "difference to all"),
+        head=(
+            "features",
+            *(() if of_images else ("without them",)),
+            *(METRIC_NAMES["balanced_accuracy"], "difference to all"),
+        ),
         rows=[
             (
                 _name(variant),
-                f"{variant.missing:,}",
+                *(() if of_images else (f"{variant.missing:,}",)),
                 estimate(variant.balanced_accuracy, variant.interval),
                 _show_difference(variant),
             )

@@ -1,6 +1,5 @@
 """What the results are based on, in sections: leakage, data, features, provenance and limits."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -8,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainfeat.cache.groups import SAME_LABEL
 from brainfeat.cache.joined import JoinedCaches
-from brainfeat.cache.spec import POOLINGS, FeatureSpec
 from brainfeat.evaluation.units import IMAGE
-from brainfeat.heads.bags import ATTENTION
 from brainfeat.report.blocks import Block, Commands, Items, Section, Table
+from brainfeat.report.commands import list_commands
 from brainfeat.report.study import Study
 from brainfeat.report.wording import SPEC_MEANINGS, SUBSET_NAMES, capitalise
 from brainfeat.text import count, format_metric
@@ -21,13 +18,6 @@ from brainfeat.text import count, format_metric
 if TYPE_CHECKING:
     from brainfeat.cache.cache import FeatureCache
 
-# Options of how volumes are cut, with the text that is the default of each in a spec.
-_CUT_BY_DEFAULT = {
-    "slices": "all",
-    "window": "auto",
-    "orientation": "stored-or-ras-axial",
-    "volume": "",
-}
 # What no split and no fold divides, by the record of the fit.
 GROUPINGS = {
     "column": "groups of the table, such as patients",
@@ -268,7 +258,7 @@ def make_provenance(study: Study) -> Section:
         title="Provenance",
         blocks=[
             "Commands that lead to these results, with the main options that the files record:",
-            Commands(lines=_list_commands(study)),
+            Commands(lines=list_commands(study)),
             Table(
                 title="Digests (SHA-256)", head=("of", "digest"), rows=digests, numeric=False
             ),
@@ -291,49 +281,6 @@ def _read_versions(record: Mapping[str, Any]) -> dict[str, str]:
     versions = record.get("versions")
     found = versions.items() if isinstance(versions, dict) else ()
     return {str(name): str(version) for name, version in found}
-
-
-def _list_commands(study: Study) -> list[str]:
-    bundle = study.bundle
-    blocks = bundle.blocks
-    caches = {"features": bundle.spec}
-    if blocks is not None:
-        caches = dict(zip(blocks.names, blocks.specs, strict=True))
-    fit = ["fit-head", *(f"{name}.h5" for name in caches), "-o", "head.h5"]
-    if blocks is not None and bundle.bag is not None:
-        fit += ["--join", "groups"]
-    if bundle.bag is not None:
-        fit += ["--bag", bundle.bag.pooling]
-        if bundle.bag.label != SAME_LABEL:
-            fit += ["--group-label", bundle.bag.label]
-    if bundle.bag is None or bundle.bag.pooling != ATTENTION:
-        fit += ["--head", bundle.head]
-    fit += ["--random-state", str(bundle.training.random_state)]
-    for name, value in sorted(bundle.params.items()):
-        fit += ["--param", f"{name}={value}"]
-    extracts = [_list_words(name, spec) for name, spec in caches.items()]
-    lines = [shlex.join(["brainfeat", *words]) for words in (*extracts, fit)]
-    return [*lines, study.command] if study.command else lines
-
-
-def _list_words(name: str, spec: FeatureSpec) -> list[str]:
-    """List the words of the command that makes a cache; the first word of a crop is the option."""
-    cut = dict(part.split("=", 1) for part in spec.volumes.split())
-    return [
-        *("extract", "DATA", "-o", f"{name}.h5", "--backbone", spec.backbone),
-        *("--layer", spec.layer),
-        *(("--pooling", spec.pooling) if spec.pooling in POOLINGS else ()),
-        *("--size", str(spec.input_size), "--scaling", spec.scaling),
-        *("--precision", spec.precision),
-        *(("--crop", spec.crop.partition(" ")[0]) if spec.crop else ()),
-        *(("--pooling", spec.pooling) if spec.pooling != "average" else ()),
-        *(
-            word
-            for option, default in _CUT_BY_DEFAULT.items()
-            if cut.get(option, default) != default
-            for word in (f"--{option}", cut[option])
-        ),
-    ]
 
 
 def make_limits(study: Study) -> Section:

@@ -103,6 +103,28 @@ def _name_bases(names: "Sequence[str]", specs: "Sequence[FeatureSpec]") -> str:
     return " and ".join(f"{spec.backbone} ({name})" for name, spec in named)
 
 
+def describe_passes(bundle: "HeadBundle") -> str:
+    """Say how many passes of which base an image takes: layers of one base take one.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> describe_passes(SimpleNamespace(blocks=None, spec=SimpleNamespace(backbone="vgg16")))
+    'one pass of vgg16 for each image'
+    """
+    if bundle.blocks is None:
+        return f"one pass of {bundle.spec.backbone} for each image"
+    names, specs = bundle.blocks.names, bundle.blocks.specs
+    if bundle.takes_modalities:
+        bases = [f"{spec.backbone} ({name})" for name, spec in zip(names, specs, strict=True)]
+        return f"one pass of {', '.join(bases)} for each image of that block"
+    bases = [
+        f"{specs[places[0]].backbone} ({', '.join(names[place] for place in places)})"
+        for places in bundle.blocks.bases
+    ]
+    return f"one pass of {' and one of '.join(bases)} for each image"
+
+
 def name_noun(metrics: object) -> str:
     """Name what was measured, and is counted: ``"image"``, or ``"patient"`` for a group.
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from brainfeat.errors import HeadError, TableError
 from brainfeat.evaluation.bootstrap import find_differences, find_intervals
+from brainfeat.heads.bags import AnyFeatures, Bags
 from brainfeat.heads.blocks import BlockVectors
 from brainfeat.heads.calibration import scale_folds
 from brainfeat.heads.joins import BlockAblation, BlockVariant, Part
+from brainfeat.heads.maps import MapRows
 from brainfeat.heads.recipe import HeadRecipe
 from brainfeat.training.fits import FitResult, FitTask, Progress, run_fits
 from brainfeat.training.partition import Partition
@@ -25,6 +27,7 @@ def measure_blocks(
     recipe: HeadRecipe,
     partition: Partition,
     names: Sequence[str],
+    widths: Sequence[int],
     *,
     n_jobs: int | None = None,
     progress: Progress | None = None,
@@ -42,6 +45,8 @@ def measure_blocks(
         Of joined caches. Without folds of its own, five are made, or as many as can be.
     names : sequence of str
         Name of each block.
+    widths : sequence of int
+        Number of features of each block.
     n_jobs : int or None
         As of :func:`brainfeat.training.fits.run_fits`.
     progress : callable or None
@@ -59,7 +64,7 @@ def measure_blocks(
     """
     folded = _add_folds(partition, recipe.random_state)
     variants = list(_list_variants(len(names)))
-    parts = [_take(folded, blocks) for _, _, blocks in variants]
+    parts = [replace(folded, X=_take(folded.X, widths, blocks)) for _, _, blocks in variants]
     tasks = [
         FitTask(recipe=recipe, partition=part, train=train, scored=test)
         for part in parts
@@ -120,18 +125,22 @@ def _list_variants(n: int) -> Iterator[tuple[Part, int | None, tuple[int, ...]]]
         yield "without", block, tuple(other for other in everything if other != block)
 
 
-def _take(partition: Partition, blocks: Sequence[int]) -> Partition:
-    return replace(partition, X=_require_blocks(partition).take(blocks))
-
-
-def _require_blocks(partition: Partition) -> BlockVectors:
-    if not isinstance(partition.X, BlockVectors):
-        raise HeadError("the head was fitted on one cache, which has no blocks to leave out")
-    return partition.X
+def _take(X: AnyFeatures, widths: Sequence[int], blocks: Sequence[int]) -> AnyFeatures:
+    """Return the features of some blocks alone."""
+    if isinstance(X, BlockVectors):
+        return X.take(blocks)
+    if isinstance(X, MapRows):
+        raise HeadError("a head of maps has no blocks to leave out")
+    starts = np.cumsum([0, *widths])
+    columns = np.concatenate([np.arange(starts[block], starts[block + 1]) for block in blocks])
+    return replace(X, values=X.values[:, columns]) if isinstance(X, Bags) else X[:, columns]
 
 
 def _count_missing(partition: Partition, images: NDArray[np.intp]) -> int:
-    return int((~_require_blocks(partition)[images].present.any(axis=1)).sum())
+    """Count groups that have none of the blocks; no image lacks one."""
+    if not isinstance(partition.X, BlockVectors):
+        return 0
+    return int((~partition.X[images].present.any(axis=1)).sum())
 
 
 def _scale(partition: Partition, results: Sequence[FitResult]) -> NDArray[np.float64]:

@@ -165,7 +165,7 @@ def ablate(
         "generate": generate,
     }
     with ExitStack() as stack:
-        fitted = stack.enter_context(opened_join(cache, join, names))
+        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=None))
         plain = stack.enter_context(opened_variant(fitted, options, random_state=random_state))
         partition, copied = _divide(
             plain,

@@ -1,26 +1,33 @@
 """The out-of-distribution detector of a head, fitted on the images of its partition."""
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache, opened
-from brainfeat.errors import CacheError, TableError
+from brainfeat.cache.joined import ImageJoin
+from brainfeat.cache.joining import find_features, join_images
+from brainfeat.errors import CacheError, SpecMismatchError, TableError
 from brainfeat.heads.bags import ATTENTION, BagRule, Bags
 from brainfeat.heads.ood import OODDetector
 from brainfeat.heads.recipe import FittedHead
 from brainfeat.training.partition import Partition
 
+Cache = FeatureCache | str | os.PathLike[str]
+
 
 def read_examples(
-    examples: FeatureCache | str | os.PathLike[str], cache: FeatureCache, bag: BagRule | None
+    examples: Cache | Sequence[Cache], cache: FeatureCache, bag: BagRule | None
 ) -> NDArray[np.float32]:
     """Read the features of out-of-distribution examples.
 
     Parameters
     ----------
-    examples : FeatureCache or path-like
+    examples : FeatureCache, path-like, or sequence of these
+        Of caches that are joined on images, one for each.
     cache : FeatureCache
         Its spec must be theirs.
     bag : BagRule or None
@@ -33,19 +40,41 @@ def read_examples(
     Raises
     ------
     SpecMismatchError
-        The examples have another spec.
+        The examples have another spec, or lack features of a cache that was joined.
     CacheError
-        There are none, or their features are not finite.
+        There are none, their features are not finite, or joined ones are of other images.
     TableError
         Images of the examples have no group, and `bag` is given.
     """
-    with opened(examples) as found:
-        cache.spec.require(found.spec, here=str(cache.path), there=str(found.path))
+    with ExitStack() as stack:
+        given = [examples] if isinstance(examples, FeatureCache | str | os.PathLike) else examples
+        caches = [stack.enter_context(opened(one)) for one in given]
+        found = _select_examples(caches, cache)
         rows = np.flatnonzero(found.is_image)
         X = np.asarray(found.X[rows], np.float32)
         if not len(X) or not np.isfinite(X).all():
             raise CacheError(f"{found.path} has no images, or features that are not finite")
         return X if bag is None else _pool_groups(X, found, rows, bag)
+
+
+def _select_examples(examples: Sequence[FeatureCache], cache: FeatureCache) -> FeatureCache:
+    """Return the features of examples that are those of a cache; of a join, of each block."""
+    blocks = {str(cache.path): cache}
+    if isinstance(cache, ImageJoin):
+        blocks = dict(zip(cache.names, cache.caches, strict=True))
+    chosen = []
+    for name, block in blocks.items():
+        found = find_features(block.spec, examples)
+        if found is None and len(examples) == len(blocks) == 1:
+            # The message names each field that differs.
+            block.spec.require(examples[0].spec, here=name, there=str(examples[0].path))
+        if found is None:
+            raise SpecMismatchError(
+                f"no cache of out-of-distribution examples has features as those of {name}; pass "
+                "one for each cache of the fit"
+            )
+        chosen.append(found)
+    return join_images([*blocks], chosen) if isinstance(cache, ImageJoin) else chosen[0]
 
 
 def _pool_groups(

@@ -60,6 +60,7 @@ def fit_head(
     join: str | None = None,
     names: Sequence[str] | None = None,
     how: str | None = None,
+    layer: str | None = None,
     ablate_blocks: bool = False,
     generate: int = 0,
     val_fraction: float = 0.15,
@@ -68,7 +69,7 @@ def fit_head(
     unit: str | None = None,
     repeats: int | None = None,
     group_by: str = "auto",
-    ood_examples: Cache | None = None,
+    ood_examples: Cache | Sequence[Cache] | None = None,
     signature: bool = True,
     n_jobs: int | None = None,
     random_state: int = 0,
@@ -120,16 +121,22 @@ def fit_head(
     group_label : str or None
         How a group gets its class: ``"same"``, the one that all of its images have, which None is,
         too; or ``"any:CLASS"``, a group with an image of this class has it.
-    join : {"groups"} or None
+    join : {"groups", "images"} or None
         What several caches have in common: groups, such as patients, of which each cache has
-        another modality. A head then takes one vector of each cache for each group, side by side,
-        as `bag` makes it, or else their mean. Where a group has no images in a cache, its features
-        have their mean over the training groups, and a column tells so.
+        another modality; or images, of which each has features by another base. On images, a head
+        takes the features of all caches for each image, side by side. On groups, it takes one
+        vector of each cache for each group, as `bag` makes it, or else their mean; where a group
+        has no images in a cache, its features have their mean over the training groups, and a
+        column tells so.
     names : sequence of str or None
         Name of each cache that is joined, such as ``"t1"``; None takes those of the files.
     how : {"features", "vote", "stack"} or None
         How caches that are joined on images become one answer: a head of all features side by side
         (features, as None), or an ensemble with one head for each cache.
+    layer : str or None
+        Which features of a cache that has those of several layers: the name of a layer, which of
+        several caches each must have; or the layers of one cache that are joined on images, with a
+        plus between them, such as ``"block4_pool+block5_pool"``. None takes the deepest.
     ablate_blocks : bool
         Whether the head is cross-validated on each of the joined caches alone, and on all but each,
         in the same folds; ``training.join.ablation`` has what differs.
@@ -161,9 +168,10 @@ def fit_head(
         consecutive numbers in file names, a guess at patients, with copies and the table's groups
         (numbers:K); or none. Above 50,000 images, and where one chain joins a tenth of the images,
         auto takes exact duplicates instead of copies or near duplicates.
-    ood_examples : FeatureCache, path-like or None
+    ood_examples : FeatureCache, path-like, sequence of these, or None
         Features of out-of-distribution examples, such as rotated slices, which the detector of the
-        head learns to flag. The head itself is not fitted on them.
+        head learns to flag; of caches that are joined on images, one for each. The head itself is
+        not fitted on them.
     signature : bool
         Whether the head keeps the signatures of the images of train and val, by which copies of
         them are found in other caches and in images to predict. A signature is as personal as a
@@ -220,7 +228,7 @@ def fit_head(
     check_options(cv, random_state, n_iter, search=search)
     check_grouping(group_by)
     seeds = [] if repeats is None else list_seeds(repeats, random_state)
-    with opened_join(cache, join, names) as features:
+    with opened_join(cache, join=join, names=names, layer=layer) as features:
         pooling = choose_pooling(features, ablate_blocks=ablate_blocks, ood_examples=ood_examples)
         rule = make_rule(bag or pooling, group_label)
         head, widths = choose_ensemble(

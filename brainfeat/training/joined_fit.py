@@ -1,14 +1,14 @@
 """What a fit on joined caches adds to one on a single cache."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
 from brainfeat.cache.cache import FeatureCache, opened
-from brainfeat.cache.joined import GroupJoin, JoinedCaches
+from brainfeat.cache.joined import GroupJoin, ImageJoin, JoinedCaches, On
 from brainfeat.cache.joining import join_caches
 from brainfeat.errors import ParameterError, TableError
 from brainfeat.heads.blocks import Blocks, BlockVectors
@@ -18,24 +18,26 @@ from brainfeat.training.partition import Partition
 
 Cache = FeatureCache | str | os.PathLike[str]
 # What caches are joined on for a fit.
-JOINS = ("groups",)
+JOINS: Mapping[str, On] = {"groups": "group", "images": "image"}
 # How the images of a group become one vector of each block, where nothing else is asked for.
 POOLING = "mean"
 
 
 @contextmanager
 def opened_join(
-    cache: Cache | Sequence[Cache], join: str | None, names: Sequence[str] | None
+    cache: Cache | Sequence[Cache],
+    *,
+    join: str | None,
+    names: Sequence[str] | None,
+    layer: str | None,
 ) -> Iterator[FeatureCache]:
-    """Open a cache, or join several.
+    """Open a cache, or several, and join what a head is fitted on.
 
     Parameters
     ----------
     cache : FeatureCache, path-like, or sequence of these
-    join : {"groups"} or None
-        What several are joined on.
-    names : sequence of str or None
-        As of :func:`brainfeat.cache.joining.join_caches`.
+    join, names, layer
+        As of :func:`join_features`.
 
     Yields
     ------
@@ -43,33 +45,83 @@ def opened_join(
 
     Raises
     ------
+    BrainfeatError
+        As in :func:`join_features`.
+    """
+    given = [cache] if isinstance(cache, FeatureCache | str | os.PathLike) else cache
+    with ExitStack() as stack:
+        found = [stack.enter_context(opened(one)) for one in given]
+        yield join_features(found, join=join, names=names, layer=layer)
+
+
+def join_features(
+    caches: Sequence[FeatureCache],
+    *,
+    join: str | None,
+    names: Sequence[str] | None = None,
+    layer: str | None = None,
+) -> FeatureCache:
+    """Join several caches, or several layers of one, or take a layer of each.
+
+    Parameters
+    ----------
+    caches : sequence of FeatureCache
+    join : {"groups", "images"} or None
+        What several are joined on.
+    names : sequence of str or None
+        As of :func:`brainfeat.cache.joining.join_caches`.
+    layer : str or None
+        Name of a layer, or of several of one cache with a plus between them; None takes the
+        deepest.
+
+    Returns
+    -------
+    FeatureCache
+        Of the same open files.
+
+    Raises
+    ------
     ParameterError
-        There are several caches and nothing to join them on, or the reverse; or names of one.
+        There are several caches and nothing to join them on, or the reverse; names of one; or
+        several layers of several.
+    CacheError
+        A cache does not have the layer.
     BrainfeatError
         As in :func:`brainfeat.cache.joining.join_caches`.
     """
     if join is not None and join not in JOINS:
         raise ParameterError(f"join must be {' or '.join(JOINS)}, got {join!r}")
-    several = isinstance(cache, Sequence) and not isinstance(cache, str)
-    if isinstance(cache, Sequence) and not isinstance(cache, str):
+    layers = [] if layer is None else layer.split("+")
+    if len({*layers}) < len(layers):
+        raise ParameterError(f'layer="{layer}" has a layer twice; name each once')
+    if len(layers) > 1:
+        if len(caches) > 1 or join is not None or names is not None:
+            raise ParameterError(
+                f'layer="{layer}" joins the layers of one cache alone; name one layer, which each '
+                "cache has, or pass one cache without join and names"
+            )
+        chosen = [caches[0].select(name) for name in layers]
+        return join_caches(chosen, on="image", names=layers)
+    selected = [cache.select(name) for cache in caches for name in layers] or list(caches)
+    if len(selected) > 1:
         if join is None:
             raise ParameterError(
-                f'{len(cache)} caches, and a head is fitted on one; pass join="groups" where they '
-                "have images of the same patients, such as several modalities"
+                f'{len(caches)} caches, and a head is fitted on one; pass join="groups" where they '
+                'have images of the same patients, such as several modalities, and join="images" '
+                "where they have features of the same images by several bases"
             )
-        with join_caches(cache, on="group", names=names) as joined:
-            yield joined
-        return
-    if not several and (names is not None or (join and not isinstance(cache, GroupJoin))):
+        return join_caches(selected, on=JOINS[join], names=names)
+    [features] = selected
+    on = features.on if isinstance(features, JoinedCaches) else None
+    if names is not None or (join is not None and on is None):
         raise ParameterError("one cache alone is no join; pass two or more")
-    with opened(cache) as features:
-        if isinstance(features, JoinedCaches) and not isinstance(features, GroupJoin):
-            raise ParameterError("a join on images; a head is fitted on caches joined on groups")
-        yield features
+    if join is not None and on != JOINS[join]:
+        raise ParameterError(f"join={join!r} of caches that are joined on {on}s; leave it out")
+    return features
 
 
 def choose_pooling(cache: FeatureCache, *, ablate_blocks: bool, ood_examples: object) -> str | None:
-    """Return how the images of a group become one vector of each block; None for one cache.
+    """Return how the images of a group become one vector of each block; None where there are none.
 
     Parameters
     ----------
@@ -81,7 +133,8 @@ def choose_pooling(cache: FeatureCache, *, ablate_blocks: bool, ood_examples: ob
     Raises
     ------
     ParameterError
-        There are examples for joined caches; or one cache has no blocks to leave out.
+        There are examples for caches that are joined on groups; or one cache has no blocks to leave
+        out.
     """
     if isinstance(cache, GroupJoin):
         if ood_examples is not None:
@@ -90,7 +143,7 @@ def choose_pooling(cache: FeatureCache, *, ablate_blocks: bool, ood_examples: ob
                 "them out"
             )
         return POOLING
-    if ablate_blocks:
+    if ablate_blocks and not isinstance(cache, ImageJoin):
         raise ParameterError(
             "ablate_blocks=True leaves out one of several joined caches, got one cache"
         )
@@ -126,7 +179,7 @@ def check_blocks(cache: FeatureCache, partition: Partition) -> None:
 
 def name_blocks(cache: FeatureCache, head: FittedHead) -> Blocks | None:
     """Return the blocks of a head that was fitted on joined caches, or None."""
-    if not isinstance(cache, GroupJoin) or head.fill is None:
+    if not isinstance(cache, JoinedCaches):
         return None
     specs = tuple(part.spec for part in cache.caches)
     return Blocks(names=cache.names, specs=specs, fill=head.fill)
@@ -137,9 +190,9 @@ def record_join(
     partition: Partition,
     head: FittedHead,
     *,
-    measure: Callable[[Sequence[str]], BlockAblation] | None,
+    measure: Callable[[Sequence[str], Sequence[int]], BlockAblation] | None,
 ) -> JoinRecord | None:
-    """Record which groups have each block, and what it was worth; None for a head of one cache.
+    """Record who has each block, and what it was worth; None for a head of one cache.
 
     Parameters
     ----------
@@ -147,16 +200,18 @@ def record_join(
     partition : Partition
     head : FittedHead
     measure : callable or None
-        Called with the names of the blocks; None leaves the ablation out.
+        Called with the names and the widths of the blocks; None leaves the ablation out.
 
     Returns
     -------
     JoinRecord or None
     """
-    if not isinstance(cache, GroupJoin) or not isinstance(partition.X, BlockVectors):
+    if not isinstance(cache, JoinedCaches):
         return None
-    present = partition.X.present
     units = np.concatenate(list(partition.splits.values()))
+    present = np.ones((len(partition.X), len(cache.names)), np.bool_)
+    if isinstance(partition.X, BlockVectors):
+        present = partition.X.present
     marked = np.zeros(len(cache.names), np.bool_) if head.fill is None else head.fill.marked
     blocks = []
     for place, (name, part) in enumerate(zip(cache.names, cache.caches, strict=True)):
@@ -179,5 +234,5 @@ def record_join(
         groups=len(units),
         complete=int(present[units].all(axis=1).sum()),
         blocks=tuple(blocks),
-        ablation=None if measure is None else measure(cache.names),
+        ablation=None if measure is None else measure(cache.names, cache.widths),
     )

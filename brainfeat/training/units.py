@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.groups import GroupRows, list_places, read_groups
-from brainfeat.cache.joined import GroupJoin, JoinedCaches
+from brainfeat.cache.joined import GroupJoin, ImageJoin, JoinedCaches
 from brainfeat.errors import CacheError, ParameterError, TableError
 from brainfeat.heads.bags import ATTENTION, POOLINGS, AnyFeatures, BagRule, Bags
 from brainfeat.heads.block_reading import read_blocks
@@ -219,7 +219,14 @@ def _pool_bags(cache: FeatureCache, rows: Rows, offsets: Rows, pooling: str) -> 
 
 
 def _read_features(cache: FeatureCache, rows: Rows) -> NDArray[np.float32]:
-    X = cache.X[:] if len(rows) == len(cache) else cache.X[rows]
+    """Read features, of joined caches one cache after another, so that an error names it."""
+    if isinstance(cache, ImageJoin):
+        ends = np.cumsum(cache.widths)
+        X = np.empty((len(rows), ends[-1]), np.float32)
+        for part, place, end in zip(cache.caches, cache.places, ends, strict=True):
+            X[:, end - part.spec.n_features : end] = _read_features(part, place[rows])
+        return X
+    X = cache.X[:] if np.array_equal(rows, np.arange(len(cache))) else cache.X[rows]
     blocks = (X[start : start + _BLOCK_ROWS] for start in range(0, len(X), _BLOCK_ROWS))
     if bad := sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks):
         raise CacheError(

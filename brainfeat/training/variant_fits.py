@@ -1,17 +1,15 @@
 """Fits of a variant: on the folds and images of the plain head, found again in its own caches."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainfeat.cache.cache import FeatureCache, opened
+from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_contents
-from brainfeat.cache.joined import ImageJoin
-from brainfeat.cache.joining import join_caches
 from brainfeat.errors import HeadError, TableError
 from brainfeat.heads.bags import AnyFeatures, BagRule
 from brainfeat.heads.calibration import fit_temperature, softmax
@@ -23,7 +21,7 @@ from brainfeat.training.candidates import make_recipes
 from brainfeat.training.fits import FitResult, FitTask, Progress, run_fits
 from brainfeat.training.fitting import N_ITER, SEARCH_FOLDS
 from brainfeat.training.grouping import number_groups
-from brainfeat.training.joined_fit import choose_pooling
+from brainfeat.training.joined_fit import choose_pooling, opened_join
 from brainfeat.training.partition import SPLITS, Partition
 from brainfeat.training.selection import select_head
 
@@ -110,7 +108,12 @@ def opened_variant(
     BrainfeatError
         As in :func:`brainfeat.fit_head`.
     """
-    with _opened_features(plain, options) as cache:
+    with opened_join(
+        options.get("features", plain),
+        join=options.get("join"),
+        names=options.get("names"),
+        layer=options.get("layer"),
+    ) as cache:
         pooling = choose_pooling(cache, ablate_blocks=False, ood_examples=None)
         rule = make_rule(options.get("bag") or pooling, options.get("group_label"))
         head, widths = choose_ensemble(
@@ -126,23 +129,6 @@ def opened_variant(
             generate=options.get("generate", 0),
         )
         yield Opened(cache=cache, rule=rule, recipes=recipes)
-
-
-@contextmanager
-def _opened_features(plain: FeatureCache, options: Mapping[str, Any]) -> Iterator[FeatureCache]:
-    own, layer = options.get("features", plain), options.get("layer")
-    several = isinstance(own, Sequence) and not isinstance(own, str)
-    with ExitStack() as stack:
-        caches = [stack.enter_context(opened(one)) for one in (own if several else [own])]
-        layers = [] if layer is None else layer.split("+")
-        parts = [cache.select(name) for cache in caches for name in layers] or caches
-        if len(parts) == 1:
-            yield parts[0]
-        elif options.get("join") == "groups":
-            yield join_caches(parts, on="group", names=options.get("names"))
-        else:
-            names = layers if len(caches) == 1 else [cache.path.stem for cache in caches]
-            yield ImageJoin(names, parts)
 
 
 def take_places(plain: Opened, reference: Partition, own: Opened) -> Partition:

@@ -2,7 +2,8 @@
 
 Those of format 1 were written by the version before the training record had types and before its
 names changed; ``head-format-2-votes.h5`` by the last one whose ``svm`` head scored by votes; those
-of format 3, which are heads of groups, of maps and an ensemble, by the first ones that wrote them.
+of format 3, which are heads of groups, of blocks, of maps and an ensemble, by the first versions
+that wrote them.
 Run once for each new version of the format, under new names, and commit what it wrote; never run
 it again for a version that was released.
 """
@@ -77,8 +78,22 @@ def write_ensemble(folder: Path) -> None:
     stack.save(folder / "head-format-3-stack.h5")
 
 
+def write_images(folder: Path) -> None:
+    """Write a head of two bases of the same images."""
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 2
+    for number, name in enumerate(("a", "b")):
+        X = 3 * rng.standard_normal((2, N_FEATURES))[y] + rng.standard_normal((120, N_FEATURES))
+        base = {"backbone": f"base-{number}", "class_names": CLASS_NAMES[:2]}
+        write_vectors(folder, X, y, name=f"{name}.h5", **base)
+    pair = [folder / "a.h5", folder / "b.h5"]
+    joined = fit_head(pair, join="images", head="lda", n_jobs=1)
+    joined.save(folder / "head-format-3-images.h5")
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
     write_groups(Path(sys.argv[1]))
     write_attention(Path(sys.argv[1]))
     write_ensemble(Path(sys.argv[1]))
+    write_images(Path(sys.argv[1]))

@@ -118,7 +118,7 @@ def _make_frame(volume: PredictedVolume, predictor: Predictor) -> NDArray[np.uin
         heat=explanation.maps[0],
         method=explanation.method,
         origin=f"{objects.name_model(predictor)}, {objects.require_digest(predictor)[:16]}",
-        box=find_box(shown.pixels, bundle.spec.crop),
+        box=find_box(shown.pixels, bundle.specs[0].crop),
     )
 
 

@@ -54,7 +54,11 @@ def require_digest(predictor: Predictor) -> str:
 def name_model(predictor: Predictor) -> str:
     """Name the head and its base, as the model of the equipment."""
     bundle = predictor.bundle
-    return f"{bundle.head} on {bundle.spec.backbone}"[:64]
+    return f"{bundle.head} on {_name_bases(predictor)}"[:64]
+
+
+def _name_bases(predictor: Predictor) -> str:
+    return " and ".join(dict.fromkeys(spec.backbone for spec in predictor.bundle.specs))
 
 
 def describe_parameters(predictor: Predictor) -> list[str]:
@@ -63,7 +67,7 @@ def describe_parameters(predictor: Predictor) -> list[str]:
     return [
         f"head: {bundle.head}, content SHA-256 {require_digest(predictor)}",
         f"classes: {', '.join(bundle.class_names)}",
-        f"base: {bundle.spec.backbone}, feature spec {bundle.spec.fingerprint}",
+        f"base: {_name_bases(predictor)}, feature spec {bundle.spec.fingerprint}",
         f"precision: {predictor.precision}; engine: {predictor.engine or 'not stated'}",
         f"volumes: {predictor.policy.text}",
         f"target coverage: {predictor.coverage:g}",
