@@ -64,6 +64,7 @@ def ablate(
     group_label: str | None = None,
     join: str | None = None,
     names: Sequence[str] | None = None,
+    layer: str | None = None,
     how: str | None = None,
     generate: int = 0,
     on: Cache | Sequence[Cache] = (),
@@ -102,7 +103,7 @@ def ablate(
         Of the plain head: one of :data:`brainfeat.heads.kinds.HEAD_NAMES`.
     params : mapping or None
         Its constructor parameters.
-    bag, group_label, join, names, how, generate
+    bag, group_label, join, names, layer, how, generate
         As in :func:`brainfeat.fit_head`.
     on : FeatureCache or path-like, or sequence of these
         Features of another data set: one cache for each spec that a variant needs, all of the same
@@ -165,7 +166,7 @@ def ablate(
         "generate": generate,
     }
     with ExitStack() as stack:
-        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=None))
+        fitted = stack.enter_context(opened_join(cache, join=join, names=names, layer=layer))
         plain = stack.enter_context(opened_variant(fitted, options, random_state=random_state))
         partition, copied = _divide(
             plain,
