@@ -40,7 +40,8 @@ def test_a_variant_is_fitted_on_its_layers(path, variant, width, head):
         assert found.X.shape[1] == width == sum(WIDTHS[name] for name in layers)
         assert np.array_equal(found.X, wanted)
     assert own.recipes[0].head == head
-    assert own.recipes[0].params == ({"solver": "svd"} if "head" not in variant else {})
+    name = "lda.solver" if "how" in variant else "solver"
+    assert own.recipes[0].params == ({name: "svd"} if "head" not in variant else {})
 
 
 def test_layers_are_found_again_in_another_data_set(path, tmp_path):
