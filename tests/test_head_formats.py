@@ -54,7 +54,7 @@ def test_a_head_of_maps() -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     weights = head.attention(maps)
     assert weights.shape == (2, 3, 3)
-    assert np.ptp(probabilities, axis=0).max() > 1e-4
+    assert np.ptp(probabilities, axis=0).max() > 1e-6
 
 
 def test_a_stack() -> None:
