@@ -397,6 +397,17 @@ def test_link_page_prints_what_it_shows(tmp_path: Path) -> None:
     assert steps[-1].printed.startswith("LinkedColumn(taken=0, agreed=48,")
 
 
+@pytest.mark.slow
+def test_attention_page_comes_to_a_verdict(tmp_path: Path) -> None:
+    *_, fitted = run_page("tutorials/does-attention-help.md", tmp_path)
+    assert "Out of fold (104 images in 52 groups)" in fitted.shown
+    printed = fitted.printed.splitlines()
+    assert "Out of fold (104 images in 52 groups)" in printed
+    for name in ("pooling", "squeeze"):
+        assert sum(line.startswith(f"{name} ") for line in printed) == 2
+    assert (tmp_path / "attention.png").exists()
+
+
 def test_weights_page_agrees_with_the_table_of_backbones() -> None:
     rows = rows_after(read("how-to/weights.md"), "## Where ImageNet weights come from")
     described = {

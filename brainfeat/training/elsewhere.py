@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from brainfeat.cache.cache import FeatureCache
 from brainfeat.cache.image_matching import match_contents
-from brainfeat.cache.joined import ImageJoin, JoinedCaches
-from brainfeat.cache.joining import join_caches
+from brainfeat.cache.joined import JoinedCaches
+from brainfeat.cache.joining import find_features, join_caches
 from brainfeat.errors import CacheError, SpecMismatchError
 from brainfeat.evaluation.ablation import AblationImages, ComparedImages, OtherImages
 from brainfeat.evaluation.bootstrap import MIN_GROUPS, count_few
@@ -85,7 +85,7 @@ class Elsewhere:
         BundleError, ParameterError
             As in :func:`brainfeat.evaluation.class_mapping.choose_task`.
         """
-        there = find_features(plain, caches)
+        there = find_images(plain, caches)
         cache, found = there.cache, there.read()
         units = found.splits["train"]
         fitted = partition.collect_images(plain.cache, signature=True)
@@ -134,7 +134,7 @@ class Elsewhere:
         CacheError
             They are of other images.
         """
-        there = find_features(own, self.caches)
+        there = find_images(own, self.caches)
         cache, found = there.cache, there.read()
         units = found.splits["train"]
         wanted = np.isin(_list_digests(cache, found.rows[units]), self._digests)
@@ -166,7 +166,7 @@ class Elsewhere:
         return _list_digests(self.cache, self.rows)
 
 
-def find_features(own: Opened, caches: Sequence[FeatureCache]) -> Opened:
+def find_images(own: Opened, caches: Sequence[FeatureCache]) -> Opened:
     """Find what a head takes among caches of other images, and join it where it was joined.
 
     Parameters
@@ -187,23 +187,21 @@ def find_features(own: Opened, caches: Sequence[FeatureCache]) -> Opened:
         None of the caches has the features, or the maps.
     """
     if isinstance(own.cache, JoinedCaches):
-        parts = [_find_layer(part, caches) for part in own.cache.caches]
-        if isinstance(own.cache, ImageJoin):
-            return replace(own, cache=ImageJoin(own.cache.names, parts))
-        return replace(own, cache=join_caches(parts, on=own.cache.on, names=own.cache.names))
+        parts = [_require_features(part, caches) for part in own.cache.caches]
+        joined = join_caches(parts, on=own.cache.on, names=own.cache.names)
+        return replace(own, cache=joined)
     having = [cache for cache in caches if not own.maps or cache.stored_spec.pooling == "none"]
-    return replace(own, cache=_find_layer(own.cache, having))
+    return replace(own, cache=_require_features(own.cache, having))
 
 
-def _find_layer(own: FeatureCache, caches: Sequence[FeatureCache]) -> FeatureCache:
-    for cache in caches:
-        for layer in cache.layers:
-            if (found := cache.select(layer)).spec == own.spec:
-                return found
-    raise SpecMismatchError(
-        f"none of the caches of other images has the features of {own.path} ({own.spec.backbone}, "
-        f"{own.spec.layer}); extract these images with the same base"
-    )
+def _require_features(own: FeatureCache, caches: Sequence[FeatureCache]) -> FeatureCache:
+    found = find_features(own.spec, caches)
+    if found is None:
+        raise SpecMismatchError(
+            f"none of the caches of other images has the features of {own.path} "
+            f"({own.spec.backbone}, {own.spec.layer}); extract these images with the same base"
+        )
+    return found
 
 
 def _list_digests(cache: FeatureCache, rows: Rows) -> NDArray[np.bytes_]:
