@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         for way, (pooling, number) in WAYS.items()
     }
     with TemporaryDirectory() as folder:
-        patients = -(-chosen.number // 16)
+        patients = max(2, chosen.number // 16)
         table = write_phantoms(f"{folder}/slices", patients_per_class=patients, size=256)
         rates = {way: [] for way in WAYS}
         for turn in range(chosen.repeats + 1):

@@ -137,6 +137,8 @@ class OpenvinoBase:
                     scaling=self._scaling,
                     winograd=self._precision == "float32",
                     ranges=self._ranges,
+                    # In another precision, the graph would pool in it.
+                    inner=self._taps.pooling if self._precision == "float32" else None,
                 )
                 self._compiled[key] = _compile(model, self._precision, streams)
         return self._compiled[key].create_infer_request()
@@ -150,7 +152,10 @@ class _Copy:
         self._requests: dict[tuple[int, Any], Any] = {}
 
     def compute(self, images: Pixels) -> list[Array]:
-        """Compute the maps (n, d, h, w) of each layer; they are valid until the next call."""
+        """Compute the map (n, d, h, w) of each layer, or its vectors if the graph pools it.
+
+        They are valid until the next call.
+        """
         key = len(images), np.uint8 if images.dtype == np.uint8 else np.float32
         if key not in self._requests:
             self._requests[key] = self._base.make_request(*key, self._streams)
@@ -161,7 +166,8 @@ class _Copy:
     def compute_rows(self, images: Pixels) -> Array:
         """Pool the maps in float32, and put the vectors, and a map, side by side."""
         maps = self.compute(images)
-        columns = [_pool(values, self._taps.pooling) for values in maps]
+        pooling = self._taps.pooling
+        columns = [values if values.ndim == 2 else _pool(values, pooling) for values in maps]
         if self._taps.pooling == "none":
             columns.append(_put_channels_last(maps[-1]).reshape(len(images), -1))
         return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from brainfeat.cache.spec import Pooling
 from brainfeat.errors import MissingDependencyError
 from brainfeat.extraction.architectures import InputScaling
 from brainfeat.extraction.graph import Layer, cut_graph, plan_quantization
@@ -66,6 +67,7 @@ def build_model(
     winograd: bool,
     ranges: Ranges | None = None,
     observed: bool = False,
+    inner: Pooling | None = None,
 ) -> Any:
     """Build the graph of a base.
 
@@ -89,11 +91,15 @@ def build_model(
         For int8, the least and the largest output of each source of the plan.
     observed : bool
         Whether these are outputs of the graph, too: two numbers for each source, in their order.
+    inner : {"mean", "max", "none"} or None
+        How the graph pools all but the last of `taps`; None leaves that to the caller. It saves the
+        time to copy large maps of early layers.
 
     Returns
     -------
     openvino.Model
-        From images (n, h, w, 3) to maps (n, d, h, w), float32, one for each of `taps`.
+        From images (n, h, w, 3) to maps (n, d, h, w), or vectors (n, d), float32, one for each of
+        `taps`.
     """
     openvino = import_openvino()
     ops = Operations(openvino.opset13, winograd)
@@ -116,9 +122,16 @@ def build_model(
             factor = ops.by_channel(np.array(scaling.normalized_factor))
             outputs[layer.name] = ops.op.multiply(outputs[layer.name], factor).output(0)
     results = [outputs[name] for name in taps]
+    if inner is not None:
+        results[:-1] = [_pool(ops, values, inner) for values in results[:-1]]
     for name in sources if observed else ():
         results += _add_range(ops, outputs[name])
     return openvino.Model(results, [pixels], "base")
+
+
+def _pool(ops: Operations, values: Any, pooling: Pooling) -> Any:
+    reduce = ops.op.reduce_max if pooling == "max" else ops.op.reduce_mean
+    return reduce(values, ops.whole(2, 3), keep_dims=False).output(0)
 
 
 def _add_range(ops: Operations, values: Any) -> list[Any]:
