@@ -65,7 +65,7 @@ def write_features(path: Path, rows: int, *, slices: int = 0) -> Path:
     blocks = (draw(y[start : start + BLOCK]) for start in range(0, rows, BLOCK))
     base = {"backbone": "vgg16", "layer": "block5_pool", "weights_sha256": "0" * 64}
     spec = FeatureSpec(n_features=WIDTH, **base)
-    schema = select_schema(CACHE_SCHEMA, signature=False)
+    schema = select_schema(CACHE_SCHEMA, ["features"])
     types = {name: rule.dtype for name, rule in schema.datasets.items() if rule.ndim == 1}
     datasets = {name: np.zeros(rows, kind.replace("S", "S1")) for name, kind in types.items()}
     datasets["features"] = Blocks((rows, WIDTH), np.dtype("<f4"), blocks)

@@ -310,7 +310,7 @@ def test_an_unknown_method_is_refused(logistic, base, planted):
 def test_grad_cam_is_refused_where_it_cannot_be(base, logistic, planted):
     with pytest.raises(ParameterError, match="got svm; use occlusion"):
         explain(make_bundle(base, "svm"), planted[0], backbone=base, method="grad-cam")
-    with pytest.raises(ParameterError, match="base with the method compute_maps"):
+    with pytest.raises(ParameterError, match="one base and layer, with the method compute_maps"):
         explain(logistic, planted[0], backbone=Pooled(), method="grad-cam")
 
 

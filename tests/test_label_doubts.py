@@ -322,12 +322,12 @@ def test_a_chain_of_copies_is_in_one_fold(tmp_path, monkeypatch):
     signature, copies = draw_signatures(320), np.arange(0, 180, 4)
     signature[copies] = signature[0]
     path = write_vectors(tmp_path, X, y, signature=signature)
-    fit, shares = HeadRecipe.fit, []
+    fit, shares = HeadRecipe.fit_head, []
 
     def count(recipe, X, y, *, rows, **options):
         shares.append(np.isin(copies, rows).mean())
         return fit(recipe, X, y, rows=rows, **options)
 
-    monkeypatch.setattr(HeadRecipe, "fit", count)
+    monkeypatch.setattr(HeadRecipe, "fit_head", count)
     assert find_label_doubts(path).grouped_by == "copies"
     assert sorted(shares) == [0, 1, 1, 1, 1]

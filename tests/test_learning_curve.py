@@ -54,13 +54,13 @@ def curve(path):
 
 def test_each_fit_is_that_of_scikit_learn_on_whole_nested_groups(path, monkeypatch):
     fitted = []
-    original = HeadRecipe.fit
+    original = HeadRecipe.fit_head
 
-    def fit(self, X, y, *, rows, val=None):
+    def fit(self, X, y, *, rows, val=None, groups=None):
         fitted.append(rows)
-        return original(self, X, y, rows=rows, val=val)
+        return original(self, X, y, rows=rows, val=val, groups=groups)
 
-    monkeypatch.setattr(HeadRecipe, "fit", fit)
+    monkeypatch.setattr(HeadRecipe, "fit_head", fit)
     curve = learning_curve(path, head="logistic", group_by="column", repeats=2, n_jobs=1)
     sizes = [point.groups_per_class for point in curve.points]
     assert sizes == [1, 2, 4, 8, 16, 26]

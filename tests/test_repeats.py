@@ -41,13 +41,13 @@ def refit(X, y, train, test):
 @pytest.fixture
 def tasks(monkeypatch):
     """Record the tasks of the fits in this process."""
-    seen, original = [], fits._fit_and_score
+    seen, original = [], fits._fit
 
-    def fit_and_score(task):
+    def fit(task):
         seen.append(task)
         return original(task)
 
-    monkeypatch.setattr(fits, "_fit_and_score", fit_and_score)
+    monkeypatch.setattr(fits, "_fit", fit)
     return seen
 
 

@@ -177,12 +177,12 @@ def hard_link_twice(file):
 
 
 def add_many_datasets(file):
-    for number in range(100):
+    for number in range(600):
         file[f"matrix-{number}"] = np.ones(2)
 
 
 def add_many_groups(file):
-    for number in range(100):
+    for number in range(600):
         file.create_group(f"dense/g{number}")
 
 
@@ -254,15 +254,15 @@ HOSTILE = {
     "unknown dataset": (dataset("other", data=[1]), UNKNOWN),
     "unknown dataset in a group": (dataset("dense/0/bias", data=[1]), UNKNOWN),
     "group in the place of a dataset": (
-        lambda file: file.create_group("matrix/x/y"),
+        lambda file: file.create_group("matrix/v/w/x/y"),
         "a group that is too deep",
     ),
     "deep groups": (
         lambda file: file.create_group("/".join("x" * 500)),
         "a group that is too deep",
     ),
-    "many objects": (add_many_datasets, "more than 64 objects"),
-    "many groups": (add_many_groups, "more than 64 objects"),
+    "many objects": (add_many_datasets, "more than 512 objects"),
+    "many groups": (add_many_groups, "more than 512 objects"),
     "virtual": (virtual, PARTS),
     "external storage": (external, PARTS),
     "texts of variable length": (dataset("text", data=["a", "b"], dtype=TEXT), PARTS),

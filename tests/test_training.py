@@ -57,13 +57,13 @@ def fit(cache, head="logistic", **options):
 def fitted_rows(monkeypatch):
     """Record the rows of X that each fit of a head is given."""
     calls = []
-    original = HeadRecipe.fit
+    original = HeadRecipe.fit_head
 
-    def fit(self, X, y, *, rows, val=None):
+    def fit(self, X, y, *, rows, val=None, groups=None):
         calls.append((X[rows], None if val is None else X[val]))
-        return original(self, X, y, rows=rows, val=val)
+        return original(self, X, y, rows=rows, val=val, groups=groups)
 
-    monkeypatch.setattr(HeadRecipe, "fit", fit)
+    monkeypatch.setattr(HeadRecipe, "fit_head", fit)
     return calls
 
 

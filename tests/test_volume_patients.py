@@ -269,7 +269,7 @@ class TestLabels:
         assert sorted(labels.values()) == ["", "0", "1"]
         assert [note.split(f" '{path}'")[0] for note in found.warnings] == [
             "1 patient of 3 without a row in",
-            "1 row of",
+            "no patient matches 1 row of",
             "1 patient matched with",
         ]
         assert "00109" not in json.dumps(found.to_dict())

@@ -15,7 +15,7 @@ from brainfeat.files import check_output
 ROOT = Path(brainfeat.__file__).parent
 # What writes CSS, or command lines into reports and cards, not a message.
 WRITERS = {
-    "report/provenance.py",
+    "report/commands.py",
     "report/charts.py",
     "report/robustness.py",
     "report/chai_card.py",

@@ -36,7 +36,7 @@ _OPTIONS = (
     ),
     click.option(
         "--ablate-on",
-        "ablate_on",
+        "on",
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="FEATURES",
@@ -108,7 +108,7 @@ def take_options(
     AblationOptions or None
         None where no ablation was asked for.
     """
-    names = ("variants", "ablate_on", "classes", "margin", "ablation_plot")
+    names = ("variants", "on", "classes", "margin", "ablation_plot")
     variants, on, classes, margin, plot = (chosen.pop(name) for name in names)
     if variants is None:
         if on or classes or margin is not None or plot is not None:

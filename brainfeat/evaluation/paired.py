@@ -145,7 +145,7 @@ def measure_differences(
     ...     y, plain, [worse, plain], groups=range(400), class_names=["a", "b"]
     ... )
     >>> [head.verdict for head in found.heads], found.confidence
-    (['worse', 'cannot be told'], 0.95)
+    (['worse', 'nothing'], 0.95)
     """
     check_margin(margin)
     if n_flips < 999:

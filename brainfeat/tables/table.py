@@ -86,7 +86,8 @@ class ImageTable:
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "origins", self.origins or ("",) * len(self.paths))
+        if not any(self.origins):
+            object.__setattr__(self, "origins", ("",) * len(self.paths))
         columns = (self.paths, self.labels, self.splits, self.groups, self.sources, self.origins)
         lengths = {len(column) for column in columns}
         if len(lengths) > 1:

@@ -103,7 +103,9 @@ def ablate(
         Of the plain head, as in :func:`brainfeat.fit_head`, but not ``"all"``.
     params : mapping or None
         Its constructor parameters.
-    bag, group_label, join, names, how, layer, generate
+    bag, group_label, join, how, layer : str or None
+    names : sequence of str or None
+    generate : int
         As in :func:`brainfeat.fit_head`.
     on : FeatureCache or path-like, or sequence of these
         Features of another data set: one cache for each spec that a variant needs, all of the same
