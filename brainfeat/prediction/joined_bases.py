@@ -64,9 +64,9 @@ class HeadInputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a prepared image: (s, s, 3); of several kinds, (p, 3) pixels, one by one."""
+        """Shape of a prepared image: (s, s, 3); of several kinds, (p, 1, 3), pixel by pixel."""
         sizes = [kind.size for kind in self.kinds]
-        return (sizes[0], sizes[0], 3) if len(sizes) == 1 else (sum(s * s for s in sizes), 3)
+        return (sizes[0], sizes[0], 3) if len(sizes) == 1 else (sum(s * s for s in sizes), 1, 3)
 
     def prepare(self, pixels: Pixels) -> Floats:
         """Prepare an image (h, w, 3), as :func:`preprocess_image` does, for all bases."""
@@ -75,7 +75,9 @@ class HeadInputs:
             for kind in self.kinds
         ]
         return (
-            found[0] if len(found) == 1 else np.concatenate([one.reshape(-1, 3) for one in found])
+            found[0]
+            if len(found) == 1
+            else np.concatenate([one.reshape(-1, 1, 3) for one in found])
         )
 
     def split(self, images: Pixels) -> list[Pixels]:
