@@ -197,7 +197,7 @@ def test_exports_have_all_layers_of_a_base(
 
 
 def test_a_stress_test_takes_one_cache(folder: Path, both: HeadBundle) -> None:
-    with pytest.raises(BundleError, match="a stress test takes a head of one cache"):
+    with pytest.raises(BundleError, match="a stress test takes a head of one base and layer"):
         stress(both, folder / "slices.csv", weights="random")
 
 
