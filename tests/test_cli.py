@@ -277,7 +277,8 @@ class TestExtract:
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "a.png").write_bytes(b"")
         refused(
-            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *SMALL), "the only image cannot be read"
+            run("extract", tmp_path / "images", "-o", tmp_path / "f.h5", *SMALL),
+            "the only image cannot be read",
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 

@@ -207,7 +207,7 @@ def test_an_exported_ensemble_has_each_member_on_its_layer(folder: Path, tmp_pat
 
 
 def test_a_stress_test_takes_one_cache(folder: Path, both: HeadBundle) -> None:
-    with pytest.raises(BundleError, match="a stress test takes a head of one cache"):
+    with pytest.raises(BundleError, match="a stress test takes a head of one base and layer"):
         stress(both, folder / "slices.csv", weights="random")
 
 

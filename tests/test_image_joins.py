@@ -161,7 +161,7 @@ def test_heads_of_one_base_and_of_both_are_compared_on_the_same_images(
         found = compare(bundle, alone, joined)
     accuracies = [evaluate(bundle, pair).accuracy, evaluate(alone, paths["b"]).accuracy]
     assert [found.accuracy.first, found.accuracy.second] == pytest.approx(accuracies)
-    with pytest.raises(SpecMismatchError, match="takes features of 2 caches, got one"):
+    with pytest.raises(SpecMismatchError, match="no cache has the features of a; pass a cache of"):
         compare(bundle, alone, paths["b"])
 
 

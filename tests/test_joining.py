@@ -149,6 +149,7 @@ def refuse_images(folder: Path, **changes: Any) -> list[Path]:
         ({"view": [0, 0, 1]}, "two.h5 lacks 1 of the 3 images and views"),
         ({"y": [0, 1, 0]}, "another class in .*first: 0.png, 'notumor' and 'glioma'"),
         ({"splits": ["train", "test", "train"]}, "has splits and .* has none"),
+        ({"origin": [0, 0, 1]}, r"1 image.* another origin .*, '' and 'generated'\)"),
         ({"groups": list("abx")}, r"1 image.* another group .*first: 2.png, 'c' and 'x'"),
         ({"width": 3, "X": np.ones((3, 3))}, "features of the same spec"),
     ],

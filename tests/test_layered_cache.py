@@ -218,6 +218,7 @@ class TestFile:
         ("name", "shape", "reason"),
         [
             ("maps", (120, 3, 3, 7), "maps do not have the number of channels"),
+            ("maps", (120, 0, 3, 8), "maps have no positions"),
             ("maps", (119, 3, 3, 8), "different numbers of rows"),
             ("layers/block4_pool", (120, 7), "layers/block4_pool do not have the length"),
         ],

@@ -135,6 +135,16 @@ def test_a_cache_without_maps_says_what_to_extract(
     assert bundle.spec.pooling == "average"
 
 
+def test_maps_of_an_earlier_layer_are_not_those_of_the_deepest(layered_cache: Path) -> None:
+    reason = "maps of layer block5_pool alone, and those of block4_pool are needed"
+    with pytest.raises(CacheError, match=reason):
+        fit_head(layered_cache, head="cbam", layer="block4_pool")
+    with FeatureCache(layered_cache) as cache:
+        assert cache.select("block5_pool").maps.shape == cache.maps.shape
+        with pytest.raises(CacheError, match=reason):
+            _ = cache.select("block4_pool").maps
+
+
 def test_fits_that_are_refused(layered_cache: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"bag": "mean"}, "a head of maps takes single images, and a bag groups of them"),

@@ -377,7 +377,8 @@ class TestExtract:
     ("words", "message"),
     [
         (("--style", "gan"), "expected histogram, or fourier:BETA"),
-        (("--style-from", "source:a"), "pass --style histogram or --style fourier:BETA"),
+        (("--style-from", "source:a"), "pass --style, too"),
+        (("--style-from", "source"), "pass --style, too"),
         (("--style", "histogram"), "pass --augment 1 or more"),
         (("--style", "histogram", "--augment", "1"), "has no splits"),
     ],

@@ -173,13 +173,14 @@ class FeatureCache(CacheTable):
         Raises
         ------
         CacheError
-            The cache has pooled features alone.
+            The cache has pooled features alone, or `select` took another layer.
         """
         if MAPS not in self._file.arrays:
             raise CacheError(
                 f"{self.path} holds pooled features and no maps; extract again with "
                 'pooling="none", into another output'
             )
+        self.stored_spec.select(self.spec.layer, maps=True)  # refuses an earlier layer
         return self._file.arrays[MAPS]
 
     def select(self, layer: str) -> Self:

@@ -114,6 +114,7 @@ def _compare_tables(first: FeatureCache, other: FeatureCache, places: Rows) -> N
     columns = {
         "class": named,
         **{name: [getattr(cache, f"{name}s") for cache in (first, other)] for name in TEXTS[1:]},
+        "origin": [np.where(cache.is_generated, "generated", "") for cache in (first, other)],
     }
     for name, (mine, theirs) in columns.items():
         differs = np.flatnonzero(mine != theirs[places])

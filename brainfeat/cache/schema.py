@@ -194,6 +194,14 @@ def check_origin(origin: NDArray[np.int16]) -> None:
         raise CacheFormatError("origin must be 0 for an extracted image, or 1 for a generated one")
 
 
+def _check_maps(shape: tuple[int, ...], spec: FeatureSpec) -> None:
+    """Check the shape of maps, (n, h, w, d)."""
+    if shape[3] != spec.n_features:
+        raise CacheFormatError("maps do not have the number of channels that the spec states")
+    if not all(shape[1:3]):
+        raise CacheFormatError("maps have no positions")
+
+
 def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
     """Check that the datasets of a file fit each other, the spec and this program's signatures.
 
@@ -215,8 +223,8 @@ def check_shapes(file: StoredFile, spec: FeatureSpec) -> None:
         name = name_array(spec, layer)
         if file.arrays[name].shape[1] != width:
             raise CacheFormatError(f"{name} do not have the length that the spec states")
-    if MAPS in kept and (file.arrays[MAPS].shape[3] != spec.n_features):
-        raise CacheFormatError("maps do not have the number of channels that the spec states")
+    if MAPS in kept:
+        _check_maps(file.arrays[MAPS].shape, spec)
     if "origin" in file.arrays:
         check_origin(np.asarray(file.arrays["origin"]))
     if file.arrays["sha256"].shape[1] != 32:

@@ -249,6 +249,8 @@ def command(
     from brainfeat.tables.inventory import Inventory
 
     return_large_arrays()
+    if style_from is not None and style is None:
+        raise click.UsageError("--style-from says whose style; pass --style, too")
     ranges = Augmentation(
         rotation=rotation,
         zoom=zoom,

@@ -95,9 +95,7 @@ def select_features(bundle: "HeadBundle", cache: "FeatureCache") -> "FeatureCach
     elif bundle.blocks is None:
         found = find_features(bundle.spec, [cache])
     elif bundle.blocks.on == "image":
-        parts = [find_features(spec, [cache]) for spec in bundle.blocks.specs]
-        known = [part for part in parts if part is not None]
-        found = join_images(bundle.blocks.names, known) if len(known) == len(parts) else None
+        found = join_images(bundle.blocks.names, _require_all(bundle.blocks, [cache]))
     else:
         found = None
     chosen = cache if found is None else found
@@ -122,15 +120,24 @@ def _find_features(blocks: "Blocks", caches: "Sequence[FeatureCache]") -> "list[
         blocks.specs[blocks.names.index(missing[0])].require(
             other.spec, here=f"the block {missing[0]} of the head", there=odd[0]
         )
-    if missing:
-        raise SpecMismatchError(
-            f"the head has the blocks {', '.join(blocks.names)}, and no cache has the features of "
-            f"{name_some(missing)}; pass a cache of each base, with these layers"
-        )
+    _require_all(blocks, caches)
     raise ParameterError(
         f"{name_some(odd)} has features of no block of the head, which are "
         f"{', '.join(blocks.names)}; pass a cache of each base, and no other"
     )
+
+
+def _require_all(blocks: "Blocks", caches: "Sequence[FeatureCache]") -> "list[FeatureCache]":
+    """Find the features of each block by its spec, and refuse caches that lack some."""
+    from brainfeat.cache.joining import find_features
+
+    found = [find_features(spec, caches) for spec in blocks.specs]
+    if missing := [name for name, one in zip(blocks.names, found, strict=True) if one is None]:
+        raise SpecMismatchError(
+            f"the head has the blocks {', '.join(blocks.names)}, and no cache has the features of "
+            f"{name_some(missing)}; pass a cache of each base, with these layers"
+        )
+    return [cache for cache in found if cache is not None]
 
 
 def _order(

@@ -246,8 +246,8 @@ class HeadBundle:
             raise SpecMismatchError("the head takes features of one cache, got several joined ones")
         self.spec.require(spec, here="the head", there="the cache")
 
-    def require_one_cache(self, task: str) -> None:
-        """Refuse a task that takes a head of one cache.
+    def require_one_block(self, task: str) -> None:
+        """Refuse a task that takes a head of one base and layer.
 
         Parameters
         ----------
@@ -257,11 +257,11 @@ class HeadBundle:
         Raises
         ------
         BundleError
-            The head was fitted on several caches together.
+            The head was fitted on several caches or layers together.
         """
         if self.blocks is not None:
             raise BundleError(
-                f"{task} takes a head of one cache, and this one was fitted on several: "
+                f"{task} takes a head of one base and layer, and this one has several blocks: "
                 f"{', '.join(self.blocks.names)}"
             )
 

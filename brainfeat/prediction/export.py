@@ -292,7 +292,7 @@ def _open_output(output: Path) -> AbstractContextManager[Path]:
 def _check_bases(bundle: HeadBundle, output: Path) -> None:
     """Refuse what a model has no place for: patients, inputs of several sizes, or several bases."""
     if bundle.takes_modalities:
-        bundle.require_one_cache("an export")
+        bundle.require_one_block("an export")
     if bundle.blocks is None:
         return
     if len(HeadInputs.of(bundle.specs).kinds) > 1:

@@ -159,7 +159,7 @@ def stress(
         _check_kind(Path(output))
         check_folder(Path(output).parent, error=CacheError)
     bundle = loaded(bundle)
-    bundle.require_one_cache("a stress test")
+    bundle.require_one_block("a stress test")
     if not isinstance(table, ImageTable):
         table = read_table(table)
     base = Predictor(

@@ -82,8 +82,8 @@ def join_features(
     Raises
     ------
     ParameterError
-        There are several caches and nothing to join them on, or the reverse; names of one; or
-        several layers of several.
+        There are several caches and nothing to join them on, or the reverse; names of one; several
+        layers of several; or `layer` is not a text.
     CacheError
         A cache does not have the layer.
     BrainfeatError
@@ -91,6 +91,11 @@ def join_features(
     """
     if join is not None and join not in JOINS:
         raise ParameterError(f"join must be {' or '.join(JOINS)}, got {join!r}")
+    if not isinstance(layer, str | None):
+        raise ParameterError(
+            f"layer must be one text, with a plus between names of layers, got {layer!r:.80}; such "
+            'as "block4_pool+block5_pool"'
+        )
     layers = [] if layer is None else layer.split("+")
     if len({*layers}) < len(layers):
         raise ParameterError(f'layer="{layer}" has a layer twice; name each once')
