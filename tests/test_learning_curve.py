@@ -56,9 +56,9 @@ def test_each_fit_is_that_of_scikit_learn_on_whole_nested_groups(path, monkeypat
     fitted = []
     original = HeadRecipe.fit_head
 
-    def fit(self, X, y, *, rows, val=None, groups=None):
+    def fit(self, X, y, *, rows, val=None, **given):
         fitted.append(rows)
-        return original(self, X, y, rows=rows, val=val, groups=groups)
+        return original(self, X, y, rows=rows, val=val, **given)
 
     monkeypatch.setattr(HeadRecipe, "fit_head", fit)
     curve = learning_curve(path, head="logistic", group_by="column", repeats=2, n_jobs=1)

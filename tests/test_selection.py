@@ -271,14 +271,14 @@ def test_folds_of_a_search_divide_no_group(make_cache, monkeypatch):
     X, y = draw(160)
     groups = [f"p{row // 8}-{label}" for row, label in enumerate(y)]
     seen = []
-    original = fits._fit_and_score
+    original = fits._fit
 
     def fit_and_score(task):
         sides = (task.train, task.scored)
         seen.append(tuple({str(group) for group in task.partition.groups[side]} for side in sides))
         return original(task)
 
-    monkeypatch.setattr(fits, "_fit_and_score", fit_and_score)
+    monkeypatch.setattr(fits, "_fit", fit_and_score)
     fit_head(make_cache(X, y, groups=groups), head="lda", search=True, n_jobs=1)
     assert len(seen) == 35
     assert not any(train & test for train, test in seen)

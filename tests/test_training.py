@@ -59,9 +59,9 @@ def fitted_rows(monkeypatch):
     calls = []
     original = HeadRecipe.fit_head
 
-    def fit(self, X, y, *, rows, val=None, groups=None):
+    def fit(self, X, y, *, rows, val=None, **given):
         calls.append((X[rows], None if val is None else X[val]))
-        return original(self, X, y, rows=rows, val=val, groups=groups)
+        return original(self, X, y, rows=rows, val=val, **given)
 
     monkeypatch.setattr(HeadRecipe, "fit_head", fit)
     return calls
