@@ -178,12 +178,12 @@ def hard_link_twice(file):
 
 def add_many_datasets(file):
     for number in range(600):
-        file[f"matrix-{number}"] = np.ones(2)
+        file[f"part-{number // 50}/matrix-{number}"] = np.ones(2)
 
 
 def add_many_groups(file):
     for number in range(600):
-        file.create_group(f"dense/g{number}")
+        file.create_group(f"dense/g{number // 50}/h{number}")
 
 
 def virtual(file):
