@@ -4,14 +4,16 @@
     python examples/benchmark_layers.py --backbone mobilenet-0.75 --number 512
 
 Each turn extracts the same synthetic slices into new caches: the last layer, three layers, and
-three layers with the map of the last. A ratio is the median over the turns of the rate to that of
-one layer.
+three layers with the map of the last. Ratios to one layer are medians over the turns: of the rate,
+and of the images in a second of processor time, which other work on the machine hardly changes.
 """
 
 import argparse
+import time
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from brainfeat import extract
 from brainfeat.cache.spec import PRECISIONS
@@ -53,15 +55,23 @@ def main(arguments: list[str] | None = None) -> None:
         rates = {way: [] for way in WAYS}
         for turn in range(chosen.repeats + 1):
             for way, base in bases.items():
+                started = time.process_time()
                 result = extract(table, Path(folder, f"{way}-{turn}.h5"), backbone=base)
-                rates[way] += [result.images_per_second] * bool(turn)  # the first turn compiles
+                busy = result.computed / (time.process_time() - started)
+                rates[way] += [(result.images_per_second, busy)] * bool(turn)  # the first compiles
                 size = result.output.stat().st_size / result.rows
                 result.output.unlink()
                 if turn == chosen.repeats:
-                    pairs = zip(rates[way], rates["one layer"], strict=True)
-                    ratio = median(this / one for this, one in pairs)
-                    rate = f"{median(rates[way]):8.1f} images/s in {result.precision}"
-                    print(f"{way:<18}{rate}{ratio:8.3f}{size:10,.0f} bytes an image")
+                    show(way, np.array(rates[way]), np.array(rates["one layer"]), size)
+
+
+def show(way: str, rates: np.ndarray, one: np.ndarray, size: float) -> None:
+    """Print the rates of a way, and their ratios to those of one layer."""
+    (rate, busy), (ratio, busy_ratio) = np.median(rates, axis=0), np.median(rates / one, axis=0)
+    print(
+        f"{way:<18}{rate:7.1f} images/s {ratio:.3f}{1e3 / busy:8.2f} ms of processor "
+        f"{busy_ratio:.3f}{size:10,.0f} bytes an image"
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ class DrawnMaps(Rows):
         Not standardised.
     """
 
+    @property
+    def in_file(self) -> bool:
+        """Whether a batch is read from a file when it is drawn."""
+        return True
+
     def draw(
         self, chosen: npt.NDArray[np.intp], _seed: tuple[int, ...], /
     ) -> npt.NDArray[np.float32]:

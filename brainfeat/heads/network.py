@@ -19,6 +19,8 @@ Layer = tuple[npt.NDArray[np.float32], ...]
 RandomState = int | np.random.Generator | np.random.RandomState | None
 
 SEED_LIMIT = 2**31 - 1
+# Batches that are read ahead from a file.
+_QUEUED = 2
 
 
 def make_generator(random_state: RandomState) -> np.random.Generator:
@@ -47,6 +49,11 @@ class Rows:
 
     # Whether `label` gives the part of each class, (b, k), and not one class.
     is_soft: ClassVar[bool] = False
+
+    @property
+    def in_file(self) -> bool:
+        """Whether a batch is read from a file when it is drawn."""
+        return False
 
     def take(self, mask: npt.NDArray[np.bool_]) -> Self:
         """Copy the rows where `mask` is true."""
@@ -246,7 +253,8 @@ def _batches_class() -> Any:
         def __init__(
             self, rows: Rows, *, batch_size: int, epochs: int, rng: np.random.Generator
         ) -> None:
-            super().__init__()
+            # Without workers, TensorFlow reads ahead as many batches as it likes.
+            super().__init__(workers=1 + rows.in_file, max_queue_size=_QUEUED)
             self._rows = rows
             self._batch_size = batch_size
             self._steps = -(-len(rows.X) // batch_size)

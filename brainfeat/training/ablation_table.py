@@ -103,8 +103,12 @@ def ablate(
         Of the plain head, as in :func:`brainfeat.fit_head`, but not ``"all"``.
     params : mapping or None
         Its constructor parameters.
-    bag, group_label, join, how, layer : str or None
+    bag, group_label, join : str or None
+        As in :func:`brainfeat.fit_head`.
     names : sequence of str or None
+        As in :func:`brainfeat.fit_head`.
+    how, layer : str or None
+        As in :func:`brainfeat.fit_head`.
     generate : int
         As in :func:`brainfeat.fit_head`.
     on : FeatureCache or path-like, or sequence of these
@@ -116,7 +120,9 @@ def ablate(
         A difference of the balanced accuracy that would not matter.
     cv : int
         Number of folds; fewer are made where a class has fewer groups.
-    val_fraction, test_fraction, group_by
+    val_fraction, test_fraction : float
+        As in :func:`brainfeat.fit_head`.
+    group_by : str
         As in :func:`brainfeat.fit_head`.
     n_jobs : int or None
         Number of processes, as in :func:`brainfeat.fit_head`.
@@ -128,6 +134,7 @@ def ablate(
     Returns
     -------
     Ablation
+        The plain head and each variant, out of fold, on the test images and on the other set.
 
     Raises
     ------
