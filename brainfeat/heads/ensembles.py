@@ -205,7 +205,7 @@ class EnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         scores : sequence of ndarray, shape (n, k)
-            Of each member, as :func:`brainfeat.heads.kinds.head_scores` returns them.
+            Of each member, as ``brainfeat.heads.kinds.head_scores`` returns them.
 
         Returns
         -------

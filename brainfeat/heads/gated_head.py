@@ -229,7 +229,7 @@ class GatedHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @property
     @abstractmethod
     def _kind(self) -> str:
-        """The kind of attention, a key of :data:`brainfeat.heads.parameters.GATE_SHAPES`."""
+        """The kind of attention, a key of ``brainfeat.heads.parameters.GATE_SHAPES``."""
 
     @abstractmethod
     def _collect(self, X: Any, n_features: int | None = None) -> Any:

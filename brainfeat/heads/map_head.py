@@ -53,7 +53,7 @@ class_weight, random_state, verbose
     classes_, layers_, temperature_, mean_, scale_, history_, n_iter_, best_epoch_, n_features_in_
         As of :class:`brainfeat.DenseHead`; features are channels.
     gates_ : tuple of ndarray of float32
-        As of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
+        As of ``brainfeat.heads.parameters.GATE_SHAPES``.
 
     Examples
     --------

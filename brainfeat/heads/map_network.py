@@ -61,7 +61,7 @@ def build_map_network(
     Parameters
     ----------
     kind : str
-        A key of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
+        A key of ``brainfeat.heads.parameters.GATE_SHAPES``.
     shape : tuple of int
         Rows, columns and channels of a map.
     n_classes : int
@@ -103,7 +103,7 @@ def add_attention(kind: str, maps: Any, *, width: int, make: MakeLayer) -> Any:
     Parameters
     ----------
     kind : str
-        A key of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
+        A key of ``brainfeat.heads.parameters.GATE_SHAPES``.
     maps : keras.KerasTensor
         Standardised maps, (b, h, w, d).
     width : int

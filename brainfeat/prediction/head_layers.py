@@ -91,7 +91,7 @@ class HeadLayers(NamedTuple):
         The kind of attention before the layers, as of
         :class:`brainfeat.heads.map_head.MapHead`; ``""`` without.
     gates : tuple of ndarray
-        Its arrays, as of :data:`brainfeat.heads.parameters.GATE_SHAPES`.
+        Its arrays, as of ``brainfeat.heads.parameters.GATE_SHAPES``.
     """
 
     mean: Vector

@@ -70,7 +70,7 @@ class Predictor:
         As in :func:`brainfeat.extraction.backbones.load_backbone`.
     backbone : callable or None
         Another source of features, with the attribute ``spec``; or those of
-        :func:`brainfeat.prediction.bases.load_bases`.
+        :func:`brainfeat.prediction.joined_bases.load_bases`.
     n_images : int or None
         The largest number of images, if that is known: for few, less is compiled.
     slices, window, orientation : str or None
