@@ -200,11 +200,10 @@ class History(RuleBasedStateMachine):
             return
         if not self.readable():
             # Rows that would be dropped are told before the images are read, if sizes tell of them.
-            refusals = (
-                (ImageReadError, CacheError) if self.kept and not overwrite else ImageReadError
-            )
+            drops = self.would_drop() and not overwrite
+            expected = (ImageReadError, CacheError) if drops else ImageReadError
             reasons = "none of the|the only image|overwrite=True to drop"
-            with pytest.raises(refusals, match=reasons):
+            with pytest.raises(expected, match=reasons):
                 self.run(backbone, n_jobs=n_jobs, overwrite=overwrite)
             self.count("extract: refused, no image")
             return
